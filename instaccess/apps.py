@@ -1,4 +1,8 @@
-"""The Django app: passes database functions to packages that must not import models, and registers the checks."""
+"""The Django app of the issuer.
+
+At startup, the app passes database functions to the packages that must not import models, and registers the system
+checks.
+"""
 
 from django.apps import AppConfig
 from django.db import router
@@ -13,8 +17,8 @@ class InstAccessConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        # These modules import the models, which Django has loaded only when it calls `ready`. Importing a checks
-        # module registers the module's checks.
+        # These modules import the models. Django loads the models before it calls `ready`, but after it has imported
+        # this file. Importing a checks module registers the module's system checks.
         from . import keys, users  # noqa: PLC0415
         from .audit import refusal_counts  # noqa: PLC0415
         from .conf import checks as conf_checks  # noqa: F401, PLC0415

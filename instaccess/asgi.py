@@ -12,16 +12,17 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 DENIAL_RESPONSE = "websocket.http.response"
-"""The name of the ASGI extension with which an application answers a WebSocket handshake with an HTTP response."""
+"""The ASGI extension that allows an application to answer a WebSocket handshake with an HTTP response."""
 
 
 def without_websockets(application: Application) -> Application:
-    """Answer a WebSocket handshake like a GET request without an Upgrade header.
+    """Wrap an application so that it answers a WebSocket handshake like a GET request without an Upgrade header.
 
-    Django's application supports only HTTP and raises an error for each handshake, so any client could cause a 500
-    with a traceback. The gateway must answer only 204, 401 or 503 (docs/wire-contract.md §3).
+    Without the wrapper, Django's application raises an error for each handshake, because the application supports
+    only HTTP. Any client could then cause a 500 response and a traceback in the log. The gateway must answer only
+    204, 401 or 503 (docs/wire-contract.md §3).
 
-    A server without the extension "WebSocket Denial Response", such as Daphne, answers 403.
+    If the server lacks the extension "WebSocket Denial Response", as Daphne does, the client gets a 403.
     """
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:

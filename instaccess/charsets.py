@@ -1,9 +1,9 @@
-"""The characters that a text column can store, and a plainer spelling for all other characters.
+"""Escaping of the characters that a database column can't store.
 
-Most databases can store every character. A MariaDB table with the character set `utf8mb3` can't store emoji, and a
-PostgreSQL database with the encoding LATIN1 can store only Western European letters. There, a statement with another
-character fails, even if the statement only compares text. Text from clients and operators therefore gets the plainer
-spelling before it is stored or compared.
+A MariaDB table with the character set `utf8mb3`, for example, can't store emoji. A PostgreSQL database with the
+encoding LATIN1 can store only Western European letters. An SQL statement that contains any other character fails,
+even if the statement only compares text. Text from clients and operators is therefore escaped before the text is
+stored or compared.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any
 from django.db import connections
 
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
-"""NUL, which PostgreSQL can't store, and lone surrogates, which no database can store."""
+"""A pattern for NUL, which PostgreSQL can't store, and for lone surrogates, which can't be encoded as UTF-8."""
 
-# The first 65,536 characters of Unicode (plane 0). Python has no codec for only these characters.
+# A name for the first 65,536 characters of Unicode (plane 0). Python has no codec for only these characters.
 _PLANE_0 = "plane 0"
 _BEYOND_PLANE_0 = re.compile("[\U00010000-\U0010ffff]")
 
-# A database with the encoding SQL_ASCII stores any bytes, but counts bytes instead of characters. Only ASCII is
-# therefore stored there, although a column of another app may contain other characters.
+# A database with the encoding SQL_ASCII stores any bytes, and limits a column's bytes instead of its characters.
+# This package therefore stores only ASCII in such a database. Columns of other apps may contain any characters.
 _BYTES = "us-ascii"
 
-# Character sets whose characters are exactly those of a Python codec. Only ASCII is used with any other character
-# set, because every character set contains ASCII, and because codecs of the same name differ in details.
+# A mapping from a database vendor and a character set to the Python codec with exactly the same characters. For any
+# other character set, only ASCII is stored, because Python's codec of the same name may contain other characters.
 _CODECS = {
     "mysql": {
         **dict.fromkeys(("utf8mb4", "utf16", "utf16le", "utf32"), "utf-8"),
@@ -46,18 +46,18 @@ _CODECS = {
 
 
 def fit(text: str, column: Any, *, using: str) -> str:
-    r"""Return a text in a spelling that a column can store, shortened to the length of the column.
+    r"""Escape the characters of a text that a column can't store, and shorten the result to the column's length.
 
-    Characters that the column can't store become escape sequences, such as `\U0001f631`. An escape sequence is never
-    cut. NUL and lone surrogates become U+FFFD. The same text always gets the same spelling, so call this function
-    for the text of a search too.
+    An escaped character, such as `\U0001f631`, is never cut. NUL and lone surrogates become U+FFFD. The same text
+    always has the same result, so call this function for a text to search for too.
 
     Args:
+        text: a text from a client or an operator.
         column: the model field of the column.
         using: the alias of the database.
 
     Raises DatabaseError if the character set of the column is not known yet and the database is unavailable. A
-    process reads the character sets of a table at most once, and only if a text is not ASCII.
+    process reads the character sets of a table at most once, and only for a text that contains NUL or is not ASCII.
     """
     if text.isascii() and "\0" not in text:
         return text[: column.max_length]
@@ -73,9 +73,11 @@ def fit(text: str, column: Any, *, using: str) -> str:
 
 
 def can_store(text: str, column: Any, *, using: str) -> bool:
-    """Return whether a column can store every character of a text. If not, no row contains the text.
+    """Return whether a column can store every character of a text.
 
-    Raises DatabaseError under the same conditions as `fit`.
+    If the result is False, no row contains the text, so a query for the text isn't needed.
+
+    Raises DatabaseError if the character set of the column is not known yet and the database is unavailable.
     """
     if _UNSTORABLE.search(text):
         return False
@@ -102,14 +104,16 @@ def _find_codecs(column: Any, using: str) -> set[str]:
 
 @cache
 def _read_charsets(using: str, database: str, table: str) -> Mapping[str, Sequence[str]]:
-    """Return a mapping from column to the character sets of the column and of the connection.
+    """Return a mapping from the name of a column to the character sets of the column and of the connection.
 
-    A column can store only the characters that all its character sets contain. PostgreSQL has one encoding for a
-    whole database, so the mapping contains only the key "".
+    A column can store only the characters that both character sets contain. A PostgreSQL database has a single
+    encoding, so the mapping then contains only the key "".
 
     Args:
-        database: the name of the database. With this argument, the cached result for a project's database is not
-            used for the test database.
+        using: the alias of the database.
+        database: the name of the database. Because of this argument, the result that is cached for a project's
+            database is not used for its test database.
+        table: the name of the table.
     """
     with connections[using].cursor() as cursor:
         if connections[using].vendor == "postgresql":

@@ -1,7 +1,7 @@
 """The errors that this package raises, and the reason codes.
 
 Every error has a stable `code`, which is logged and never sent to a client. `web/answers.py` defines the HTTP
-responses. No error contains a token or key material, so every text may be logged and reported unchanged.
+responses. The texts of errors never contain a token or a private key, so they may be logged and reported unchanged.
 """
 
 from enum import StrEnum
@@ -10,7 +10,7 @@ from enum import StrEnum
 class Reason(StrEnum):
     """All reason codes of refusals and failures.
 
-    The codes appear in logs, in the refusal counts and in `--json` output. Clients never receive them.
+    The codes appear in logs, in the refusal counts and in `--json` output. Clients never receive the codes.
     """
 
     # Problems with the bearer token of a request. All roles use these codes.
@@ -102,13 +102,16 @@ class InstAccessError(Exception):
 
 
 class UnexpectedError(InstAccessError):
-    """An error that this package doesn't expect, in code that handles secrets. The text contains no value."""
+    """An unexpected exception in code that handles secrets.
+
+    The text contains only the class and the location of the exception, because the message may contain a secret.
+    """
 
     code = Reason.FAULT
 
 
 class ConfigError(InstAccessError):
-    """A setting is missing or invalid. The text contains the name of the setting."""
+    """The error for a missing or invalid setting. The text contains the name of the setting."""
 
     code = Reason.CONFIG
 
@@ -118,61 +121,73 @@ class ConfigError(InstAccessError):
 
 
 class KeyUnavailable(InstAccessError):
-    """A required key does not exist or can't be loaded. The text says which setting or command fixes this."""
+    """The error for a required key that does not exist or can't be loaded.
+
+    The text contains the setting to change or the command to run.
+    """
 
     code = Reason.NO_KEY
 
 
 class SourceUnavailable(KeyUnavailable):
-    """Keys or the deny list can't be read from their source, and no cached copy is recent enough."""
+    """The error for keys or a deny list that can't be read from their source, if no cached copy is recent enough."""
 
     code = Reason.SOURCE_UNAVAILABLE
 
 
 class UnsealError(KeyUnavailable):
-    """A sealed private key can't be unsealed: the key-encryption key is wrong, or the row was tampered with."""
+    """The error for a private key that can't be unsealed, or for a row of a key that can't be checked.
+
+    Either the required key-encryption key is not configured, or the sealed private key was tampered with.
+    """
 
     code = Reason.UNSEAL
 
 
 class KeyAltered(KeyUnavailable):
-    """The row of a key was modified or inserted without this package. The text says which command fixes this."""
+    """The error for a row of a key that was modified or inserted without this package.
+
+    The text contains the command to run or the row to delete.
+    """
 
     code = Reason.KEY_ALTERED
 
 
 class KeyRefused(InstAccessError):
-    """A key can't be imported or used. The text gives the reason."""
+    """The error for a key that can't be imported or used. The text contains the reason."""
 
     code = Reason.KEY_REFUSED
 
 
 class MasqueradeRefused(InstAccessError):
-    """The caller may not get tokens for the user with the id in `as_user_id`, or there is no such user."""
+    """The refusal of a token for the user with the id in `as_user_id`.
+
+    Either the caller lacks permission, or there is no active user with the id.
+    """
 
     code = Reason.AS_USER_ID
 
 
 class ClaimsTooLarge(InstAccessError):
-    """The claims are too large for a gateway's response headers, nested too deeply, or not JSON."""
+    """The error for claims that are too large for a gateway's response headers, nested too deeply, or not JSON."""
 
     code = Reason.CLAIMS_TOO_LARGE
 
 
 class AuditError(InstAccessError):
-    """The audit row could not be committed, so no token is returned."""
+    """The error for an audit row that could not be committed. The token of the row is not returned."""
 
     code = Reason.AUDIT
 
 
 class AuditAltered(InstAccessError):
-    """An audit row, a checkpoint, a prune marker or a review was tampered with."""
+    """The error for an audit row, a checkpoint, a prune marker or a review that was tampered with."""
 
     code = Reason.AUDIT_ALTERED
 
 
 class InvalidToken(InstAccessError):
-    """A token is refused.
+    """The refusal of a token.
 
     `code` is the precise reason, for the log. Clients get one uniform response. `jti`, `user_uuid` and `client_id`
     come from the token, and are empty unless the signature of the token has been verified.
@@ -183,18 +198,18 @@ class InvalidToken(InstAccessError):
 
 
 class ForeignToken(InvalidToken):
-    """A token of another issuer. Another authenticator may accept the token."""
+    """The refusal of a token from another issuer. Another authenticator may accept the token."""
 
     code = Reason.FOREIGN_ISSUER
 
 
 class TokenExpired(InvalidToken):
-    """The token is past its `exp` (RFC 7519 §4.1.4: a token whose `exp` equals the current time has expired)."""
+    """The refusal of an expired token. A token whose `exp` equals the current time has expired (RFC 7519 §4.1.4)."""
 
     code = Reason.EXPIRED
 
 
 class TokenRevoked(InvalidToken):
-    """The `jti` of the token is on the deny list."""
+    """The refusal of a token that was revoked, or whose user, account or key was revoked."""
 
     code = Reason.REVOKED

@@ -1,4 +1,4 @@
-"""The tables: keys, the audit log of issued tokens, revocations, refusal counts, user uuids, and service users.
+"""The tables of this app: keys, issued tokens, revocations, refusal counts, user uuids, and service users.
 
 The models contain no logic. The `keys` package writes keys. The `audit` package writes issued tokens, revocations,
 checkpoints, prune markers, reviews and refusal counts. The `users` module writes user identities.
@@ -21,9 +21,9 @@ from django.utils.translation import gettext_lazy as _
 for _app in ("instaccess", "oauth2_provider"):
     if not apps.is_installed(_app):
         raise ImproperlyConfigured(
-            f"add {_app!r} to INSTALLED_APPS: an issuer needs it. A separate gateway needs "
-            '"instaccess.gateway" instead, with include("instaccess.gateway.urls"), and a separate service needs '
-            '"instaccess.service". See the README'
+            f"an issuer needs {_app!r}: add {_app!r} to INSTALLED_APPS. For a separate gateway, add "
+            '"instaccess.gateway" instead, and use include("instaccess.gateway.urls"). For a separate service, add '
+            '"instaccess.service" instead. See the README'
         )
 
 APPLICATION_MODEL: str = getattr(settings, "OAUTH2_PROVIDER_APPLICATION_MODEL", "oauth2_provider.Application")
@@ -64,8 +64,9 @@ class Key(models.Model):
         blank=True,
         help_text=_("HMAC of this row, with a key derived from the key-encryption key."),
     )
-    # Equal to `use` if the key is current, otherwise NULL. A unique index allows many NULLs, so on every database it
-    # rejects only a second current key with the same `use`. MariaDB ignores a conditional unique constraint.
+    # Equal to `use` if the key is current, otherwise NULL. A unique index allows many NULLs, so the index rejects
+    # only a second current key with the same `use`. A conditional unique constraint is not used, because MariaDB
+    # doesn't support conditions.
     current_use = models.GeneratedField(
         expression=Case(When(Q(status="current"), then=F("use")), default=Value(None)),
         output_field=models.CharField(max_length=3, null=True),
@@ -80,7 +81,7 @@ class Key(models.Model):
         default_permissions = ("view",)
         permissions = [
             ("manage_keys", "Can generate, rotate and revoke keys, and import encryption keys"),
-            # A permission of its own. Services accept every token that the owner of a signing key signs.
+            # This permission is separate, because services accept every token that the owner of a signing key signs.
             ("import_signing_keys", "Can import signing keys, and so issue tokens as any user"),
         ]
 
@@ -94,7 +95,10 @@ class Key(models.Model):
 
 
 class KeyLock(models.Model):
-    """A single row that every change of keys updates first, as a write lock that works on every database."""
+    """A table with a single row, which is a write lock for keys.
+
+    Every change of keys first updates the row. This kind of lock works on every database.
+    """
 
     changes = models.BigIntegerField(default=0)
 
@@ -112,7 +116,8 @@ class IssuedToken(models.Model):
     applications, are also stored as strings, so that the row stays readable after a user or an application has been
     deleted.
 
-    The database doesn't assign the id: `audit/row_ids.py` computes the id, so that the HMAC covers it.
+    `audit/row_ids.py` computes the id. If the database assigned the id, the HMAC of the row couldn't cover the id,
+    because the HMAC is computed before the row is inserted.
     """
 
     jti = models.UUIDField(_("token id"), unique=True)
@@ -167,7 +172,7 @@ class IssuedToken(models.Model):
         _("revoked by"),
         max_length=255,
         blank=True,
-        help_text=_("Name of the user or command that revoked the token, at the time."),
+        help_text=_("Name of the user or command that revoked the token, at the time of the revocation."),
     )
     revocation_reason = models.CharField(_("reason"), max_length=255, blank=True)
     mac = models.CharField(
@@ -193,7 +198,8 @@ class IssuedToken(models.Model):
             ("revoke_tokens", "Can revoke issued tokens"),
             ("inspect_tokens", "Can decrypt and inspect InstAccess tokens"),
         ]
-        # Not `db_index`, because on PostgreSQL that also creates an index for LIKE queries, which no query uses.
+        # `db_index` is not used for these columns, because on PostgreSQL, Django would also create an index for LIKE
+        # queries. This app runs no LIKE queries on these columns.
         indexes = [
             models.Index(fields=["client_id", "issued_at"], name="instaccess_client_issued"),
             models.Index(fields=["account_uuid", "issued_at"], name="instaccess_account_issued"),
@@ -202,7 +208,7 @@ class IssuedToken(models.Model):
             models.Index(fields=["user_name"], name="instaccess_user_name"),
             models.Index(fields=["real_user_name"], name="instaccess_real_user_name"),
             models.Index(fields=["ip_address"], name="instaccess_address"),
-            # The deny list queries the tokens revoked within the last hour.
+            # Gateways query the tokens that were revoked within about the last hour.
             models.Index(fields=["revoked_at"], name="instaccess_revoked"),
         ]
 
@@ -211,9 +217,10 @@ class IssuedToken(models.Model):
 
 
 class RevocationLock(models.Model):
-    """A single row that every revocation updates first, as a write lock that works on every database.
+    """A table with a single row, which is a write lock for revocations.
 
-    Because of the lock, revocations are committed in the order of their numbers.
+    Every revocation first updates the row, so revocations are committed in the order of their numbers. This kind of
+    lock works on every database.
     """
 
     last_number = models.BigIntegerField(default=0)
@@ -228,9 +235,10 @@ class RevocationLock(models.Model):
 class Revocation(models.Model):
     """A revocation of a batch of single tokens, or of all tokens of a user, an account or a key.
 
-    Gateways read these rows in the order of `number`. The rows are only added, so a gateway that reads the rows
-    after the last number that it knows misses none. A row of a user, an account or a key takes effect when it is
-    committed, before the tokens are marked as revoked in the audit log. See `audit/revocation_log.py`.
+    Gateways read the rows in the order of `number`. Every new row has the highest number, so a gateway that
+    continues after the last number that it has read gets all new rows. A revocation of all tokens of a user, an
+    account or a key takes effect when its row is committed. The tokens are marked as revoked in the audit log
+    afterwards. See `audit/revocation_log.py`.
     """
 
     class Kind(models.TextChoices):
@@ -242,15 +250,16 @@ class Revocation(models.Model):
     # Microseconds since 1970, so that a database restored from a backup never uses a number twice.
     number = models.BigIntegerField(primary_key=True)
     kind = models.CharField(max_length=8, choices=Kind.choices)
-    # The uuid of the user or the account, or the key id. Empty for single tokens: their audit rows have the same
-    # `revoked_at` as this row.
+    # The uuid of the user or the account, or the key id. Empty for a batch of single tokens, whose audit rows have
+    # the same `revoked_at` as this row.
     value = models.CharField(max_length=255, blank=True)
-    # All tokens of the user or the account with an `iat` up to this value are revoked. NULL for tokens and keys.
+    # The largest `iat` of the revoked tokens of a user or an account, in seconds since 1970. NULL for a batch of
+    # single tokens and for a key.
     latest_iat = models.BigIntegerField(null=True)
     revoked_at = models.DateTimeField()
     revoked_by = models.CharField(max_length=255, blank=True)
     reason = models.CharField(max_length=255, blank=True)
-    # When all tokens were marked as revoked in the audit log.
+    # The time when all tokens had been marked as revoked in the audit log. NULL until then.
     completed_at = models.DateTimeField(null=True)
     mac = models.CharField(max_length=64, blank=True)
 
@@ -266,8 +275,9 @@ class Revocation(models.Model):
 class Checkpoint(models.Model):
     """A signed statement about a range of audit rows, created when the rows can no longer change.
 
-    The payload of `jws` contains all facts. The index lists a digest of each row, so that verification can name each
-    row that was modified or deleted. See `audit/evidence/checkpoints.py`.
+    The payload of `jws` contains the whole statement, including a digest of the index. The index lists a digest of
+    each row, so that verification can report each row that was modified or deleted. See
+    `audit/evidence/checkpoints.py`.
     """
 
     number = models.BigIntegerField(_("number"), unique=True)
@@ -286,7 +296,10 @@ class Checkpoint(models.Model):
 
 
 class PruneMarker(models.Model):
-    """A signed statement that the rows through a checkpoint were pruned, and not deleted by an attacker."""
+    """A signed statement that all audit rows up to the last row of a checkpoint were pruned.
+
+    Without the statement, verification would report the pruned rows as deleted by an attacker.
+    """
 
     number = models.BigIntegerField(_("number"), unique=True, help_text=_("The last checkpoint that was pruned."))
     jws = models.TextField(_("signed statement"))
@@ -321,7 +334,10 @@ class IncidentReview(models.Model):
 
 
 class RefusalCount(models.Model):
-    """The number of refusals within one hour for one reason. The row contains no token and no address."""
+    """The number of refusals within one hour, per role, reason, client and user.
+
+    A row never contains a token or an address.
+    """
 
     class Role(models.TextChoices):
         ISSUER = "issuer", _("issuer")
@@ -371,7 +387,10 @@ class UserIdentity(models.Model):
 
 
 class ServiceUser(models.Model):
-    """The user that an OAuth2 application acts as with the client credentials grant, which involves no user."""
+    """The user for whom an OAuth2 application gets tokens with the client credentials grant.
+
+    Without a service user, the application gets no tokens with this grant, because the grant involves no user.
+    """
 
     application = models.OneToOneField(
         APPLICATION_MODEL,
@@ -389,5 +408,6 @@ class ServiceUser(models.Model):
         verbose_name_plural = _("service users")
 
     def __str__(self) -> str:
-        # The admin log stores this text, and not every database can store an arrow, for example.
+        # The text contains "as" instead of an arrow, because the admin log stores the text, and some databases can't
+        # store an arrow.
         return f"{self.application} as {self.user}"

@@ -2,9 +2,10 @@
 
 Error reporters print the local variables of every function that an exception passes. Two tools keep secrets out:
 
-- An `Opaque` object contains a secret. Functions pass secrets to each other as opaque objects, so their variables may
-  be printed.
-- `concealed` decorates a function whose variables contain a revealed secret. No exception carries these variables.
+- An `Opaque` object contains a secret. Functions pass secrets to each other as opaque objects, so an error reporter
+  may print the variables of these functions.
+- `concealed` decorates a function whose variables contain a revealed secret. The exceptions that the function raises
+  don't refer to these variables.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ P = ParamSpec("P")
 
 
 class Opaque(Generic[T]):
-    """A secret whose `repr`, `str` and formatted text are fixed. Only `reveal` returns the secret.
+    """An object that contains a secret. `repr`, `str` and `format` return a fixed text instead of the secret.
 
     Call `reveal` only in a concealed function, or directly in an argument of a concealed function.
 
-    The object is not a mapping, a sequence or a dataclass, because error reporters print the members of such objects.
-    A copy is the object itself, and the object can't be pickled.
+    The class is not a mapping, a sequence or a dataclass, because error reporters print the members of such objects.
+    Copying an opaque object returns the same object. Opaque objects can't be pickled.
     """
 
     # The name is mangled, so that a tool that reads attributes by their usual names doesn't find the secret.
@@ -59,12 +60,12 @@ class Opaque(Generic[T]):
         raise TypeError(f"a {self.DESCRIPTION} can't be pickled")
 
     def __getstate__(self) -> NoReturn:
-        # Python's own method returns the values of all slots.
+        # Python's default method returns the values of all slots, including the secret.
         raise TypeError(f"a {self.DESCRIPTION} can't be pickled")
 
 
 class OpaqueText(Opaque[str]):
-    """An opaque string. Two objects are equal if their strings are equal, so that a cache finds them."""
+    """An opaque string. Two objects with equal strings are equal, so the objects can be the keys of a cache."""
 
     __slots__ = ()
 
@@ -78,11 +79,12 @@ class OpaqueText(Opaque[str]):
 
 
 def concealed(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorate a function whose local variables, or those of a function that it calls, contain a revealed secret.
+    """Hide the local variables of a function from error reporters. Decorate functions that handle revealed secrets.
 
-    An exception that the function raises contains no frame of the function and no earlier exception. Errors of this
-    package are raised again, because their texts contain no secret. Any other exception becomes an UnexpectedError,
-    which contains the class and the location of the exception but not its text, which may contain the secret.
+    An exception that the decorated function raises doesn't refer to earlier exceptions, to frames of the function, or
+    to frames of the functions that it calls. An error of this package is raised again, because its text contains no
+    secret. Any other exception becomes an UnexpectedError with the class and the location of the exception. The
+    message of the exception is left out, because the message may contain the secret.
     """
 
     @functools.wraps(function)
@@ -96,13 +98,15 @@ def concealed(function: Callable[P, T]) -> Callable[P, T]:
             failure = UnexpectedError(_describe(error))
         except BaseException as error:  # For example, SystemExit when a server stops a worker.
             failure = error
-        # The exception is raised after the `except` block. Otherwise, the first exception would be its context.
+        # Raise the exception after the `except` block. Otherwise, Python would store the caught exception, whose
+        # frames contain the secret, in `__context__`.
         failure.__cause__ = failure.__context__ = None
         del args, kwargs
         try:
             raise failure.with_traceback(None)
         finally:
-            del failure  # Otherwise, the exception and this frame would refer to each other.
+            # Otherwise, the exception and this frame would refer to each other and stay in memory for too long.
+            del failure
 
     return wrapper
 

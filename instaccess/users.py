@@ -27,11 +27,10 @@ _LISTS = {"get_all_permissions", "get_user_permissions", "get_group_permissions"
 
 
 def user_uuid(user: Any) -> str:
-    """Return the uuid of a user, and create one if the user has none.
+    """Return the uuid of a user, and create a uuid if the user has none.
 
-    If USER_UUID_FIELD is set, the uuid is the value of this field of the user. Otherwise, the uuid is
-    random and is stored in `UserIdentity`. No query is needed if the user was loaded with
-    `select_related("instaccess_identity")`.
+    If USER_UUID_FIELD is set, the uuid is the value of this field of the user. Otherwise, the uuid is random and is
+    stored in `UserIdentity`. No query is needed if the user was loaded with `select_related("instaccess_identity")`.
 
     Raises ConfigError if the user model has no field USER_UUID_FIELD, or if the value of the field is empty or longer
     than 255 characters.
@@ -48,7 +47,8 @@ def user_uuid(user: Any) -> str:
         user._meta.get_field(name)  # `type(user)` has no `_meta` if `user` is `request.user`, a lazy object.
     except FieldDoesNotExist:
         raise ConfigError(
-            f"INSTACCESS['USER_UUID_FIELD'] is {name!r}, which is not a field of {user._meta.label}",
+            f"INSTACCESS['USER_UUID_FIELD'] is {name!r}, which is not a field of {user._meta.label}: set the setting "
+            "to the name of a field, or remove the setting",
             setting="USER_UUID_FIELD",
         ) from None
     value = getattr(user, name)
@@ -88,7 +88,7 @@ def existing_uuid(user: Any) -> str:
 
 
 def user_relations(*references: str) -> list[str]:
-    """Return the `select_related` arguments that load users through foreign keys, and the uuids of the users.
+    """Return the `select_related` arguments that load users, with their uuids, through foreign keys.
 
     Args:
         references: names of foreign keys to users, such as `real_user`.
@@ -99,16 +99,22 @@ def user_relations(*references: str) -> list[str]:
 
 
 def user_name(user: Any) -> str:
-    """Return the user name of a user as the audit log records it: at most 255 characters."""
+    """Return the user name that the audit log records for a user: at most 255 characters, or "" if there is none."""
     name = user.get_username() if hasattr(user, "get_username") else getattr(user, user.USERNAME_FIELD)
     return "" if name is None else str(name)[:MAX_NAME_CHARS]
 
 
 def display_name(user: Any, uuid: str, recorded_name: str = "") -> str | None:
-    """Return the name of a user in an audit row, or the name that the row recorded if the user was deleted.
+    """Return the current name of the user of an audit row, or the recorded name if the user was deleted.
 
-    Returns None if the row recorded no name, or if the user doesn't have the uuid in the row. The HMAC of a row
-    covers the uuid but not the foreign key. If the uuids differ, the foreign key may have been tampered with.
+    Returns None if the user was deleted and the row contains no name, or if the user doesn't have the uuid in the
+    row. The HMAC of a row covers the uuid but not the foreign key to the user. If the uuids differ, the foreign key
+    may have been tampered with.
+
+    Args:
+        user: the user that the row refers to, or None if the user was deleted.
+        uuid: the uuid in the row.
+        recorded_name: the name in the row.
     """
     if user is None:
         return recorded_name or None
@@ -133,7 +139,7 @@ def _uuid_field() -> str | None:
 
 
 def active_user(uuid_string: str) -> Any:
-    """Return the active user with this uuid, or None if no user or several users have the uuid."""
+    """Return the active user with this uuid, or None if there is no such user or if several users have the uuid."""
     users = _users()
     name = conf.user_uuid_field
     if name is not None and not _can_store(uuid_string, name, using=users.db):
@@ -153,7 +159,7 @@ def active_user(uuid_string: str) -> Any:
 
 
 def service_user(application: Any) -> Any:
-    """Return the user that an application acts as with the client credentials grant, or None."""
+    """Return the user for whom an application gets tokens with the client credentials grant, or None."""
     rows = ServiceUser.objects.using(router.db_for_write(ServiceUser))
     row = rows.select_related("user", "user__instaccess_identity").filter(application=application).first()
     return row.user if row else None
@@ -168,10 +174,10 @@ def is_own_id(caller: Any, as_user_id: str) -> bool:
 
 
 def check_may_masquerade(caller: Any) -> None:
-    """Refuse a caller who may not masquerade as any user, before a user is looked up.
+    """Check that the caller may masquerade at all. Call this function before you look up the target user.
 
-    The refusal and its timing therefore do not depend on which users exist. With MASQUERADE_HOOK, every caller is
-    accepted here, because only the hook decides, and the hook needs the target user.
+    The refusal and its timing then don't depend on which users exist. With MASQUERADE_HOOK, every caller is accepted
+    here, because only the hook decides, and the hook needs the target user.
 
     Raises MasqueradeRefused.
     """
@@ -191,7 +197,7 @@ def masquerade_target(caller: Any, as_user_id: str) -> Any:
     target = active_user(as_user_id[5:]) if as_user_id.startswith("uuid:") else with_primary_key(as_user_id)
     if target is None or not target.is_active:
         raise MasqueradeRefused("there is no active user with this id", code=Reason.AS_USER_ID_UNKNOWN)
-    if target.pk == caller.pk:  # The caller's uuid was created after the caller was loaded.
+    if target.pk == caller.pk:  # The id is the caller's own uuid, which was created after the caller was loaded.
         return caller
     is_allowed = conf.masquerade_hook or may_masquerade
     # Only True is accepted. Otherwise, an async hook would allow everything, because its coroutine is truthy.
@@ -206,7 +212,7 @@ def may_masquerade(caller: Any, target: Any) -> bool:
     """Return whether the caller may get tokens for the target user.
 
     The caller needs the permission `instaccess.masquerade` and every permission of the target. Only staff may get
-    tokens for staff, and only a superuser for a superuser. MASQUERADE_HOOK replaces this rule.
+    tokens for staff, and only superusers may get tokens for superusers. MASQUERADE_HOOK replaces this rule.
     """
     if getattr(target, "is_staff", False) and not getattr(caller, "is_staff", False):
         return False
@@ -214,21 +220,26 @@ def may_masquerade(caller: Any, target: Any) -> bool:
 
 
 def has_every_permission_of(caller: Any, target: Any) -> bool:
-    """Return whether the caller has every permission of the target user. False if permissions can't be compared."""
+    """Return whether the caller has every permission of the target user.
+
+    Returns False if the permissions can't be compared.
+    """
     if getattr(caller, "is_superuser", False):
         return True
-    # Django reports no permissions for an inactive user. Without this check, every caller would have all permissions
-    # of that user, and a token could still be valid when the user is activated again.
+    # Django reports no permissions for an inactive user. Without this check, every caller could get a token for an
+    # inactive user, and the token could still be valid when the user is activated again.
     if not target.is_active or getattr(target, "is_superuser", False) or sources_of_unlisted_permissions():
         return False
     return bool(target.get_all_permissions() <= caller.get_all_permissions())
 
 
 def sources_of_unlisted_permissions() -> list[str]:
-    """Return the entries of AUTHENTICATION_BACKENDS, and AUTH_USER_MODEL, that grant unlisted permissions.
+    """Return the authentication backends, and the user model, that grant permissions without listing them.
 
-    Such a class defines a `has_perm`, but no `get_all_permissions` that lists what `has_perm` grants. The
+    Such a class defines `has_perm`, but lacks a `get_all_permissions` that lists what `has_perm` grants. The
     permissions of two users then can't be compared.
+
+    Returns the entries of AUTHENTICATION_BACKENDS, and the value of AUTH_USER_MODEL.
     """
     sources = {path: import_string(path) for path in settings.AUTHENTICATION_BACKENDS}
     sources[settings.AUTH_USER_MODEL] = get_user_model()
@@ -245,17 +256,17 @@ def _lists_its_permissions(source: type) -> bool:
 
 
 def _holds_permission(caller: Any) -> bool:
-    if not hasattr(caller, "has_perm"):  # A custom user model may lack permissions.
+    if not hasattr(caller, "has_perm"):  # A custom user model may not implement permissions.
         return False
-    # Without authentication backends, only superusers hold permissions, and Django raises ImproperlyConfigured for
-    # everyone else.
+    # Without authentication backends, only superusers have permissions, and `has_perm` raises ImproperlyConfigured
+    # for all other users.
     if not settings.AUTHENTICATION_BACKENDS and not getattr(caller, "is_superuser", False):
         return False
     return bool(caller.has_perm(_PERMISSION))
 
 
 def with_primary_key(primary_key: str) -> Any:
-    """Return the user with this primary key, active or not, or None."""
+    """Return the user with this primary key, even if the user is inactive. Returns None if there is no such user."""
     users = _users()
     if not _can_store(primary_key, "pk", using=users.db):
         return None
@@ -269,12 +280,15 @@ def with_primary_key(primary_key: str) -> Any:
 
 
 def _can_store(text: str, field: str, *, using: str) -> bool:
-    """Return whether a field can store a text. Databases may reject a comparison with any other text."""
+    """Return whether a field of the user model can store a text.
+
+    Some databases reject a query that compares a field with a text that the field can't store.
+    """
     options = get_user_model()._meta
     try:
         column = options.pk if field == "pk" else options.get_field(field)
     except FieldDoesNotExist:
-        return True  # The query reports the unknown field.
+        return True  # The caller's query then reports the unknown field.
     return charsets.can_store(text, column, using=using)
 
 

@@ -1,7 +1,7 @@
-"""Warm-up of a worker process: loads the private keys and uses each key once before the first request.
+"""Warm-up of a worker process: the private keys are loaded and used once before the first request.
 
 OpenSSL validates a private key when the key is loaded, and precomputes values when the key is first used. Each of
-these two steps takes as long as a hundred signatures. Without a warm-up, the first request would wait for both.
+these two steps takes as long as a hundred signatures. Without a warm-up, the first request would wait for both steps.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _steps: list[Callable[[], None]] = []
 
 
 def add_step(step: Callable[[], None]) -> None:
-    """Add a function that `warm_up` calls. `apps.py` adds the steps of an issuer."""
+    """Add a function that `warm_up` calls. `apps.py` adds the function that uses an issuer's signing key."""
     _steps.append(step)
 
 
 def warm_up() -> None:
-    """Load and use the private keys that this process needs, and fetch the JWK set and deny list from their URLs.
+    """Load and use the private keys that this process needs, and fetch a JWK set and deny list that have URLs.
 
     Call this function in gunicorn's `post_worker_init` hook, or at the end of an `asgi.py`. The function never raises
     an error. If keys are missing or the database is unavailable, the worker starts anyway, and the problem is logged.
     """
-    # A separate thread is used, because uvicorn imports applications inside its event loop, where Django refuses
-    # database queries. The thread also has its own database connections, which `_warm_up` closes.
+    # Use a separate thread, because uvicorn imports applications inside its event loop, where Django refuses database
+    # queries. The thread also has its own database connections, which `_warm_up` closes.
     thread = threading.Thread(target=_warm_up, name="instaccess-warm-up")
     thread.start()
     thread.join()
@@ -44,7 +44,7 @@ def _warm_up() -> None:
         try:
             step()
         except Exception as error:  # A worker must start despite any error.
-            # A missing key is not an error: an issuer may have no decryption keys, and a gateway no signing keys.
+            # A missing key is not an error: an issuer may lack decryption keys, and a gateway may lack signing keys.
             level = logging.DEBUG if type(error) is KeyUnavailable else logging.ERROR
             logger.log(level, "a step of the warm-up failed (%s): %s", type(error).__name__, error)
     connections.close_all()

@@ -144,7 +144,7 @@ class TestWhatOperatorsSee:
         text = failure_of("check", "--database", "default")
 
         assert text.count("was modified or inserted without this app") == 20
-        assert "5 more rows of keys were modified or inserted." in text
+        assert "5 more rows of keys were modified or inserted without this app." in text
 
     def test_k17_verify_names_the_inserted_key_and_the_command(self, forged):
         text = failure_of("instaccess_tokens", "verify")

@@ -1,4 +1,4 @@
-"""System checks of the settings, for every role: each name is known, and each value is valid."""
+"""System check of the INSTACCESS settings, for every role. Each name must be known, and each value must be valid."""
 
 from __future__ import annotations
 
@@ -54,18 +54,24 @@ BAD_SETTING_IDS = {
     "ACCEPTED_ISSUERS": "instaccess.E054",
     "AUDIT_USER_NAMES": "instaccess.E056",
 }
-"""The id of the check that reports an invalid value, by setting."""
+"""A mapping from the name of a setting to the id of the check message that reports an invalid value."""
 
 
 @register()
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
     """Report unknown names and invalid values in INSTACCESS."""
     try:
-        # No variable contains the settings, because a hook's module can raise any error, and error reporters print
-        # variables.
+        # Do not store the settings in a variable. Reading a hook setting imports a module of the project, which can
+        # raise any error, and error reporters print the variables.
         unknown = [name for name in read_project_settings() if name not in SETTINGS]
     except ConfigError as error:
-        return [Error(error.detail + ".", hint='Write INSTACCESS = {"LIFETIME": 3600, …}.', id="instaccess.E001")]
+        return [
+            Error(
+                error.detail + ".",
+                hint='Set INSTACCESS to a dictionary, such as {"LIFETIME": 3600}.',
+                id="instaccess.E001",
+            )
+        ]
     messages: list[CheckMessage] = [
         Error(
             f"INSTACCESS[{name!r}] is not a setting of instaccess.",
@@ -74,14 +80,14 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         )
         for name in unknown
     ]
-    # A separate `Conf` contains only the known names. If one name is unknown, every read of `conf.conf` fails.
+    # Use a `Conf` object without the unknown names, because an unknown name makes every read of `conf.conf` fail.
     valid_names = Conf({name: value for name, value in read_project_settings().items() if name in SETTINGS})
     for name, attribute in SETTINGS.items():
         try:
             getattr(valid_names, attribute)
         except ConfigError as error:
-            # The bounds of a setting can depend on another setting. If the other setting is invalid, only the error
-            # for that setting is reported, because one mistake should cause one message.
+            # The bounds of a setting can depend on another setting. If the other setting is invalid, report only the
+            # error of the other setting, so that one mistake causes one message.
             if error.setting == name:
                 messages.append(Error(error.detail + ".", id=BAD_SETTING_IDS[name]))
     return messages

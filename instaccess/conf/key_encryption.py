@@ -1,6 +1,6 @@
-"""Key-encryption keys.
+"""Key-encryption keys, with which private keys are encrypted at rest.
 
-Private keys are encrypted at rest with these keys, and the HMAC keys are derived from them.
+The keys for HMACs of rows are derived from key-encryption keys.
 """
 
 from __future__ import annotations
@@ -31,17 +31,21 @@ class KeyEncryptionKey(Opaque[bytes]):
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) != KEK_BYTES:
-            raise ValueError(f"a key-encryption key has {KEK_BYTES} bytes")
+            raise ValueError(f"a key-encryption key must have {KEK_BYTES} bytes")
         super().__init__(bytes(secret))
 
     @concealed
     def hmac(self, data: bytes, *, info: bytes) -> bytes:
-        """Compute the HMAC-SHA256 (RFC 2104) of data, with a key that is derived from this key.
+        """Compute the HMAC-SHA256 (RFC 2104) of data.
 
-        The HMAC key is derived with HKDF (RFC 5869), so that HMACs reveal nothing about the key-encryption key.
+        The HMAC key is derived from the key-encryption key with HKDF (RFC 5869), so that HMACs reveal nothing about
+        the key-encryption key.
 
         Args:
+            data: the bytes that the HMAC covers.
             info: the purpose of the HMAC. Each purpose has a separate HMAC key.
+
+        Returns 32 bytes.
         """
         return hmac.digest(_hmac_key(self, info).reveal(), data, "sha256")
 
@@ -62,9 +66,9 @@ class _HmacKey(Opaque[bytes]):
 
 @concealed
 def kek_id(kek: KeyEncryptionKey) -> str:
-    """Compute a short identifier of a key-encryption key.
+    """Compute an identifier of 12 characters for a key-encryption key.
 
-    The identifier doesn't reveal the key. It may therefore be stored next to the data that the key encrypted or
+    The identifier doesn't reveal the key, so the identifier may be stored next to data that the key encrypted or
     authenticated.
     """
     digest = hashlib.sha256(b"instaccess kek id\0" + kek.reveal()).digest()
@@ -74,7 +78,7 @@ def kek_id(kek: KeyEncryptionKey) -> str:
 @lru_cache(maxsize=8)
 @concealed
 def derive_kek(secret: str | bytes) -> KeyEncryptionKey:
-    """Derive a key-encryption key from one of Django's secret keys: HKDF-SHA256 (RFC 5869)."""
+    """Derive a key-encryption key from SECRET_KEY or a SECRET_KEY_FALLBACKS entry with HKDF-SHA256 (RFC 5869)."""
     return KeyEncryptionKey(_hkdf(b"instaccess key-encryption key v1").derive(force_bytes(secret)))
 
 

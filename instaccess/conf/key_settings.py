@@ -23,7 +23,7 @@ _KEK_FORMAT = (
 
 
 class KeySettings(Values):
-    """The settings of keys."""
+    """The part of the INSTACCESS settings that concerns keys."""
 
     @property
     def encryption_alg(self) -> str:
@@ -32,7 +32,10 @@ class KeySettings(Values):
 
     @property
     def key_algorithms(self) -> tuple[str, ...]:
-        """The JWE `alg` values that a gateway accepts: RSA1_5 only if ENCRYPTION_ALG is RSA1_5. Not a setting."""
+        """The JWE `alg` values that a gateway accepts. This property isn't a setting.
+
+        RSA1_5 is accepted only if ENCRYPTION_ALG is RSA1_5.
+        """
         alg = self.encryption_alg
         return (*tokens.KEY_ALGORITHMS, alg) if alg in tokens.LEGACY_KEY_ALGORITHMS else tokens.KEY_ALGORITHMS
 
@@ -73,13 +76,16 @@ class KeySettings(Values):
 
     @property
     def key_encryption_keys_are_derived(self) -> bool:
-        """Whether the key that seals private keys is derived from SECRET_KEY. Not a setting."""
+        """Whether private keys are sealed with a key derived from SECRET_KEY. This property isn't a setting."""
         value = self._get("KEY_ENCRYPTION_KEYS", [DERIVED])
         return isinstance(value, (list, tuple)) and value[:1] in ([DERIVED], (DERIVED,))
 
     @property
     def key_cache_seconds(self) -> int:
-        """The time, in seconds, for which a process caches keys: at most 5, as revocations take effect within 5 s."""
+        """The time, in seconds, for which a process caches keys.
+
+        The maximum is 5, because a revocation must take effect within 5 seconds.
+        """
         return self._integer("KEY_CACHE_SECONDS", 3, 0, 5)
 
     @property
@@ -87,15 +93,14 @@ class KeySettings(Values):
         """The time, in days, for which a key stays current before `instaccess_keys rotate` replaces the key."""
         days = self._integer("KEY_ROTATION_DAYS", 30, 1, 3650)
         if days * 86400 <= self.key_lead_seconds:
-            raise self._invalid("KEY_ROTATION_DAYS", f"longer than the lead time of {self.key_lead_seconds} s")
+            raise self._invalid("KEY_ROTATION_DAYS", f"longer than KEY_LEAD_SECONDS ({self.key_lead_seconds} s)")
         return days
 
     @property
     def key_lead_seconds(self) -> int:
-        """The time, in seconds, for which a key is published before the key is used.
+        """The time, in seconds, between the generation of a key and the first use of the key.
 
-        The value is at least JWKS_MAX_AGE + KEY_CACHE_SECONDS, because every cached JWK set contains the key after
-        this time.
+        The minimum is JWKS_MAX_AGE + KEY_CACHE_SECONDS, because all cached JWK sets contain the key after this time.
         """
         minimum = self.jwks_max_age + self.key_cache_seconds
         return self._at_least("KEY_LEAD_SECONDS", minimum, "JWKS_MAX_AGE + KEY_CACHE_SECONDS")
@@ -104,8 +109,8 @@ class KeySettings(Values):
     def key_retention_seconds(self) -> int:
         """The time, in seconds, for which a retired key stays valid.
 
-        The minimum is the time after which every token of the key has expired, if tokens have a lifetime of one
-        hour. This lifetime is assumed, because LIFETIME may have been longer when a token was issued.
+        The minimum is the time after which every token of the key has expired. A lifetime of one hour is assumed,
+        because LIFETIME may have been longer when the tokens were issued.
         """
         minimum = MAX_LIFETIME + CLOCK_SKEW + self.leeway + self.key_cache_seconds
         return self._at_least(

@@ -40,8 +40,8 @@ class Conf(KeySettings):
     @concealed
     def _load(self) -> Mapping[str, Any]:
         # An unknown name makes every read fail. Otherwise, for example, a service with a misspelled ACCOUNT_UUID
-        # would accept tokens of every account. System checks can't prevent this, because they don't run in a project
-        # without this app.
+        # would accept tokens of every account. A system check isn't enough, because a project without this app
+        # doesn't run the check.
         written = read_project_settings()
         for name in written:
             if name not in SETTINGS:
@@ -79,12 +79,12 @@ class Conf(KeySettings):
 
     @property
     def region(self) -> str | None:
-        """The `region` claim; omitted if None."""
+        """The `region` claim of issued tokens. If None, the claim is omitted."""
         return self._optional_string("REGION")
 
     @property
     def shard_id(self) -> int | str | None:
-        """The `canvas_shard_id` claim; omitted if None."""
+        """The `canvas_shard_id` claim of issued tokens. If None, the claim is omitted."""
         value = self._get("SHARD_ID", None)
         if value is None or (type(value) is int and value > 0) or (isinstance(value, str) and value):
             return value
@@ -92,7 +92,7 @@ class Conf(KeySettings):
 
     @property
     def account_uuid(self) -> str | None:
-        """The `acct` claim of every token. If None, the claim depends on the host (see `web.account_uuid`)."""
+        """The `acct` claim of every token. If None, the claim depends on the request's host (`web.account_uuid`)."""
         return self._optional_string("ACCOUNT_UUID")
 
     @property
@@ -107,7 +107,7 @@ class Conf(KeySettings):
 
     @property
     def claims_hook(self) -> Callable[[Any, Any], Mapping[str, Any]] | None:
-        """A callable `(user, application) -> extra claims`. Reserved claims in its result are dropped."""
+        """A callable `(user, application) -> extra claims`. Claims with reserved names are dropped."""
         return self._function("CLAIMS_HOOK")
 
     @property
@@ -119,19 +119,22 @@ class Conf(KeySettings):
 
     @property
     def throttle_limit(self) -> int | None:
-        """The level at which an access token's bucket is full and requests are refused. None: no throttling."""
+        """The level at which an access token's bucket is full and requests are refused.
+
+        If None, requests are not throttled.
+        """
         if self._get("THROTTLE_LIMIT", 600) is None:
             return None
         return self._integer("THROTTLE_LIMIT", 600, 1, 1_000_000)
 
     @property
     def throttle_cost(self) -> int:
-        """The amount by which an issued token raises the level."""
+        """The amount by which an issued token raises the level of the access token's bucket."""
         return self._integer("THROTTLE_COST", 200, 1, 1_000_000)
 
     @property
     def throttle_leak(self) -> int:
-        """The amount by which the level falls per second."""
+        """The amount by which the level of a bucket falls per second."""
         return self._integer("THROTTLE_LEAK", 10, 1, 1_000_000)
 
     @property
@@ -143,7 +146,7 @@ class Conf(KeySettings):
     def throttle_cache(self) -> str:
         """The alias of the Django cache that stores the buckets.
 
-        Throttling is exact across processes only with Redis.
+        With a cache other than Redis, a burst of requests may exceed the limit.
         """
         alias = self._string("THROTTLE_CACHE", "default")
         if alias not in settings.CACHES:
@@ -154,7 +157,7 @@ class Conf(KeySettings):
 
     @property
     def allow_unencrypted(self) -> bool:
-        """Whether the `unencrypted` parameter is accepted. The parameter also requires DEBUG."""
+        """Whether the issuing endpoint accepts the `unencrypted` parameter while DEBUG is on."""
         return self._boolean("ALLOW_UNENCRYPTED", default=False)
 
     @property
@@ -192,9 +195,10 @@ class Conf(KeySettings):
     @property
     @concealed
     def verification_keys(self) -> list[OpaqueText] | str | None:
-        """The public signing keys: a list as in DECRYPTION_KEYS, in which a JWK set is accepted too, or a JWKS URL.
+        """The public signing keys of a gateway or a service: a list, or a JWKS URL.
 
-        If None, the keys are read from this database.
+        Each entry of the list is a PEM, JWK or JWK set string, or the path of a file. If None, the keys are read from
+        this database.
         """
         value = self._get("VERIFICATION_KEYS", None)
         if not isinstance(value, str):
@@ -215,7 +219,10 @@ class Conf(KeySettings):
 
     @property
     def deny_list_seconds(self) -> int:
-        """The time, in seconds, for which a gateway caches the deny list: at most 4, for an effect within 5 s."""
+        """The time, in seconds, for which a gateway caches the deny list.
+
+        The maximum is 4, because a revocation must take effect within 5 seconds.
+        """
         return self._integer("DENY_LIST_SECONDS", 2, 0, 4)
 
     @property
@@ -226,7 +233,10 @@ class Conf(KeySettings):
     @property
     @concealed
     def service_secrets(self) -> list[OpaqueText]:
-        """The secrets for `/internal/services/revocations`: a gateway sends the first, an issuer accepts all."""
+        """The secrets for `/internal/services/revocations`.
+
+        A gateway sends the first secret. An issuer accepts every secret.
+        """
         value = self._get("SERVICE_SECRETS", [])
         if not isinstance(value, (list, tuple)) or not all(
             isinstance(s, str) and _SECRET.fullmatch(s) for s in value
@@ -248,7 +258,7 @@ class Conf(KeySettings):
 
     @property
     def remembered_tokens(self) -> int:
-        """The number of decrypted tokens that a gateway process caches. A cached token needs no RSA operation."""
+        """The maximum number of decrypted tokens that a gateway process caches, to save RSA operations."""
         return self._integer("REMEMBERED_TOKENS", 5000, 0, 1_000_000)
 
     @property
@@ -260,13 +270,16 @@ class Conf(KeySettings):
 
     @property
     def audit_retention_days(self) -> int | None:
-        """The age, in days, at which `instaccess_tokens prune` deletes a row. If None, `--older-than` is required."""
+        """The age, in days, at which `instaccess_tokens prune` deletes an audit row.
+
+        If None, the command requires `--older-than`.
+        """
         days = self._get("AUDIT_RETENTION_DAYS", None)
         return None if days is None else self._integer("AUDIT_RETENTION_DAYS", days, 1, 36_500)
 
     @property
     def audit_user_names(self) -> bool:
-        """Whether audit rows record user names. The uuids of the users are always recorded."""
+        """Whether audit rows contain user names. Audit rows always contain the uuids of the users."""
         return self._boolean("AUDIT_USER_NAMES", default=True)
 
 

@@ -24,14 +24,14 @@ _T = TypeVar("_T")
 def read_project_settings() -> Mapping[str, Any]:
     """Return the INSTACCESS dictionary of the project's settings, including unknown names. Raises ConfigError."""
     value = getattr(settings, "INSTACCESS", {})
-    # Other mappings are refused, because Django's error reports would print them with all secrets.
+    # Refuse mappings other than `dict`, because Django's error reports would print such a mapping with all secrets.
     if not isinstance(value, dict):
         raise ConfigError("INSTACCESS must be a dictionary of settings", setting="INSTACCESS")
     return value
 
 
 def did_you_mean(name: object, known_names: Collection[str]) -> str:
-    """Return a suggestion of the most similar known name, followed by a space. Returns "" if no name is similar."""
+    """Return a text such as "Did you mean LIFETIME? ", with a space at the end, or "" if no known name is similar."""
     similar = difflib.get_close_matches(str(name).upper(), sorted(known_names), n=1)
     return f"Did you mean {similar[0]}? " if similar else ""
 
@@ -62,7 +62,7 @@ class Values:
         return written.get(name, default)
 
     def _invalid(self, name: str, expected: str) -> ConfigError:
-        # The error never contains a string or a list, because the value may be a secret.
+        # Strings and lists are left out of the error, because the value may be a secret.
         value = self._get(name, None)
         if isinstance(value, (str, list, tuple)):
             actual = ""
@@ -91,7 +91,11 @@ class Values:
         return value
 
     def _at_least(self, name: str, minimum: int, formula: str) -> int:
-        """Read an integer that isn't below the safe minimum. None, the default, means the minimum."""
+        """Read an integer that is at least the safe minimum. Returns the minimum if the value is None, the default.
+
+        Args:
+            formula: the settings from which the minimum is computed, for the error.
+        """
         value = self._get(name, None)
         if value is None:
             return minimum
@@ -125,7 +129,9 @@ class Values:
                 value = import_string(value)
             # TypeError and ValueError are caught too, because `import_string` raises them for ".hook" and "..hook".
             except (ImportError, TypeError, ValueError) as error:
-                raise ConfigError(f"INSTACCESS[{name!r}] cannot be imported: {error}", setting=name) from error
+                raise ConfigError(
+                    f"INSTACCESS[{name!r}] can't be imported: {error}; correct the dotted path", setting=name
+                ) from error
         if value is None:
             return None
         if not callable(value):
@@ -134,7 +140,7 @@ class Values:
         return function
 
     def _url(self, name: str, value: str, *, allow_http: bool) -> str:
-        """Validate the URL of a source of keys or of the deny list, and return the URL."""
+        """Validate the URL of a JWK set or of a revocation list, and return the URL."""
         schemes = ("https://", "http://") if allow_http else ("https://",)
         try:
             parts = urlsplit(value)

@@ -1,4 +1,4 @@
-"""The gateway role: decrypts a token and returns the signed token inside it, for a proxy to forward."""
+"""The gateway role: decryption of a token. A proxy forwards the signed token that the encrypted token contains."""
 
 from .unwrapping import TokenCache, Unwrapped, unwrap, unwrap_with_settings
 

@@ -2,8 +2,8 @@
 
 The checks run in a fixed order: strict parsing, decryption, signature, claims, deny list. `unwrap` receives the
 current time, the keys and the deny list as arguments. `unwrap_with_settings` loads the keys and the deny list that
-are configured in this deployment's settings. The gateway's view and the admin's inspector call
-`unwrap_with_settings`, so both reach the same decision.
+this deployment's settings configure. The gateway's view and the admin's token inspector call
+`unwrap_with_settings`, so their decisions are the same.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Unwrapped:
         claims: the claims of the JWS.
         encryption_kid, signing_kid: the key ids of the keys that decrypted and verified the token.
         verification_key: the public key that verified the token. `signing_kid` alone does not identify this key,
-            because the kids of another issuer may not be thumbprints.
+            because another issuer may reuse a kid for another key.
     """
 
     signed: str
@@ -51,8 +51,8 @@ class TokenCache:
     """A least-recently-used cache of unwrapped tokens, shared by the threads of a process.
 
     Tokens are looked up by the SHA-256 digest of the token string. Only tokens that have been decrypted and verified
-    are stored. A non-canonical encoding of a cached token has another digest, so the encoding is parsed strictly and
-    refused.
+    are stored. A non-canonical encoding of a cached token has another digest, so this encoding is not found in the
+    cache, is parsed strictly, and is refused.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class TokenCache:
         os.register_at_fork(after_in_child=self.clear)
 
     def get(self, token: str) -> Unwrapped | None:
-        """Return the cached result for a token and mark it as recently used. Returns None if no result is cached."""
+        """Return the cached result for a token, or None. The result becomes the most recently used result."""
         digest = _digest(token)
         with self._lock:
             unwrapped = self._tokens.get(digest)
@@ -71,7 +71,7 @@ class TokenCache:
             return unwrapped
 
     def put(self, token: str, unwrapped: Unwrapped, *, size: int) -> None:
-        """Store a result, then remove the least recently used results until at most `size` remain."""
+        """Store the result for a token, then remove the least recently used results until at most `size` remain."""
         with self._lock:
             self._tokens[_digest(token)] = unwrapped
             while len(self._tokens) > size:
@@ -83,7 +83,7 @@ class TokenCache:
             self._tokens.pop(_digest(token), None)
 
     def clear(self) -> None:
-        """Remove all results and replace the lock."""
+        """Remove all results. The lock is replaced, because after a fork, the old lock may be held forever."""
         self._lock = threading.Lock()
         self._tokens.clear()
 
@@ -101,26 +101,25 @@ def unwrap(
     cache: TokenCache | None = None,
     cache_size: int = 0,
 ) -> Unwrapped:
-    """Decrypt an encrypted token and check everything that the gateway must check.
+    """Decrypt a token, and check its signature, its claims and the deny list.
 
-    A cached result saves the RSA operations. The expiry, the deny list and the availability of both keys are checked
-    again on every call.
+    If the result is cached, no RSA operation is needed. The expiry, the deny list and the availability of both keys
+    are checked again on every call.
 
     Args:
         token: the bearer token as the client sent it.
         now: seconds since the epoch.
         decryption_keys, verification_keys: mappings from kid to key, in the order in which the keys are tried. If the
             token has no kid, at most three keys are tried.
-        denied: the revoked tokens, users, accounts and keys.
+        denied: the deny list: the revoked tokens, users, accounts and keys.
         issuers: the accepted values of the `iss` claim.
-        leeway: seconds for which a token is accepted after its expiry.
+        leeway: the time, in seconds past `exp`, for which a token is still accepted.
         key_algorithms: the accepted JWE `alg` values.
         cache: the cache of unwrapped tokens, or None.
-        cache_size: maximum number of tokens in the cache. If 0, the cache is not used.
+        cache_size: the maximum number of tokens in the cache. If 0, the cache is not used.
 
     Raises:
-        InvalidToken: the token is refused. The `code` of the exception is the reason. A bad token never causes
-            another exception.
+        InvalidToken: the token is refused; `code` is the precise reason. A bad token never causes another exception.
     """
     unwrapped = cache.get(token) if cache is not None and cache_size else None
     if unwrapped is None:
@@ -146,11 +145,11 @@ def unwrap_with_settings(token: Opaque[str], *, now: float, cache: TokenCache | 
     Args:
         token: the bearer token as the client sent it.
         now: seconds since the epoch.
-        cache: the cache of unwrapped tokens, or None. REMEMBERED_TOKENS limits its size.
+        cache: the cache of unwrapped tokens, or None. REMEMBERED_TOKENS limits the size of the cache.
 
     Raises:
         InvalidToken: the token is refused.
-        DatabaseError, KeyUnavailable, SourceUnavailable, ConfigError: the gateway can't decide.
+        DatabaseError, KeyUnavailable, SourceUnavailable, ConfigError: the keys or the deny list can't be loaded.
     """
     max_staleness = conf.max_staleness
     key_algorithms = conf.key_algorithms
@@ -159,8 +158,8 @@ def unwrap_with_settings(token: Opaque[str], *, now: float, cache: TokenCache | 
         verification_keys = trust.verification_keys(max_staleness=max_staleness)
         denied = trust.current_deny_list()
     except (DbError, InstAccessError):
-        # If the string can't be an InstAccess token, `parse_encrypted` refuses it, so that the client gets a 401 and
-        # not a 503.
+        # If the string can't be an InstAccess token, `parse_encrypted` raises InvalidToken, so that the client gets a
+        # 401 and not a 503.
         tokens.parse_encrypted(token.reveal(), key_algorithms=key_algorithms)
         raise
     return unwrap(
@@ -178,9 +177,9 @@ def unwrap_with_settings(token: Opaque[str], *, now: float, cache: TokenCache | 
 
 
 class _RecordingKeys(tokens.ReloadableKeys):
-    """A view of a key mapping that records each key that it returns.
+    """A wrapper of a mapping from kid to key that records each key that was looked up.
 
-    The key that verified a token is read from this record. A second look-up of the same kid could return another key,
+    The key that verified a token is read from `returned`. A second look-up of the same kid could return another key,
     because a JWK set can be reloaded between two look-ups.
     """
 
@@ -233,9 +232,12 @@ def _check_still_valid(
     denied: trust.DenyList,
     leeway: int,
 ) -> None:
-    """Check everything that may have changed since the token was decrypted. Raises InvalidToken."""
+    """Check what can change after a token was decrypted: its expiry, its keys and the deny list.
+
+    Raises InvalidToken if the token must be refused.
+    """
     if now >= unwrapped.claims.expires_at + leeway:
-        raise TokenExpired("past its exp")
+        raise TokenExpired("the token is past its exp")
     current_key = verification_keys.get(unwrapped.signing_kid)
     if current_key is None or unwrapped.encryption_kid not in decryption_keys:
         raise InvalidToken("a key of the token is no longer available on this server", code=Reason.UNKNOWN_KID)

@@ -1,4 +1,4 @@
-"""The gateway's URL: `path("", include("instaccess.gateway.urls"))`. The view needs neither tables nor OAuth2."""
+"""The URL of the gateway's endpoint: `path("", include("instaccess.gateway.urls"))`."""
 
 from django.urls import path
 

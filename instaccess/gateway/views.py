@@ -24,8 +24,8 @@ from . import unwrapping
 
 logger = logging.getLogger("instaccess.gateway")
 
-# The characters of a bearer token before any trailing `=` (RFC 6750 §2.1). The set contains no comma, so requests
-# with two Authorization headers are refused: servers join two headers with a comma.
+# The characters of a bearer token before any trailing `=` (RFC 6750 §2.1). A comma is not among these characters, so
+# a request with two Authorization headers is refused, because servers join two headers with a comma.
 _B64TOKEN = (string.ascii_letters + string.digits + "-._~+/").encode()
 
 _token_cache = unwrapping.TokenCache()
@@ -38,7 +38,11 @@ def clear_caches() -> None:
 
 
 def verify_view(request: HttpRequest) -> HttpResponseBase:
-    """Answer 204 with the Authorization header for the upstream service, 401 for a refusal, or 503 for an error."""
+    """Decide whether a reverse proxy may forward a request.
+
+    Answers 204 with the Authorization header for the upstream service, 401 if the token is refused, or 503 after a
+    server-side error.
+    """
     refusal: web.Refusal | None = None
     reason = Reason.FAULT
     fault: tuple[str, ...] = ()
@@ -59,8 +63,8 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
         # An unexpected error must never let a request pass.
         fault = ("the gateway could not check the token: %s", web.describe_unexpected(error))
     if fault:
-        # Log after the `except` block. Within the block, log handlers could reach the exception and the token in its
-        # frames.
+        # Log after the `except` block. Within the block, log handlers could reach the exception, whose frames contain
+        # the token.
         logger.error(*fault)
         web.refusal_counter.count("gateway", reason)
         refusal = web.Unavailable(code=Reason.FAULT)
@@ -80,7 +84,10 @@ def _refusal_response(refusal: web.Refusal) -> HttpResponse:
 
 @sensitive_variables("header", "token", "body")
 def _bearer_token(request: HttpRequest) -> Opaque[str]:
-    """Return the bearer token of the Authorization header. Raises InvalidToken unless there is exactly one token."""
+    """Return the bearer token of the Authorization header.
+
+    Raises InvalidToken if there is no token or more than one token, or if the header is malformed.
+    """
     header: str = request.META.get("HTTP_AUTHORIZATION", "").strip(" ")
     if not header:
         raise InvalidToken(code=Reason.NO_CREDENTIALS)
@@ -94,7 +101,10 @@ def _bearer_token(request: HttpRequest) -> Opaque[str]:
 
 
 def _upstream_token(token: Opaque[str]) -> str:
-    """Return the bearer token to forward to the upstream service instead of `token`. Raises InvalidToken."""
+    """Return the bearer token for the upstream service: the signed token, or another bearer token unchanged.
+
+    Raises InvalidToken if the token is refused.
+    """
     if token.reveal().count(".") != 4:
         return _allow_other_bearer(token.reveal())
     return unwrapping.unwrap_with_settings(token, now=time.time(), cache=_token_cache).signed
@@ -102,10 +112,12 @@ def _upstream_token(token: Opaque[str]) -> str:
 
 @sensitive_variables("token")
 def _allow_other_bearer(token: str) -> str:
-    """Return a bearer token of another kind unchanged if OTHER_BEARERS is `pass`. Raises InvalidToken otherwise.
+    """Return a bearer token that isn't an InstAccess token, unchanged, if OTHER_BEARERS is `pass`.
 
-    A signed InstAccess token is always refused, because clients must send the encrypted form. A token whose issuer
-    can't be read is refused too, because a lenient service could accept it as an InstAccess token.
+    A signed InstAccess token is always refused, because clients must send the encrypted token. A token whose issuer
+    can't be read is refused too, because a lenient service could accept the token as an InstAccess token.
+
+    Raises InvalidToken if the token is refused.
     """
     if token.count(".") == 2 and tokens.peek_issuer(token) in (None, *conf.accepted_issuers):
         raise InvalidToken("a signed token that is not encrypted", code=Reason.ALREADY_DECRYPTED)

@@ -1,4 +1,4 @@
-"""The issuer: exchanges an OAuth2 access token for an InstAccess token."""
+"""The issuer role: exchange of an OAuth2 access token for an InstAccess token."""
 
 from .issuing import Origin, issue
 

@@ -1,8 +1,8 @@
 """Look-up of an access token with its application, its user and the user's uuid, by one fixed SQL statement.
 
 Django compiles a query each time the query runs. For these four tables, compiling takes longer than running the
-query. The SQL is therefore built once per database and set of models. If the fixed SQL might find other rows than
-Django's query, `find` raises NotFixed, and the caller runs Django's query.
+query. The SQL statement is therefore built once per database and set of models. If the statement might find other
+rows than Django's query, `find` raises NotFixed, and the caller runs Django's query.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from oauth2_provider.models import get_access_token_model, get_application_model
 from ..conf import conf
 from ..models import UserIdentity
 
-# The columns that django-oauth-toolkit's validator and the issuer read. If other code reads another column, Django
-# fetches the column with an additional query.
+# The columns that django-oauth-toolkit's validator and the issuer read. If other code reads another column of an
+# instance, Django loads this column with an additional query.
 _TOKEN_COLUMNS = ("user", "application", "expires", "scope", "resource")
 _APPLICATION_COLUMNS = ("client_id",)
 _USER_COLUMNS = ("is_active", "is_superuser", "is_staff")
@@ -29,12 +29,20 @@ _Converter = Callable[[Any, Any, Any], Any]
 
 
 class NotFixed(Exception):
-    """The models need a query by Django's ORM, because the fixed statement might return other rows."""
+    """The error for models that need Django's query, because the fixed statement might find other rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The columns of one model in the rows of the statement."""
+    """The columns of one model in the rows that the statement returns.
+
+    Attributes:
+        model: the model whose instances are built from the columns.
+        names: the attribute names of the columns' fields. The primary key comes first.
+        start, stop: the first column of the model in a row, and the first column after the model.
+        converters: for each column that needs conversion: its index in `names`, the functions that convert the value,
+            and the column expression that these functions receive.
+    """
 
     model: type[models.Model]
     names: tuple[str, ...]
@@ -43,7 +51,7 @@ class _Part:
     converters: tuple[tuple[int, tuple[_Converter, ...], Any], ...]
 
     def instance(self, alias: str, connection: Any, row: Sequence[Any]) -> Any:
-        """Build the model instance from a row, or return None if the joined table has no matching row."""
+        """Build the model instance from a row. Returns None if the row contains no instance of this model."""
         values = list(row[self.start : self.stop])
         if values[0] is None:
             return None
@@ -55,7 +63,10 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
-    """The SQL text, and the columns of each model in the rows of the result."""
+    """The SQL statement, and the columns of each model in the rows that the statement returns.
+
+    `identity` is None if USER_UUID_FIELD is set, because the uuid is then a column of the user.
+    """
 
     sql: str
     token: _Part
@@ -72,7 +83,8 @@ def find(checksum: str) -> Any:
     Raises NotFixed if Django's query must be run instead.
     """
     token_model, application_model, user_model = _models()
-    # Do not read from a replica, because a replica may not contain a recent revocation or deactivation yet.
+    # Do not read from a replica, because a replica may lack a recent revocation of the access token or deactivation
+    # of the user.
     alias = router.db_for_write(token_model)
     connection = connections[alias]
     statement = _statement(
@@ -109,7 +121,7 @@ def find(checksum: str) -> Any:
 def _models() -> tuple[type[models.Model], type[models.Model], type[models.Model]]:
     """Return the access token model, the application model and the user model.
 
-    Cached, because the models can't change while a process runs.
+    The result is cached, because the models can't change while a process runs.
     """
     return get_access_token_model(), get_application_model(), get_user_model()
 
@@ -130,11 +142,12 @@ def _statement(
         alias, vendor: the alias of the database in DATABASES, and its vendor, such as `postgresql`.
         token, application, user: the three models that `_models` returns.
         user_uuid_field: USER_UUID_FIELD, or None if the uuid is in `UserIdentity`.
-        slim: whether to select only the columns that this package reads. False if a hook of the project receives the
-            objects.
+        slim: whether to select only the columns that this package reads. Pass False if a hook of the project receives
+            the instances.
     """
-    # With a custom manager, Django's query is needed, because the manager may filter the tokens. The managers of the
-    # other models don't matter, because Django does not use managers to follow foreign keys.
+    # A token model with a custom manager needs Django's query, because the manager may filter the tokens. The
+    # managers of the other models don't matter, because Django does not use these managers to follow foreign keys.
+    # Django's query is also needed for a model with parent models, whose columns are in several tables.
     has_custom_manager = type(token._default_manager) is not models.Manager
     if has_custom_manager or any(model._meta.parents for model in (token, application, user)):
         return None
@@ -147,8 +160,8 @@ def _statement(
         return quote(field.column)
 
     def target(reference: str) -> str:
-        # The target field is looked up, because a swapped token model may refer to a field that is not the primary
-        # key (`to_field`).
+        # Look up the target field, because the foreign key of a swapped token model may refer to a field other than
+        # the primary key (`to_field`).
         field: Any = token._meta.get_field(reference)
         return quote(field.target_field.column)
 
@@ -158,7 +171,8 @@ def _statement(
             for field in model._meta.concrete_fields
             if names is None or field.primary_key or field.name in names
         ]
-        # The primary key comes first, so that `instance` can check it: NULL means that the LEFT JOIN found no row.
+        # The primary key comes first, because `instance` checks the first value. If the LEFT JOIN found no row, this
+        # value is NULL.
         fields.sort(key=lambda field: not field.primary_key)
         start = len(columns)
         columns.extend(f"{table}.{quote(str(field.column))}" for field in fields)

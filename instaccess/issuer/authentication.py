@@ -1,4 +1,4 @@
-"""Authentication of clients by django-oauth-toolkit's access tokens and the project's own OAuth2 validator.
+"""Authentication of clients by OAuth2 access tokens, with the OAuth2 validator of the project.
 
 `AccessTokenAuthentication` differs from `oauth2_provider.contrib.rest_framework.OAuth2Authentication`:
 
@@ -36,10 +36,10 @@ _BEARER = re.compile(r"bearer +([^\s,\ud800-\udfff]+)", re.ASCII | re.IGNORECASE
 
 
 class AccessTokenAuthentication(BaseAuthentication):
-    """DRF authentication for the issuing endpoint. Returns the user and the access token.
+    """The DRF authentication class of the issuing endpoint. `authenticate` returns the user and the access token.
 
-    Raises the refusals in the table of docs/wire-contract.md §1, in the order of the table, up to and including the
-    refusal for a missing scope.
+    `authenticate` raises the refusals in the table of docs/wire-contract.md §1, in the order of the table, up to and
+    including the refusal for a missing scope.
     """
 
     def authenticate(self, request: Request) -> tuple[Any, Any]:
@@ -60,9 +60,11 @@ class AccessTokenAuthentication(BaseAuthentication):
 def bearer_token(request: HttpRequest) -> Opaque[str]:
     """Return the bearer token of the Authorization header.
 
-    With ALLOW_TOKEN_IN_PARAMETERS, the query or form may contain the token instead, as `access_token`.
+    With ALLOW_TOKEN_IN_PARAMETERS, the query or the form may contain the token as `access_token` instead.
 
-    Raises Unauthenticated if there is no bearer token, InvalidAccessToken if the header is malformed.
+    Raises:
+        Unauthenticated: there is no bearer token.
+        InvalidAccessToken: the header is malformed, or the token is too long.
     """
     header = request.META.get("HTTP_AUTHORIZATION", "").strip()
     if header.partition(" ")[0].lower() != "bearer":
@@ -82,7 +84,12 @@ def bearer_token(request: HttpRequest) -> Opaque[str]:
 
 
 def _refuse_inst_access_token(text: Opaque[str]) -> None:
-    """Raise JWTFromJWT for a valid InstAccess token, and InvalidAccessToken for an invalid one, as Canvas does."""
+    """Refuse a signed InstAccess token, as Canvas does. Any other bearer token causes no error.
+
+    Raises:
+        JWTFromJWT: the InstAccess token is valid.
+        InvalidAccessToken: the InstAccess token is invalid or expired.
+    """
     if text.reveal().count(".") != 2 or tokens.peek_issuer(text.reveal()) not in conf.accepted_issuers:
         return
     try:
@@ -121,16 +128,17 @@ def _validate(text: Opaque[str], request: HttpRequest) -> tuple[Any, Any]:
 
 
 def _can_be_refreshed(access_token: Any) -> bool:
-    """Return whether a client can refresh the access token, that is, whether its refresh token is not revoked."""
+    """Return whether a client can refresh the access token: whether a refresh token exists and is not revoked."""
     model = get_refresh_token_model()
     refresh_tokens = model._default_manager.using(router.db_for_write(model))
     return bool(refresh_tokens.filter(access_token=access_token, revoked=None).exists())
 
 
 def _user(access_token: Any) -> Any:
-    """Return the user of an access token, or the service user in a client credentials grant.
+    """Return the user of an access token. If the token has no user, return the service user of its application.
 
-    Raises InvalidAccessToken if the token is None, or has no application or no active user.
+    Raises InvalidAccessToken if the access token is None, has no application, or has neither an active user nor an
+    active service user.
     """
     if access_token is None:
         raise InvalidAccessToken(code=Reason.UNKNOWN_TOKEN)

@@ -37,8 +37,8 @@ def check_user_uuid_field(**kwargs: Any) -> list[CheckMessage]:
         Error(
             f"INSTACCESS['USER_UUID_FIELD'] is {name!r}, which isn't a unique field of the user model: "
             "two users could have the same uuid.",
-            hint="Set INSTACCESS['USER_UUID_FIELD'] to a field of AUTH_USER_MODEL with unique=True that users can't "
-            "edit, or remove the setting.",
+            hint="Set INSTACCESS['USER_UUID_FIELD'] to a field of AUTH_USER_MODEL that has unique=True and that "
+            "users can't edit, or remove the setting.",
             id="instaccess.E003",
         )
     ]
@@ -46,7 +46,7 @@ def check_user_uuid_field(**kwargs: Any) -> list[CheckMessage]:
 
 @register()
 def check_project(**kwargs: Any) -> list[CheckMessage]:
-    """Check the settings of Django and django-oauth-toolkit that issuing depends on."""
+    """Check the settings of Django and django-oauth-toolkit that are required to issue tokens."""
     messages: list[CheckMessage] = []
     if not settings.USE_TZ:
         messages.append(
@@ -59,7 +59,7 @@ def check_project(**kwargs: Any) -> list[CheckMessage]:
         messages.append(
             Error(
                 f"DATABASES[{alias!r}]['AUTOCOMMIT'] is off, so audit rows would not be committed.",
-                hint="Remove AUTOCOMMIT. Django begins a transaction where the code needs one.",
+                hint=f"Remove AUTOCOMMIT from DATABASES[{alias!r}].",
                 id="instaccess.E005",
             )
         )
@@ -68,7 +68,7 @@ def check_project(**kwargs: Any) -> list[CheckMessage]:
 
 
 def _check_scopes() -> list[CheckMessage]:
-    """Check that access tokens can have the issuing scope, and that the issuing scope isn't a default scope."""
+    """Check that access tokens can have the scope for issuing, and that this scope isn't a default scope."""
     messages: list[CheckMessage] = []
     provider: Any = getattr(settings, "OAUTH2_PROVIDER", {})
     if "SCOPES_BACKEND_CLASS" not in provider and SCOPE not in provider.get("SCOPES", {}):
@@ -82,9 +82,9 @@ def _check_scopes() -> list[CheckMessage]:
     if {"__all__", SCOPE} & set(provider.get("DEFAULT_SCOPES", ["__all__"])):
         messages.append(
             Warning(
-                "An OAuth2 access token requested without a scope can issue InstAccess tokens: "
+                "A client that requests an OAuth2 access token without a scope can get InstAccess tokens: "
                 "OAUTH2_PROVIDER['DEFAULT_SCOPES'] is ['__all__'] (the default), or contains the issuing scope.",
-                hint="Set OAUTH2_PROVIDER['DEFAULT_SCOPES'] to a list without the issuing scope.",
+                hint=f"Set OAUTH2_PROVIDER['DEFAULT_SCOPES'] to a list without {SCOPE!r}.",
                 id="instaccess.W003",
             )
         )
@@ -97,12 +97,12 @@ def check_permissions(**kwargs: Any) -> list[CheckMessage]:
     try:
         sources = [] if conf.masquerade_hook else users.sources_of_unlisted_permissions()
     except (ConfigError, ImportError):
-        return []  # E043 reports the invalid setting. A backend that can't be imported fails every login.
+        return []  # E043 reports an invalid setting. If a backend can't be imported, every login fails visibly.
     if not sources:
         return []
     return [
         Warning(
-            f"In AUTHENTICATION_BACKENDS or AUTH_USER_MODEL: {', '.join(sources)} has a has_perm, but no "
+            f"In AUTHENTICATION_BACKENDS or AUTH_USER_MODEL, {', '.join(sources)} has a has_perm, but no "
             "get_all_permissions that lists what has_perm grants. The permissions of two users can't be compared, so "
             "only superusers can masquerade (as_user_id).",
             hint="Add get_all_permissions to the class, or set INSTACCESS['MASQUERADE_HOOK']. If no "
@@ -120,7 +120,7 @@ def check_middleware(**kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         Warning(
-            f"In MIDDLEWARE: {', '.join(paths)} opens a transaction around each request, so no token can be issued. "
+            f"In MIDDLEWARE, {', '.join(paths)} opens a transaction around each request, so no token can be issued. "
             "The audit row of a token must be committed before the token is returned.",
             hint="Exclude the issuing endpoint (/api/v1/inst_access_tokens). For django-reversion, use a subclass of "
             "the middleware with `atomic = False`, or with a `request_creates_revision` that returns False for this "
@@ -178,7 +178,7 @@ def check_deployment(**kwargs: Any) -> list[CheckMessage]:
 
 
 def _unsafe_settings() -> Sequence[tuple[bool, str, str, str]]:
-    """Return a tuple for each check: whether the settings are unsafe, the id, the text and the hint."""
+    """Return a tuple for each check: whether the settings are unsafe, the id, the warning and the hint."""
     wildcard = any(host == "*" or host.startswith(".") for host in settings.ALLOWED_HOSTS)
     return (
         (
@@ -199,13 +199,13 @@ def _unsafe_settings() -> Sequence[tuple[bool, str, str, str]]:
             conf.allow_unencrypted,
             "W004",
             "INSTACCESS['ALLOW_UNENCRYPTED'] is on: with DEBUG, clients can request tokens without encryption.",
-            "Turn INSTACCESS['ALLOW_UNENCRYPTED'] on in development settings only.",
+            "Turn on INSTACCESS['ALLOW_UNENCRYPTED'] only in development settings.",
         ),
         (
             conf.allow_token_in_parameters,
             "W005",
             "INSTACCESS['ALLOW_TOKEN_IN_PARAMETERS'] is on: access tokens may be written to server and proxy logs.",
-            "Let clients send `Authorization: Bearer`, and turn INSTACCESS['ALLOW_TOKEN_IN_PARAMETERS'] off.",
+            "Let clients send `Authorization: Bearer`, and turn off INSTACCESS['ALLOW_TOKEN_IN_PARAMETERS'].",
         ),
         (
             conf.throttle_limit is not None
@@ -226,6 +226,6 @@ def _unsafe_settings() -> Sequence[tuple[bool, str, str, str]]:
             not (settings.SECURE_SSL_REDIRECT or settings.SECURE_PROXY_SSL_HEADER),
             "W007",
             "No setting requires TLS for requests: bearer tokens may be sent unencrypted.",
-            "Turn SECURE_SSL_REDIRECT on. Behind a proxy that terminates TLS, set SECURE_PROXY_SSL_HEADER instead.",
+            "Turn on SECURE_SSL_REDIRECT. Behind a proxy that terminates TLS, set SECURE_PROXY_SSL_HEADER instead.",
         ),
     )

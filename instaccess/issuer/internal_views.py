@@ -1,4 +1,7 @@
-"""The endpoints for gateways and services: public signing keys and deny list (docs/wire-contract.md §3 and §5)."""
+"""The issuer's endpoints for gateways and services: the public signing keys and the revocations.
+
+See docs/wire-contract.md §3 and §5.
+"""
 
 from __future__ import annotations
 
@@ -49,10 +52,11 @@ def jwks_view(request: HttpRequest) -> HttpResponseBase:
 def revocations_view(request: HttpRequest) -> HttpResponseBase:
     """Serve `GET /internal/services/revocations`: the revoked tokens, users, accounts and keys.
 
-    With the parameter `since`, the answer contains only the revocations after the position in the parameter, at most
-    a part of them, and the next position. Otherwise, the answer contains all revocations.
+    The parameter `since` contains a position. The response then contains one page of the revocations after the
+    position, and the next position. Without the parameter, the response contains all revocations.
 
-    The client sends one of SERVICE_SECRETS as the bearer token. If no secret is configured, all clients are refused.
+    The client must send one of SERVICE_SECRETS as the bearer token. If no secret is configured, all clients are
+    refused.
     """
     if request.method not in _METHODS:
         return _method_not_allowed()
@@ -87,7 +91,7 @@ def _all_revocations() -> trust.Page:
     while pages[-1].more:
         pages.append(trust.read_revocations(pages[-1].cursor))
     tokens = [jti for page in pages for jti in page.tokens]
-    # The list ends with a page that contains all users, accounts and keys.
+    # Only the last page contains users, accounts and keys.
     return replace(pages[-1], tokens=tokens)
 
 

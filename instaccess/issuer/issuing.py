@@ -1,6 +1,6 @@
-"""Issuing of InstAccess tokens: the only code that signs, encrypts and records claims.
+"""Issuing of InstAccess tokens. Only this code signs, encrypts and records the claims of tokens.
 
-Every issued token is recorded in the audit log before it is returned.
+Every issued token is recorded in the audit log before the token is returned.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ logger = logging.getLogger("instaccess.issuer")
 _ATTEMPTS = 2
 _MAX_USER_AGENT_CHARS = 512
 
-# C1 control characters (0x80 to 0x9f) are replaced too, because some terminals interpret them as commands, and
-# servers read headers as Latin-1. Lone surrogates are replaced, because databases reject them.
+# Control characters are replaced, because some terminals interpret control characters as commands. The pattern
+# includes C1 control characters (0x80 to 0x9f), because servers decode headers as Latin-1. Lone surrogates are
+# replaced, because databases reject lone surrogates.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -36,10 +37,10 @@ class Origin:
     """The host to which a request was sent, and the client that sent the request.
 
     Attributes:
-        canvas_domain: the host, with the port unless the port is the default of the scheme.
-        ip_address: the client's address, or None if unknown.
-        user_agent: the User-Agent header as sent. In the audit row, control characters are replaced and the string is
-            shortened.
+        canvas_domain: the host, followed by the port unless the port is the default port of the scheme.
+        ip_address: the client's IP address, or None if the address is unknown.
+        user_agent: the User-Agent header as the client sent it. In the audit row, control characters are replaced,
+            and the string is shortened.
     """
 
     canvas_domain: str
@@ -61,7 +62,7 @@ def issue(
     """Issue a token for `user` and record the token in the audit log.
 
     Args:
-        user: the subject. The caller has authenticated the user and checked the permission.
+        user: the subject. The caller must have checked that the client may get tokens for this user.
         origin: the host and the client of the request, for the claim `canvas_domain` and the audit log.
         now: the time of issue, in seconds since the epoch.
         real_user: the user who masquerades as `user`, or None.
@@ -85,7 +86,7 @@ def issue(
         user=user, real_user=real_user, application=application, service=service, origin=origin, now=now
     )
     for _ in range(_ATTEMPTS):
-        # The token is opaque until its row is committed, because error reporters print variables if the commit fails.
+        # The token is opaque until its row is committed. If the commit fails, error reporters print the variables.
         token = _sign_and_encrypt(claims, signing=signing, encryption=encryption if encrypted else None)
         row = _build_row(
             claims,
@@ -100,8 +101,8 @@ def issue(
         try:
             audit.commit(row, keks=conf.key_encryption_keys)
         except IntegrityError:
-            # The jti exists already, or the user was deleted during this request. Retrying with a new jti fixes a
-            # duplicate jti.
+            # Either the jti already exists, or the user was deleted during this request. Retry with a new jti, which
+            # fixes the first problem.
             claims = replace(claims, jti=str(uuid.uuid4()))
             continue
         logger.info(
@@ -113,7 +114,7 @@ def issue(
             row.signing_kid,
         )
         return row, token.reveal()
-    raise AuditError("the audit row was rejected twice: duplicate jti or deleted user")
+    raise AuditError("the database rejected the audit row twice: the jti already exists, or the user was deleted")
 
 
 def _build_claims(
@@ -133,7 +134,7 @@ def _build_claims(
         account_uuid=web.account_uuid(origin.canvas_domain),
         canvas_domain=origin.canvas_domain,
         masquerading_user_uuid=users.user_uuid(real_user) if masquerading else None,
-        # The shard needs a default, because readers ignore a masquerade unless both claims are present.
+        # The shard has a default, because readers ignore a masquerade unless the user and the shard are both present.
         masquerading_user_shard_id=(shard_id or 1) if masquerading else None,
         user_global_id=str(user.pk),
         real_user_global_id=str(real_user.pk) if masquerading else None,
@@ -147,9 +148,9 @@ def _build_claims(
 
 @concealed
 def _sign_and_encrypt(claims: Claims, *, signing: keys.HeldKey, encryption: keys.HeldKey | None) -> Opaque[str]:
-    """Sign the claims, then encrypt the signed token unless `encryption` is None.
+    """Sign the claims, encrypt the signed token unless `encryption` is None, and return the token.
 
-    Raises ClaimsTooLarge, KeyUnavailable, or ConfigError.
+    Raises ClaimsTooLarge, KeyUnavailable or ConfigError.
     """
     signed = tokens.sign(claims.to_json(), signing.private(), kid=signing.kid)
     if encryption is None:
@@ -175,7 +176,7 @@ def _build_row(
     signing_kid: str,
     encryption_kid: str,
 ) -> IssuedToken:
-    """Build the audit row of a token. The row contains everything except the token, and has no HMAC yet."""
+    """Build the audit row of a token, without an HMAC. The row never contains the token itself."""
     with_names = conf.audit_user_names
     return IssuedToken(
         jti=uuid.UUID(claims.jti),
@@ -200,7 +201,10 @@ def _build_row(
 
 
 def _extra_claims(user: Any, application: Any) -> dict[str, Any]:
-    """Return the claims that CLAIMS_HOOK returns, except claims whose value is None."""
+    """Return the claims that CLAIMS_HOOK returns, without claims whose value is None.
+
+    Raises ConfigError if the hook doesn't return a dictionary whose keys are strings.
+    """
     hook = conf.claims_hook
     if hook is None:
         return {}

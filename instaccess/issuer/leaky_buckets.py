@@ -1,7 +1,9 @@
-"""Leaky buckets in Django's cache: atomic on Redis, read-then-write on other caches.
+"""Leaky buckets in Django's cache.
 
-A bucket leaks once per second. Otherwise, a full bucket would fall below the limit after a microsecond, and a burst
-of requests would get one token more than allowed.
+An operation on a bucket is atomic on Redis. On other caches, reading and writing the level are two steps.
+
+The level of a bucket falls once per second. If the level fell continuously, a full bucket would be below the limit
+after a microsecond, and a burst of requests would get one token more than allowed.
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ except ImportError:  # Redis is optional.
     redis = None
 
 _SLACK = 0.001
-"""Tolerance, in seconds, for rounding errors in the difference of two times."""
+"""The tolerance, in seconds, for rounding errors in the difference of two times."""
 
 _MAX_CONNECTIONS = 2**31
-"""The maximum number of connections. It is never reached, because each thread uses only one connection."""
+"""The maximum number of connections to Redis: in effect unlimited, because each thread uses only one connection."""
 
-# The scripts use the clock of Redis, because the clocks of the workers may differ. The scripts return the level as a
-# string, because Redis truncates Lua numbers to integers.
+# The Lua scripts use the clock of the Redis server, because the clocks of the workers may differ. The scripts return
+# the level as a string, because Redis truncates Lua numbers to integers.
 _READ = """
 local limit, cost, leak = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local clock = redis.call('TIME')
@@ -50,7 +52,13 @@ _PEEK = _READ + _RETURN
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """The size of a bucket (`limit`), the cost of a request, and the leak per second."""
+    """The parameters of a bucket.
+
+    Attributes:
+        limit: the level at which the bucket is full.
+        cost: the amount by which a request raises the level.
+        leak: the amount by which the level falls per second.
+    """
 
     limit: int
     cost: int
@@ -58,16 +66,19 @@ class Rate:
 
 
 class Bucket(Protocol):
-    """A leaky bucket. `charge` and `peek` return whether the level was below the limit, and the resulting level."""
+    """A leaky bucket."""
 
     def charge(self) -> tuple[bool, float]:
-        """Raise the level by the cost of a request. A full bucket stays unchanged."""
+        """Raise the level by the cost of a request, unless the bucket is full.
+
+        Returns whether the level was below the limit, and the new level.
+        """
 
     def refund(self) -> None:
         """Lower the level by the cost of a request."""
 
     def peek(self) -> tuple[bool, float]:
-        """Read the level without changing it."""
+        """Return whether the level is below the limit, and the level. The bucket stays unchanged."""
 
 
 def open_bucket(alias: str, cache: Any, key: str, rate: Rate) -> Bucket:
@@ -124,7 +135,7 @@ class CacheBucket:
         return level < self._rate.limit, level
 
     def _read(self) -> tuple[float, float]:
-        """Return the current level, and the time (seconds since the epoch) up to which the leak is subtracted."""
+        """Return the current level, and the time of the last leak in seconds since the epoch."""
         now = time.time()
         level, at = self._cache.get(self._key) or (0.0, now)
         seconds = math.floor(max(now - at, 0.0) + _SLACK)
@@ -137,10 +148,10 @@ class CacheBucket:
 
 
 class _SharedClient:
-    """The Redis client that all threads of a process share, and the cache settings that the client was created from.
+    """The Redis client that all threads of a process share, with the cache settings that the client was created from.
 
-    Django creates a cache object per thread, and under ASGI per request. Without sharing, each cache object would
-    open its own connection. Sharing is safe because redis-py's pools are thread-safe and reconnect after a fork.
+    Django creates a cache object per thread, or per request under ASGI. Without sharing, each cache object would open
+    a separate connection. Sharing is safe because redis-py's pools are thread-safe and reconnect after a fork.
     """
 
     def __init__(self) -> None:
@@ -157,11 +168,12 @@ class _SharedClient:
 
 
 def _create_client(cache: Any) -> Any:
-    """Create a client with the connection settings of a cache and a separate connection pool.
+    """Create a Redis client with the connection settings of a cache and a separate connection pool.
 
-    The project may limit the connections of the cache's pool (`max_connections`). If a burst exhausted the limited
-    pool, the error would be mistaken for an outage, and the burst would not be throttled. Clients of other classes,
-    such as clients for clusters, Sentinel or valkey, are used as the project configured them.
+    The project may limit the connections of the cache's pool (`max_connections`). If a burst of requests exhausted
+    this pool, the error would look like an outage of the cache, and the burst would not be throttled.
+
+    Returns the cache's own client if its class is not `redis.Redis`, as for clusters, Sentinel and valkey.
     """
     client = (cache._cache if isinstance(cache, RedisCache) else cache.client).get_client(write=True)
     if redis is None or type(client) is not redis.Redis:

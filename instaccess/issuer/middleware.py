@@ -1,7 +1,7 @@
 """Detection of middleware that opens a transaction around the views of this app.
 
-An issued token needs a committed audit row. In an open transaction, a later error could undo the row, so the issuer
-answers 503. This module reads the source code of the middleware and runs none of it.
+The audit row of a token must be committed before the token is returned. In an open transaction, a later error could
+roll back the row, so the issuer answers 503. This module parses the source code of the middleware without running it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 _OPENING = {"atomic", "create_revision"}
-"""Names in Django and django-reversion that open a transaction."""
+"""The names of functions in Django and django-reversion that open a transaction."""
 
 _VIEWS = {"get_response", "view_func", "__call__"}
-"""Names by which a middleware calls the next middleware, the view, or the `__call__` of its base class."""
+"""The names by which a middleware calls the next middleware, the view, or the `__call__` of its base class."""
 
 
 def find_transactions() -> list[str]:
@@ -29,7 +29,7 @@ def find_transactions() -> list[str]:
         try:
             middleware = import_string(path)
         except ImportError:
-            continue  # Django can't start with this entry.
+            continue  # Django reports the entry itself, because Django can't start with the entry.
         if _opens_transaction(middleware):
             found.append(path)
     return found
@@ -39,14 +39,14 @@ def _opens_transaction(middleware: Any) -> bool:
     bases: tuple[Any, ...] = inspect.getmro(middleware) if isinstance(middleware, type) else (middleware,)
     for base in bases:
         if base.__module__ == "reversion.middleware":
-            # A subclass that chooses the requests itself is expected to exclude the requests to this app.
+            # Assume that a subclass with its own `request_creates_revision` excludes the requests to this app.
             chooses = middleware.request_creates_revision is not base.request_creates_revision
             return bool(middleware.atomic) and not chooses
     return any(_wraps_views(base) for base in bases if not base.__module__.startswith("django."))
 
 
 def _wraps_views(middleware: Any) -> bool:
-    """Return whether the source code calls the next middleware or the view inside a transaction."""
+    """Return whether the source code of a middleware calls the next middleware or the view inside a transaction."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(middleware)))
     except (OSError, TypeError, SyntaxError):
@@ -69,7 +69,7 @@ def _wraps_views(middleware: Any) -> bool:
 
 
 def _names(nodes: Iterable[ast.AST], names: set[str]) -> bool:
-    """Return whether one of the names is a variable or an attribute in the code."""
+    """Return whether the syntax trees contain a variable or an attribute with one of the names."""
     return any(
         getattr(part, "id", None) in names or getattr(part, "attr", None) in names
         for node in nodes

@@ -1,4 +1,4 @@
-"""The project's OAuth2 validator without its network calls, and the request that the validator reads."""
+"""The project's OAuth2 validator without its calls to other servers, and the request that the validator reads."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _DEFAULT_VALIDATOR = "oauth2_provider.oauth2_validators.OAuth2Validator"
 
 @cache
 def local_validator_class(path: Any) -> Any:
-    """Subclass the project's OAuth2 validator so that the validator never queries other servers.
+    """Return a subclass of the project's OAuth2 validator that never queries other servers.
 
     If introspection is configured, django-oauth-toolkit sends an unknown bearer token to another server, and creates
-    a user with the name that the other server returns. An unauthenticated client could therefore trigger outgoing
-    requests and fill the user table. Also, the issuer must not accept access tokens of another server.
+    a user with the name that this server returns. An unauthenticated client could therefore cause outgoing requests
+    and fill the user table. Also, the issuer must not accept access tokens of another server.
 
     Args:
         path: OAUTH2_VALIDATOR_CLASS, as an import path or a class. None selects django-oauth-toolkit's validator.
@@ -38,7 +38,7 @@ def local_validator_class(path: Any) -> Any:
     project: Any = import_string(path) if isinstance(path, str) else path or import_string(_DEFAULT_VALIDATOR)
 
     if not hasattr(import_string(_DEFAULT_VALIDATOR), "_get_token_from_authentication_server"):
-        # Without this method, the override below has no effect, and another server might be queried.
+        # If the toolkit lacks this method, overriding the method has no effect, and another server might be queried.
         raise ConfigError(
             "this version of django-oauth-toolkit is not supported, because its introspection can't be turned off: "
             "install a version that this version of django-instaccess supports, or a newer django-instaccess"
@@ -86,8 +86,7 @@ def build_oauthlib_request(text: str, request: HttpRequest) -> OAuthlibRequest:
     the validator compares the URI with the resources to which a token is restricted (RFC 8707 §2).
     """
     headers = {key: value for key, value in request.META.items() if isinstance(value, str)}
-    # A trailing slash and `.json` are removed, because the URL without the slash and `.json` is the URL of the
-    # resource.
+    # Remove a trailing slash and `.json`, because tokens are restricted to the URL without the slash and `.json`.
     path = request.path.removesuffix("/").removesuffix(".json")
     return OAuthlibRequest(
         request.build_absolute_uri(path),
@@ -97,19 +96,19 @@ def build_oauthlib_request(text: str, request: HttpRequest) -> OAuthlibRequest:
 
 
 class LazyRequest:
-    """A request for the validator, which is built only if the validator reads an attribute.
+    """A request for the OAuth2 validator. The request is built only if the validator reads an attribute.
 
-    django-oauth-toolkit's own validator reads attributes only for a restricted token. Building the request every time
-    would take as long as finding the token.
+    django-oauth-toolkit's own validator reads attributes only if a token is restricted to a resource. Building the
+    request every time would take as long as looking up the token.
     """
 
     def __init__(self, text: str, request: HttpRequest) -> None:
         self._build = partial(build_oauthlib_request, text, request)
 
     def __getattr__(self, name: str) -> Any:
-        # Python calls this method only for attributes that are not set. On an incomplete copy, `copy` looks up names
-        # such as `__deepcopy__` while `_build` is not set. Without this check, looking up `_build` would call this
-        # method again and recurse forever.
+        # Python calls this method only for attributes that are not set. During copying, `copy` looks up names such as
+        # `__deepcopy__` on an object whose `_build` is not set. Without this check, the look-up of `_build` would
+        # call this method again, in an infinite recursion.
         if name.startswith("_"):
             raise AttributeError(name)
         if "_built" not in self.__dict__:
@@ -118,23 +117,23 @@ class LazyRequest:
 
 
 def is_usable_client(client_id: str, request: HttpRequest | None = None) -> bool:
-    """Return whether an application exists and is usable, by the validator's rule for access tokens.
+    """Return whether an application exists and is usable. `Application.is_usable` decides, as for access tokens.
 
     Args:
         client_id: the client id of the application.
         request: the request that `Application.is_usable` receives. None means an empty request.
     """
-    # Do not read from a replica, because a replica may still contain an application that was deleted or disabled.
+    # Do not read from a replica, because a replica may still contain an application that was recently deleted.
     model = get_application_model()
     applications = model._default_manager.using(router.db_for_write(model))
-    # Some databases reject a comparison with a text that the column can't store, such as a text with NUL.
+    # Some databases reject a query that compares a column with a text that the column can't store, such as NUL.
     if not charsets.can_store(client_id, model._meta.get_field("client_id"), using=applications.db):
         return False
     try:
         application = applications.filter(client_id=client_id).first()
     except (ValueError, DataError):  # The string is not a valid value.
         return False
-    # Some databases ignore case, so "abc" would also match "ABC".
+    # Compare the client id again in Python, because some databases ignore case and would find "ABC" for "abc".
     if application is None or application.client_id != client_id:
         return False
     oauth_request: Any = OAuthlibRequest("")

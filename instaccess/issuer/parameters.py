@@ -15,7 +15,7 @@ _FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 
 
 def query(request: HttpRequest) -> QueryDict:
-    """Parse the query as UTF-8. Django's `request.GET` uses the charset of the body's Content-Type instead.
+    """Parse the query as UTF-8. Django's `request.GET` would use the charset of the body's Content-Type instead.
 
     Raises SuspiciousOperation if the query has more than DATA_UPLOAD_MAX_NUMBER_FIELDS parameters.
     """
@@ -24,7 +24,7 @@ def query(request: HttpRequest) -> QueryDict:
 
 
 class _NoFiles(FileUploadHandler):
-    """An upload handler that skips files chunk by chunk, so that files are stored neither on disk nor in memory."""
+    """An upload handler that skips files, so that Django doesn't store uploaded files on disk or in memory."""
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:
         raise SkipFile
@@ -37,20 +37,20 @@ class _NoFiles(FileUploadHandler):
 
 
 def form(request: HttpRequest) -> Any:
-    """Parse the form body. Returns an empty mapping if the body is not a form or can't be parsed.
+    """Parse the form body, and return the parameters. Returns an empty mapping if the body can't be parsed.
 
-    Canvas accepts any Content-Type and any body (docs/wire-contract.md §1).
+    A body that can't be parsed is not an error, because Canvas accepts any body (docs/wire-contract.md §1).
     """
-    # A body of another content type is not parsed, unless a middleware has parsed the body and set `_post`.
+    # Do not parse a body of another content type, unless a middleware has already parsed the body and set `_post`.
     if request.content_type not in _FORMS and not hasattr(request, "_post"):
         return {}
     try:
         if not hasattr(request, "_files") and not hasattr(request, "_post"):
-            # If no middleware has read or replaced the form, decode the form as UTF-8, because decoding a megabyte of
-            # some charsets, such as punycode, takes minutes. Set `_encoding` directly: the setter of `encoding` would
-            # also delete `request.GET`, which a middleware may have replaced.
+            # The client chooses the charset of the form. Always decode the form as UTF-8, because decoding a megabyte
+            # in some charsets, such as punycode, takes minutes. Set `_encoding` directly, because the setter of
+            # `encoding` would also delete `request.GET`, which a middleware may have replaced.
             request._encoding = "utf-8"  # type: ignore[attr-defined]
-            # Without an upload handler, Django would read the whole body into memory.
+            # Skip files. With its default upload handlers, Django would store the files in memory or on disk.
             request.upload_handlers = [_NoFiles(request)]
         return request.POST
     except Exception as error:  # Django raises many kinds of exceptions for malformed forms.

@@ -1,6 +1,7 @@
-"""Throttling with one leaky bucket per access token, as in Canvas (docs/wire-contract.md §1), in Django's cache.
+"""Throttling with one leaky bucket per access token, as in Canvas (docs/wire-contract.md §1).
 
-If the cache is unavailable, requests are not throttled: the issuer keeps issuing tokens and logs an error.
+The buckets are stored in Django's cache. If the cache is unavailable, requests are not throttled: the issuer keeps
+issuing tokens and logs an error.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Level:
 
     Attributes:
         allowed: whether the request may proceed.
-        level: the level, in units of cost.
-        charged: whether the operation raised the level. False while the cache is unavailable.
+        level: the level, in the units of THROTTLE_LIMIT.
+        charged: whether the operation raised the level. False if throttling is off or the cache is unavailable.
     """
 
     allowed: bool
@@ -47,11 +48,12 @@ class Level:
 
     @property
     def remaining(self) -> str | None:
-        """`X-Rate-Limit-Remaining`: the units left below the limit as Ruby writes a float, such as `400.0`.
+        """The value of `X-Rate-Limit-Remaining`: the limit minus the level, such as `400.0`.
 
-        None if throttling is off. Python and Ruby write floats of this size in the same way.
-        If a request fills the bucket, the value is 0.0 in a 201 response. Some clients mistake this response for a
-        refusal.
+        The value is None if throttling is off.
+
+        Canvas formats the number as Ruby formats a float. Python formats floats of this size in the same way. If a
+        request fills the bucket, the value is 0.0 in a 201 response, which some clients mistake for a refusal.
         """
         if (limit := conf.throttle_limit) is None:
             return None
@@ -59,7 +61,7 @@ class Level:
 
     @property
     def retry_after(self) -> int:
-        """The number of whole seconds until the level has fallen below the limit; at least 1."""
+        """The time, in whole seconds, until the level is below the limit. The value is at least 1."""
         return max(math.floor((self.level - (conf.throttle_limit or 0)) / conf.throttle_leak), 0) + 1
 
 
@@ -67,7 +69,7 @@ _NOT_THROTTLED = Level(allowed=True, level=0.0)
 
 
 class _Outage:
-    """The times at which the cache last failed in this process, and at which a failure was last logged."""
+    """The time of the last failure of the cache in this process, and the time of the last log message about it."""
 
     def __init__(self) -> None:
         self.clear()
@@ -77,7 +79,7 @@ class _Outage:
 
     @property
     def is_recent(self) -> bool:
-        """Whether the last failure is so recent that the cache must not be called."""
+        """Whether the last failure was less than `_PAUSE_SECONDS` ago, so that the cache must not be called."""
         return time.monotonic() - self._failed_at < _PAUSE_SECONDS
 
     def record(self, error: Exception) -> None:
@@ -96,31 +98,33 @@ _outage = _Outage()
 
 
 def charge(access_token_pk: Any) -> Level:
-    """Raise the level by the cost of one request. A full bucket refuses the request and stays unchanged.
+    """Raise the level of an access token's bucket by the cost of one request, and return the new level.
 
-    Raises ConfigError if the cache of THROTTLE_CACHE can't be created.
+    If the bucket is full, the level stays unchanged, and `allowed` is False in the result.
+
+    Raises ConfigError if the cache in THROTTLE_CACHE can't be created.
     """
     return _with_bucket(access_token_pk, _charge)
 
 
 def refund(access_token_pk: Any) -> None:
-    """Undo a charge after the request failed with a server-side error.
+    """Lower the level of an access token's bucket by the cost of one request, after the request failed.
 
-    Raises ConfigError if the cache of THROTTLE_CACHE can't be created.
+    Raises ConfigError if the cache in THROTTLE_CACHE can't be created.
     """
     _with_bucket(access_token_pk, _refund)
 
 
 def peek(access_token_pk: Any) -> Level:
-    """Return the level without changing it.
+    """Return the level of an access token's bucket. The bucket stays unchanged.
 
-    Raises ConfigError if the cache of THROTTLE_CACHE can't be created.
+    Raises ConfigError if the cache in THROTTLE_CACHE can't be created.
     """
     return _with_bucket(access_token_pk, _peek)
 
 
 def reset() -> None:
-    """Forget earlier failures of the cache, so that the next operation calls the cache and logs a failure."""
+    """Forget earlier failures of the cache, so that the next operation calls the cache again."""
     _outage.clear()
 
 
@@ -140,12 +144,15 @@ def _peek(bucket: Bucket) -> Level:
 
 
 def _with_bucket(access_token_pk: Any, operation: Callable[[Bucket], Level]) -> Level:
-    """Run an operation on the bucket of an access token, unless throttling is off or the cache is unavailable."""
+    """Run an operation on the bucket of an access token, and return the level.
+
+    If throttling is off or the cache is unavailable, returns a level that allows the request.
+    """
     limit = conf.throttle_limit
     if limit is None or _outage.is_recent:
         return _NOT_THROTTLED
     alias, rate = conf.throttle_cache, Rate(limit, conf.throttle_cost, conf.throttle_leak)
-    # The primary key of the access token is hashed, so that users who can read the cache don't learn the key.
+    # Hash the primary key of the access token, because other programs may be able to read the keys of the cache.
     key = "instaccess.bucket." + hashlib.sha256(str(access_token_pk).encode()).hexdigest()[:32]
     cache = _cache(alias)
     try:
@@ -161,6 +168,7 @@ def _cache(alias: str) -> Any:
         return caches[alias]
     except Exception as error:  # The backend is unknown, its package is missing, or it rejects the options.
         raise ConfigError(
-            f"INSTACCESS['THROTTLE_CACHE'] is {alias!r}, which can't be created ({type(error).__name__}): see CACHES",
+            f"the cache {alias!r} in INSTACCESS['THROTTLE_CACHE'] can't be created ({type(error).__name__}): correct "
+            f"CACHES[{alias!r}]",
             setting="THROTTLE_CACHE",
         ) from None

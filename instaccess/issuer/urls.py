@@ -1,4 +1,4 @@
-"""URL of the issuing endpoint: `path("", include("instaccess.issuer.urls"))`."""
+"""The URL of the issuing endpoint: `path("", include("instaccess.issuer.urls"))`."""
 
 from django.urls import re_path
 

@@ -1,4 +1,4 @@
-"""URLs of the endpoints for gateways and services: `path("", include("instaccess.issuer.urls_internal"))`."""
+"""The URLs of the endpoints for gateways and services: `path("", include("instaccess.issuer.urls_internal"))`."""
 
 from django.urls import path
 

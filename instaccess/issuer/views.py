@@ -1,4 +1,4 @@
-"""The issuing endpoint, isolated from the settings of the host project's own API."""
+"""The issuing endpoint. The view ignores the project's settings for Django REST framework."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _AlwaysJSON(BaseContentNegotiation):
 
 
 class IssueView(APIView):
-    """`POST /api/v1/inst_access_tokens` (docs/wire-contract.md §1)."""
+    """The view for `POST /api/v1/inst_access_tokens` (docs/wire-contract.md §1)."""
 
     authentication_classes = [authentication.AccessTokenAuthentication]
     permission_classes = []
@@ -52,26 +52,29 @@ class IssueView(APIView):
     http_method_names = ["post", "options"]
     domain: str
     fault = ""
-    """The description of a server-side error, which is logged when the exception is no longer being handled."""
+    """The description of a server-side error, or "". The description is logged after the `except` block has ended."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Check the method and the host, then authenticate the client. Raises a Refusal or DisallowedHost."""
         if request.method not in {"POST", "OPTIONS"}:
             raise web.MethodNotAllowed(code=Reason.METHOD)
         if request.method == "POST":
-            # Before any query runs, refuse a host that isn't in ALLOWED_HOSTS.
+            # Refuse a host that isn't in ALLOWED_HOSTS before any database query runs.
             self.domain = request_domain(request._request)
             super().initial(request, *args, **kwargs)
 
     @sensitive_variables("text")
     def post(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Issue a token to an authenticated client. Raises a Refusal or an InstAccessError."""
+        """Issue a token to an authenticated client, and return the 201 response.
+
+        Raises a Refusal or another InstAccessError.
+        """
         as_user_id = _parameter(request, "as_user_id").strip()
         level = throttling.charge(request.auth.pk)
         try:
             user = _subject(request, as_user_id, level)
             text = self._issue(request, user)
-        except web.InvalidAsUserId:  # This refusal costs as much as a token, so that clients can't try many users.
+        except web.InvalidAsUserId:  # Don't refund the cost, so that a client can't try the ids of many users.
             raise
         except Exception:
             if level.charged:
@@ -106,7 +109,7 @@ class IssueView(APIView):
         return HttpResponse(status=204, headers={"Allow": "POST, OPTIONS", "X-Request-Cost": "0"})
 
     def handle_exception(self, exc: Exception) -> HttpResponse:  # type: ignore[override]
-        """Log and count an error, and return the matching response of docs/wire-contract.md §1."""
+        """Log and count an error, and return the error response (docs/wire-contract.md §1)."""
         refusal = self._to_refusal(exc)
         if refusal.status < 500:  # Server-side errors are logged later.
             logger.warning(
@@ -131,15 +134,15 @@ class IssueView(APIView):
     def _refuse(self, refusal: web.Refusal) -> HttpResponse:
         """Build the response of a refusal. Raises ConfigError."""
         response = refusal.to_response()
-        # Read `_auth`, which is set if the client was authenticated before the error. `auth` could authenticate
-        # again.
+        # Read `_auth`, which is set only if the client was authenticated before the error. Reading `auth` could start
+        # the authentication again.
         access_token_pk = refusal.access_token_pk or getattr(getattr(self.request, "_auth", None), "pk", None)
         if access_token_pk is not None:
             _set_remaining(response, throttling.peek(access_token_pk))
         return response
 
     def _to_refusal(self, error: Exception) -> web.Refusal:
-        """Return the refusal that a client gets for an error. Stores the description of a server-side error."""
+        """Return the refusal that a client gets for an error. Sets `fault` after a server-side error."""
         if isinstance(error, web.Refusal):
             return error
         if isinstance(error, InstAccessError):
@@ -152,8 +155,8 @@ class IssueView(APIView):
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         if self.fault:
-            # DRF calls this method after its `except` block. Within the block, log handlers and error reporters
-            # could reach the exception, and the access token in the local variables of its frames.
+            # DRF calls this method after its `except` block. Within the block, log handlers and error reporters could
+            # reach the exception, whose frames contain the access token.
             web.forget_parameters(request._request)
             logger.error("the issuer could not issue a token: %s", self.fault)
         # Discard DRF's headers, such as `Vary`, because Canvas does not send them.
@@ -164,11 +167,13 @@ class IssueView(APIView):
 
 
 def _subject(request: Request, as_user_id: str, level: throttling.Level) -> Any:
-    """Return the user with the id `as_user_id`, or the authenticated user if the id is blank or their own.
+    """Return the subject of the token: the user with the id `as_user_id`, or the authenticated user if it is blank.
 
-    If the bucket is full, no user is looked up. Otherwise, a client could still try many users.
+    If the bucket is full, another user is not looked up, so that a client can't try the ids of many users.
 
-    Raises InvalidAsUserId or Throttled.
+    Raises:
+        InvalidAsUserId: the caller may not get a token for the user, or there is no such user.
+        Throttled: the bucket of the access token is full.
     """
     caller = request.user
     names_another = bool(as_user_id) and not users.is_own_id(caller, as_user_id)
@@ -184,13 +189,13 @@ def _subject(request: Request, as_user_id: str, level: throttling.Level) -> Any:
 
 
 def _client(request: Request) -> dict[str, Any]:
-    """Return the authenticated user and the OAuth2 client, for the log."""
+    """Return the authenticated user and the client id, as keyword arguments of a Refusal."""
     access_token: Any = request.auth
     return {"user": request.user, "client_id": access_token.application.client_id}
 
 
 def _wants_unencrypted(request: Request) -> bool:
-    """Return whether the client asks for an unencrypted token and the settings allow unencrypted tokens."""
+    """Return whether the client requests an unencrypted token and the settings allow unencrypted tokens."""
     if not (conf.allow_unencrypted and settings.DEBUG):
         return False
     return _parameter(request, "unencrypted").strip().lower() in _TRUE
@@ -202,7 +207,7 @@ def _set_remaining(response: HttpResponse, level: throttling.Level) -> None:
 
 
 def _traceback(error: Exception, request: Request) -> str:
-    """Format the traceback without the client's credentials, which an error message may contain."""
+    """Format the traceback of an error, and replace the client's credentials, which error messages may contain."""
     text = "".join(traceback.format_exception(error)).rstrip()
     credentials = request.META.get("HTTP_AUTHORIZATION", "").split()[1:]
     try:
@@ -212,8 +217,8 @@ def _traceback(error: Exception, request: Request) -> str:
                 parameters.form(request._request).get("access_token"),
             ]
     except (InstAccessError, SuspiciousOperation):
-        # If the credentials can't be read, the credentials can't be removed from the text. Log only the error's class
-        # and location.
+        # If the credentials can't be read, they can't be replaced in the text. Return only the class and the stack
+        # frames of the error.
         return web.describe_unexpected(error)
     for credential in filter(None, credentials):
         text = text.replace(credential, "[credential]")
@@ -221,7 +226,10 @@ def _traceback(error: Exception, request: Request) -> str:
 
 
 def _parameter(request: Request, name: str) -> str:
-    """Return a parameter from the query, or from the form if the parameter is missing or blank in the query."""
+    """Return a parameter of the query, or of the form if the query has no such parameter or a blank value.
+
+    Returns "" if the form has no such parameter or a blank value either.
+    """
     for read in (parameters.query, parameters.form):
         value = read(request._request).get(name)
         if isinstance(value, str) and value.strip():
@@ -229,6 +237,6 @@ def _parameter(request: Request, name: str) -> str:
     return ""
 
 
-# `takes_secrets` is used, because the query or the form may contain an access token, even if the settings don't
-# allow this.
+# `takes_secrets` is needed because a client may send an access token in the query or the form, even if the settings
+# don't allow this.
 issue = isolated_view(web.takes_secrets(IssueView.as_view()))

@@ -1,4 +1,4 @@
-"""The keys that the functions of the `audit` package need."""
+"""The signing keys and key-encryption keys that the functions of the `audit` package get as arguments."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ logger = logging.getLogger("instaccess.keys")
 
 
 def evidence_keys() -> audit.EvidenceKeys:
-    """Collect the keys that sign, authenticate and check the tamper evidence of the audit log.
+    """Load the keys that sign, authenticate and check the tamper evidence of the audit log.
 
     A signing key whose row was modified in the database is logged and left out. If the current signing key is
-    missing or can't be unsealed, only `sign` raises KeyUnavailable or UnsealError. Checking the audit log needs only
-    public keys.
+    missing or can't be unsealed, this function raises no error, because checking the audit log needs only public
+    keys. `sign` then raises KeyUnavailable or UnsealError.
 
     Raises ConfigError or DatabaseError.
     """
     current_ring = ring.current_ring()
     verification = {}
     for row in store.authentic_keys(store.stored_keys().filter(use=Key.Use.SIGNING)):
-        # A revoked key has no public key if its row was not authentic before the revocation.
+        # A row that was not authentic before the revocation of its key may contain no public key.
         if row.public_jwk or row.status != Key.Status.REVOKED:
             verification[row.kid] = public_key(row)
 
@@ -40,8 +40,8 @@ def evidence_keys() -> audit.EvidenceKeys:
 def keks_for_revocation() -> list[KeyEncryptionKey]:
     """Return the key-encryption keys, or an empty list if the settings are invalid.
 
-    Invalid settings must not prevent a revocation. The rows of the revoked keys and tokens then get no new HMAC, and
-    `instaccess_tokens verify` reports these rows.
+    An empty list allows a revocation despite the invalid settings. The rows of the revoked keys and tokens then get
+    no new HMAC, and `instaccess_tokens verify` reports these rows.
     """
     try:
         return conf.key_encryption_keys

@@ -1,4 +1,4 @@
-"""System checks of the stored keys: keys exist, their rows are authentic, and the private keys can be unsealed."""
+"""System check of the stored keys. Keys must exist, their rows must be authentic, and private keys must be usable."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _MAX_REPORTED = 20
 
 @register(Tags.database)
 def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that keys exist, are authentic, and can be unsealed.
+    """Check that keys exist, that their rows are authentic, and that their private keys can be unsealed.
 
-    Django runs this check with `check --database` and `migrate`.
+    Django runs this check only with `check --database` and `migrate`.
     """
     if not databases or router.db_for_write(Key) not in databases:
         return []
@@ -49,13 +49,13 @@ def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[Ch
 def _report(problems: Sequence[KeyUnavailable]) -> list[CheckMessage]:
     """Report at most `_MAX_REPORTED` modified rows, and the first key that can't be used for another reason.
 
-    Only the first such key is reported, because the other keys usually can't be used for the same reason.
+    The other reason, such as a missing key-encryption key, usually applies to several keys. One message is enough.
     """
     altered = [problem for problem in problems if isinstance(problem, KeyAltered)]
     others = [problem for problem in problems if not isinstance(problem, KeyAltered)]
     texts = [problem.detail for problem in altered[:_MAX_REPORTED]]
     if len(altered) > _MAX_REPORTED:
-        texts.append(f"{len(altered) - _MAX_REPORTED} more rows of keys were modified or inserted")
+        texts.append(f"{len(altered) - _MAX_REPORTED} more rows of keys were modified or inserted without this app")
     messages: list[CheckMessage] = [
         Error(
             f"{text[:1].upper()}{text[1:]}.",
@@ -72,7 +72,7 @@ def _report(problems: Sequence[KeyUnavailable]) -> list[CheckMessage]:
 def _check_database(alias: str, error: DbError) -> list[CheckMessage]:
     """Report a database that can't be reached. Missing tables aren't reported, because `migrate` creates them."""
     if connections[alias].in_atomic_block:
-        return []  # In the failed transaction, every further query fails, so the cause can't be determined.
+        return []  # Every query fails in the failed transaction, so the cause of the error can't be determined.
     try:
         connections[alias].introspection.table_names()
     except DbError:

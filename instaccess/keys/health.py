@@ -1,7 +1,7 @@
-"""The state of all keys for the admin.
+"""The state of all keys, for the admin pages.
 
 `load_health` loads the keys in two queries, checks the HMAC of each row, and unseals each private key as a test. A
-key that can't be used raises no error. This module never writes to the database.
+key that can't be used doesn't cause an error. This module never writes to the database.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ from ..models import Key
 from . import provision, store
 
 MAX_KEYS = 100
-"""The maximum number of keys that are unsealed and shown. Unsealing a key takes about a millisecond."""
+"""The maximum number of keys that are unsealed and shown, because unsealing a key takes about a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyHealth:
-    """The state of the keys.
+    """The state of the stored keys.
 
     Attributes:
-        keys: the current, future and recent keys, the most relevant first. At most `MAX_KEYS`, without keys whose
-            rows were modified.
+        keys: the current, future and recent keys, the most relevant first. At most `MAX_KEYS` keys, without keys
+            whose rows were modified.
         totals: a mapping from `use` to the number of all stored keys.
-        live: a mapping from kid to the number of live tokens. Each token counts for its signing and its encryption
-            key.
-        undecryptable: a mapping from kid to the `code` of the UnsealError. Contains the keys whose private key can't
-            be unsealed, and the keys whose row can't be checked.
-        altered: rows that were modified or inserted without this package. Their keys are not used.
+        live: a mapping from kid to the number of live tokens. Each token is counted for its signing key and for its
+            encryption key.
+        undecryptable: a mapping from kid to the `code` of the UnsealError, for the keys whose private key can't be
+            unsealed or whose row can't be checked.
+        altered: readable rows that were modified or inserted without this package. The keys of these rows are not
+            used.
         unreadable: the primary keys of modified rows that can't be read.
-        derived: whether the key-encryption key is derived from SECRET_KEY.
+        derived: whether private keys are sealed with a key derived from SECRET_KEY.
     """
 
     keys: tuple[Key, ...] = ()
@@ -58,8 +59,8 @@ def load_health(*, since: datetime, now: datetime) -> KeyHealth:
     """Read the state of the keys in two queries.
 
     Args:
-        since: past and revoked keys are included if they were retired or revoked after this time.
-        now: the time at which tokens are counted as live.
+        since: past and revoked keys are included if they were retired or revoked at or after this time.
+        now: the current time. Tokens that have not expired at this time are live.
 
     Raises:
         ConfigError: a setting is invalid.
@@ -86,7 +87,10 @@ def load_health(*, since: datetime, now: datetime) -> KeyHealth:
 
 
 def live_tokens(*, now: datetime) -> dict[str, int]:
-    """Return a mapping from kid to the number of live tokens. Runs one query on the tokens of about the last hour."""
+    """Return a mapping from kid to the number of live tokens.
+
+    Runs one query, which reads the audit rows of about the last hour.
+    """
     counts: Counter[str] = Counter()
     pairs = audit.live_tokens(now=now).order_by().values_list("signing_kid", "encryption_kid")
     for signing, encryption, count in pairs.annotate(count=Count("pk")):
@@ -96,7 +100,7 @@ def live_tokens(*, now: datetime) -> dict[str, int]:
 
 
 def short_kid(kid: str) -> str:
-    """Shorten a kid for display. The commands accept the short form."""
+    """Return the first 8 characters of a kid, for display. The management commands accept this short form."""
     return kid[:8]
 
 

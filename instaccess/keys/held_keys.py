@@ -24,7 +24,10 @@ logger = logging.getLogger("instaccess.keys")
 
 
 def public_key(row: Key) -> JWK:
-    """Parse the public key of a row. Raises KeyUnavailable if the key doesn't match the row's `kid` and `use`."""
+    """Parse the public key of a row.
+
+    Raises KeyUnavailable if the public key is invalid or doesn't match the row's `kid` and `use`.
+    """
     try:
         key = JWK(**row.public_jwk)
         if key.get("use") == row.use and key.thumbprint() == row.kid:
@@ -55,17 +58,17 @@ class HeldKey:
         return bool(self._sealed)
 
     def at(self, status: str) -> HeldKey:
-        """Return a copy of the key with another status. Key rings that contain the original keep the old status."""
+        """Return a copy of the key with another status. The original, which older key rings contain, is unchanged."""
         other = copy(self)
         other.status = status
         return other
 
     def same_material_as(self, row: Key) -> bool:
-        """Return whether a row still contains the same keys. If so, the row doesn't have to be parsed again."""
+        """Return whether a row contains the same key material, so that the row doesn't have to be parsed again."""
         return (self.use, self._sealed) == (row.use, row.sealed_private_jwk) and self.public == row.public_jwk
 
     def private(self) -> PrivateKey:
-        """Return the private key, unsealed and prepared by OpenSSL.
+        """Return the private key. The first call unseals the private key and makes OpenSSL prepare it.
 
         Raises:
             KeyUnavailable: the private key is not stored on this server.
@@ -81,7 +84,7 @@ class HeldKey:
         return self._private
 
     def private_or_none(self) -> PrivateKey | None:
-        """Return the private key, or None if the private key can't be unsealed. The error is logged once."""
+        """Return the private key, or None if unsealing fails. The first failure is logged."""
         try:
             return self.private()
         except UnsealError as error:
@@ -106,10 +109,10 @@ class RefusedKey:
 
 
 class PublicKeys(Mapping[str, JWK]):
-    """A mapping from kid to public key.
+    """A mapping from kid to public signing key.
 
-    Access to a key whose row can't be checked raises UnsealError, because the server-side error must not look like an
-    invalid token.
+    Looking up a key whose row can't be checked raises UnsealError. If such a key were missing instead, the
+    server-side error would look like an invalid token.
     """
 
     def __init__(self, keys: Mapping[str, JWK], unchecked: Mapping[str, RefusedKey]) -> None:
@@ -129,11 +132,11 @@ class PublicKeys(Mapping[str, JWK]):
 
 
 class PrivateKeys(Mapping[str, PrivateKey]):
-    """A mapping from kid to private key. Private keys are unsealed on access.
+    """A mapping from kid to private encryption key. A private key is unsealed when it is first looked up.
 
-    If a private key can't be unsealed, access by kid raises UnsealError, because the server-side error must not look
-    like an invalid token. Iteration logs and skips private keys that can't be unsealed, and raises UnsealError if no
-    key remains.
+    Looking up a key that can't be unsealed raises UnsealError. If such a key were missing instead, the server-side
+    error would look like an invalid token. Iteration logs and skips keys that can't be unsealed, and raises
+    UnsealError if no key remains.
     """
 
     def __init__(self, keys: Mapping[str, HeldKey], unchecked: Mapping[str, RefusedKey]) -> None:

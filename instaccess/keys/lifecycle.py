@@ -1,7 +1,7 @@
-"""Changes of the current key: rotation, activation, revocation.
+"""Changes of the current key: rotation, activation and revocation.
 
-RSA keys are generated before the lock is acquired, because generation is slow. The functions then decide again under
-the lock. If another process was faster, they change nothing.
+RSA keys are generated before the lock for keys is acquired, because generation is slow. Each function decides again
+while the lock is held. If another process has made the same change in the meantime, the function changes nothing.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Rotation:
         retired, activated: the previous and the new current key; None if the current key did not change.
         generated: the new future key, or None if no future key was needed.
         erased: past keys whose private key was erased.
-        next_due: when the next rotation is due; None if no key can replace the current one automatically.
-        lost_race: whether another process had rotated already, so that this call changed nothing.
+        next_due: the time when the next rotation is due, or None if no key can replace the current key automatically.
+        lost_race: whether another process had already rotated. This call then changed nothing.
     """
 
     use: Key.Use
@@ -56,10 +56,10 @@ class Revocation:
 
     Attributes:
         key: the revoked key.
-        successor: the key that became current, or None if no key did.
-        generated: the new future key, or None if no future key was needed.
+        successor: the key that became current, or None if the current key did not change or there is no successor.
+        generated: the new future key, or None if no future key was generated.
         tokens: the number of live tokens that were marked as revoked.
-        failure: the reason if a required new key could not be generated. The key was revoked nevertheless.
+        failure: the reason why a required new key could not be generated, or "". The key was revoked nevertheless.
     """
 
     key: Key
@@ -72,19 +72,19 @@ class Revocation:
 def rotate(
     use: Key.Use, *, force: bool = False, expected_current: str | None = None, now: datetime | None = None
 ) -> Rotation:
-    """Apply the changes that are due: change the current key, generate the next key, erase expired private keys.
+    """Apply the changes that are due: change the current key, generate the next key, and erase old private keys.
 
     Args:
         use: whether to rotate the signing keys or the encryption keys.
         force: change the current key now, even before its interval or the future key's lead time has passed.
-        expected_current: kid of the key that the caller saw as current. If another key is current, nothing is
-            changed, because the form was submitted twice or another process was faster.
+        expected_current: the kid of the key that was current when the operator opened the form. If another key is
+            current, nothing is changed, because the form was submitted twice or another process has rotated.
 
     Raises:
         KeyUnavailable: there is no current key, or `force` is given and no key can replace the current key.
         KeyAltered: the row of the current key was modified. Other modified rows are skipped.
         UnsealError: the future key can't be unsealed, so the key must not become current. Or the key-encryption key
-            of the current key is not configured, and new keys would hide the loss of the key-encryption key.
+            of the current key is not configured. New keys would hide the loss of this key-encryption key.
     """
     given, now = now, now or timezone.now()
     mark_tokens_of_revoked_keys(now=now)
@@ -98,7 +98,7 @@ def rotate(
     needs_successor = force and decision.activate is None
     if needs_successor and not current.has_private:
         raise KeyUnavailable(
-            f"there is no future {use.label} key, and the private key of the current one is not on this server: "
+            f"there is no future {use.label} key, and the private key of the current key is not on this server: "
             f"import the next public key with `python manage.py instaccess_keys import --use {use} --file …`"
         )
     if decision.nothing_to_do and not needs_successor:
@@ -106,15 +106,15 @@ def rotate(
     count = 2 if needs_successor else int(decision.make_future)
     pregenerated = [trust.generate_key(use) for _ in range(count)]
     with store.locked() as keys:
-        # Read the clock again, because generating keys and waiting for the lock took time. Otherwise, the lead time
-        # of a key would begin before other processes can see the key.
+        # Read the clock again, because generating keys and waiting for the lock took time. With the earlier time, the
+        # lead time of a new key would begin before other processes can read the key.
         return _rotate_locked(keys, current, pregenerated, now=given or timezone.now(), force=force)
 
 
 def _rotate_locked(
     keys: QuerySet[Key], expected: Key, pregenerated: list[PrivateKey], *, now: datetime, force: bool
 ) -> Rotation:
-    """Decide again under the lock, and apply the decision if `expected` is still the current key."""
+    """Decide again while the lock is held, and apply the decision if `expected` is still the current key."""
     use = Key.Use(expected.use)
     if store.current_key(keys, use) != expected:
         return _lost_race(keys, use, now)
@@ -137,17 +137,20 @@ def _lost_race(keys: QuerySet[Key], use: Key.Use, now: datetime) -> Rotation:
 
 
 def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> Key:
-    """Make a future key the current signing or encryption key. The previous current key becomes a past key.
+    """Make a future key the current signing or encryption key, and return the key.
+
+    The previous current key becomes a past key.
 
     Args:
+        kid: the kid of the future key, or at least its first 6 characters.
         force: activate the key even if its lead time has not passed. Services that have not fetched the key yet may
             then refuse tokens.
 
     Raises:
         KeyUnavailable: there is no such key.
         KeyAltered: the row of this key or of the current key was modified.
-        KeyRefused: the key is not a future key, can't sign, or its lead time has not passed.
-        UnsealError: the key's private key can't be unsealed, or a row can't be checked.
+        KeyRefused: the key is not a future key, has no private key for signing, or its lead time has not passed.
+        UnsealError: the private key of the key can't be unsealed, or a row can't be checked.
     """
     now = now or timezone.now()
     with store.locked() as keys:
@@ -168,19 +171,21 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
 def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None = None) -> Revocation:
     """Revoke a compromised key: stop accepting it, erase its private key, and mark its live tokens as revoked.
 
-    All changes of keys and the entry of the revocation log are one transaction. From its commit on, gateways refuse
-    the tokens of the key, however many there are. The tokens are marked afterwards; if this is interrupted, a second
-    call or `rotate` marks the remaining tokens. If a database router stores the audit log in another database, the
-    entry is committed first. A second call then revokes the key.
+    One transaction changes the keys and adds an entry to the revocation log. After the commit, gateways refuse all
+    tokens of the key. The tokens are marked as revoked in the audit log afterwards. If marking is interrupted, a
+    second call or `rotate` marks the remaining tokens. If a database router stores the audit log in another database,
+    the entry is committed first. If the call is interrupted afterwards, a second call revokes the key.
 
     If the key is current, the next future key becomes current. If there is no future key and the private key was on
-    this server, a new key is generated. If the key was revoked before, only the tokens that another process issued
-    in the meantime are marked.
+    this server, a new key is generated. If the key was revoked before, only the tokens that another process has
+    issued since then are marked.
 
-    A key whose row was modified or inserted without this package can be revoked too. Its row is then authentic again,
-    so that the row is no longer reported.
+    A key whose row was modified or inserted without this package can be revoked too. Its row gets a new HMAC, so that
+    checks no longer report the row.
 
     Args:
+        kid: the kid of the key, or at least its first 6 characters.
+        reason: the reason, for the audit log.
         by: the user who revokes the key, or a name as a string.
 
     Raises:
@@ -194,7 +199,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
     successor = generated = None
     newly_revoked = False
     with store.locked() as keys:
-        # Read the clock after generating the keys. Otherwise, their lead time would begin too early.
+        # Read the clock after the keys were generated. Otherwise, the lead time of the keys would begin too early.
         now = now or timezone.now()
         key = store.find_key(kid, keys)
         recorded = _record([key.kid], keks, reason=reason, by=by, now=now)
@@ -208,13 +213,13 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
                         keys, use, pregenerated if had_private else [], now=now, previous_has_private=had_private
                     )
                 current = successor if was_current else store.current_key(keys, use)
-                # No key is generated if a gateway has the current private key, because a key pair of this server
-                # could never become current.
+                # If a gateway has the private key of the current key, don't generate a key, because a key pair that
+                # is generated here could never become current.
                 if had_private and current is not None and current.has_private:
                     generated = succession.ensure_next_key(keys, use, pregenerated, now=now)
             except InstAccessError as error:
-                # The new key could not be sealed and was not stored. The error is only reported, so that the
-                # compromised key is revoked nevertheless.
+                # The new key could not be sealed and was not stored. Only report the error, so that the compromised
+                # key is revoked nevertheless.
                 failure = error.detail
     if newly_revoked:
         logger.warning("key %s revoked by %s: %r", key.kid, getattr(by, "pk", by), reason)
@@ -230,7 +235,8 @@ def mark_tokens_of_revoked_keys(*, now: datetime | None = None) -> int:
     `rotate` calls this function every time, because a worker with cached keys may have issued tokens after a
     revocation.
     """
-    # A row that isn't authentic is skipped. Otherwise, an attacker could revoke the tokens of a valid key.
+    # Skip rows that aren't authentic. Otherwise, an attacker who modifies the row of a valid key could revoke its
+    # tokens.
     kids = [key.kid for key in store.authentic_keys(store.stored_keys().filter(status=Key.Status.REVOKED))]
     keks = conf.key_encryption_keys
     recorded = _record(kids, keks, reason="", by=None, now=now)
@@ -240,7 +246,7 @@ def mark_tokens_of_revoked_keys(*, now: datetime | None = None) -> int:
 def _record(
     kids: Iterable[str], keks: Sequence[KeyEncryptionKey], *, reason: str, by: Any, now: datetime | None
 ) -> list[RevocationRow]:
-    """Add keys to the revocation log, except those that the log contains already. Returns the added entries."""
+    """Add keys to the revocation log, except keys that the log already contains. Returns the added entries."""
     scopes = [audit.Scope.key(kid) for kid in sorted(set(kids) - audit.recorded_keys())]
     return audit.record_revocation(scopes, keks=keks, reason=reason or _DEFAULT_REASON, by=by, now=now)
 
@@ -254,9 +260,13 @@ def _mark_tokens(
     by: Any,
     now: datetime | None,
 ) -> int:
-    """Complete interrupted revocations, then mark the other live tokens of revoked keys.
+    """Complete interrupted revocations, then mark the other live tokens of revoked keys as revoked.
 
-    Returns the number of tokens of these keys that were marked.
+    Args:
+        kids: the kids of the revoked keys.
+        recorded: the entries that this call has added to the revocation log.
+
+    Returns the number of marked tokens that belong to these keys.
     """
     completed = audit.complete_revocations(keks=keks, recorded=recorded, by=by, now=now)
     tokens = audit.revocable_tokens(now=now).filter(audit.filter_by_keys(kids))

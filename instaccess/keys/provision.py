@@ -1,4 +1,4 @@
-"""Generation, import, export and resealing of keys. `lifecycle.py` changes which key is current."""
+"""Generation, import, export and resealing of keys. `lifecycle.py` contains the changes of the current key."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _RESEAL_ATTEMPTS = 10
 def init(*, now: datetime | None = None) -> list[Key]:
     """Generate the missing keys of a new deployment: current and future signing keys, and a current encryption key.
 
-    Several processes can call this function at the same time, and repeated calls are safe.
+    Calling this function again, or in several processes at the same time, is safe.
 
     Returns:
         The generated keys; an empty list if no key was missing.
@@ -38,7 +38,7 @@ def init(*, now: datetime | None = None) -> list[Key]:
     Raises:
         KeyAltered: the row of a key was modified. No key is generated before the operator has revoked this key.
         UnsealError: a stored key can't be unsealed with the configured key-encryption keys. No key is generated,
-            because new keys would hide the loss of the key-encryption key.
+            because new keys would hide the loss of a key-encryption key.
         KeyUnavailable: there are encryption keys, but none is current. No key is generated, because the private keys
             may belong to a gateway, which could not decrypt tokens that are encrypted for a new key.
     """
@@ -56,7 +56,7 @@ def init(*, now: datetime | None = None) -> list[Key]:
         return []
     generated = []
     with store.locked():
-        # If another process has stored one of these keys in the meantime, the pregenerated key is discarded.
+        # Check again which keys are missing, because another process may have stored a key in the meantime.
         for use, status in missing_keys():
             if private := pregenerated.get((use, status)):
                 generated.append(store.store(private, use=use, status=status, now=now or timezone.now()))
@@ -64,7 +64,7 @@ def init(*, now: datetime | None = None) -> list[Key]:
 
 
 def missing_keys() -> list[tuple[Key.Use, Key.Status]]:
-    """Return the `use` and the status of each initial key that is missing."""
+    """Return the pairs of `INITIAL` (`use` and status) for which no key is stored."""
     present = set(store.stored_keys().values_list("use", "status"))
     return [slot for slot in INITIAL if slot not in present]
 
@@ -82,7 +82,10 @@ def check_sealed_keys() -> None:
 
 
 def undecryptable(rows: Iterable[Key]) -> dict[str, UnsealError]:
-    """Return a mapping from kid to error for the private keys that can't be unsealed. Takes about 1 ms per key."""
+    """Unseal the private keys of rows, and return a mapping from kid to error for the failures.
+
+    Unsealing takes about a millisecond per key.
+    """
     errors = {}
     for row in rows:
         try:
@@ -94,7 +97,7 @@ def undecryptable(rows: Iterable[Key]) -> dict[str, UnsealError]:
 
 
 def generate(use: Key.Use, *, now: datetime | None = None) -> Key:
-    """Generate and store a future key."""
+    """Generate and store a future key, and return its row."""
     private = trust.generate_key(use)
     with store.locked():
         return store.store(private, use=use, status=Key.Status.FUTURE, now=now or timezone.now())
@@ -108,14 +111,15 @@ def import_key(
     with_private: bool = False,
     now: datetime | None = None,
 ) -> Key:
-    """Store a key that was generated elsewhere.
+    """Store a key that was generated elsewhere, and return its row.
 
     Args:
         data: the public or private key, as PEM (PKCS#8, SubjectPublicKeyInfo or certificate) or as one JWK in JSON.
-        use: whether the key is for signing or for encryption. A signing key is published, and tokens that the key
-            signed are accepted from now on.
-        with_private: whether to accept a private key. By default, private keys are refused, because an attacker with
-            the gateway's private key can read every token.
+        use: whether the key is for signing or for encryption. After the import, a signing key is published, and
+            tokens that are signed with the key are accepted.
+        status: the status of the imported key.
+        with_private: whether to accept a private key. By default, private keys are refused, because an issuer doesn't
+            need the gateway's private key, and an attacker with this key can read every token.
 
     Raises:
         KeyRefused: the key is unsuitable, or is already stored as a signing or encryption key.
@@ -125,7 +129,7 @@ def import_key(
         raise KeyRefused(
             "this is a private key, but a public key is expected: an attacker with the private key can "
             + ("decrypt" if use == Key.Use.ENCRYPTION else "forge")
-            + " every token. Import the public key; if this server needs the private key, add --with-private"
+            + " every token. Import the public key. If this server needs the private key, add --with-private"
         )
     with store.locked() as keys:
         existing = next(iter(row_hmac.load(keys.filter(kid=key.thumbprint()))[0]), None)
@@ -137,7 +141,7 @@ def import_key(
 def _describe_duplicate(existing: Key, use: Key.Use, *, with_private: bool) -> str:
     text = f"this key is already stored for use {str(existing.use)!r}"
     if existing.use != use:
-        return f"{text}; a key must have only one use"
+        return f"{text}; import a different key, because a key must have only one use"
     text += f" ({existing.status})"
     if with_private and not existing.has_private:
         return f"{text}. Its private key can't be added later: generate a new key pair and import the new key pair"
@@ -178,15 +182,15 @@ def export_private(row: Key, *, file_format: str) -> Opaque[str]:
 
 
 def reseal() -> int:
-    """Encrypt every private key and compute the HMAC of every row again, with the first key-encryption key.
+    """Use the first key-encryption key for all rows: encrypt each private key again, and compute each HMAC again.
 
-    Each row is updated in one statement, and only if no other process has changed the row in the meantime. The
-    command can be interrupted and run again, because every row can be used with a configured key at any time.
+    The operator can interrupt the command and run the command again, because each row is updated in one statement.
+    Before and after this statement, a configured key-encryption key can unseal the private key of the row.
 
     A row that isn't authentic gets no new HMAC, because a new HMAC would hide that the row was modified.
 
     Returns:
-        The number of resealed private keys. Keys that the first key-encryption key already sealed don't count.
+        The number of resealed private keys, without keys that were already sealed with the first key-encryption key.
 
     Raises:
         KeyAltered: a row was modified.

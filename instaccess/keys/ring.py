@@ -1,4 +1,4 @@
-"""The key ring: the keys of this process, which are reloaded every few seconds and parsed only once.
+"""The key ring: the keys that this process uses. The keys are reloaded every few seconds, and parsed only once.
 
 This module never writes to the database and never generates a missing key.
 """
@@ -28,38 +28,40 @@ logger = logging.getLogger("instaccess.keys")
 
 NO_KEY = {
     Key.Use.SIGNING: "there is no current signing key: run `python manage.py instaccess_init`",
-    Key.Use.ENCRYPTION: "there is no current encryption key: run `python manage.py instaccess_init`. If there was "
-    "one before, import or generate a key with `python manage.py instaccess_keys` and activate it",
+    Key.Use.ENCRYPTION: "there is no current encryption key: run `python manage.py instaccess_init`. If there was an "
+    "encryption key before, import or generate a key with `python manage.py instaccess_keys`, then activate the key",
 }
 
 
 @dataclass(frozen=True)
 class KeyRing:
-    """The keys that were accepted when the ring was loaded: current, then past (latest first), then future.
+    """The keys that were accepted when the key ring was loaded.
 
-    `refused` contains the keys that would be accepted if their rows were authentic. Where such a key is needed, its
-    error is raised, because the error names the command that fixes the problem.
+    Attributes:
+        keys: the accepted keys: current keys, then past keys, then future keys; in each group, the newest key first.
+        refused: the keys whose rows aren't authentic or can't be checked. If such a key is needed, its error is
+            raised, because the error contains the command that fixes the problem.
     """
 
     keys: tuple[HeldKey, ...] = field(default_factory=tuple)
     refused: tuple[RefusedKey, ...] = ()
 
     def signing_key(self) -> HeldKey:
-        """Return the current signing key. Raises KeyUnavailable if there is none."""
+        """Return the current signing key. Raises KeyUnavailable if there is no usable current signing key."""
         return self._current(Key.Use.SIGNING)
 
     def encryption_key(self) -> HeldKey:
-        """Return the current encryption key. Its private key may be stored elsewhere.
+        """Return the current encryption key. The private key may be stored on another server, such as the gateway's.
 
         Raises:
-            KeyUnavailable: there is no current encryption key.
+            KeyUnavailable: there is no usable current encryption key.
         """
         return self._current(Key.Use.ENCRYPTION)
 
     def verification_keys(self) -> Mapping[str, JWK]:
         """Return the public signing keys as a mapping from kid to key, for `tokens.verify`.
 
-        Raises KeyUnavailable if there are signing keys, but all of them are refused.
+        Raises KeyUnavailable if there are signing keys but all signing keys are refused.
         """
         return self._verification
 
@@ -70,9 +72,9 @@ class KeyRing:
         return PublicKeys(keys, unchecked) if unchecked else keys
 
     def published(self) -> list[dict[str, str]]:
-        """Return the public JWKs of the signing keys. Only public members are copied, so no secret can leak.
+        """Return the public JWKs of the signing keys. Only public members are copied, so that no secret can leak.
 
-        Raises KeyUnavailable if there are signing keys, but all of them are refused.
+        Raises KeyUnavailable if there are signing keys but all signing keys are refused.
         """
         return [
             {"kty": "RSA", "n": key.public["n"], "e": key.public["e"], "use": "sig", "alg": "RS256", "kid": key.kid}
@@ -82,7 +84,7 @@ class KeyRing:
     def decryption_keys(self) -> Mapping[str, PrivateKey]:
         """Return a mapping from kid to private encryption key, for `tokens.decrypt`. Keys are unsealed on access.
 
-        Raises KeyUnavailable if there are encryption keys, but all of them are refused.
+        Raises KeyUnavailable if there are encryption keys but all encryption keys are refused.
         """
         return self._decryption
 
@@ -99,7 +101,7 @@ class KeyRing:
         return accepted
 
     def _unchecked(self, use: Key.Use) -> dict[str, RefusedKey]:
-        """Return the keys whose rows can't be checked without another key-encryption key."""
+        """Return a mapping from kid to refused key, for rows whose key-encryption key is not configured."""
         return {key.kid: key for key in self.refused if key.use == use and key.error.code == Reason.KEK_MISSING}
 
     def _current(self, use: Key.Use) -> HeldKey:
@@ -113,7 +115,7 @@ class KeyRing:
 
 
 def lifecycle_times() -> rotation.Times:
-    """Return the durations of the key lifecycle from the settings."""
+    """Return the durations of the key lifecycle, which are read from the settings."""
     return rotation.Times(
         interval=timedelta(days=conf.key_rotation_days),
         lead=timedelta(seconds=conf.key_lead_seconds),
@@ -122,13 +124,14 @@ def lifecycle_times() -> rotation.Times:
 
 
 def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
-    """Load the accepted keys.
+    """Load the keys that may be used now, and return a new key ring.
 
     The keys are read from the database that keys are written to, because a replica may not contain a recent
-    revocation. A row that isn't authentic or can't be used is logged and skipped, so that the other keys stay usable.
+    revocation. A row that isn't authentic or can't be checked is logged and refused. The other keys stay usable.
 
     Args:
-        previous: keys that were parsed before. Each of these keys is reused unless its row has changed.
+        previous: the keys of the previous key ring. A key is reused, and not parsed again, if its row contains the
+            same key material.
 
     Raises ConfigError or DatabaseError.
     """
@@ -150,7 +153,7 @@ def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
 
 
 def _order(row: Key) -> tuple[int, float, int]:
-    # Two keys that are stored in the same millisecond have the same time.
+    # The primary key is compared too, because two keys that are stored in the same millisecond have the same time.
     return rotation.ACCEPTED.index(Key.Status(row.status)), -row.created_at.timestamp(), -row.pk
 
 
@@ -158,10 +161,10 @@ _ring: Refreshed[KeyRing] = Refreshed(lambda last: load(last.keys if last else (
 
 
 def current_ring(*, max_staleness: float = 0) -> KeyRing:
-    """Return the key ring of this process, at most `KEY_CACHE_SECONDS` old.
+    """Return the key ring of this process, at most KEY_CACHE_SECONDS old.
 
     Args:
-        max_staleness: seconds by which the key ring may be older while the database is unavailable.
+        max_staleness: the time, in seconds, by which the key ring may be older while the database is unavailable.
 
     Raises:
         DatabaseError: the database is unavailable, and the cached key ring is too old.
@@ -170,7 +173,7 @@ def current_ring(*, max_staleness: float = 0) -> KeyRing:
 
 
 def clear_cache() -> None:
-    """Clear this process's key cache. Called after every change of keys."""
+    """Drop the cached key ring of this process. Call this function after every change of keys."""
     _ring.clear_cache()
 
 

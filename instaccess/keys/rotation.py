@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from ..models import Key
 
 ACCEPTED = (Key.Status.CURRENT, Key.Status.PAST, Key.Status.FUTURE)
-"""The statuses of keys whose tokens may be accepted, the most frequent status first."""
+"""The statuses of keys whose tokens may be accepted, in the order in which the keys are tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class Decision:
         retire, activate: the previous and the new current key; both None if no change is due.
         make_future: whether a new future key must be generated after the change.
         erase: past keys that are gone and whose private keys must be erased.
-        next_due: when the next change of the current key is due, after the changes above. None if no key can replace
-            the current key.
+        next_due: the time when the next change of the current key is due, after these changes have been applied. None
+            if no key can replace the current key.
     """
 
     use: Key.Use
@@ -62,8 +62,8 @@ class Decision:
 def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, force: bool = False) -> Decision:
     """Decide which changes are due for the signing keys or the encryption keys at `now`.
 
-    A change is due when both the current key's interval and the future key's lead time have passed. Without a current
-    key, no key is generated or activated: the operator must run `instaccess_init` or activate a key.
+    A change of the current key is due when both its interval and the future key's lead time have passed. Without a
+    current key, no key is generated or activated. The operator must then run `instaccess_init` or activate a key.
 
     Args:
         keys: all keys; keys with another `use` are ignored.
@@ -78,15 +78,15 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
         return Decision(use, None, None, False, erase, None)
     future = sorted(
         (key for key in same_use if key.status == Key.Status.FUTURE),
-        # Two keys that are stored in the same millisecond become ready at the same time. `store.future_keys` returns
-        # them in this order too.
+        # Two keys that are stored in the same millisecond become ready at the same time. The order of such keys must
+        # be the order in which `store.future_keys` returns the keys.
         key=lambda key: (ready_at(key, times), key.pk or math.inf),
     )
     waiting = [key for key in future if can_rotate_automatically(key, previous_has_private=current.has_private)]
     due = max(served, ready_at(waiting[0], times)) if waiting else None
     rotates = due is not None and (force or now >= due)
 
-    # The following code decides about the keys with the statuses that the keys have after the change.
+    # The rest of this function assumes the statuses that the keys have after the change of the current key.
     successor = waiting[0] if rotates else current
     remaining = [
         key
@@ -104,12 +104,13 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
 
 
 def forecast(keys: Iterable[Key], *, now: datetime, times: Times, until: datetime) -> list[Key]:
-    """Predict the statuses and times of keys at `until`, assuming that each rotation from `now` on happens on time.
+    """Predict the statuses and times of keys at `until`, if each rotation from `now` on happens on time.
 
-    Nothing is stored. The prediction includes keys that rotations would generate, but these keys are not returned.
+    Nothing is stored. The prediction takes into account the keys that the rotations would generate.
 
     Returns:
-        Copies of the given keys in the same order, with the predicted statuses and times.
+        Copies of the given keys in the same order, with the predicted statuses and times. Keys that the rotations
+        would generate are not returned.
     """
     predicted = [copy(key) for key in keys]
     for use in Key.Use:
@@ -136,10 +137,10 @@ def hand_over(retired: Key | None, activated: Key, *, now: datetime) -> None:
 
 
 def can_rotate_automatically(key: Key, *, previous_has_private: bool) -> bool:
-    """Return whether a future key may become current in a rotation, without being activated by an operator.
+    """Return whether a rotation may make a future key current, without an activation by an operator.
 
-    A signing key without its private key can't sign. If the current encryption key is a gateway's public key, the
-    gateway doesn't have the private keys that are generated here, so it could not decrypt tokens of these keys.
+    A signing key without its private key can't sign. If the current encryption key is a gateway's public key, an
+    encryption key pair that was generated here must not become current, because the gateway lacks its private key.
 
     Args:
         previous_has_private: whether the private key of the current key is stored on this server.
@@ -150,20 +151,24 @@ def can_rotate_automatically(key: Key, *, previous_has_private: bool) -> bool:
 
 
 def is_next(key: Key, keys: Iterable[Key]) -> bool:
-    """Return whether a future key can become current in a rotation, given all keys as they are now."""
+    """Return whether a rotation may make a future key current, if the current key doesn't change before.
+
+    Args:
+        keys: all stored keys.
+    """
     current = next((other for other in keys if other.use == key.use and other.status == Key.Status.CURRENT), None)
     return can_rotate_automatically(key, previous_has_private=current is None or current.has_private)
 
 
 def served_at(key: Key, times: Times) -> datetime | None:
-    """Return when the interval of a current key ends. Returns None if the key is not current."""
+    """Return the time when the interval of a current key ends, or None if the key is not current."""
     if key.status != Key.Status.CURRENT or key.activated_at is None:
         return None
     return key.activated_at + times.interval
 
 
 def ready_at(key: Key, times: Times) -> datetime:
-    """Return when a future key may become current: when its lead time after generation has passed.
+    """Return the time from which a future key may become current: the end of its lead time.
 
     An imported public encryption key needs no lead time, because its owner already has the private key.
     """
@@ -178,18 +183,21 @@ def is_ready(key: Key, *, now: datetime, times: Times) -> bool:
 
 
 def gone_at(key: Key, times: Times) -> datetime | None:
-    """Return when the retention of a past key ends. All its tokens have expired by then. None for other keys."""
+    """Return the time when the retention of a past key ends, or None if the key is not a past key.
+
+    All tokens of the key have expired before this time.
+    """
     if key.status != Key.Status.PAST or key.retired_at is None:
         return None
     return key.retired_at + times.retention
 
 
 def is_gone(key: Key, *, now: datetime, times: Times) -> bool:
-    """Return whether the retention of a past key has passed, so that all its tokens have expired."""
+    """Return whether a key is a past key whose retention has passed. All tokens of such a key have expired."""
     end = gone_at(key, times)
     return end is not None and now >= end
 
 
 def is_accepted(key: Key, *, now: datetime, times: Times) -> bool:
-    """Return whether a key may be used to accept tokens. Accepted signing keys are also published."""
+    """Return whether tokens of a key may be accepted. Accepted signing keys are also published."""
     return key.status in ACCEPTED and not is_gone(key, now=now, times=times)

@@ -1,8 +1,8 @@
-"""The HMAC of each row of the key table, and the canonical bytes of the row that the HMAC covers.
+"""The HMAC of a row of the key table, and the canonical encoding of the row that the HMAC covers.
 
-The HMAC key is derived from the key-encryption key, which is not in the database. If an attacker who can only write
-to the table inserts or modifies a row, the HMAC doesn't match and the key is not used. Two changes are not detected
-here: deleting a row, and restoring a row to an earlier state together with its earlier HMAC.
+The HMAC key is derived from a key-encryption key, which is not in the database. If an attacker who can only write to
+the table inserts or modifies a row, the HMAC doesn't match, and the key is not used. An HMAC does not detect that a
+row was deleted, or that a row and its HMAC were restored to an earlier state.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _FORMAT = "instaccess key row 1"
 _PURPOSE = b"instaccess key row authentication v1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# The members are sorted, because PostgreSQL doesn't keep their order. SQLite can store bytes in a text column, and
-# encoding bytes with `repr` makes the HMAC comparison fail instead of raising TypeError.
+# The members of the public key are sorted, because PostgreSQL doesn't keep their order. Bytes, which SQLite can store
+# in a text column, are encoded with `repr`. The HMAC then doesn't match. Otherwise, encoding would raise TypeError.
 _encode = json.JSONEncoder(separators=(",", ":"), sort_keys=True, default=repr).encode
 _USUAL_KID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 # Exceptions that Django and the database drivers raise for a value of the wrong type.
@@ -36,10 +36,11 @@ def canonical_bytes(row: Key) -> bytes:
     """Return the canonical encoding of a row: a JSON array in ASCII.
 
     The encoding contains all columns except `id`, `mac`, `current_use` and the sealed private key. `current_use` is
-    left out, because the database computes this column. In place of the sealed private key, the encoding contains
-    whether the row has a private key. The sealed private key has a separate authentication tag, which also covers its
-    `kid` and `use` (`sealing.py`). If only the sealed private key was damaged, the public key of the row therefore
-    stays usable, and the tokens that the key has signed stay valid.
+    left out, because the database computes this column. Instead of the sealed private key, the encoding contains
+    whether the row has a private key.
+
+    The sealed private key has a separate authentication tag, which also covers its `kid` and `use` (`sealing.py`). If
+    only the sealed private key is damaged, the public key stays usable, and tokens of the key stay valid.
     """
     return _encode(
         [
@@ -59,18 +60,23 @@ def canonical_bytes(row: Key) -> bytes:
 
 
 def authenticate(row: Key, keks: Sequence[KeyEncryptionKey]) -> str:
-    """Compute the HMAC of a row with the key-encryption key of its present HMAC.
+    """Compute the new HMAC of a row, with the key-encryption key that its present HMAC was computed with.
 
-    If that key-encryption key is not configured, the first key-encryption key is used. A changed row keeps its
+    If this key-encryption key is not configured, the first key-encryption key is used. A changed row keeps its
     key-encryption key until an operator runs `instaccess_keys reseal`. Otherwise, a rotation during the deployment of
     a new key-encryption key would make the row unusable for processes that don't have the new key-encryption key yet.
+
+    Returns the HMAC as a string that starts with the id of the key-encryption key.
     """
     named = [kek for kek in keks if kek_id(kek) == row.mac.partition(".")[0]]
     return audit.authenticate(canonical_bytes(row), named or keks, purpose=_PURPOSE)
 
 
 def status(row: Key, keks: Sequence[KeyEncryptionKey]) -> audit.HmacStatus:
-    """Check the HMAC of a row. Returns BROKEN, even if the HMAC matches, if this package never writes such a row."""
+    """Check the HMAC of a row, and return the result.
+
+    Returns BROKEN, even if the HMAC matches, for values that this package never writes.
+    """
     if not _is_plausible(row):
         return audit.HmacStatus.BROKEN
     try:
@@ -95,17 +101,17 @@ def check(row: Key, keks: Sequence[KeyEncryptionKey]) -> None:
         case audit.HmacStatus.UNKNOWN:
             raise UnsealError(
                 f"{_name(row)} is not used, because the HMAC of its row was computed with a key-encryption key that "
-                "is not configured: add that key-encryption key to INSTACCESS['KEY_ENCRYPTION_KEYS'] again; if it "
-                "was derived from SECRET_KEY, add the old SECRET_KEY to SECRET_KEY_FALLBACKS",
+                "is not configured: add that key-encryption key to INSTACCESS['KEY_ENCRYPTION_KEYS'] again. If the "
+                "key-encryption key was derived from SECRET_KEY, add the old SECRET_KEY to SECRET_KEY_FALLBACKS",
                 code=Reason.KEK_MISSING,
             )
 
 
 def is_revocable(row: Key) -> bool:
-    """Return whether an operator can revoke the key of a row. Otherwise, the row must be deleted with SQL.
+    """Return whether an operator can revoke the key of a row with the command. If not, the row must be deleted.
 
-    An attacker chooses the `kid` and the `use` of an inserted row. If the `kid` contained shell syntax, a command
-    with this `kid` that an operator copies into a shell could run a program of the attacker.
+    An attacker who can insert a row chooses its `kid` and `use`. If the `kid` contained shell syntax, an operator who
+    copies the command with this `kid` into a shell would run code of the attacker.
     """
     if not isinstance(row.kid, str) or _USUAL_KID.fullmatch(row.kid) is None:
         return False
@@ -115,8 +121,10 @@ def is_revocable(row: Key) -> bool:
 def examine(rows: QuerySet[Key], keks: Sequence[KeyEncryptionKey]) -> tuple[list[Key], dict[int, KeyUnavailable]]:
     """Load rows and check their HMACs.
 
-    Returns the readable rows, and a mapping from primary key to error that contains each row that must not be used.
-    Unreadable rows are only in the mapping. Raises DatabaseError if the database is unavailable.
+    Returns the readable rows, and a mapping from primary key to error for the rows that must not be used. The mapping
+    also contains unreadable rows.
+
+    Raises DatabaseError if the database is unavailable.
     """
     loaded, unreadable = load(rows)
     errors: dict[int, KeyUnavailable] = {pk: _unreadable(pk) for pk in unreadable}

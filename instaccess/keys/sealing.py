@@ -1,4 +1,4 @@
-"""Encryption of private keys at rest: to *seal* a private key is to encrypt its JWK with a key-encryption key.
+"""Encryption of private keys at rest. To *seal* a private key means to encrypt its JWK with a key-encryption key.
 
 A sealed key is a compact JWE (RFC 7517 §7). The protected header contains the id of the key (`kid`), the key's `use`,
 and the id of the key-encryption key (`kek`). Unsealing checks all three members, so a sealed key that was copied to
@@ -26,7 +26,7 @@ _MAX_PRIVATE_JWK_BYTES = 16_384
 
 @concealed
 def seal(private: PrivateKey, *, kid: str, use: str, keks: Sequence[KeyEncryptionKey]) -> str:
-    """Encrypt a private key with the first of the key-encryption keys."""
+    """Encrypt a private key with the first of the key-encryption keys, and return the compact JWE."""
     header = {
         "alg": _ALG,
         "enc": _ENC,
@@ -42,7 +42,11 @@ def seal(private: PrivateKey, *, kid: str, use: str, keks: Sequence[KeyEncryptio
 
 @concealed
 def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[KeyEncryptionKey]) -> PrivateKey:
-    """Decrypt the sealed key of this `kid` and `use`, with the key-encryption key that sealed the key.
+    """Decrypt a sealed key with the key-encryption key that sealed the key, and return the private key.
+
+    Args:
+        kid, use: the `kid` and `use` that the sealed key must contain.
+        keks: the configured key-encryption keys.
 
     Raises:
         UnsealError: the required key-encryption key is not among `keks` (code `kek_missing`), or the sealed key was
@@ -52,8 +56,8 @@ def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[KeyEncryptionKey])
     if kek is None:
         raise UnsealError(
             f"key {kid} is sealed with a key-encryption key that is not configured: add that key-encryption key to "
-            "INSTACCESS['KEY_ENCRYPTION_KEYS'] again; if it was derived from SECRET_KEY, add the old SECRET_KEY to "
-            "SECRET_KEY_FALLBACKS",
+            "INSTACCESS['KEY_ENCRYPTION_KEYS'] again. If the key-encryption key was derived from SECRET_KEY, add the "
+            "old SECRET_KEY to SECRET_KEY_FALLBACKS",
             code=Reason.KEK_MISSING,
         )
     jwe = JWE(algs=[_ALG, _ENC])
@@ -75,7 +79,7 @@ def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[KeyEncryptionKey])
 
 
 def sealed_under(sealed: str) -> str:
-    """Return the id of the key-encryption key in the header of a sealed key, or "" if there is none."""
+    """Return the id of the key-encryption key in the header of a sealed key, or "" if the header has no such id."""
     try:
         kek = json.loads(base64url_decode(sealed.split(".", 1)[0]))["kek"]
     except (LookupError, TypeError, ValueError, RecursionError):

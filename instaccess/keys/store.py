@@ -1,6 +1,6 @@
-"""The stored keys: functions that find, lock, insert and change keys. Only this module and `reseal` write keys.
+"""Functions that find, lock, insert and change stored keys. Only this module and `provision.reseal` write keys.
 
-Every written row gets an HMAC (`row_hmac.py`). A row that isn't authentic is never changed, except by a revocation.
+Every written row gets an HMAC (`row_hmac.py`). A row that isn't authentic is changed only by a revocation.
 
 `rotation.py`, `lifecycle.py` and `provision.py` decide which changes are made.
 """
@@ -32,7 +32,7 @@ _TIMES = frozenset({"created_at", "activated_at", "retired_at", "revoked_at"})
 
 
 def stored_keys() -> QuerySet[Key]:
-    """Return all keys from the database that keys are written to, because a replica may be outdated."""
+    """Return a queryset of all keys. The queryset doesn't read from a replica, because a replica may be outdated."""
     return Key.objects.using(router.db_for_write(Key))
 
 
@@ -40,8 +40,8 @@ def stored_keys() -> QuerySet[Key]:
 def locked() -> Iterator[QuerySet[Key]]:
     """Run a transaction during which no other process can change keys, then clear this process's key cache.
 
-    The lock is an UPDATE of one row at the start of the transaction. PostgreSQL and MariaDB lock the row until
-    commit; SQLite locks the database for writes.
+    The transaction starts with an UPDATE of one row. PostgreSQL and MariaDB then lock the row until the commit.
+    SQLite locks the database for writes.
 
     Yields:
         A queryset of the keys that reads with FOR UPDATE. In MariaDB, a plain SELECT inside a request's transaction
@@ -68,7 +68,7 @@ def examine(keys: QuerySet[Key] | None = None) -> tuple[list[Key], dict[int, Key
 
 
 def unreadable_rows() -> list[int]:
-    """Return the primary keys of rows that can't be read, because an attacker stored values of the wrong type."""
+    """Return the primary keys of the rows that can't be read because they contain values of the wrong type."""
     return row_hmac.load(stored_keys())[1]
 
 
@@ -85,7 +85,7 @@ def authentic_keys(keys: QuerySet[Key] | None = None) -> list[Key]:
 
 
 def problem(key: Key) -> ConfigError | KeyUnavailable | None:
-    """Return the reason why a key must not be used: its row isn't authentic or can't be checked. Otherwise, None."""
+    """Return the error if the row of a key isn't authentic or can't be checked, or None if the key may be used."""
     try:
         row_hmac.check(key, conf.key_encryption_keys)
     except (ConfigError, KeyUnavailable) as error:
@@ -99,7 +99,7 @@ def is_authentic(key: Key, keks: Sequence[KeyEncryptionKey]) -> bool:
 
 
 def current_key(keys: QuerySet[Key], use: Key.Use) -> Key | None:
-    """Return the current signing or encryption key, or None. The caller checks the HMAC of the row."""
+    """Return the current signing or encryption key, or None. The HMAC of the row is not checked."""
     rows, _ = row_hmac.load(keys.filter(use=use, status=Key.Status.CURRENT))
     return next(iter(rows), None)
 
@@ -110,7 +110,11 @@ def future_keys(keys: QuerySet[Key], use: Key.Use) -> list[Key]:
 
 
 def next_key(keys: QuerySet[Key], use: Key.Use, *, previous_has_private: bool) -> Key | None:
-    """Return the oldest future key that can become current automatically (`rotation.can_rotate_automatically`)."""
+    """Return the oldest authentic future key that a rotation may make current, or None.
+
+    Args:
+        previous_has_private: whether the private key of the current key is stored on this server.
+    """
     return next(
         (
             key
@@ -130,7 +134,7 @@ def find_key(kid: str, keys: QuerySet[Key] | None = None) -> Key:
     Raises:
         KeyUnavailable: no key or more than one key matches.
     """
-    # The kids are compared in Python, because SQLite and MariaDB may ignore case. There are few keys.
+    # Compare the kids in Python, because SQLite and MariaDB may ignore case. The table contains few keys.
     rows = [key for key in row_hmac.load(stored_keys() if keys is None else keys)[0] if isinstance(key.kid, str)]
     # A whole kid has priority. Otherwise, an attacker could prevent a revocation with a row whose kid is longer.
     matches = [key for key in rows if key.kid == kid] or [
@@ -143,12 +147,14 @@ def find_key(kid: str, keys: QuerySet[Key] | None = None) -> Key:
         )
     if len(matches) != 1:
         quantity = "more than one key" if matches else "no key"
-        raise KeyUnavailable(f"there is {quantity} {kid!r}: see `python manage.py instaccess_keys list`")
+        raise KeyUnavailable(
+            f"there is {quantity} {kid!r}: run `python manage.py instaccess_keys list`, which shows the ids"
+        )
     return matches[0]
 
 
 def store(key: JWK | PrivateKey, *, use: Key.Use, status: Key.Status, now: datetime) -> Key:
-    """Insert a key, and return its row. A private key is sealed first."""
+    """Insert a key, and return its row. If the key has a private key, the private key is sealed first."""
     public = trust.public_members(key, use=use)
     sealed = ""
     if isinstance(key, PrivateKey):
@@ -172,9 +178,11 @@ def store(key: JWK | PrivateKey, *, use: Key.Use, status: Key.Status, now: datet
 
 
 def succeed(retired: Key | None, activated: Key, now: datetime) -> None:
-    """Make `activated` the current key, and `retired`, if given, a past key.
+    """Make `activated` the current key, and make `retired` a past key unless `retired` is None.
 
-    Raises KeyAltered or UnsealError if a row isn't authentic.
+    Raises:
+        KeyAltered: a row isn't authentic.
+        UnsealError: a row can't be checked.
     """
     keks = conf.key_encryption_keys
     for key in filter(None, (retired, activated)):
@@ -189,13 +197,14 @@ def succeed(retired: Key | None, activated: Key, now: datetime) -> None:
 def mark_revoked(key: Key, now: datetime, keks: Sequence[KeyEncryptionKey]) -> None:
     """Set the status of a key to revoked, and erase its private key.
 
-    This is the only change of a row that isn't authentic: the row becomes authentic as a revoked key. The public key
+    A row that isn't authentic gets a new HMAC, and so becomes authentic as the row of a revoked key. The public key
     of such a row is kept only if the row contains the matching sealed private key, which only this package can have
-    written. Otherwise, the public key is erased, so that an inserted key can't verify checkpoints of the audit log.
+    written. Otherwise, the public key is erased, so that a key that an attacker inserted can't verify checkpoints of
+    the audit log.
 
     Args:
-        keks: the key-encryption keys. If empty, the row gets no HMAC, so that it is reported until the key is revoked
-            again.
+        keks: the key-encryption keys. If empty, the row gets no HMAC, so checks report the row until the key is
+            revoked again.
     """
     if not is_authentic(key, keks):
         key.mac, key.public_jwk = "", _public_key_of_sealed(key, keks)
@@ -204,9 +213,11 @@ def mark_revoked(key: Key, now: datetime, keks: Sequence[KeyEncryptionKey]) -> N
 
 
 def erase(key: Key) -> None:
-    """Erase the private key of a stored key. This can't be undone.
+    """Erase the private key of a stored key permanently.
 
-    Raises KeyAltered or UnsealError if the row isn't authentic.
+    Raises:
+        KeyAltered: the row isn't authentic.
+        UnsealError: the row can't be checked.
     """
     keks = conf.key_encryption_keys
     row_hmac.check(key, keks)
@@ -216,7 +227,7 @@ def erase(key: Key) -> None:
 
 
 def _public_key_of_sealed(key: Key, keks: Sequence[KeyEncryptionKey]) -> dict[str, str]:
-    """Return the public key that belongs to the sealed private key of a row, or {} if there is none."""
+    """Return the public JWK that matches the sealed private key of a row, or {} if the key can't be unsealed."""
     try:
         private = sealing.unseal(key.sealed_private_jwk, kid=key.kid, use=key.use, keks=keks)
     except UnsealError:
@@ -232,13 +243,14 @@ def _save(key: Key, keks: Sequence[KeyEncryptionKey], *fields: str) -> None:
 
 
 def _make_storable(key: Key, *fields: str) -> None:
-    """Replace times by the times that the database returns later, because the HMAC must cover these times."""
+    """Round times to values that the database returns unchanged, because the HMAC must cover the returned values."""
     connection = connections[router.db_for_write(Key)]
     for field in _TIMES.intersection(fields):
         time: datetime | None = getattr(key, field)
         if time is None:
             continue
-        # `dumpdata` writes milliseconds. With microseconds, no key would be usable after `loaddata`.
+        # Drop the microseconds, because `dumpdata` writes only milliseconds. Otherwise, the HMAC of a key would not
+        # match after `loaddata`.
         time = time.replace(microsecond=time.microsecond // 1000 * 1000)
         if not connection.features.supports_timezones:
             # The database stores local times in DATABASES[…]["TIME_ZONE"]. When clocks are set back, two times become

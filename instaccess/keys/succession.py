@@ -1,4 +1,4 @@
-"""The successor of the current key: generation in advance, selection, and checks before activation."""
+"""Generation, selection and checks of the key that succeeds the current key."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ logger = logging.getLogger("instaccess.keys")
 def pregenerate_keys(key: Key) -> tuple[list[PrivateKey], str]:
     """Generate the keys that may be needed after this key is revoked.
 
-    Returns the keys and the reason why generation failed, or an empty string. A failure raises no error, because it
-    must not prevent the revocation.
+    A failure raises no error, because a failure must not prevent the revocation.
+
+    Returns the keys, and the reason why generation failed, or "" if generation succeeded.
     """
     if not key.has_private or key.status not in {Key.Status.CURRENT, Key.Status.FUTURE}:
         return [], ""
@@ -34,9 +35,13 @@ def pregenerate_keys(key: Key) -> tuple[list[PrivateKey], str]:
 def activate_successor(
     keys: QuerySet[Key], use: Key.Use, pregenerated: list[PrivateKey], *, now: datetime, previous_has_private: bool
 ) -> Key | None:
-    """Make the next usable future key current, or else a pregenerated key.
+    """Make a successor current: the next usable future key, or a pregenerated key if there is no such future key.
 
-    Returns the new current key, or None if there is neither a usable future key nor a pregenerated key.
+    Args:
+        pregenerated: pregenerated private keys. A key that is used is removed from the list.
+        previous_has_private: whether the private key of the previous current key was stored on this server.
+
+    Returns the new current key, or None if there is no successor.
     """
     successor = _usable_future(keys, use, previous_has_private=previous_has_private)
     if successor is None and pregenerated:
@@ -49,16 +54,20 @@ def activate_successor(
 def ensure_next_key(
     keys: QuerySet[Key], use: Key.Use, pregenerated: list[PrivateKey], *, now: datetime
 ) -> Key | None:
-    """Store a pregenerated key as a future key if no future key can become current. Returns the stored key."""
+    """Store a pregenerated key as a future key, unless there is a future key that may become current automatically.
+
+    Returns the stored key, or None if no key was stored.
+    """
     if pregenerated and store.next_key(keys, use, previous_has_private=True) is None:
         return store.store(pregenerated.pop(), use=use, status=Key.Status.FUTURE, now=now)
     return None
 
 
 def check_usable(key: Key) -> None:
-    """Check that a key can be used.
+    """Check that a key can become current.
 
-    The row must be authentic, a signing key must have a private key, and a stored private key must be unsealable.
+    The row must be authentic. A signing key must have a private key. A stored private key must be unsealed without
+    an error.
 
     Raises:
         KeyAltered: the row was modified.
@@ -75,8 +84,9 @@ def check_usable(key: Key) -> None:
 def check_key_encryption_key(key: Key) -> None:
     """Check that the row of a key is authentic, and that its key-encryption key is configured.
 
-    Raises KeyAltered or UnsealError. A sealed key that was modified causes no error here, because a rotation may
-    replace the modified key.
+    If only the sealed private key was modified, no error is raised, because a rotation may replace the key.
+
+    Raises KeyAltered or UnsealError.
     """
     try:
         check_usable(key)

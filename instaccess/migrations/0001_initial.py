@@ -341,7 +341,7 @@ class Migration(migrations.Migration):
                     "revoked_by",
                     models.CharField(
                         blank=True,
-                        help_text="Name of the user or command that revoked the token, at the time.",
+                        help_text="Name of the user or command that revoked the token, at the time of the revocation.",
                         max_length=255,
                         verbose_name="revoked by",
                     ),

@@ -1,7 +1,8 @@
-"""The service role: authenticates requests that contain a signed token.
+"""The service role: authentication of requests that contain a signed token.
 
-Django imports this package while Django sets up `INSTALLED_APPS`, before Django REST framework can be imported.
-`authentication`, which imports the framework, is therefore imported on first access to one of its names (PEP 562).
+Django imports this package during the setup of `INSTALLED_APPS`, before Django REST framework can be imported. The
+module `authentication` imports the framework, so this module is imported on the first access to one of its names
+(PEP 562).
 """
 
 from __future__ import annotations

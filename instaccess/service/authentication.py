@@ -43,7 +43,7 @@ _ASCII_SPACE = re.compile(rf"[{_ASCII_WHITE}]+")
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedClaims(Claims):
-    """The value of `request.auth`: the claims of the token.
+    """The claims of the request's token, with the real user. DRF stores the object in `request.auth`.
 
     Attributes:
         real_user: the local user who masquerades as the subject. None if the token is not for a masquerade, if
@@ -54,10 +54,10 @@ class AcceptedClaims(Claims):
 
 
 class _Refused(APIException):
-    """The 401 with Canvas's body, identical for every reason.
+    """The refusal of a token: a 401 response with Canvas's body, identical for every reason.
 
-    DRF's AuthenticationFailed is not used, because it would send the challenge of the view's first authenticator, or
-    a 403 if the first authenticator has no challenge.
+    DRF's AuthenticationFailed is not used. With this exception, DRF sends the challenge of the view's first
+    authenticator, or a 403 if the first authenticator has no challenge.
     """
 
     status_code = 401
@@ -65,7 +65,7 @@ class _Refused(APIException):
     def __init__(self) -> None:
         detail: Any = InvalidAccessToken.body
         super().__init__()
-        self.detail = detail  # Set here, because DRF's constructor would convert the strings.
+        self.detail = detail  # Set the attribute directly, because DRF's constructor would convert the strings.
         self.auth_header = _challenge()
 
 
@@ -92,7 +92,7 @@ class InstAccessAuthentication(BaseAuthentication):
         """Return the user and the claims, or None if the request contains no InstAccess token.
 
         Raises:
-            APIException: 401 if the token is refused, 503 if the service can't decide.
+            APIException: the response is 401 if the token is refused, or 503 after a server-side error.
         """
         payload: dict[str, Any] | None = {}
         answer: type[APIException] = _Unavailable
@@ -114,7 +114,8 @@ class InstAccessAuthentication(BaseAuthentication):
             fault = ("the service could not check the token (%s): %s", type(error).__name__, str(error))
         except Exception as error:
             if payload:
-                raise  # An error of a hook, whose frames don't contain the token.
+                # The error occurred after the verification, for example in a hook. No frame contains the token.
+                raise
             fault = ("the service could not check the token: %s", describe_unexpected(error))
         # Log and raise after the `except` blocks. Otherwise, log handlers could reach the first exception, whose
         # frames contain the token, and the first exception would become the `__context__` of the new exception.
@@ -124,23 +125,23 @@ class InstAccessAuthentication(BaseAuthentication):
 
     @sensitive_variables("token")
     def _read_payload(self, request: Request) -> dict[str, Any] | None:
-        """Steps 1 and 2: return the verified payload, or None if the request contains no InstAccess token."""
+        """Return the verified payload of the request's token (steps 1 and 2), or None without an InstAccess token."""
         token = self.get_bearer(request)
         return self.verify(token) if token is not None and self.is_ours(token) else None
 
     def authenticate_header(self, request: Request) -> str:
-        """Return the challenge. Because there is a challenge, DRF answers 401 instead of 403."""
+        """Return the value of WWW-Authenticate. Without this value, DRF would answer 403 instead of 401."""
         return _challenge()
 
     @sensitive_variables("header", "splits", "candidates", "own")
     def get_bearer(self, request: Request) -> str | None:
-        """Step 1: return the bearer token of the Authorization header, or None if there is not exactly one.
+        """Return the bearer token of the Authorization header (step 1), or None if the header has another form.
 
-        The header is read as leniently as other authenticators read the header. Otherwise, a later authenticator
+        The header is parsed as leniently as other authenticators parse the header. Otherwise, a later authenticator
         could accept an InstAccess token that this authenticator did not find.
         """
         header = request.META.get("HTTP_AUTHORIZATION", "")
-        # The header is split in two ways, because other authenticators use `str.split` or `bytes.split`, and
+        # Split the header in two ways, because some authenticators use `str.split` and others use `bytes.split`.
         # `str.split` splits at more kinds of white space.
         splits = header.split(), _ASCII_SPACE.split(header.strip(_ASCII_WHITE))
         candidates = {words[1]: None for words in splits if len(words) == 2 and words[0].lower() == "bearer"}
@@ -150,7 +151,7 @@ class InstAccessAuthentication(BaseAuthentication):
 
     @sensitive_variables("token")
     def is_ours(self, token: str) -> bool:
-        """Return whether this authenticator decides about the token.
+        """Return whether this authenticator, and no later authenticator, decides about the token.
 
         Returns True for a token with five segments, as in a JWE, and for a JWT whose `iss` is in ACCEPTED_ISSUERS.
         """
@@ -161,14 +162,14 @@ class InstAccessAuthentication(BaseAuthentication):
 
     @sensitive_variables("token")
     def verify(self, token: str) -> dict[str, Any]:
-        """Step 2: verify the signature and return the payload. Raises InvalidToken."""
+        """Verify the signature of the token and return the payload (step 2). Raises InvalidToken."""
         if token.count(".") == 4:
             raise InvalidToken("still encrypted: send the request through the gateway", code=Reason.STILL_ENCRYPTED)
         payload, _ = tokens.verify(token, trust.verification_keys(max_staleness=conf.max_staleness))
         return payload
 
     def get_claims(self, payload: dict[str, Any]) -> AcceptedClaims:
-        """Step 3: return the claims, with the real user if the token is for a masquerade.
+        """Validate the payload and return the claims (step 3), with the real user if the token is for a masquerade.
 
         Raises:
             InvalidToken: a claim is invalid, the token has expired, or the real user is unknown or inactive.
@@ -220,10 +221,10 @@ class InstAccessAuthentication(BaseAuthentication):
             )
 
     def get_user(self, claims: AcceptedClaims) -> Any:
-        """Step 4: return the user of the claims.
+        """Return the user of the claims (step 4).
 
         If USER_HOOK is set, the hook returns the user. Otherwise, the user is the local user with the uuid in the
-        claims, or a TokenUser if the issuer's app is not installed.
+        claims. If the issuer's app is not installed, the user is a TokenUser.
 
         Raises:
             InvalidToken: the user is unknown or inactive.

@@ -1,6 +1,6 @@
-"""System check of a service that uses Django REST framework.
+"""System check of a service that uses Django REST framework. This module imports no models.
 
-This module imports no models. The check ids continue the numbers in `instaccess/issuer/checks.py`.
+The number in the check id continues the numbers in `instaccess/issuer/checks.py`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from rest_framework.settings import DEFAULTS, api_settings
 
 @register()
 def check_anonymous_user(**kwargs: Any) -> list[CheckMessage]:
-    """Check that Django REST framework can answer a request without credentials.
+    """Check that Django REST framework can create its anonymous user.
 
-    Otherwise, such a request raises an error in Django REST framework and gets a 500 instead of a 401.
+    Otherwise, a request without credentials gets a 500 instead of a 401.
     """
     default = DEFAULTS["UNAUTHENTICATED_USER"]
-    # The setting is compared, and not imported, because importing Django's AnonymousUser would raise an error.
+    # Compare the dotted path, and don't import the class, because importing Django's AnonymousUser would raise an
+    # error.
     if api_settings.user_settings.get("UNAUTHENTICATED_USER", default) != default:
         return []
     if apps.is_installed("django.contrib.auth"):

@@ -1,4 +1,4 @@
-"""Lenient parsing of JWTs that are not verified yet, only to decide which authenticator verifies a token."""
+"""Lenient parsing of unverified JWTs, only to decide which authenticator verifies a token."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NOT_BASE64 = re.compile(r"[^A-Za-z0-9_-]", re.ASCII)
 
 @sensitive_variables("token", "segment", "raw", "text", "pairs")
 def find_issuers(token: str) -> list[Any]:
-    """Return every `iss` of an unverified JWT, parsed as leniently as possible.
+    """Return every value of `iss` in an unverified JWT, which is parsed as leniently as possible.
 
     A strict parser would not recognize a non-canonical encoding of an InstAccess token. DRF would then try the next
     authenticator, which may be lenient and accept a revoked token.

@@ -1,4 +1,7 @@
-"""The look-ups of local users and applications. `apps.py` sets the look-ups if the issuer's app is installed too."""
+"""The functions that look up users and applications in this deployment's database.
+
+`apps.py` sets the functions if the issuer's app is installed too.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ class IsUsableClient(Protocol):
 
 
 class LocalTables:
-    """The look-ups in this deployment's database. Each look-up is None if the issuer's app is not installed.
+    """The functions that look up rows in this deployment's database. None if the issuer's app is not installed.
 
     Attributes:
         find_user: a function that takes a uuid and returns the active user with this uuid, or None. Without this
-            look-up, `request.user` is a TokenUser.
+            function, `request.user` is a TokenUser.
         is_usable_client: a function that takes a client id and a request, and returns whether the application exists
             and is usable.
     """

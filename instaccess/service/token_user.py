@@ -8,7 +8,7 @@ from ..tokens import Claims
 
 
 class TokenUser:
-    """A user built from the claims of a token alone. The user is authenticated and has no row in a database."""
+    """An authenticated user without a database row. The attributes come from the claims of a token."""
 
     is_active = True
     is_anonymous = False

@@ -1,6 +1,6 @@
 """InstAccess tokens as strings and as claims.
 
-This package imports no Django and reads no settings: callers pass in the keys and the current time.
+This package doesn't import Django and doesn't read settings. Callers pass in the keys and the current time.
 """
 
 from .claim_values import AFTERLIFE, CLOCK_SKEW, MAX_LEEWAY, MAX_LIFETIME

@@ -1,4 +1,4 @@
-"""The values of single claims in a verified payload: exact types, and times compared with the current time."""
+"""Validation of single claims in a verified payload: the type of a value, and the times of the token."""
 
 from __future__ import annotations
 
@@ -34,11 +34,22 @@ def check_times(
     leeway: int,
     max_lifetime: int,
 ) -> None:
-    """Check the lifetime, `exp`, `iat` and `nbf`, all in seconds. Raises InvalidToken, or TokenExpired past `exp`."""
+    """Check the lifetime, `exp`, `iat` and `nbf` of a token, all in seconds.
+
+    Args:
+        payload: the verified payload, which may contain `nbf`.
+        now: the current time, in seconds since the epoch.
+        leeway: the time, in seconds past `exp`, for which a token is still accepted.
+        max_lifetime: the largest accepted `exp - iat`, in seconds.
+
+    Raises:
+        TokenExpired: the token is past its `exp` and the leeway.
+        InvalidToken: another time is not accepted; `code` is the precise reason.
+    """
     if not 0 < expires_at - issued_at <= max_lifetime:
         raise InvalidToken(f"the lifetime (exp - iat) is not 1 to {max_lifetime} seconds", code=Reason.BAD_LIFETIME)
     if now >= expires_at + leeway:
-        raise TokenExpired("past its exp")
+        raise TokenExpired("the token is past its exp")
     if issued_at > now + max(CLOCK_SKEW, leeway):
         raise InvalidToken("the token was issued in the future", code=Reason.NOT_YET)
     if "nbf" in payload and get_seconds(payload, "nbf") > now + leeway:
@@ -46,7 +57,7 @@ def check_times(
 
 
 def get_seconds(payload: Mapping[str, Any], name: str) -> int:
-    """Return a claim that is an integer number of seconds since the epoch. Raises InvalidToken."""
+    """Return a claim that must be an integer number of seconds since the epoch. Raises InvalidToken."""
     value = payload.get(name)
     # `isinstance` would accept True, because bool is a subclass of int. Numbers from 2**53 on are refused, because
     # some JSON parsers round such numbers.
@@ -56,7 +67,7 @@ def get_seconds(payload: Mapping[str, Any], name: str) -> int:
 
 
 def get_string(payload: Mapping[str, Any], name: str) -> str:
-    """Return a claim that is a string with at least one character. Raises InvalidToken."""
+    """Return a claim that must be a string with at least one character. Raises InvalidToken."""
     value = payload.get(name)
     if not isinstance(value, str) or not value:
         raise InvalidToken(f"{name} is not a non-empty string", code=Reason.BAD_CLAIM)
@@ -64,7 +75,7 @@ def get_string(payload: Mapping[str, Any], name: str) -> str:
 
 
 def get_id(payload: Mapping[str, Any], name: str) -> str:
-    """Return a claim that is a string or an integer, as a string. Raises InvalidToken."""
+    """Return a claim that must be a string or an integer, as a string. Raises InvalidToken."""
     value = format_id(payload.get(name))
     if not value:
         raise InvalidToken(
@@ -74,9 +85,10 @@ def get_id(payload: Mapping[str, Any], name: str) -> str:
 
 
 def format_id(value: Any) -> str | None:
-    """Return an id as a string: a string unchanged, an integer from 0 to 2**63 - 1 in decimal.
+    """Return the value of an id claim as a string. An integer is formatted in decimal.
 
-    Returns None for any other value. Canvas's ids are signed 64-bit integers.
+    Returns None for a value that is neither a string nor an integer from 0 to 2**63 - 1. Canvas's ids are signed
+    64-bit integers.
     """
     if type(value) is int and 0 <= value < 2**63:
         return str(value)
@@ -84,7 +96,7 @@ def format_id(value: Any) -> str | None:
 
 
 def get_shard_id(payload: Mapping[str, Any], name: str) -> int | str:
-    """Return a claim that is an integer or a string, unchanged. Raises InvalidToken."""
+    """Return a claim that must be an integer or a non-empty string, unchanged. Raises InvalidToken."""
     value = payload.get(name)
     if type(value) is int or (isinstance(value, str) and value):
         return value

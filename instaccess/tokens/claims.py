@@ -1,6 +1,6 @@
 """The claims of an InstAccess token (docs/wire-contract.md §2).
 
-This module reads no clock and no setting: callers pass in the current time and the issuer.
+This module doesn't read the clock or the settings. Callers pass in the current time and the issuer.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _NAMES = {
 }
 _REQUIRED = ("jti", "user_uuid", "account_uuid")
 _OPTIONAL_STRINGS = ("canvas_domain", "masquerading_user_uuid", "region")
-# Canvas writes some of these claims as integers. Readers get all of these claims as strings.
+# Canvas writes some of these claims as integers. `Claims` contains all of these claims as strings.
 _OPTIONAL_IDS = ("user_global_id", "real_user_global_id", "client_id")
 _OPTIONAL_SHARD_IDS = ("masquerading_user_shard_id", "shard_id")
 
@@ -64,7 +64,10 @@ RESERVED = frozenset(_NAMES.values()) | {"aud", "nbf"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """The claims of one token. Times are integer seconds since the epoch. An absent claim is None."""
+    """The claims of one token.
+
+    Times are integer seconds since the epoch. An absent claim is None, or False for `instructure_service`.
+    """
 
     issuer: str
     jti: str
@@ -162,7 +165,8 @@ class Claims:
             encoded = text.encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise ClaimsTooLarge(
-                f"an extra claim is not JSON ({type(error).__name__}); see INSTACCESS['CLAIMS_HOOK']",
+                f"an extra claim is not JSON ({type(error).__name__}); change INSTACCESS['CLAIMS_HOOK'] "
+                "to return only JSON values",
                 code=Reason.CLAIMS_NOT_JSON,
             ) from None
         if len(encoded) > MAX_PAYLOAD_BYTES:
@@ -171,7 +175,10 @@ class Claims:
                 "headers; change INSTACCESS['CLAIMS_HOOK'] to return fewer or shorter claims"
             )
         if nests_too_deep(text):
-            raise ClaimsTooLarge(f"the claims nest deeper than {MAX_DEPTH} levels; see INSTACCESS['CLAIMS_HOOK']")
+            raise ClaimsTooLarge(
+                f"the claims nest deeper than {MAX_DEPTH} levels; change INSTACCESS['CLAIMS_HOOK'] to return flatter "
+                "claims"
+            )
         return encoded
 
     @classmethod
@@ -231,9 +238,9 @@ class Claims:
 
 
 def identifiers(payload: Mapping[str, Any]) -> dict[str, str]:
-    """Return `jti`, `user_uuid` and `client_id` of a verified claims set as strings, without invalid values.
+    """Return `jti`, `user_uuid` and `client_id` of a verified claims set, for the log and the counts of refusals.
 
-    Callers use the result to log and count refused tokens.
+    The result is a mapping from attribute of `Claims` to string, without claims that are missing or invalid.
     """
     values = {attribute: payload.get(_NAMES[attribute]) for attribute in ("jti", "user_uuid")}
     values["client_id"] = format_id(payload.get(_NAMES["client_id"]))

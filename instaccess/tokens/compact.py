@@ -45,8 +45,11 @@ def peek_issuer(token: str) -> str | None:
 def split_compact(token: str, parts: int) -> list[bytes]:
     """Split a compact serialization into its decoded segments.
 
-    Each segment must be in the canonical base64url encoding (RFC 7515 §2). Otherwise, many different strings could
-    encode the same token, and a cache that looks up the string would not find the token.
+    Each segment must be in the canonical base64url encoding (RFC 7515 §2). Otherwise, a client could send one token
+    as many different strings, and a cache of token strings would not find the token.
+
+    Args:
+        parts: the required number of segments: 3 for a JWS, 5 for a JWE.
 
     Raises InvalidToken.
     """
@@ -62,7 +65,7 @@ def split_compact(token: str, parts: int) -> list[bytes]:
             decoded = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
         except (binascii.Error, ValueError):
             raise InvalidToken("a segment is not base64url", code=Reason.MALFORMED) from None
-        # Comparing the end is enough, because only the last two or three characters have non-canonical forms.
+        # Compare only the last two or three characters, because only these can have a non-canonical encoding.
         tail = len(encoded) % 4
         if tail and base64.urlsafe_b64encode(decoded[1 - tail :])[:tail].decode() != encoded[-tail:]:
             raise InvalidToken("a segment is not in its canonical encoding", code=Reason.MALFORMED)
@@ -72,9 +75,13 @@ def split_compact(token: str, parts: int) -> list[bytes]:
 
 @lru_cache(maxsize=64)
 def parse_header(raw: bytes, members: frozenset[str]) -> Mapping[str, str]:
-    """Parse a protected header, which may contain only the given members. Raises InvalidToken.
+    """Parse a protected header. Raises InvalidToken.
 
     Results are cached, because all tokens of one key have the same header. A cached header is at most 1 KiB.
+
+    Args:
+        raw: the decoded first segment of a token.
+        members: the names that a member of the header may have.
     """
     if len(raw) > MAX_HEADER_BYTES:
         raise InvalidToken("the header is too long", code=Reason.BAD_HEADER)
@@ -96,7 +103,7 @@ def json_object(raw: bytes, what: str) -> dict[str, Any]:
     Duplicate members, NaN, infinite numbers and nesting deeper than `MAX_DEPTH` are refused.
 
     Args:
-        what: the name of the object, for the error.
+        what: the name of the object in the text of the error: `header` or `claims`.
     """
     try:
         text = raw.decode("utf-8")
@@ -108,7 +115,7 @@ def json_object(raw: bytes, what: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise InvalidToken(f"strict JSON parsing of the {what} failed", code=Reason.MALFORMED) from None
     if not isinstance(value, dict):
-        raise InvalidToken(f"no JSON object in the {what}", code=Reason.MALFORMED)
+        raise InvalidToken(f"the segment of the {what} is not a JSON object", code=Reason.MALFORMED)
     return value
 
 
@@ -132,10 +139,11 @@ def _reject_constant(name: str) -> None:
 
 
 def nests_too_deep(text: str) -> bool:
-    """Return whether lists and objects are nested deeper than `MAX_DEPTH`. The string need not be valid JSON.
+    """Return whether lists and objects in a JSON string are nested deeper than `MAX_DEPTH`.
 
-    Call this function before you parse untrusted JSON. The nesting limit of the `json` module depends on the version
-    of Python. On Python 3.13, deep nesting crashes the process if the stack of the thread is small.
+    Call this function before you parse untrusted JSON; the string may be invalid JSON. The nesting limit of the
+    `json` module depends on the version of Python. On Python 3.13, deep nesting crashes the process if the stack of
+    the thread is small.
     """
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return False

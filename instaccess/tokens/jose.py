@@ -1,10 +1,10 @@
 """Signing, encryption, decryption and verification of compact JWS and JWE (RFC 7515, RFC 7516).
 
 jwcrypto decrypts and verifies tokens. Because jwcrypto's parser is lenient, `compact` first parses each token
-strictly. The caller decides which algorithms are accepted; the token never does.
+strictly. The caller decides which algorithms are accepted; the header of the token can only name one of these.
 
-Public keys are `jwcrypto.jwk.JWK` objects, and private keys are `PrivateKey` objects. Their `use` member is set.
-Reuse these objects, because loading a private key takes about as long as a hundred signatures.
+Public keys are `jwcrypto.jwk.JWK` objects, and private keys are `PrivateKey` objects. The `use` member of each key
+must be set. Reuse the objects, because loading a private key takes about as long as a hundred signatures.
 """
 
 from __future__ import annotations
@@ -48,14 +48,17 @@ _IV_BYTES, _TAG_BYTES = {"A128CBC-HS256": 16, "A256GCM": 12}, 16
 
 _SAFE_KID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 # Each JWS and JWE is a copy of `_JWS` or `_JWE`. A new object would copy jwcrypto's header registry, which is
-# slower than everything else except RSA. The copies share one registry, which nothing modifies.
+# slower than everything else except RSA. The copies share one registry, which is never modified.
 _JWS, _JWE = JWS(), JWE()
 _JWS_MEMBERS = frozenset({"alg", "kid", "typ", "cty"})
 _JWE_MEMBERS = frozenset({"alg", "enc", "kid", "typ", "cty"})
 
 
 class ReloadableKeys(Mapping[str, JWK]):
-    """Keys by `kid` that `verify` reloads if a token without `kid` has a signature that no stored key verifies."""
+    """A mapping from `kid` to key that can be reloaded.
+
+    `verify` reloads the keys if a token has no `kid` and the present keys don't verify the signature.
+    """
 
     @abstractmethod
     def reload(self) -> None:
@@ -116,7 +119,7 @@ def _decrypt_with_key(segments: list[bytes], header: Mapping[str, str], key: Pri
     try:
         jwe.decrypt(key.reveal(), max_plaintext=MAX_PLAINTEXT_BYTES)
         return str(jwe.payload.decode("ascii"))
-    # These errors are caught, because jwcrypto also raises KeyError, TypeError and others for malformed input.
+    # jwcrypto raises KeyError, TypeError and other errors, besides JWException, for malformed input.
     except (JWException, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
         return None
 
@@ -147,8 +150,9 @@ def verify(token: str, keys: Mapping[str, JWK], *, typ: str = "JWT") -> tuple[di
 
     Args:
         token: an untrusted string.
-        keys: public signing keys by `kid`, newest first, tried as in `decrypt`. If they are `ReloadableKeys` and no
-            key verifies a token without `kid`, they are reloaded, and new keys are tried.
+        keys: public signing keys by `kid`, newest first. If the header contains a `kid`, only the key with this `kid`
+            is tried. Otherwise, the first `MAX_KEY_ATTEMPTS` keys are tried. If no key verifies a token without
+            `kid`, `ReloadableKeys` are reloaded, and the new keys are tried.
         typ: the type that is accepted. A header without `typ` means "JWT".
 
     Returns the JSON object and the `kid` of the key that verified the signature.
@@ -164,7 +168,8 @@ def verify(token: str, keys: Mapping[str, JWK], *, typ: str = "JWT") -> tuple[di
     tried = dict(_candidates(header, keys))
     kid = _find_verifying_kid(segments, tried)
     if kid is None and "kid" not in header and isinstance(keys, ReloadableKeys):
-        # The key may be new. A token with a `kid` needs no reload here, because looking up its key reloads the keys.
+        # The key may be new, so the keys are reloaded. For a token with a `kid`, looking up the key has already
+        # reloaded the keys.
         keys.reload()
         reloaded = dict(_candidates(header, keys))
         kid = _find_verifying_kid(segments, {kid: key for kid, key in reloaded.items() if tried.get(kid) != key})
@@ -186,7 +191,7 @@ def _find_verifying_kid(segments: list[bytes], keys: Mapping[str, JWK]) -> str |
 
 
 def _new_jws(segments: list[bytes]) -> JWS:
-    """Build the same JWS as `JWS().deserialize`, without parsing the string a second time."""
+    """Build the same JWS as `JWS().deserialize`, but from segments that have already been parsed."""
     jws = copy(_JWS)
     jws.objects = _parts(("protected", "payload", "signature"), segments)
     jws.allowed_algs = list(SIGNING_ALGORITHMS)
@@ -194,7 +199,7 @@ def _new_jws(segments: list[bytes]) -> JWS:
 
 
 def _new_jwe(segments: list[bytes], *algs: str | None) -> JWE:
-    """Build the same JWE as `JWE(algs=…).deserialize`, without parsing the string a second time."""
+    """Build the same JWE as `JWE(algs=…).deserialize`, but from segments that have already been parsed."""
     jwe = copy(_JWE)
     jwe.objects = _parts(("protected", "encrypted_key", "iv", "ciphertext", "tag"), segments)
     jwe.allowed_algs = list(algs)
@@ -208,8 +213,8 @@ def _parts(names: tuple[str, ...], segments: list[bytes]) -> dict[str, Any]:
 
 
 def _candidates(header: Mapping[str, str], keys: Mapping[str, K]) -> Iterable[tuple[str, K]]:
-    # If the header contains a `kid`, only the key with this kid is tried. Otherwise, an attacker could cause several
-    # RSA operations per token.
+    # If the header contains a `kid`, try only the key with this `kid`. If other keys were tried too, an attacker
+    # could cause several RSA operations per token.
     if "kid" not in header:
         if not keys:
             raise InvalidToken("there is no key to try", code=Reason.UNKNOWN_KID)

@@ -1,7 +1,8 @@
 """Encoding of issued tokens as compact JWS and JWE (RFC 7515 §7.1, RFC 7516 §7.1) with the cryptography library.
 
-jwcrypto is not used for encoding, because it would take a tenth of the time of issuing (see `benchmarks/`). The
-tests decode the tokens with jwcrypto, joserfc, PyJWT and cryptography. `jose` decrypts and verifies with jwcrypto.
+jwcrypto is not used for encoding, because jwcrypto would take a tenth of the time of issuing a token (see
+`benchmarks/`). The tests decode issued tokens with jwcrypto, joserfc, PyJWT and cryptography. The module `jose`
+decrypts and verifies tokens with jwcrypto.
 """
 
 from __future__ import annotations
@@ -31,13 +32,20 @@ _WRAPPING: Mapping[str, AsymmetricPadding] = {
 
 
 def jws(payload: bytes, key: RSAPrivateKey, *, typ: str, kid: str) -> str:
-    """Encode a compact JWS with RS256 (RFC 7518 §3.3). The header starts with `typ`, as in Canvas."""
+    """Sign a payload with RS256 (RFC 7518 §3.3), and return the compact JWS.
+
+    The header starts with `typ`, as in Canvas.
+    """
     signed = _encode_header(("typ", typ), ("alg", "RS256"), ("kid", kid)) + b"." + _encode(payload)
     return (signed + b"." + _encode(key.sign(signed, _PKCS1, _SHA256))).decode("ascii")
 
 
 def jwe(text: bytes, key: RSAPublicKey, *, alg: str, enc: str, kid: str) -> str:
-    """Encode a compact JWE that contains a JWT, with a new content-encryption key.
+    """Encrypt a JWT with a new content-encryption key, and return the compact JWE.
+
+    Args:
+        text: the JWT.
+        key: the public key that encrypts the content-encryption key.
 
     Raises KeyError for an unknown `alg` or `enc`.
     """
@@ -48,7 +56,12 @@ def jwe(text: bytes, key: RSAPublicKey, *, alg: str, enc: str, kid: str) -> str:
 
 
 def _a128cbc_hs256(text: bytes, cek: bytes, header: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return initialization vector, ciphertext and tag (RFC 7518 §5.2.2.1). The `cek` starts with the MAC key."""
+    """Encrypt a text with A128CBC-HS256 (RFC 7518 §5.2.2.1), and return initialization vector, ciphertext and tag.
+
+    Args:
+        cek: the content-encryption key: 16 bytes for the HMAC, then 16 bytes for AES.
+        header: the encoded protected header, which the tag covers.
+    """
     iv = os.urandom(16)
     pad = 16 - len(text) % 16
     encryptor = Cipher(AES(cek[16:]), CBC(iv)).encryptor()
@@ -58,7 +71,7 @@ def _a128cbc_hs256(text: bytes, cek: bytes, header: bytes) -> tuple[bytes, bytes
 
 
 def _a256gcm(text: bytes, cek: bytes, header: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return the 96-bit initialization vector, the ciphertext and the 128-bit tag of AES-GCM (RFC 7518 §5.3)."""
+    """Encrypt a text with A256GCM (RFC 7518 §5.3), and return initialization vector, ciphertext and tag."""
     iv = os.urandom(12)
     ciphertext_and_tag = AESGCM(cek).encrypt(iv, text, header)
     return iv, ciphertext_and_tag[:-16], ciphertext_and_tag[-16:]
@@ -72,7 +85,10 @@ _CONTENT: Mapping[str, Callable[[bytes, bytes, bytes], tuple[bytes, bytes, bytes
 
 @lru_cache(maxsize=64)
 def _encode_header(*members: tuple[str, str]) -> bytes:
-    """Encode a protected header. Results are cached, because all tokens of one key have the same header."""
+    """Encode the members of a protected header as JSON and base64url.
+
+    Results are cached, because all tokens of one key have the same header.
+    """
     return _encode(json.dumps(dict(members), separators=(",", ":")).encode())
 
 

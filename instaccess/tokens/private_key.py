@@ -10,9 +10,9 @@ from ..opaque import Opaque, concealed
 
 
 class PrivateKey(Opaque[JWK]):
-    """An RSA key pair that contains its private key.
+    """An RSA key pair as an opaque object.
 
-    A `JWK` is a dictionary of its members, so error reporters would print the private members.
+    A `JWK` object is a dictionary, so error reporters would print its private members.
     """
 
     __slots__ = ()
@@ -20,7 +20,7 @@ class PrivateKey(Opaque[JWK]):
     DESCRIPTION = "private key"
 
     has_private = True
-    """Whether the key contains a private key. Always true, unlike `JWK.has_private`."""
+    """Whether the object contains a private key. The value is always True, in contrast to `JWK.has_private`."""
 
     @concealed
     def public(self) -> JWK:
@@ -34,9 +34,12 @@ class PrivateKey(Opaque[JWK]):
 
     @concealed
     def op_key(self, operation: str) -> Any:
-        """Return the key of the cryptography library for an operation of JWK (RFC 7517 §4.3), such as `sign`.
+        """Return the key as an object of the cryptography library.
 
         The first call takes about as long as a hundred signatures, because OpenSSL checks and prepares the key.
+
+        Args:
+            operation: the operation that the key is needed for, such as `sign` (RFC 7517 §4.3).
 
         Raises UnexpectedError if the key isn't valid or must not be used for the operation.
         """

@@ -1,7 +1,7 @@
 """System checks of the keys and the deny list, for the issuer, a gateway and a service.
 
-This module imports no models. Each missing or unsafe setting has its own check id. The ids continue the numbers in
-`instaccess/conf/checks.py`.
+This module imports no models. Each missing or unsafe setting has a separate check id. The numbers in the ids continue
+the numbers in `instaccess/conf/checks.py`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _MIN_JWCRYPTO = (1, 6, 1)
 
 @register()
 def check_key_material(**kwargs: Any) -> list[CheckMessage]:
-    """Check that the keys in settings and in files can be used.
+    """Check that the keys in DECRYPTION_KEYS and VERIFICATION_KEYS can be used.
 
-    A failure is only a warning, because the user who runs the check may lack permission to read the key files.
+    An unusable key causes only a warning, because the user who runs the check may lack permission to read key files.
     """
     messages: list[CheckMessage] = []
     for setting, configured, load in (
@@ -38,7 +38,7 @@ def check_key_material(**kwargs: Any) -> list[CheckMessage]:
         try:
             load()
         except ConfigError as error:
-            hint = "Correct the setting. Until you do, every request that needs a key from the setting gets a 503."
+            hint = "Correct the setting. Until then, every request that needs a key from the setting gets a 503."
             check_id = {"DECRYPTION_KEYS": "instaccess.W011", "VERIFICATION_KEYS": "instaccess.W012"}[setting]
             messages.append(Warning(error.detail + ".", hint=hint, id=check_id))
     return messages
@@ -57,7 +57,7 @@ def check_sources(**kwargs: Any) -> list[CheckMessage]:
             )
         )
     if sources.has_key_table():
-        return messages  # The tables contain the keys and the deny list, so no setting is required.
+        return messages  # The database contains the keys and the deny list, so the settings are not required.
     required = {"VERIFICATION_KEYS": "instaccess.E052"}
     if _verify_path() is not None:
         required["DECRYPTION_KEYS"] = "instaccess.E051"
@@ -119,14 +119,14 @@ def check_http_urls(**kwargs: Any) -> list[CheckMessage]:
     return [
         Warning(
             "INSTACCESS['ALLOW_HTTP_URLS'] is on: a man in the middle can replace the keys and hide revocations.",
-            hint="Use https:// URLs, and turn INSTACCESS['ALLOW_HTTP_URLS'] on in development settings only.",
+            hint="Use https:// URLs, and turn on INSTACCESS['ALLOW_HTTP_URLS'] only in development settings.",
             id="instaccess.W020",
         )
     ]
 
 
 def _verify_path() -> str | None:
-    """Return the path of the gateway's endpoint without the leading slash, or None if there is no gateway."""
+    """Return the path of the gateway's endpoint without the leading slash, or None if no URL refers to a gateway."""
     if not getattr(settings, "ROOT_URLCONF", None):
         return None
     try:
@@ -139,7 +139,10 @@ _INVALID = object()
 
 
 def _read_setting(attribute: str) -> Any:
-    """Return the value of a setting, or `_INVALID` if it is invalid. `check_settings` reports invalid settings."""
+    """Return the value of a property of `conf`, or `_INVALID` if the setting is invalid.
+
+    The check `check_settings` reports invalid settings.
+    """
     try:
         return getattr(conf, attribute)
     except ConfigError:

@@ -1,6 +1,6 @@
-"""The deny list of this process, read from the issuer's database or from the issuer's URL.
+"""The deny list of this process, loaded from the issuer's database or from the issuer's URL.
 
-The first reading gets all revocations. Later readings get only the new revocations.
+The first load reads all revocations. Later loads read only the new revocations.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from .revoked import DenyList, Page
 
 
 def current() -> DenyList:
-    """Return the deny list, at most `DENY_LIST_SECONDS` old.
+    """Return the deny list, at most DENY_LIST_SECONDS old.
 
-    If the source of the deny list is unavailable, the deny list may be `MAX_STALENESS` seconds older.
+    If the source of the deny list is unavailable, the deny list may be older by MAX_STALENESS seconds.
 
     Raises:
         DatabaseError, SourceUnavailable: the source is unavailable, and the cached deny list is too old.
@@ -36,12 +36,21 @@ def clear_cache() -> None:
 
 
 def read_revocations(position: str = "") -> Page:
-    """Return the revocations in the database after a position. The arguments are those of `revocation_table.read`."""
+    """Return a page of the revocations in the database. If the connection is dead, a new connection is opened.
+
+    Args:
+        position: the `cursor` of the last page, or "" for the first page.
+
+    Raises ConfigError, SourceUnavailable or DatabaseError.
+    """
     return load_from_database(lambda: revocation_table.read(position), revocation_table.find_alias())
 
 
 def read_database() -> DenyList:
-    """Return the deny list from the database, without the cache. Raises as `revocation_table.read`."""
+    """Load the whole deny list from the database, without using the cache.
+
+    Raises ConfigError, SourceUnavailable or DatabaseError.
+    """
     return _read(_read_table, None)
 
 
@@ -54,12 +63,18 @@ def _read_url(deny_list: DenyList) -> Page | None:
 
 
 def _read(read_page: Callable[[DenyList], Page | None], last: DenyList | None) -> DenyList:
-    """Add new revocations to a deny list, and return it. Without a deny list, read all revocations."""
+    """Add new revocations to the last deny list, and return the deny list.
+
+    Args:
+        read_page: a function that reads the revocations after the position of a deny list. Returns None if there are
+            no new revocations.
+        last: the deny list of the last load. If None, all revocations are read into a new deny list.
+    """
     deny_list = DenyList(now=time.monotonic()) if last is None else last
     position = deny_list.cursor
     while (page := read_page(deny_list)) is not None:
         deny_list.add(page, now=time.monotonic())
-        if not page.more or page.cursor == position:  # A faulty issuer could send the same page forever.
+        if not page.more or page.cursor == position:  # Otherwise, an issuer that repeats a page would cause a loop.
             break
         position = page.cursor
     return deny_list

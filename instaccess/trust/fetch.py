@@ -18,20 +18,20 @@ from ..opaque import OpaqueText, concealed
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=([0-9]{1,9})(?:[\s,]|$)", re.ASCII | re.IGNORECASE)
 
 TIMEOUT = 1.0
-"""Seconds allowed for connecting, and for each wait for the server's next bytes.
+"""The time limit, in seconds, for connecting and for each wait for the server's next bytes.
 
-The limit is shorter than the time that the example proxies wait for the gateway. The gateway can therefore answer
-with a cached value before the proxy gives up.
+The example proxies wait longer than this limit for the gateway. If a server doesn't answer, the gateway can therefore
+still decide with cached keys or a cached deny list.
 """
 
 BODY_SECONDS = 3.0
-"""Seconds allowed for the whole body.
+"""The time limit, in seconds, for the whole body.
 
-If a server sends its headers slowly, a request takes longer. `Refreshed` limits the time that other threads wait.
+A request can take longer if the server sends its headers slowly. `Refreshed` limits how long other threads wait.
 """
 
 MAX_BYTES = 4 * 1024 * 1024
-"""Default size limit of a body, in bytes."""
+"""The default size limit of a body, in bytes."""
 
 
 def without_query(url: str) -> str:
@@ -41,12 +41,12 @@ def without_query(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The result of a request.
+    """The response to a GET request for a JSON document.
 
     Attributes:
         document: the parsed JSON, or None if the server answered 304.
-        etag: the ETag of the document, or an empty string.
-        max_age: the `max-age` of the Cache-Control header in seconds, or None if it is absent.
+        etag: the ETag of the document, or an empty string if the server sent no ETag.
+        max_age: the `max-age` of the Cache-Control header in seconds, or None if `max-age` is absent.
         not_modified: whether the server answered 304.
     """
 
@@ -72,7 +72,7 @@ def fetch_json(
     Args:
         url: the URL to fetch.
         parameters: parameters to add to the query of the URL.
-        etag: the ETag of the document that the caller has. It is sent as If-None-Match.
+        etag: the ETag of the document that the caller has, or "". The ETag is sent as If-None-Match.
         secret: the bearer token to send, or None.
         max_bytes: the largest accepted body, in bytes.
 
@@ -86,7 +86,8 @@ def fetch_json(
         headers["Authorization"] = f"Bearer {secret.reveal()}"
     deadline = time.monotonic() + BODY_SECONDS
     try:
-        # Without an explicit `auth`, requests would replace the Authorization header if ~/.netrc lists the host.
+        # `auth` is set, because otherwise the requests library would replace the Authorization header if ~/.netrc
+        # contains the host.
         with requests.get(
             url,
             params=parameters,
@@ -107,8 +108,8 @@ def fetch_json(
                     f"{without_query(url)} sent a compressed document, although the request asked for no compression"
                 )
             body = bytearray()
-            # `read1` returns the bytes that have arrived. `read` would wait for a full block, so the deadline would
-            # be missed if the server sends slowly.
+            # `read1` returns the bytes that have arrived. `read` would wait for a full block, so a server that sends
+            # slowly could make the read last longer than the deadline.
             while chunk := response.raw.read1(16 * 1024):
                 body += chunk
                 if len(body) > max_bytes:
@@ -121,7 +122,7 @@ def fetch_json(
 
 
 def _error_names(error: Exception) -> str:
-    """Return the class names of an error and its cause, without the messages, which contain the whole URL."""
+    """Return the class names of an error and its cause. The messages can contain the query and are left out."""
     inner = error.args[0] if error.args else None
     inner = getattr(inner, "reason", inner)
     names = [type(error).__name__] + [type(inner).__name__] * isinstance(inner, Exception)

@@ -1,4 +1,4 @@
-"""Threads that load values off the path of requests, and loading over database connections that may be dead."""
+"""Threads that load values in the background, and loading over database connections that may be dead."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ logger = logging.getLogger("instaccess.snapshot")
 T = TypeVar("T")
 
 IDLE_SECONDS = 10
-"""Seconds without work after which a thread ends. A process without requests therefore runs no queries."""
+"""The time, in seconds, after which an idle thread ends and closes its database connections."""
 
 TIMEOUT = 5
-"""Seconds after which a connection attempt of a thread fails. A database may accept connections and never answer."""
+"""The time limit, in seconds, for a connection attempt of a thread.
+
+Without the limit, a thread could wait forever for a database that accepts connections but never answers.
+"""
 
 
 class LoadingThread:
-    """A daemon thread that runs one function at a time, with database connections of its own."""
+    """A daemon thread that runs one function at a time, with separate database connections."""
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -33,12 +36,12 @@ class LoadingThread:
         threading.Thread(target=self._run, name="instaccess-loading", daemon=True).start()
 
     def offer(self, function: Callable[[], None]) -> bool:
-        """Start a function in the thread, and don't wait for the function to end.
-
-        Returns False if the thread is busy or has ended.
+        """Start a function in the thread, without waiting for the function to end.
 
         Args:
-            function: must not raise an error.
+            function: the function to run. The function must not raise an error.
+
+        Returns False, and doesn't start the function, if the thread is busy or has ended.
         """
         with self._lock:
             if not self._available:
@@ -68,7 +71,10 @@ class LoadingThread:
 
 
 def _open_own_connections() -> None:
-    """Replace the connections of this thread. Django keeps the connections of each thread apart."""
+    """Replace this thread's database connections by connections with time limits.
+
+    Other threads are not affected, because each thread has separate connections in Django.
+    """
     for alias in connections:
         connections[alias] = _with_timeouts(connections.create_connection(alias))
 
@@ -76,15 +82,15 @@ def _open_own_connections() -> None:
 def _close_old_connections() -> None:
     try:
         close_old_connections()
-    except DbError as error:  # The thread must not end, because callers wait for the function.
+    except DbError as error:  # The thread must not end, because callers wait for the function that it runs.
         logger.warning("a database connection could not be closed (%s): %s", type(error).__name__, error)
 
 
 def _with_timeouts(connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
-    """Limit the time of connection attempts, unless DATABASES sets other limits.
+    """Limit the duration of connection attempts, unless DATABASES sets other limits. Returns the connection.
 
-    A pool of the project is not used, because the threads of requests may hold all of its connections while the
-    database doesn't answer.
+    The project's connection pool is not used. While the database doesn't answer, request threads may hold all
+    connections of the pool.
     """
     limits: dict[str, Any] = {}
     if connection.vendor == "postgresql":
@@ -98,10 +104,14 @@ def _with_timeouts(connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
 
 
 def load_from_database(load: Callable[[], T], alias: str) -> T:
-    """Call a function that queries a database, and call it again if the open connection to the database is dead.
+    """Call a function that queries a database, and return its result. Call it again if the connection is dead.
 
-    A persistent connection is dead after the database was restarted, for example. Django notices this only when a
-    query fails. Without a second call, a gateway would accept revoked tokens until the next request.
+    A persistent connection is dead after a restart of the database, for example. Django notices a dead connection
+    only when a query fails. Without the second call, a gateway would accept revoked tokens until the next request.
+
+    Args:
+        load: the function. Its errors are raised, except the first error of a dead connection.
+        alias: the alias of the database.
     """
     connection = connections[alias]
     was_open = connection.connection is not None

@@ -1,4 +1,4 @@
-"""RSA key material: generate, parse, check and serialize keys. This module does not use the database."""
+"""Generation, parsing, checking and serialization of RSA keys. This module does not use the database."""
 
 from __future__ import annotations
 
@@ -20,36 +20,46 @@ MIN_EXPONENT = 65537
 
 PUBLIC_MEMBERS = ("kty", "n", "e")
 PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")
-"""The members of an RSA key (RFC 7518 §6.3). Only these members are copied; other members of a JWK are dropped."""
+"""The private members of an RSA key (RFC 7518 §6.3).
+
+Only these members and `PUBLIC_MEMBERS` are copied from a JWK. Other members are dropped.
+"""
 
 
 @concealed
 def generate(use: str) -> PrivateKey:
-    """Generate an RSA key pair of `KEY_SIZE` bits.
+    """Generate an RSA key pair of KEY_SIZE bits.
 
-    Generation can take more than a second, so don't call this function while you hold a lock.
+    Don't call this function while you hold a lock, because generation can take more than a second.
+
+    Args:
+        use: the member `use` of the key: `sig` or `enc`.
     """
     return PrivateKey(JWK.generate(kty="RSA", size=conf.key_size, use=str(use)))
 
 
 def public_members(key: JWK | PrivateKey, *, use: str) -> dict[str, str]:
-    """Return the members of the public key, with `use` and with the RFC 7638 thumbprint as `kid`."""
+    """Return the members of the public JWK: `kty`, `n`, `e`, `use`, and the RFC 7638 thumbprint as `kid`."""
     public = key.public() if isinstance(key, PrivateKey) else key
     return {**{name: public[name] for name in PUBLIC_MEMBERS}, "use": str(use), "kid": public.thumbprint()}
 
 
 @concealed
 def for_use(key: PrivateKey, *, use: str) -> PrivateKey:
-    """Return the private key with the members `use` and `kid`."""
+    """Return a copy of a private key with the members `use` and `kid`."""
     members = {name: key.reveal()[name] for name in PRIVATE_MEMBERS}
     return PrivateKey(JWK(**public_members(key, use=use), **members))
 
 
 @concealed
 def parse(data: Opaque[bytes]) -> JWK | PrivateKey:
-    """Parse a PEM (PKCS#8, SubjectPublicKeyInfo, certificate) or one JWK as JSON, and check the key.
+    """Parse and check an RSA key.
 
-    The data is opaque, because it may be a private key.
+    Args:
+        data: a PEM (PKCS#8, SubjectPublicKeyInfo or certificate), or one JWK as JSON. The data is opaque, because the
+            key may be private.
+
+    Returns the private key, or the public key if the data contains no private key.
 
     Raises:
         KeyRefused: the data is not an RSA key of 2048 to 4096 bits with an exponent of 65537 or more, or the key is
@@ -78,7 +88,7 @@ def parse(data: Opaque[bytes]) -> JWK | PrivateKey:
 
 
 def _conversion_hint(raw: bytes) -> str:
-    """Return how to convert a key in another common format, or an empty string if the format is unknown."""
+    """Return a hint on how to convert a key that is in another common format, or "" if the format is unknown."""
     start = raw[:4096]
     if b"ENCRYPTED" in start:
         return "; it has a passphrase: `openssl pkey -in FILE -out NEW.pem` writes the key without a passphrase"
@@ -94,9 +104,9 @@ def _conversion_hint(raw: bytes) -> str:
 
 
 def check_strength(key: JWK) -> None:
-    """Check the type, size, exponent and modulus of a key, and that the private members match the public members.
+    """Check the type, size, exponent and modulus of a key, and whether its private and public members match.
 
-    Raises KeyRefused.
+    Raises KeyRefused if a check fails.
     """
     if key.get("kty") != "RSA":
         raise KeyRefused(f"the key type is {key.get('kty')}; only RSA is accepted")
@@ -121,20 +131,20 @@ def check_strength(key: JWK) -> None:
 
 
 def to_text(key: JWK, *, file_format: str) -> str:
-    """Serialize a public key as PEM (SubjectPublicKeyInfo) or as a JWK in JSON.
+    """Serialize a public key, and return the text.
 
     Args:
-        file_format: `pem` or `jwk`.
+        file_format: `pem` for PEM (SubjectPublicKeyInfo), or `jwk` for a JWK in JSON.
     """
     return _to_text(key, file_format, private=False)
 
 
 @concealed
 def private_to_text(key: PrivateKey, *, file_format: str) -> Opaque[str]:
-    """Serialize a private key, unencrypted, as PEM (PKCS#8) or as a JWK in JSON.
+    """Serialize a private key without encryption, and return the text as an opaque object.
 
     Args:
-        file_format: `pem` or `jwk`.
+        file_format: `pem` for PEM (PKCS#8), or `jwk` for a JWK in JSON.
     """
     return Opaque(_to_text(key.reveal(), file_format, private=True))
 

@@ -1,7 +1,7 @@
 """A cached value, such as the keys or the deny list, that the threads of a process share and reload at intervals.
 
-A separate thread loads the value before it becomes too old, so that requests don't wait for a database or another
-server. A request waits only if the value is too old, and only for a bounded time.
+A separate thread reloads the value before the value becomes too old. Requests therefore don't wait for a database or
+another server. A request waits only if the value is too old, and only for a limited time.
 """
 
 from __future__ import annotations
@@ -25,33 +25,37 @@ logger = logging.getLogger("instaccess.snapshot")
 T = TypeVar("T")
 
 PATIENCE = 0.5
-"""Seconds after the start of a load for which callers wait before they use the cached value.
+"""The time, in seconds after the start of a load, for which callers wait before they use the cached value.
 
-A gateway waits for the keys and for the deny list. The sum is shorter than the time that the example proxies wait for
-the gateway.
+A gateway may wait for the keys and then for the deny list. The example proxies wait longer than the sum.
 """
 
 LAST_PATIENCE = 5.0
-"""Seconds after the start of a load for which callers wait if no cached value is recent enough to use."""
+"""The time, in seconds after the start of a load, for which callers wait if no cached value is recent enough."""
 
 AHEAD = 0.75
-"""The part of the interval after which the value is loaded again in the background, if the value is requested."""
+"""The fraction of the interval after which a request for the value starts a reload in the background."""
 
 STALLED_SECONDS = 2.0
-"""Seconds after which another thread starts another load, because the connection of a load may be dead.
+"""The time, in seconds, after which a load counts as stalled and another load is started.
 
-The time doubles with each load that has stalled, up to `MAX_STALLED_SECONDS`.
+The connection of a stalled load may be dead. The time doubles with each stalled load, up to `MAX_STALLED_SECONDS`.
 """
 
 MAX_STALLED_SECONDS = 30.0
 
 RECENT_TROUBLE = 10.0
-"""Seconds after a load failed or stalled during which callers wait less. Otherwise, an outage of the database would
-block every thread again and again."""
+"""The time, in seconds after a load failed or stalled, during which callers wait less for the next load.
+
+Otherwise, an outage of the database would block every thread again and again.
+"""
 
 
 class _Held(NamedTuple, Generic[T]):
-    """A loaded value. The time is the start of its load, because the load may have read the data then."""
+    """A loaded value, and the time when its load started.
+
+    The age of the value is measured from the start of the load, because the load may have read the data then.
+    """
 
     value: T | None
     loaded_at: float
@@ -61,15 +65,15 @@ class _Held(NamedTuple, Generic[T]):
 
 
 class _LoadIsSlow(SourceUnavailable):
-    """A load has not ended in time."""
+    """The error for a load that has not ended in time."""
 
 
 class _Load(Generic[T]):
     """A load that is running or has ended.
 
     Attributes:
-        started_at: the start of the load, on the monotonic clock.
-        outcome: the loaded value in a tuple, or the error.
+        started_at: the start of the load, in seconds on the monotonic clock.
+        outcome: a tuple that contains the loaded value, or the error of the load.
     """
 
     def __init__(self) -> None:
@@ -83,21 +87,27 @@ class _Load(Generic[T]):
         return self._ended.is_set()
 
     def end(self) -> None:
-        """Wake the waiting threads. The outcome no longer changes."""
+        """Mark the load as ended, and wake the waiting threads. The outcome must not change afterwards."""
         if isinstance(self.outcome, Exception):
             self._traceback = self.outcome.__traceback__
         self._ended.set()
 
     def wait(self, patience: float) -> None:
-        """Wait until `patience` seconds after the start of the load. Raises _LoadIsSlow if the load doesn't end."""
+        """Wait until the load ends. Raises _LoadIsSlow after `patience` seconds from the start of the load."""
         if not self._ended.wait(max(self.started_at + patience - time.monotonic(), 0)):
             raise _LoadIsSlow("loading this value takes too long")
 
     def result(self, patience: float) -> T:
-        """Wait as `wait` does, and return the loaded value. Raises the error of the load."""
+        """Wait until the load ends, and return the loaded value.
+
+        Args:
+            patience: the maximum time to wait, in seconds from the start of the load.
+
+        Raises _LoadIsSlow if the load takes longer, or the error of the load.
+        """
         self.wait(patience)
         if isinstance(self.outcome, Exception):
-            # Without the original traceback, the frames of all waiting threads would be added to the same error.
+            # Set the original traceback. Otherwise, each waiting thread would add its frames to the same exception.
             raise self.outcome.with_traceback(self._traceback)
         return self.outcome[0]
 
@@ -106,12 +116,14 @@ class Refreshed(Generic[T]):
     """A cached value that is loaded by at most one thread at a time, unless a load stalls.
 
     Args:
-        load: loads the value. Receives the cached value, or None if there is none. May raise any exception.
-        find_alias: returns the alias of the database that `load` queries. None if `load` queries no database.
+        load: a function that loads the value. The argument is the cached value, or None if no value is cached. The
+            function may raise any exception.
+        find_alias: a function that returns the alias of the database that `load` queries. None if `load` doesn't
+            query a database.
     """
 
     in_background = True
-    """Whether separate threads load values. Tests turn this off, so that a load uses the transaction of the test."""
+    """Whether separate threads load values. Tests set False, so that a load uses the transaction of the test."""
 
     def __init__(self, load: Callable[[T | None], T], find_alias: Callable[[], str] | None = None) -> None:
         self._load = load
@@ -123,9 +135,9 @@ class Refreshed(Generic[T]):
         os.register_at_fork(after_in_child=self.clear_cache)
 
     def clear_cache(self) -> None:
-        """Drop the value, so that the next call of `get` loads it.
+        """Drop the cached value, so that the next call of `get` loads the value.
 
-        If a load is running, its result is not stored, because the load may have read the data before this call.
+        If a load is running, its result is not cached, because the load may have read the data before this call.
         """
         self._generation += 1
         self._lock = threading.Lock()
@@ -133,20 +145,20 @@ class Refreshed(Generic[T]):
         self._running: _Load[T] | None = None
         self._stalled = 0
         self._held: _Held[T] = _Held(None, float("-inf"))
-        # The times of the last failed load, and of the last caller who waited in vain.
+        # The time of the last failed load, and the last time when a caller stopped waiting for a slow load.
         self._failed_at = self._waited_at = float("-inf")
 
     def get(self, *, interval: float, max_staleness: float = 0, patience: float | None = None) -> T:
-        """Return the value, at most `interval` seconds old, and load it if necessary.
+        """Return the value, at most `interval` seconds old. Load the value if no cached value is recent enough.
 
-        If loading fails, the cached value is returned for `max_staleness` more seconds. Loading is tried again after
-        each `interval`. Callers wait for a running load, because an older deny list could accept a token that has
-        been revoked in the meantime. If the load takes too long, they treat it as failed.
+        If loading fails, the cached value is returned for `max_staleness` more seconds, and loading is tried again
+        after each `interval`. Callers wait for a running load, because with an older deny list, a gateway could
+        accept a token that was revoked in the meantime. A load that takes too long counts as failed.
 
         Args:
-            interval: the accepted age in seconds while loading works.
-            max_staleness: seconds by which the value may be older while loading fails.
-            patience: seconds to wait for a load if the cached value can be used; PATIENCE by default.
+            interval: the maximum age, in seconds, while loading works.
+            max_staleness: the time, in seconds, by which the value may be older while loading fails.
+            patience: the time, in seconds, to wait for a load if the cached value is usable; PATIENCE by default.
 
         Raises:
             SourceUnavailable: loading takes too long, and no cached value is recent enough.
@@ -172,21 +184,29 @@ class Refreshed(Generic[T]):
             return usable
 
     def _patience(self, now: float, patience: float, has_usable_value: bool) -> float:
-        """Return the seconds to wait for a load. Callers wait less if a load has failed or stalled recently."""
+        """Return the time, in seconds, to wait for a load. The time is shorter after a recent failure or stall."""
         trouble = now - max(self._failed_at, self._waited_at) < RECENT_TROUBLE
         if has_usable_value:
             return 0.0 if trouble else patience
         return PATIENCE if trouble else LAST_PATIENCE
 
     def _load_ahead(self, interval: float) -> None:
-        """Start a load in a separate thread, unless one is running or has failed recently."""
+        """Start a load in a separate thread, unless a load is running or has failed recently."""
         running = self._running
         has_failed = time.monotonic() - self._failed_at < interval
         if not has_failed and (running is None or running.has_ended) and self._may_use_thread():
             self._start(running)
 
     def _start_or_join(self, requested_at: float, interval: float, patience: float) -> _Load[T]:
-        """Return a load that started recently enough. Raises _LoadIsSlow if an older load doesn't end in time."""
+        """Return the running load if the load started recently enough. Otherwise, start a load and return the load.
+
+        Args:
+            requested_at: the time of the request, in seconds on the monotonic clock.
+            interval: the maximum time, in seconds, between the start of the load and the request.
+            patience: the maximum time, in seconds, to wait for the end of an older load.
+
+        Raises _LoadIsSlow if an older load doesn't end in time.
+        """
         while (running := self._running) is not None and not running.has_ended:
             if running.started_at >= requested_at - interval:
                 return running
@@ -203,14 +223,20 @@ class Refreshed(Generic[T]):
     def _may_use_thread(self) -> bool:
         """Return whether a separate thread may load the value.
 
-        A caller with an open transaction loads the value itself, because only its own connection sees its changes.
+        In an open transaction, the caller's thread loads the value, because other connections can't read the changes
+        of the transaction.
         """
         if not self.in_background:
             return False
         return self._find_alias is None or not connections[self._find_alias()].in_atomic_block
 
     def _start(self, previous: _Load[T] | None, *, stalled: bool = False) -> _Load[T]:
-        """Start a load, unless another thread has started one since `previous`. Returns the load that was started."""
+        """Start a load, unless another thread has started a load since `previous`. Returns the latest load.
+
+        Args:
+            previous: the latest load when the caller decided to start a load.
+            stalled: whether the new load replaces a stalled load.
+        """
         with self._lock:
             if self._running is not previous and self._running is not None:
                 return self._running
@@ -223,7 +249,7 @@ class Refreshed(Generic[T]):
         return load
 
     def _hand_over(self, function: Callable[[], None]) -> bool:
-        """Run a function in the thread of this value, or in a new one. Returns False if no thread can be started."""
+        """Run a function in the loading thread, or in a new thread. Returns False if no thread can be started."""
         if self._thread is not None and self._thread.offer(function):
             return True
         try:

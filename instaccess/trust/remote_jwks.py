@@ -1,4 +1,4 @@
-"""The keys of a JWKS URL, reloaded after an interval or when no stored key verifies a token."""
+"""The keys of a JWKS URL. The keys are reloaded after an interval, or if no cached key verifies a token."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from .refreshed import Refreshed
 logger = logging.getLogger("instaccess.keys")
 
 JWKS_SECONDS = 300
-"""Seconds after which a JWK set is reloaded, unless the server's `max-age` is shorter."""
+"""The time, in seconds, after which a JWK set is reloaded, unless the server's `max-age` is shorter."""
 
 JWKS_COOLDOWN = 30
-"""Minimum number of seconds between two reloads because of a token.
+"""The minimum time, in seconds, between two reloads that tokens with unknown keys cause.
 
 Without this limit, an attacker who invents tokens could cause a reload per token.
 """
 
 PATIENCE = 1.0
-"""Seconds that a request waits for a reload because of its token."""
+"""The time, in seconds, for which a request waits for a reload that its token caused."""
 
 MAX_MEMBERS = 32
-"""Maximum number of members that are read from a JWK set."""
+"""The maximum number of members that are read from a JWK set."""
 
 
 class RemoteKeys(ReloadableKeys):
     """The keys of a JWKS URL, as a mapping from kid to key.
 
-    A look-up of an unknown kid and `reload` load the JWK set again, together at most once per `JWKS_COOLDOWN`. If the
-    JWK set can't be read, the last valid JWK set is used for MAX_STALENESS more seconds.
+    Looking up an unknown kid reloads the JWK set, as `reload` does, but at most once per `JWKS_COOLDOWN` seconds. If
+    the JWK set can't be read, the last valid JWK set is used for MAX_STALENESS more seconds.
     """
 
     def __init__(self, url: str) -> None:
@@ -54,7 +54,7 @@ class RemoteKeys(ReloadableKeys):
         os.register_at_fork(after_in_child=self._replace_lock)
 
     def ensure_loaded(self) -> RemoteKeys:
-        """Load the JWK set unless it is cached, and return this mapping. Raises SourceUnavailable."""
+        """Load the JWK set unless the JWK set is cached, and return this mapping. Raises SourceUnavailable."""
         self._keys()
         return self
 
@@ -66,9 +66,9 @@ class RemoteKeys(ReloadableKeys):
         return keys[kid]
 
     def reload(self) -> None:
-        """Load the JWK set again, unless the cooldown since the last reload has not passed."""
-        # Threads that need the same new key wait for one reload and then find the key. The wait is short. Otherwise,
-        # an attacker who invents tokens could block all threads while the server of the JWKS URL stalls.
+        """Reload the JWK set if `JWKS_COOLDOWN` seconds have passed since the last reload."""
+        # Threads that need the same new key wait for the same reload. The wait is short. Otherwise, an attacker who
+        # invents tokens could block all threads while the server of the JWKS URL stalls.
         since = time.monotonic() - self._refetched_at
         patience = PATIENCE if since >= JWKS_COOLDOWN else max(PATIENCE - since, 0)
         if not self._refetch_lock.acquire(timeout=patience):
@@ -97,8 +97,9 @@ class RemoteKeys(ReloadableKeys):
         fetched = fetch_json(self._url)
         keys = read_jwks(fetched.document)
         if not keys:
-            # An empty JWK set is treated as a failure, because it is probably an error of the issuer. The last valid
-            # JWK set is used until it is too old, then clients get a 503. Otherwise, every token would get a 401.
+            # A JWK set without a usable key is treated as a failure, because the cause is probably an error of the
+            # issuer. The last valid JWK set is used until it is too old; clients then get a 503. If the empty JWK set
+            # were used, clients would get a 401 for every token.
             raise SourceUnavailable(f"{without_query(self._url)} contains no usable signing key")
         self._interval = JWKS_SECONDS if fetched.max_age is None else max(1, min(fetched.max_age, JWKS_SECONDS))
         # Unchanged keys keep their JWK objects. Otherwise, OpenSSL would have to prepare these keys again.
@@ -106,10 +107,10 @@ class RemoteKeys(ReloadableKeys):
 
 
 def read_jwks(document: Any) -> dict[str, JWK]:
-    """Return the usable signing keys of a JWK set, as a dict from kid to key (RFC 7517 §5).
+    """Return the usable signing keys of a JWK set (RFC 7517 §5) as a dictionary from kid to key.
 
-    A member that can't be used is skipped and logged. `JWKSet.from_json` is not used, because it generates a key for
-    a member with `generate`, and rejects the whole JWK set because of one bad key.
+    Members that can't be used are skipped. jwcrypto's `JWKSet.from_json` is not used, because that method generates a
+    key for a member with `generate`, and rejects the whole JWK set because of one bad key.
 
     Args:
         document: the JWK set as parsed JSON. At most `MAX_MEMBERS` of its members are read.
@@ -129,8 +130,8 @@ def read_jwks(document: Any) -> dict[str, JWK]:
         except KeyRefused as error:
             logger.warning("a member of a JWK set was skipped: %s", error)
             continue
-        # Use the kid in the JWK set, because tokens identify their key by this kid. The kids of other issuers may not
-        # be thumbprints.
+        # Use the kid in the JWK set, because tokens contain this kid. Other issuers may use kids that aren't
+        # thumbprints.
         kid = member.get("kid")
         kid = kid if isinstance(kid, str) else key.thumbprint()
         if kid in keys:
@@ -141,7 +142,7 @@ def read_jwks(document: Any) -> dict[str, JWK]:
 
 
 def _may_verify(member: Mapping[str, Any]) -> bool:
-    """Return whether `use`, `key_ops` and `alg` of a JWK allow to verify tokens (RFC 7517 §4.2 to §4.4)."""
+    """Return whether a JWK may verify tokens according to its `use`, `key_ops` and `alg` (RFC 7517 §4.2 to §4.4)."""
     key_ops = member.get("key_ops", ["verify"])
     return (
         member.get("use", "sig") == "sig"

@@ -1,10 +1,11 @@
 """The revocations in the issuer's database, read in parts with SQL.
 
 This module imports no models, so a gateway that shares the issuer's database can read the tables without installing
-the app. `audit/revocation.py` writes them.
+the app. `audit/revocation.py` writes the tables.
 
-A position is either the number of the last revocation that was read, or a place in the list of all revoked tokens.
-Revocations are committed in the order of their numbers, so reading the numbers after a position misses none.
+A position is the `cursor` of a page. A position is either the number of the last revocation that was read, or a place
+in the list of all revoked tokens. Revocations are committed in the order of their numbers. A reader that reads the
+numbers after its position therefore gets all new revocations.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ TOKENS_TABLE = "instaccess_issuedtoken"
 REVOCATIONS_TABLE = "instaccess_revocation"
 
 PAGE = 10_000
-"""Maximum number of tokens of the list of all revoked tokens that are read at once."""
+"""The maximum number of tokens in a page of the list of all revoked tokens."""
 
 BATCHES = 20
-"""Maximum number of batches of tokens that are read at once. A batch has a few hundred tokens."""
+"""The maximum number of batches of tokens in a page of new revocations. A batch has a few hundred tokens."""
 
 ROWS = 1000
-"""Maximum number of revocations that are read at once."""
+"""The maximum number of revocations in a page of new revocations."""
 
 NO_DATABASE = "INSTACCESS['DENY_LIST'] is not set, and DATABASES has no default database to read the deny list from"
 
-# Longer numbers are not positions: databases and Python can't represent them as an id or as a time.
+# The numbers in a position have limited lengths, because longer numbers could not be converted to an id or a time.
 _POSITION = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,16})-([0-9]{1,19}))?", re.ASCII)
 _MAX_ID = 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -51,8 +52,8 @@ _BATCH_TOKENS = (
     f"SELECT t.jti FROM {REVOCATIONS_TABLE} r JOIN {TOKENS_TABLE} t ON t.revoked_at = r.revoked_at"  # noqa: S608
     " WHERE r.kind = 'tokens' AND r.number > %s AND r.number <= %s"
 )
-# The condition on `revoked_at` lets the database read only a small range of an index, even if the audit table
-# contains many rows. The range is enough, because no token is valid for longer than an hour.
+# Because of the first condition on `revoked_at`, the database reads only a small range of an index, even if the audit
+# table contains many rows. The range is large enough, because a token is valid for at most one hour.
 _TOKENS = (
     f"SELECT id, jti FROM {TOKENS_TABLE}"  # noqa: S608
     " WHERE revoked_at >= %s AND (revoked_at > %s OR id > %s) AND expires_at > %s"
@@ -66,7 +67,7 @@ _RECENT = (
 
 
 class _Audit:
-    """The database of the audit log, set by `use`."""
+    """The function that returns the alias of the audit log's database. `use` sets the function."""
 
     find_alias: Callable[[], str] | None = None
 
@@ -77,11 +78,11 @@ _audit = _Audit()
 def use(find_alias: Callable[[], str]) -> None:
     """Set the database that contains the audit log of this deployment. `apps.py` calls this function.
 
-    If a process doesn't call this function, the process reads the revocations from the database `default`. An example
-    is a gateway that shares the issuer's database.
+    A process that doesn't call this function, such as a gateway that shares the issuer's database, reads the
+    revocations from the database `default`.
 
     Args:
-        find_alias: returns the alias of the database.
+        find_alias: a function that returns the alias of the database.
     """
     _audit.find_alias = find_alias
 
@@ -97,9 +98,9 @@ def has_database() -> bool:
 
 
 def read(position: str = "") -> Page:
-    """Return the revocations after a position.
+    """Return a page of the revocations after a position.
 
-    The queries go to the database that revocations are written to, because a replica may lack recent revocations.
+    The revocations are read from the database that revocations are written to, because a replica may be outdated.
 
     Args:
         position: the `cursor` of the last page. If empty, or if the position is unknown because the database was
@@ -107,7 +108,7 @@ def read(position: str = "") -> Page:
 
     Raises:
         ConfigError: the settings name no database.
-        SourceUnavailable: the database does not contain the tables.
+        SourceUnavailable: the database does not contain the tables, or the row of the position was deleted.
         DatabaseError: a query failed.
     """
     connection = connections[find_alias()]
@@ -135,7 +136,7 @@ def read(position: str = "") -> Page:
 
 
 def _read_later(cursor: Any, number: int) -> Page | None:
-    """Return the revocations after a number, or None if the database doesn't contain the number."""
+    """Return a page of the revocations after a number, or None if no revocation has the number."""
     cursor.execute(_LATER, [number])
     rows = cursor.fetchall()
     if number and (not rows or rows[0][0] != number):
@@ -154,16 +155,17 @@ def _read_later(cursor: Any, number: int) -> Page | None:
 
 
 def _read_all(connection: Any, cursor: Any, number: int, after: datetime, id_: int) -> Page:
-    """Return a page of the list of all revoked tokens; the last page also contains the users, accounts and keys.
+    """Return a page of the list of all revoked tokens. The last page also contains the users, accounts and keys.
 
     Args:
-        number: the last revocation when the first page was read. Later revocations are read after the last page.
-        after, id_: time of the revocation, and id, of the last row of the previous page.
+        number: the number of the last revocation when the first page was read. Later revocations are read after the
+            last page.
+        after, id_: the time of the revocation and the id of the last audit row of the previous page.
     """
     now, adapt = datetime.now(UTC), connection.ops.adapt_datetimefield_value
     earliest = now - timedelta(seconds=RETENTION)
-    # The largest leeway is assumed, because the LEEWAY of this process may be smaller than the gateway's LEEWAY.
-    # Otherwise, the gateway could accept a revoked token.
+    # Include tokens that have expired within the largest possible leeway. The gateway's LEEWAY may be larger than the
+    # LEEWAY of this process, and the gateway could otherwise accept a revoked token.
     cutoff = now - timedelta(seconds=AFTERLIFE)
     start = adapt(max(after, earliest))
     cursor.execute(_TOKENS, [start, start, id_, adapt(cutoff)])
@@ -171,10 +173,10 @@ def _read_all(connection: Any, cursor: Any, number: int, after: datetime, id_: i
     tokens = [_jti(row[1]) for row in rows]
     if len(rows) == PAGE:
         last = rows[-1][0]
-        # The time is read only for the last row, because some drivers parse times slowly.
+        # Read the time of the revocation only for the last row, because some drivers parse times slowly.
         cursor.execute(_TIME, [last])
         if (row := cursor.fetchone()) is None:
-            raise SourceUnavailable("the deny list can't be read, because an audit row was deleted in the meantime")
+            raise SourceUnavailable("the deny list can't be read, because an audit row was deleted at the same time")
         microseconds = (_to_datetime(connection, row[0]) - _EPOCH) // _MICROSECOND
         return Page(tokens, cursor=f"{number}-{microseconds}-{last}", more=True)
     cursor.execute(_RECENT, [(earliest - _EPOCH) // _MICROSECOND])
@@ -184,7 +186,8 @@ def _read_all(connection: Any, cursor: Any, number: int, after: datetime, id_: i
 def _page(tokens: list[str], rows: Sequence[Any], *, cursor: str, more: bool) -> Page:
     scopes: dict[str, dict[str, int]] = {"user": {}, "account": {}}
     for _, kind, value, latest_iat in rows:
-        # An attacker can store any type with SQLite. Other revocations must stay readable.
+        # SQLite stores values of any type. If an attacker has stored a wrong type, skip the row, so that the other
+        # revocations stay readable.
         if kind in scopes and isinstance(latest_iat, int):
             scopes[kind][str(value)] = max(latest_iat, scopes[kind].get(str(value), 0))
     keys = [str(value) for _, kind, value, _ in rows if kind == "key"]
@@ -192,12 +195,12 @@ def _page(tokens: list[str], rows: Sequence[Any], *, cursor: str, more: bool) ->
 
 
 def _jti(value: Any) -> str:
-    # PostgreSQL's driver returns UUIDs, other drivers return strings without hyphens.
+    # PostgreSQL's driver returns UUID objects. Other drivers return strings without hyphens.
     return str(value if isinstance(value, uuid.UUID) else uuid.UUID(str(value)))
 
 
 def _to_datetime(connection: Any, value: Any) -> datetime:
-    """Convert a time as the database driver returns it."""
+    """Convert a time from the type that the database driver returns to an aware datetime."""
     expression = Value(None, output_field=DateTimeField())
     for convert in connection.ops.get_db_converters(expression):
         value = convert(value, expression, connection)

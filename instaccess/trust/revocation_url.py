@@ -1,4 +1,4 @@
-"""The revocations that an issuer in another deployment publishes, read in parts from its URL."""
+"""The revocations that an issuer in another deployment publishes, read in parts from the URL in DENY_LIST."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from .fetch import fetch_json, without_query
 from .revoked import Page
 
 MAX_BYTES = 16 * 1024 * 1024
-"""Size limit, in bytes, of one part of the revocations.
+"""The size limit, in bytes, of one part of the revocations.
 
-An issuer sends parts of less than a megabyte. The limit is enough for an issuer that sends 400,000 tokens at once.
+An issuer sends parts of less than a megabyte. The limit is large enough for a part with 400,000 tokens.
 """
 
 NO_SERVICE_CREDENTIALS = (
-    "INSTACCESS['DENY_LIST'] is a URL, but INSTACCESS['SERVICE_SECRETS'] contains no secret to send to it"
+    "INSTACCESS['DENY_LIST'] is a URL, but INSTACCESS['SERVICE_SECRETS'] contains no secret to send to the URL"
 )
 
 
 def read(position: str = "", etag: str = "") -> Page | None:
-    """Return the revocations after a position, or None if there are none (docs/wire-contract.md §5).
+    """Return a page of the revocations after a position, or None if the issuer answers 304 (no new revocations).
+
+    See docs/wire-contract.md §5.
 
     Args:
         position: the `cursor` of the last page. If empty, the first page of all revocations is returned.
-        etag: the `etag` of the last page.
+        etag: the ETag of the last response, or an empty string.
 
     Raises:
         SourceUnavailable: the issuer is unavailable, refuses the secret, or sends another document.
@@ -57,7 +59,7 @@ def _parse(document: Any, etag: str) -> Page | None:
         and all(_maps_to_seconds(value) for value in (users, accounts))
         and isinstance(cursor, str)
         and isinstance(more, bool)
-        # Otherwise, the same part would be read again and again.
+        # If there are more parts, a cursor is required. Otherwise, the same part would be read again and again.
         and not (more and not cursor)
     )
     return Page(tokens, users, accounts, keys, cursor, more, etag) if valid else None

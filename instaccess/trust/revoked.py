@@ -1,4 +1,7 @@
-"""A deny list in memory: revoked tokens, users, accounts and keys. This module reads no database and no clock."""
+"""A deny list in memory: revoked tokens, users, accounts and keys.
+
+This module doesn't read the database or the clock.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,24 @@ from dataclasses import dataclass, field
 from ..tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME, Claims
 
 RETENTION = MAX_LIFETIME + CLOCK_SKEW + AFTERLIFE
-"""Seconds after its revocation for which a gateway could still accept a token: every token has expired then."""
+"""The time, in seconds, for which an entry must stay in the deny list.
+
+Afterwards, every gateway refuses the revoked tokens anyway, because they have expired.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of the revocations, as a source returns them.
+    """A part of the revocations that a database or another issuer returns at once.
 
     Attributes:
         tokens: the `jti` of each revoked token.
-        users, accounts: uuid -> the largest `iat` of the tokens that are revoked, in seconds since 1970.
+        users, accounts: mappings from the uuid of a user or an account to the largest `iat`, in seconds since 1970,
+            of its revoked tokens.
         keys: the kid of each revoked key.
-        cursor: the position after this part, which the source understands. Empty if the source has no positions.
-        more: whether the source has more parts now.
-        etag: the ETag of the answer that contained this part.
+        cursor: the position after this page, to read the next page. Empty if the issuer doesn't support positions.
+        more: whether more pages can be read now.
+        etag: the ETag of the HTTP response that contained this page, or an empty string.
     """
 
     tokens: Collection[str] = ()
@@ -36,10 +43,10 @@ class Page:
 
 
 class DenyList(AbstractSet[str]):
-    """The `jti` of each revoked token, and the users, accounts and keys all of whose tokens are revoked.
+    """A set of the `jti` of each revoked token, with the users, accounts and keys whose tokens are all revoked.
 
-    The deny list only grows: a revocation can't be undone. Entries other than keys are dropped `RETENTION` seconds
-    after they were added, at the earliest, so the memory is bounded. Threads may use the deny list while another
+    Entries are only added, because a revocation can't be undone. Entries other than keys are dropped at least
+    `RETENTION` seconds after they were added, so the memory is limited. Threads may use the deny list while another
     thread adds entries.
     """
 
@@ -53,10 +60,10 @@ class DenyList(AbstractSet[str]):
             self.add(page, now=now)
 
     def add(self, page: Page, *, now: float) -> None:
-        """Add revocations, and drop those that are no longer needed.
+        """Add the revocations of a page, and drop entries that are no longer needed.
 
         Args:
-            now: seconds on a clock that never goes back.
+            now: the current time, in seconds on a monotonic clock.
         """
         with self._lock:
             if now - self._recent_since >= RETENTION:
@@ -69,7 +76,7 @@ class DenyList(AbstractSet[str]):
             self.cursor, self.etag = page.cursor, page.etag
 
     def find(self, claims: Claims, *kids: str) -> str | None:
-        """Return why a token is revoked, or None if the token isn't revoked.
+        """Return the reason why a token is refused, as a text for the log, or None if the token isn't revoked.
 
         Args:
             kids: the kids of the keys that verified and decrypted the token.
@@ -79,7 +86,7 @@ class DenyList(AbstractSet[str]):
         if not self._keys.isdisjoint(kids):
             return "the key of the token was revoked"
         for entries in (self._recent, self._older):
-            # The real user of a masquerade is compared too, because the real user holds the token.
+            # Compare the real user of a masquerade too, because the real user has the token.
             for uuid in filter(None, (claims.user_uuid, claims.masquerading_user_uuid)):
                 if claims.issued_at <= entries.users.get(uuid, -1):
                     return "all tokens of the user were revoked"

@@ -1,8 +1,8 @@
 """Detection of RSA keys that are weak to the ROCA attack (CVE-2017-15361).
 
 A faulty library of Infineon chips generated primes of the form `k * M + (65537 ** a mod M)`, where `M` is the product
-of the first primes. The modulus of such a key is therefore a power of 65537 modulo each of these primes, and an
-attacker can factor the modulus. See M. Nemec, M. Sýs, P. Švenda, D. Klinec and V. Matyáš: "The Return of
+of the first primes. Modulo each of these primes, the modulus of such a key is therefore a power of 65537. An attacker
+can factor the modulus. See M. Nemec, M. Sýs, P. Švenda, D. Klinec and V. Matyáš: "The Return of
 Coppersmith's Attack", ACM CCS 2017, section 3.
 """
 
@@ -12,11 +12,14 @@ from collections.abc import Iterator
 
 _GENERATOR = 65537
 _LARGEST_PRIME = 167
-"""The largest factor of `M` for the smallest keys. The `M` of larger keys contains further primes."""
+"""The largest prime factor of `M` for the smallest keys. For larger keys, `M` has more prime factors."""
 
 
 def _subgroups() -> Iterator[tuple[int, int]]:
-    """Yield odd primes with the order of 65537 modulo the prime, if not every number is a power of 65537."""
+    """Yield the odd primes for which only some numbers are a power of 65537 modulo the prime.
+
+    Yields pairs of a prime and the order of 65537 modulo the prime.
+    """
     for prime in range(3, _LARGEST_PRIME + 1, 2):
         if all(prime % divisor for divisor in range(3, prime, 2)):
             order, power = 1, _GENERATOR % prime
@@ -32,7 +35,7 @@ _SUBGROUPS = tuple(_subgroups())
 def is_weak(modulus: int) -> bool:
     """Return whether an RSA modulus has the structure of ROCA-weak keys.
 
-    About one in 240 million other keys (2 ** 27.8) has this structure by chance.
+    About one in 240 million other moduli (2 ** 27.8) has this structure by chance.
     """
     # The multiplicative group modulo a prime is cyclic, so a number is a power of 65537 exactly if the order of 65537
     # is a multiple of the order of the number.

@@ -28,7 +28,7 @@ K = TypeVar("K", JWK, PrivateKey)
 
 
 class Ring(Protocol):
-    """The keys of a database. `keys.KeyRing` implements this protocol."""
+    """The keys that are stored in this deployment's database. `keys.KeyRing` implements this protocol."""
 
     def decryption_keys(self) -> Mapping[str, PrivateKey]:
         """Return the private encryption keys as a mapping from kid to key, in the order in which they are tried."""
@@ -38,7 +38,7 @@ class Ring(Protocol):
 
 
 class _KeyTable:
-    """The function that reads the key table, set by `use`."""
+    """The function that reads the key table, or None. `use` sets the function."""
 
     load_ring: Callable[[float], Ring] | None = None
 
@@ -47,11 +47,13 @@ _key_table = _KeyTable()
 
 
 def use(load_ring: Callable[[float], Ring]) -> None:
-    """Use the keys of this deployment's database unless a setting lists other keys. `apps.py` calls this function.
+    """Set the function that loads the keys of this deployment's database. `apps.py` calls this function.
+
+    The keys are used unless DECRYPTION_KEYS or VERIFICATION_KEYS configures other keys.
 
     Args:
-        load_ring: a function that returns the key ring. Its argument is `max_staleness`: the time, in seconds, by
-            which the keys may be older if the database is unavailable.
+        load_ring: a function that returns the key ring. The argument is the time, in seconds, by which the keys may
+            be older if the database is unavailable.
     """
     _key_table.load_ring = load_ring
 
@@ -68,7 +70,7 @@ def decryption_keys(*, max_staleness: float = 0) -> Mapping[str, PrivateKey]:
         max_staleness: the time, in seconds, by which keys may be older if the database is unavailable.
 
     Raises:
-        KeyUnavailable: there is no key. The missing key is a server-side error, so clients get a 503 and not a 401.
+        KeyUnavailable: there is no key. Clients then get a 503 and not a 401, because the error is on the server.
         ConfigError: DECRYPTION_KEYS is missing or contains a key that can't be used.
         DatabaseError: the database is unavailable.
     """
@@ -140,8 +142,8 @@ def _parse_all(
 ) -> Mapping[str, K]:
     keys: dict[str, K] = {}
     for index, opaque in enumerate(items):
-        # Messages contain the index and not the item. An item that looks like a path may be a private key whose first
-        # line is missing.
+        # Error messages contain the index of an item instead of the item. An item that looks like a path may be a
+        # private key whose first line is missing.
         entry, item = f"INSTACCESS[{setting!r}][{index}]", opaque.reveal()
         try:
             text = item if item.lstrip().startswith(("{", "-----BEGIN")) else Path(item).read_text()
@@ -163,7 +165,10 @@ def _parse_all(
 
 
 def _parse_verification_key(text: str) -> Mapping[str, JWK]:
-    """Parse a PEM, a JWK or a JWK set. Called by a concealed function, because the text may be a private key."""
+    """Parse a PEM, a JWK or a JWK set, and return the public signing keys by kid.
+
+    Call this function only from a concealed function, because the text may be a private key.
+    """
     if (document := _parse_json(text)) is None:
         key = material.parse(Opaque(text.encode("utf-8", "surrogatepass")))
         return {key.thumbprint(): JWK(**material.public_members(key, use="sig"))}
@@ -174,7 +179,10 @@ def _parse_verification_key(text: str) -> Mapping[str, JWK]:
 
 
 def _parse_decryption_key(text: str) -> Mapping[str, PrivateKey]:
-    """Parse a PEM or a JWK. Called by a concealed function, because the text is a private key."""
+    """Parse a PEM or a JWK, and return the private encryption key by kid.
+
+    Call this function only from a concealed function, because the text is a private key.
+    """
     key = material.parse(Opaque(text.encode("utf-8", "surrogatepass")))
     if not isinstance(key, PrivateKey):
         raise KeyRefused("decryption needs a private key, but this is a public key")
@@ -185,6 +193,6 @@ def _parse_decryption_key(text: str) -> Mapping[str, PrivateKey]:
 
 
 def _parse_json(text: str) -> dict[str, Any] | None:
-    """Return the JSON object in a text, or None if the text is a PEM. Raises ValueError."""
+    """Return the JSON object in a text, or None if the text doesn't start with "{". Raises ValueError."""
     document: dict[str, Any] | None = json.loads(text) if text.lstrip().startswith("{") else None
     return document

@@ -20,7 +20,7 @@ THROTTLED = {
     429: "429 Too Many Requests (Rate Limit Exceeded)\n",
     403: "403 Forbidden (Rate Limit Exceeded)\n",
 }
-"""The response body of a throttled request, by status."""
+"""A mapping from HTTP status to the response body of a throttled request."""
 
 # One encoder is shared, because `json.dumps` with separators would create a new encoder for each call.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -80,23 +80,23 @@ def _message(text: str) -> dict[str, Any]:
 
 
 class Unauthenticated(Refusal):
-    """The request has no credentials."""
+    """The refusal of a request without credentials."""
 
     body = {"status": "unauthenticated", **_message("user authorization required")}
     challenge = True
 
 
 class InvalidAccessToken(Refusal):
-    """The access token is unknown, unusable or from another issuer. All cases get the same response."""
+    """The refusal of an access token that is unknown, unusable or from another issuer, with one uniform response."""
 
     body = _message("Invalid access token.")
     challenge = True
 
 
 class ExpiredAccessToken(Refusal):
-    """The access token expired at `expired_at` and can't be refreshed.
+    """The refusal of an access token that expired at `expired_at` and can't be refreshed.
 
-    A client that gets this response has to ask its user for authorization again.
+    A client that gets this response must ask its user for authorization again.
     """
 
     challenge = True
@@ -107,26 +107,29 @@ class ExpiredAccessToken(Refusal):
 
 
 class InsufficientScope(Refusal):
-    """The access token lacks the scope that the issuing endpoint requires."""
+    """The refusal of an access token that lacks the scope that the issuing endpoint requires."""
 
     body = _message("Insufficient scopes on access token.")
 
 
 class InvalidAsUserId(Refusal):
-    """The caller may not get tokens for the user with the id in `as_user_id`."""
+    """The refusal of a token for the user with the id in `as_user_id`."""
 
     body = {"errors": "Invalid as_user_id"}
 
 
 class JWTFromJWT(Refusal):
-    """The caller sent an InstAccess token, which cannot be exchanged for another one."""
+    """The refusal of an InstAccess token, which can't be exchanged for another InstAccess token."""
 
     status = 403
     body = {"error": "cannot generate a JWT when authorized by a JWT"}
 
 
 class Throttled(Refusal):
-    """The bucket of the access token is full. As in Canvas, the response is plain text and not JSON."""
+    """The refusal of a request because the bucket of the access token is full.
+
+    As in Canvas, the response is plain text and not JSON.
+    """
 
     def __init__(self, *, retry_after: int, **refused: Any) -> None:
         super().__init__(code=Reason.THROTTLED, **refused)
@@ -142,21 +145,21 @@ class Throttled(Refusal):
 
 
 class MethodNotAllowed(Refusal):
-    """The endpoint does not accept the HTTP method of the request."""
+    """The refusal of a request whose HTTP method the endpoint does not accept."""
 
     status = 405
     body = _message("Method not allowed.")
 
 
 class BadRequest(Refusal):
-    """Django itself refuses the request, for example because ALLOWED_HOSTS doesn't contain the host."""
+    """The refusal of a request that Django rejects, for example because ALLOWED_HOSTS doesn't contain the host."""
 
     status = 400
     body = _message("Bad request.")
 
 
 class Unavailable(Refusal):
-    """A server-side error prevents a decision."""
+    """The response to a request that can't be accepted or refused because of a server-side error."""
 
     status = 503
     body = _message("The service is temporarily unavailable.")

@@ -15,8 +15,8 @@ from django.views.decorators.csrf import csrf_exempt
 def isolated_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     """Exempt a view from ATOMIC_REQUESTS, LoginRequiredMiddleware and the CSRF check.
 
-    Otherwise, a later error would roll back the audit row if ATOMIC_REQUESTS is on, and LoginRequiredMiddleware would
-    redirect clients to a login page.
+    With ATOMIC_REQUESTS, an error after the audit row was written would roll back the row. LoginRequiredMiddleware
+    would redirect clients to a login page.
     """
 
     @functools.wraps(view)

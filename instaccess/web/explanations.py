@@ -33,7 +33,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         ),
         _(
             "Copy the complete token again. If a client sends the token in this form, the client or a proxy "
-            "modifies it."
+            "modifies the token."
         ),
     ),
     Reason.TOO_LONG: Explanation(
@@ -71,8 +71,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.UNKNOWN_KID: Explanation(
         _("The token is signed or encrypted with a key that is not available on this server."),
         _(
-            "The token is forged or comes from another deployment, or this server has not received a new key yet. "
-            "Compare the key id of the token with the list of keys."
+            "Compare the key id of the token with the ids of the keys on this server. If they differ, the token is "
+            "forged or comes from another deployment, or this server has not received a new key yet."
         ),
     ),
     Reason.BAD_SIGNATURE: Explanation(
@@ -88,7 +88,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.BAD_CLAIM: Explanation(
         _("A required claim is missing, or the value of a claim is not allowed."),
         _(
-            "The detail contains the name of the claim. If another program signs with this deployment's key, correct "
+            "Read the name of the claim in the detail. If another program signs with this deployment's key, correct "
             "the program."
         ),
     ),
@@ -100,7 +100,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("The token is not valid yet, because its “iat” or its “nbf” is in the future."),
         _("Compare the clocks of the issuer and of this server."),
     ),
-    Reason.INVALID: Explanation(_("The token is refused."), _("The detail gives the reason.")),
+    Reason.INVALID: Explanation(_("The token is refused."), _("Read the reason in the detail.")),
     Reason.FOREIGN_ISSUER: Explanation(
         _("The token is from another issuer: its “iss” is not in INSTACCESS['ACCEPTED_ISSUERS']."),
         _(
@@ -110,13 +110,13 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.EXPIRED: Explanation(
         _("The token was valid and has expired."),
-        _("The client needs a new token. Tokens are valid for at most one hour."),
+        _("Let the client get a new token. Tokens are valid for at most one hour."),
     ),
     Reason.REVOKED: Explanation(
         _("The token was revoked, or all tokens of its user, its account or its key were revoked."),
         _(
-            "The audit row shows who revoked the token and why. If the client may still have access, the client "
-            "needs a new token."
+            "Read in the audit row who revoked the token and why. If the client may still have access, let the "
+            "client get a new token."
         ),
     ),
     Reason.ALREADY_DECRYPTED: Explanation(
@@ -194,7 +194,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.AS_USER_ID: Explanation(
         _("The caller may not get tokens for the user with the id in “as_user_id”."),
-        _("The detail in the log gives the reason."),
+        _("Read the reason in the detail in the log."),
     ),
     Reason.AS_USER_ID_UNKNOWN: Explanation(
         _("There is no active user with the id in “as_user_id”."),
@@ -213,7 +213,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.METHOD: Explanation(
         _("The request used a method other than POST."),
-        _("Send POST."),
+        _("Send a POST request."),
     ),
     Reason.BAD_REQUEST: Explanation(
         _("Django refused the request, for example because of its Host header."),
@@ -236,14 +236,14 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.UNSEAL: Explanation(
         _("A private key can't be decrypted. This is a server-side error, not a problem with the token."),
-        _("Restore the key-encryption key: see INSTACCESS['KEY_ENCRYPTION_KEYS'] and SECRET_KEY_FALLBACKS."),
+        _("Restore the key-encryption key in INSTACCESS['KEY_ENCRYPTION_KEYS'] or SECRET_KEY_FALLBACKS."),
     ),
     Reason.KEK_MISSING: Explanation(
         _(
             "A key is encrypted or authenticated with a key-encryption key that is not configured. This is a "
             "server-side error."
         ),
-        _("Restore the key-encryption key: see INSTACCESS['KEY_ENCRYPTION_KEYS'] and SECRET_KEY_FALLBACKS."),
+        _("Restore the key-encryption key in INSTACCESS['KEY_ENCRYPTION_KEYS'] or SECRET_KEY_FALLBACKS."),
     ),
     Reason.SEAL_BROKEN: Explanation(
         _("The private key can't be decrypted with the right key-encryption key, because its row was tampered with."),
@@ -261,7 +261,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.AUDIT: Explanation(
         _("The audit row could not be written, so no token was issued."),
-        _("The detail in the log contains the database error."),
+        _("Read the database error in the detail in the log."),
     ),
     Reason.AUDIT_ALTERED: Explanation(
         _("The audit log was tampered with."),
@@ -281,19 +281,19 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.KEY_REFUSED: Explanation(
         _("The key can't be used."),
-        _("The detail gives the reason. Correct the problem, or use another key."),
+        _("Read the reason in the detail. Correct the problem, or use another key."),
     ),
     Reason.FAULT: Explanation(
         _("An unexpected error occurred. This is a server-side error, not a problem with the token."),
-        _("The log contains the error. Requests that cause the error get a 503 until the error is fixed."),
+        _("Read the error in the log. Requests that cause the error get a 503 until the error is fixed."),
     ),
     Reason.ERROR: Explanation(
         _("An error occurred."),
-        _("The detail in the log describes the error."),
+        _("Read the description of the error in the log."),
     ),
     Reason.OTHER: Explanation(
         _("A hook of this project raised an error with its own reason code."),
-        _("The log contains the code."),
+        _("Read the code in the log."),
     ),
 }
 """The explanation of each reason code. A test checks that every member of `Reason` has an explanation."""

@@ -17,7 +17,7 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _MAX_HOST_CHARS, _MAX_PORT_CHARS = 253, 5
 _MAX_ACCOUNT_CHARS = 255
 _MAX_ADDRESS_CHARS = 64
-"""The length of the longest address with brackets, zone and port. Longer strings are invalid and not cached."""
+"""The maximum length of an address with brackets, zone and port. Longer strings are invalid and are not cached."""
 
 
 def request_domain(request: HttpRequest) -> str:
@@ -55,7 +55,7 @@ def client_address(request: HttpRequest) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _parse_address(address: str) -> str | None:
-    # The port is removed, because some proxies append the port: "[2001:db8::1]:4711" or "192.0.2.1:4711".
+    # Remove the port, because some proxies append a port to the address: "[2001:db8::1]:4711" or "192.0.2.1:4711".
     if address.startswith("["):
         address = address[1:].partition("]")[0]
     elif address.count(":") == 1:

@@ -1,4 +1,4 @@
-"""Requests whose query or form can contain a secret: no error report shows these parameters."""
+"""Removal of secrets in the query or the form of a request, so that error reports don't contain the secrets."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from django.views.decorators.debug import sensitive_post_parameters
 def takes_secrets(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     """Decorate a view whose query or form can contain a secret, such as a private key or a token.
 
+    If the view fails, error reports don't contain the query, the form and the files of the request.
+
     Decorate the view that the URL refers to. For an admin page, decorate the result of `AdminSite.admin_view`,
-    because the queries of `admin_view` can fail too.
+    because the database queries of `admin_view` can fail too.
     """
 
     @functools.wraps(view)
@@ -28,7 +30,7 @@ def takes_secrets(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpRe
     def decorated(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         response = view(request, *args, **kwargs)
         if response.status_code >= 500:
-            # Django sends a report of such a response too.
+            # Django sends an error report for such a response, even if the view raised no exception.
             forget_parameters(request)
         return response
 
@@ -49,12 +51,12 @@ def forget_parameters(request: HttpRequest) -> None:
 def _forget_after_failure(*, request: HttpRequest | None = None, **kwargs: Any) -> None:
     """Remove the parameters of a failed request to a view that takes secrets, before Django reports the failure.
 
-    The decorator of the view isn't enough: if a query of a middleware fails, the decorator has not run yet. If DEBUG
-    is on, Django ignores the decorator.
+    The view's decorator `takes_secrets` isn't enough. If a database query of a middleware fails, the decorator has
+    not run yet. If DEBUG is on, Django ignores `sensitive_post_parameters`.
     """
     if request is None:
         return
-    # The URL may be unknown, and the project's URLs may be unusable.
+    # Ignore errors, because the URL may be unknown or the project's URLconf may be invalid.
     with suppress(Exception):
         match = request.resolver_match or resolve(request.path_info, getattr(request, "urlconf", None))
         if getattr(match.func, "takes_secrets", False):

@@ -18,7 +18,8 @@ from .explanations import EXPLANATIONS, Explanation
 class Variant(StrEnum):
     """The state of the key whose id a refused token contains.
 
-    The row of the key was modified, or the key was revoked, retired long ago, or stored on another server.
+    `ALTERED`: the row of the key was modified. `REVOKED`: the key was revoked. `GONE`: the key was retired so long
+    ago that its tokens have expired. `ELSEWHERE`: the private key is stored on another server.
     """
 
     ALTERED = "altered"
@@ -40,11 +41,11 @@ DETAILED: Mapping[tuple[Reason, Variant], Explanation] = {
             "The key of the token was revoked. All tokens of this key are refused. Do not trust the content of the "
             "token."
         ),
-        _("The client needs a new token. An attacker who has stolen the key can create tokens with any content."),
+        _("Let the client get a new token. An attacker who has stolen the key can create tokens with any content."),
     ),
     (Reason.UNKNOWN_KID, Variant.GONE): Explanation(
         _("The key of the token was retired so long ago that all tokens of this key have expired."),
-        _("The client keeps its token for too long. The client must get a new token at least once per hour."),
+        _("Change the client, which keeps its token for too long, to get a new token at least once per hour."),
     ),
     (Reason.UNKNOWN_KID, Variant.ELSEWHERE): Explanation(
         _("Only the public key is stored on this server, so only the gateway can decrypt the token."),
@@ -70,9 +71,13 @@ ACCEPTED_BY_SERVICE = Explanation(
 
 
 def explain(reason: Reason, variant: Variant | None = None) -> Explanation:
-    """Return the explanation of a reason, or the explanation of the variant if there is one.
+    """Return the explanation of a reason code.
 
     For a hook's own code, which isn't in `Reason`, returns the explanation of `Reason.INVALID`.
+
+    Args:
+        variant: the state of the token's key, or None. If there is a more detailed explanation for the code and this
+            state, the more detailed explanation is returned.
     """
     if variant is not None and (detailed := DETAILED.get((reason, variant))):
         return detailed

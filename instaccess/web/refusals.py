@@ -1,12 +1,12 @@
 """Counts of the requests that the issuer and the gateway refuse, by hour and reason.
 
-Refusals are counted in memory. The counts are written when a request ends, at most every `INTERVAL` seconds. A flood
-of invalid tokens therefore costs each worker one short write per interval. No client waits for the write, because the
-response has already been sent. A worker that is killed loses the counts that it has not written.
+Refusals are counted in memory. The counts are written to the database when a request ends, at most every `INTERVAL`
+seconds. A flood of invalid tokens therefore causes one short write per worker and interval. Clients don't wait for
+the write, because the response has already been sent. If a worker is killed, its unwritten counts are lost.
 
-The counts contain no token, no address and no text of a request. Reasons are codes of `Reason`. The client id and the
-user uuid come from this app's rows, or from a token whose signature has been verified. A gateway without the app's
-tables doesn't count refusals.
+The counts never contain a token, an address or text of a request. Reasons are codes of `Reason`. The client id and
+the user uuid come from this app's tables, or from a token whose signature has been verified. A gateway without the
+app's tables doesn't count refusals.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .tally import Kind, Tally
 logger = logging.getLogger("instaccess.refusals")
 
 INTERVAL = 10
-"""The time, in seconds, between two writes of a process, and between two attempts during an outage."""
+"""The minimum time, in seconds, between two attempts of a process to write its counts."""
 
 KINDS = 200
 """The maximum number of combinations of role, reason, client and user that a process counts separately per hour.
@@ -35,7 +35,7 @@ KINDS = 200
 Further refusals are counted without client and user.
 """
 
-# The codes are compared as strings, because a hook may raise an error whose code isn't a `Reason`.
+# Reason codes are compared as strings, because a hook may raise an error whose code isn't a `Reason`.
 _REASONS = frozenset(map(str, Reason))
 _LOG_SECONDS = 60
 _TRIM_SECONDS = 3600
@@ -44,16 +44,16 @@ _DISPATCH_UID = "instaccess.refusals"
 
 
 class Table(Protocol):
-    """The table of counts. `apps.py` passes in `audit.refusal_counts`."""
+    """The interface to the table that stores the counts. `apps.py` passes in the module `audit.refusal_counts`."""
 
     def connection(self) -> Any:
         """Return the connection to the database that contains the table."""
 
     def add(self, counts: Mapping[Kind, int]) -> None:
-        """Add all counts to the table, or raise DatabaseError and add none of the counts."""
+        """Add all counts to the table in one transaction. Raises DatabaseError."""
 
     def trim(self) -> bool:
-        """Delete old and surplus rows. Returns False if more rows remain to be deleted."""
+        """Delete old and surplus rows, up to a limit per call. Returns False if more rows must be deleted."""
 
 
 class RefusalCounter:
@@ -66,7 +66,7 @@ class RefusalCounter:
         os.register_at_fork(after_in_child=self._reset_times)
 
     def start(self, table: Table) -> None:
-        """Start counting, and write the counts to this table."""
+        """Start counting. From now on, the counts are written to the table."""
         self._table = table
         request_finished.connect(self._write_when_due, dispatch_uid=_DISPATCH_UID)
         atexit.register(self._write_at_exit)
@@ -79,7 +79,7 @@ class RefusalCounter:
         self._tally.forget()
 
     def count(self, role: str, reason: Reason, *, client_id: str = "", user_uuid: str = "") -> None:
-        """Count one refusal in memory. This takes a few microseconds, does no I/O and never raises an error.
+        """Count one refusal in memory. This method does no I/O and never raises an error.
 
         Args:
             role: a value of `RefusalCount.Role`.
@@ -125,7 +125,7 @@ class RefusalCounter:
         try:
             connection = self._table.connection()
             self._database = connection.settings_dict["NAME"]
-            # Nothing is written inside a transaction. Otherwise, a test of a host project would count these queries.
+            # Do not write inside a transaction. Otherwise, tests of a host project that count queries would fail.
             if not self._is_due() or connection.in_atomic_block or not self._lock.acquire(blocking=False):
                 return
             try:

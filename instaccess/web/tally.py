@@ -38,8 +38,8 @@ class Tally:
         self._limit = kinds
         self._hours = hours
         self.forget()
-        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock. The counts are
-        # discarded too, because the parent writes them. Otherwise, they would be counted twice.
+        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock. The child also
+        # discards the counts. Otherwise, both processes would write the same counts.
         os.register_at_fork(after_in_child=self.forget)
 
     def forget(self) -> None:
@@ -60,7 +60,8 @@ class Tally:
                 self._start_hour(kind.hour)
             if kind not in self._seen:
                 if len(self._seen) < self._limit:
-                    # `take` does not clear this set. Otherwise, the limit would start again after each `take`.
+                    # `take` does not clear this set. Otherwise, each call of `take` would allow the full number of
+                    # kinds again.
                     self._seen.add(kind)
                 else:
                     kind = kind._replace(client_id="", user_uuid="")
@@ -73,7 +74,7 @@ class Tally:
             return counts
 
     def put_back(self, counts: Mapping[Kind, int]) -> None:
-        """Add counts back to the current counts, after they could not be written."""
+        """Add counts that could not be written to the current counts."""
         with self._lock:
             for kind, number in counts.items():
                 self._counts[kind] = self._counts.get(kind, 0) + number

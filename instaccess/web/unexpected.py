@@ -11,7 +11,7 @@ def describe_unexpected(error: BaseException) -> str:
     The text leaves out the exception's message and the local variables of the frames, because both can contain a
     token. Call this function inside the `except` block and log the text after the block has ended. Within the block,
     log handlers and error reporters can reach the exception and its frames through `sys.exc_info()`. If a log handler
-    raises another exception within the block, the first exception also becomes its `__context__`.
+    raises an error within the block, the `__context__` of the error is the exception.
 
     For example:
 

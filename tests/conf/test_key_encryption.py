@@ -51,7 +51,7 @@ class TestAKeyEncryptionKey:
 
     @pytest.mark.parametrize("raw", [b"", RAW[:31], RAW + b"x"])
     def test_a1_error_for_a_key_encryption_key_of_another_length_does_not_contain_its_bytes(self, raw):
-        with pytest.raises(ValueError, match=r"^a key-encryption key has 32 bytes$"):
+        with pytest.raises(ValueError, match=r"^a key-encryption key must have 32 bytes$"):
             KeyEncryptionKey(raw)
 
 

@@ -429,14 +429,20 @@ class TestURLsThatNeedTheIssuersApp:
         ).manage("check")
 
         assert completed.returncode == 1
-        assert "ImproperlyConfigured: add 'instaccess' to INSTALLED_APPS" in completed.stderr.splitlines()[-1]
+        assert (
+            "ImproperlyConfigured: an issuer needs 'instaccess': add 'instaccess' to INSTALLED_APPS"
+            in completed.stderr.splitlines()[-1]
+        )
 
     def test_check_names_the_oauth2_provider_if_the_project_has_none(self, tmp_path):
         apps = ["django.contrib.auth", "django.contrib.contenttypes", "instaccess"]
         completed = GatewayProject(tmp_path, {}, {}, apps=apps).manage("check")
 
         assert completed.returncode == 1
-        assert "ImproperlyConfigured: add 'oauth2_provider' to INSTALLED_APPS" in completed.stderr.splitlines()[-1]
+        assert (
+            "ImproperlyConfigured: an issuer needs 'oauth2_provider': add 'oauth2_provider' to INSTALLED_APPS"
+            in completed.stderr.splitlines()[-1]
+        )
 
 
 class TestAGatewayProcess:

@@ -105,7 +105,9 @@ class TestImport:
         with_private = error_of("import", "--use", "enc", "--file", files["private.jwk"], "--with-private")
 
         assert again == "this key is already stored for use 'enc' (future)"
-        assert other_use == "this key is already stored for use 'enc'; a key must have only one use"
+        assert other_use == (
+            "this key is already stored for use 'enc'; import a different key, because a key must have only one use"
+        )
         assert "can't be added later: generate a new key pair" in with_private
 
 
@@ -139,7 +141,7 @@ class TestExport:
 
     def test_export_of_an_unknown_kid_names_the_list_command(self):
         assert error_of("export", "--kid", "unknown-kid") == (
-            "there is no key 'unknown-kid': see `python manage.py instaccess_keys list`"
+            "there is no key 'unknown-kid': run `python manage.py instaccess_keys list`, which shows the ids"
         )
 
     def test_export_of_a_private_key_that_is_not_stored_is_refused(self, files, pair):
