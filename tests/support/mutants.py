@@ -113,10 +113,10 @@ class Mutant:
 
     def mutate(self, source: str) -> str | None:
         """Return the changed source code, or None if it is the same, or isn't Python code."""
-        mutated: str | None = mutate_code(source, _operators()[self.operator], self.occurrence)
         try:
+            mutated: str | None = mutate_code(source, _operators()[self.operator], self.occurrence)
             ast.parse(mutated or "")
-        except SyntaxError:
+        except (AttributeError, SyntaxError):  # ExceptionReplacer fails for a name with a dot.
             return None
         return mutated if mutated != source else None
 
@@ -135,10 +135,15 @@ def _mutants(path: Path) -> Iterator[Mutant]:
     excluded = list(_excluded_ranges(ast.parse(source)))
     nodes = list(ast_nodes(get_ast(source)))
     for name, operator in _operators().items():
-        positions = [start for node in nodes for start, _ in operator.mutation_positions(node)]
-        for occurrence, start in enumerate(positions):
-            if not any(first <= start < last for first, last in excluded):
+        positions = [(start, node) for node in nodes for start, _ in operator.mutation_positions(node)]
+        for occurrence, (start, node) in enumerate(positions):
+            if not _is_star_of_parameters(node) and not any(first <= start < last for first, last in excluded):
                 yield Mutant(str(path.relative_to(ROOT)), name, occurrence, start)
+
+
+def _is_star_of_parameters(node: Any) -> bool:
+    """Return whether a node is the `*` in `def f(a, *, b)`, which is no multiplication."""
+    return node.type == "operator" and node.parent.type in {"parameters", "param", "lambdef"}
 
 
 def _excluded_ranges(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
@@ -203,6 +208,17 @@ def _tests_of(mutant: Mutant) -> list[str]:
     return next(tests for wing, tests in CRITICAL.items() if mutant.path.startswith(wing))
 
 
+def _stages(mutant: Mutant, tree: Path, every_test: bool) -> Iterator[list[str]]:
+    """Yield groups of tests, of which the first group notices most mutants: the tests named after the module."""
+    tests = _tests_of(mutant)
+    named = sorted(str(path.relative_to(tree)) for path in tree.glob(f"tests/**/test_{Path(mutant.path).stem}*.py"))
+    if first := [path for path in named if path.startswith(tuple(tests))]:
+        yield first
+    yield tests
+    if every_test:
+        yield []
+
+
 def _try(mutant: Mutant, tree: Path, every_test: bool) -> tuple[str, str]:
     """Run the tests on a mutant. Returns the first test that fails, or "", and the diff of the mutant."""
     path = tree / mutant.path
@@ -210,7 +226,8 @@ def _try(mutant: Mutant, tree: Path, every_test: bool) -> tuple[str, str]:
     mutated = mutant.mutate(original) or original
     path.write_text(mutated)
     try:
-        failure = _find_failure(tree, _tests_of(mutant)) or (_find_failure(tree, []) if every_test else "")
+        stages = _stages(mutant, tree, every_test)
+        failure = next(filter(None, (_find_failure(tree, tests) for tests in stages)), "")
     finally:
         path.write_text(original)
     before, after = original.splitlines(), mutated.splitlines()
