@@ -200,7 +200,7 @@ def _find_failure(tree: Path, tests: Sequence[str]) -> str:
         )
     except subprocess.TimeoutExpired:
         return "25 minutes have passed"
-    failed = re.search(r"^(?:FAILED|ERROR) (.*?)(?: - |$)", result.stdout, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (tests/.*?)(?: - |$)", result.stdout, re.MULTILINE)
     return "" if result.returncode == 0 else failed[1] if failed else "pytest can't run"
 
 
