@@ -42,7 +42,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.run --ten-million --issues 100000
 
 # Changes one place of the critical modules at a time, and prints the changes that no test notices. Takes half an hour.
-# Another sample: `make mutants SEED=2 SAMPLE=200`.
+# Another sample: `make mutants SEED=2 SAMPLE=200`. What to do with such a change: see tests/support/mutants.py.
 mutants: $(VENV)/.mutants
 	$(BIN)/python -m tests.support.mutants --seed $(SEED) --sample $(SAMPLE)
 

@@ -182,6 +182,46 @@ class TestActiveUser:
             assert users.active_user("shared@example.edu") is None
 
 
+class Member:
+    """A user of a project whose user model has permissions, but neither `is_superuser` nor `is_staff`."""
+
+    is_active = True
+
+    def __init__(self, *permissions: str, **columns: bool) -> None:
+        self.permissions = set(permissions)
+        vars(self).update(columns)
+
+    def has_perm(self, permission: str) -> bool:
+        return permission in self.permissions
+
+    def get_all_permissions(self) -> set[str]:
+        return self.permissions
+
+
+class TestAUserModelWithoutSuperusersAndStaff:
+    def test_caller_with_every_permission_of_the_target_may_masquerade(self):
+        caller = Member("instaccess.masquerade", "auth.view_user")
+
+        assert users.may_masquerade(caller, Member("auth.view_user"))
+
+    def test_p19_caller_may_not_masquerade_without_the_permission(self):
+        assert not users.may_masquerade(Member("auth.view_user"), Member("auth.view_user"))
+
+    def test_p19_caller_may_not_masquerade_as_a_target_with_more_permissions(self):
+        assert not users.may_masquerade(Member("instaccess.masquerade"), Member("auth.view_user"))
+
+    def test_p23_caller_may_not_masquerade_as_staff(self):
+        assert not users.may_masquerade(Member("instaccess.masquerade"), Member(is_staff=True))
+
+    def test_p19_caller_may_not_masquerade_as_a_superuser(self):
+        assert not users.may_masquerade(Member("instaccess.masquerade"), Member(is_superuser=True))
+
+    def test_nobody_may_masquerade_without_authentication_backends(self, settings):
+        settings.AUTHENTICATION_BACKENDS = []
+
+        assert not users.may_masquerade(Member("instaccess.masquerade"), Member())
+
+
 class TestTheAccountOfAHost:
     def test_account_is_derived_from_the_name_of_the_host(self):
         assert origin.account_uuid("canvas.example.edu") == str(uuid.uuid5(uuid.NAMESPACE_DNS, "canvas.example.edu"))

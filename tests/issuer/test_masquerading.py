@@ -124,6 +124,13 @@ class TestTheCallerOfAMasquerade:
 
         assert ask(target.pk).status_code == 201
 
+    def test_p22_only_superusers_may_masquerade_without_authentication_backends(self, caller, target, ask, settings):
+        settings.AUTHENTICATION_BACKENDS = []
+        assert answer(ask(target.pk)) == INVALID_AS_USER_ID
+        User.objects.filter(pk=caller.pk).update(is_superuser=True)
+
+        assert ask(target.pk).status_code == 201
+
 
 class TestTheTargetOfAMasquerade:
     def test_p23_caller_who_is_not_staff_may_not_masquerade_as_staff(self, caller, target, ask):
@@ -143,6 +150,12 @@ class TestTheTargetOfAMasquerade:
         assert ask(target.pk).status_code == 201
 
     def test_p19_caller_may_not_masquerade_as_a_superuser(self, caller, target, ask):
+        User.objects.filter(pk=target.pk).update(is_superuser=True)
+
+        assert answer(ask(target.pk)) == INVALID_AS_USER_ID
+
+    def test_p19_target_must_not_be_a_superuser_even_if_the_caller_has_every_permission(self, caller, target, ask):
+        caller.user_permissions.set(Permission.objects.all())
         User.objects.filter(pk=target.pk).update(is_superuser=True)
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID

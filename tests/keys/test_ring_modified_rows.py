@@ -14,6 +14,7 @@ from instaccess.keys import ring as keys_ring
 from instaccess.models import Key
 from instaccess.tokens import jose
 from instaccess.trust import refreshed
+from tests.support import stored_keys
 from tests.support.clocks import Clock
 
 pytestmark = pytest.mark.django_db
@@ -111,6 +112,42 @@ class TestAModifiedSealedKey:
                     read()
                 assert caught.value.code == "kek_missing"
         assert "KEY_ENCRYPTION_KEYS" in logged_errors(caplog)[0]
+
+
+@pytest.mark.usefixtures("initial_keys")
+class TestARowWhoseKeyEncryptionKeyIsNotConfigured:
+    """One row was written with another key-encryption key. A token of its key must not look like an invalid token."""
+
+    def write_with_another_key(self, row: Key) -> None:
+        row.mac = ""
+        with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):
+            stored_keys.write([row])
+
+    def test_o6_access_to_the_public_key_raises_and_the_other_keys_work(self):
+        future, current = Key.objects.get(status="future"), Key.objects.get(use=SIG, status="current")
+        self.write_with_another_key(future)
+        keys = keys_ring.load().verification_keys()
+
+        for access in (lambda: keys[future.kid], lambda: keys.get(future.kid), lambda: future.kid in keys):
+            with pytest.raises(UnsealError) as caught:
+                access()
+            assert caught.value.code == "kek_missing"
+        assert (list(keys), len(keys)) == ([current.kid], 1)
+        assert keys[current.kid]["kid"] == current.kid
+
+    def test_o6_access_to_the_private_key_raises_and_the_other_keys_work(self):
+        past = lifecycle.rotate(ENC, force=True).retired
+        current = Key.objects.get(use=ENC, status="current")
+        self.write_with_another_key(past)
+        keys = keys_ring.load().decryption_keys()
+
+        for access in (lambda: keys[past.kid], lambda: keys.get(past.kid)):
+            with pytest.raises(UnsealError) as caught:
+                access()
+            assert caught.value.code == "kek_missing"
+        assert current.kid in keys
+        assert past.kid not in list(keys)
+        assert keys[current.kid].has_private
 
 
 @pytest.mark.usefixtures("initial_keys")

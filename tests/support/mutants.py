@@ -2,8 +2,16 @@
 
 python -m tests.support.mutants --seed 7 [--sample 100] [--only instaccess/tokens] [--every-test]
 
-Prints a diff for each mutant that no test notices. Such a mutant is either a gap in the tests, or equivalent to the
-original (a larger cache, say). Run by hand, like the benchmarks: a mutant takes between 5 seconds and a minute.
+Prints for each mutant the first test that fails, or a diff if no test fails. Such a surviving mutant is one of these:
+
+- A gap in the tests. Write a test of the behaviour that the mutant breaks, in the folder of `tests/` that has the
+  name of the wing. Look for other code of the same kind. Run the same seed again: the test must kill the mutant.
+- Noticed only by tests that did not run. `--every-test` runs the whole suite on each survivor.
+- Equivalent: no caller can tell the difference, as with a larger cache. Change nothing.
+- Undecidable here, because the code runs only with PostgreSQL, MariaDB or Redis. Tests that need a service don't run.
+
+At least 97% of the mutants that are neither equivalent nor undecidable must be killed. Run by hand, like the
+benchmarks: a mutant takes between 5 seconds and a minute.
 """
 
 from __future__ import annotations
@@ -13,6 +21,7 @@ import ast
 import difflib
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +29,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -50,6 +60,12 @@ _UNDECIDABLE_FILES = {"checks.py", "__init__.py", "apps.py", "urls.py"}
 """Files in which most mutants change a text, an export or a route."""
 
 
+def _replacement(node: Any, new: Any) -> Any:
+    """Return a new node with the white space and the comments that precede the old node."""
+    new.get_first_leaf().prefix = node.get_first_leaf().prefix
+    return new
+
+
 class KeywordArgumentRemover(Operator):  # type: ignore[misc]
     """Remove one keyword argument of a call, such as the condition in `filter(pk=1)`."""
 
@@ -58,7 +74,7 @@ class KeywordArgumentRemover(Operator):  # type: ignore[misc]
             yield node.start_pos, node.end_pos
 
     def mutate(self, node: Any, index: int) -> Any:
-        return parso.parse("**{}").children[0]
+        return _replacement(node, parso.parse("f(**{})").children[0].children[1].children[1])
 
     @classmethod
     def examples(cls) -> tuple[()]:
@@ -74,7 +90,7 @@ class CallRemover(Operator):  # type: ignore[misc]
             yield node.start_pos, node.end_pos
 
     def mutate(self, node: Any, index: int) -> Any:
-        return parso.parse("pass").children[0]
+        return _replacement(node, parso.parse("pass").children[0])
 
     @classmethod
     def examples(cls) -> tuple[()]:
@@ -83,14 +99,29 @@ class CallRemover(Operator):  # type: ignore[misc]
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A change of one place in a file: the mutation operator, and the number of the place."""
+    """A change of one place in a file: the mutation operator, and the number of the place for this operator."""
 
     path: str
     operator: str
     occurrence: int
-    line: int
+    place: tuple[int, int]
+
+    @property
+    def kind(self) -> tuple[str, tuple[int, int], str]:
+        """The place, and the operator without the two symbols, such as `core/ReplaceBinaryOperator`."""
+        return self.path, self.place, self.operator.partition("_")[0]
+
+    def mutate(self, source: str) -> str | None:
+        """Return the changed source code, or None if it is the same, or isn't Python code."""
+        try:
+            mutated: str | None = mutate_code(source, _operators()[self.operator], self.occurrence)
+            ast.parse(mutated or "")
+        except (AttributeError, SyntaxError):  # ExceptionReplacer fails for a name with a dot.
+            return None
+        return mutated if mutated != source else None
 
 
+@cache
 def _operators() -> dict[str, Operator]:
     operators: dict[str, Operator] = {"keyword-argument": KeywordArgumentRemover(), "call": CallRemover()}
     for name in operator_names():
@@ -104,10 +135,15 @@ def _mutants(path: Path) -> Iterator[Mutant]:
     excluded = list(_excluded_ranges(ast.parse(source)))
     nodes = list(ast_nodes(get_ast(source)))
     for name, operator in _operators().items():
-        positions = [start for node in nodes for start, _ in operator.mutation_positions(node)]
-        for occurrence, start in enumerate(positions):
-            if not any(first <= start < last for first, last in excluded):
-                yield Mutant(str(path.relative_to(ROOT)), name, occurrence, start[0])
+        positions = [(start, node) for node in nodes for start, _ in operator.mutation_positions(node)]
+        for occurrence, (start, node) in enumerate(positions):
+            if not _is_star_of_parameters(node) and not any(first <= start < last for first, last in excluded):
+                yield Mutant(str(path.relative_to(ROOT)), name, occurrence, start)
+
+
+def _is_star_of_parameters(node: Any) -> bool:
+    """Return whether a node is the `*` in `def f(a, *, b)`, which is no multiplication."""
+    return node.type == "operator" and node.parent.type in {"parameters", "param", "lambdef"}
 
 
 def _excluded_ranges(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
@@ -127,46 +163,82 @@ def _excluded_ranges(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[
 
 
 def _sample(seed: int, size: int, only: Sequence[str]) -> list[Mutant]:
-    found: list[Mutant] = []
+    # Each place counts once. Otherwise, a `+` would count eleven times, once for each other operator, although almost
+    # every test notices these mutants.
+    kinds: dict[Any, list[Mutant]] = {}
     for wing in CRITICAL:
         place = ROOT / wing
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             name = str(path.relative_to(ROOT))
             if path.name not in _UNDECIDABLE_FILES and (not only or any(name.startswith(prefix) for prefix in only)):
-                found += _mutants(path)
+                for mutant in _mutants(path):
+                    kinds.setdefault(mutant.kind, []).append(mutant)
     # This is not for cryptography. The same seed must select the same sample.
-    return random.Random(seed).sample(found, min(size, len(found)))
+    generator = random.Random(seed)
+    places = list(kinds.values())
+    generator.shuffle(places)
+    sample: list[Mutant] = []
+    for mutants in places:
+        if len(sample) == size:
+            break
+        generator.shuffle(mutants)
+        sample += [each for each in mutants if each.mutate((ROOT / each.path).read_text()) is not None][:1]
+    return sample
 
 
-def _run_tests(tree: Path, tests: Sequence[str], database: str) -> bool:
-    """Return whether the tests pass. Tests that take over 25 minutes count as failed: the mutant is a loop."""
+def _find_failure(tree: Path, tests: Sequence[str]) -> str:
+    """Run tests, and return the first test that fails, or "" if all tests pass.
+
+    Tests that take over 25 minutes count as failed, because the mutant may be an endless loop.
+    """
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header"]
     command += ["-m", "not services and not postgresql", *tests]
-    environment = os.environ | {"SQLITE_TEST_NAME": database, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"SQLITE_TEST_NAME": str(tree / "mutants.sqlite3"), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
-        result = subprocess.run(command, cwd=tree, env=environment, capture_output=True, timeout=1500, check=False)
+        result = subprocess.run(
+            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=1500, check=False
+        )
     except subprocess.TimeoutExpired:
-        return False
-    return result.returncode == 0
+        return "25 minutes have passed"
+    failed = re.search(r"^(?:FAILED|ERROR) (tests/.*?)(?: - |$)", result.stdout, re.MULTILINE)
+    return "" if result.returncode == 0 else failed[1] if failed else "pytest can't run"
 
 
-def _try(mutant: Mutant, tree: Path, every_test: bool) -> str | None:
-    """Run the tests on a mutant. Returns its diff if no test fails, otherwise None."""
+def _tests_of(mutant: Mutant) -> list[str]:
+    return next(tests for wing, tests in CRITICAL.items() if mutant.path.startswith(wing))
+
+
+def _stages(mutant: Mutant, tree: Path, every_test: bool) -> Iterator[list[str]]:
+    """Yield groups of tests, of which the first group notices most mutants: the tests named after the module."""
+    tests = _tests_of(mutant)
+    named = sorted(str(path.relative_to(tree)) for path in tree.glob(f"tests/**/test_{Path(mutant.path).stem}*.py"))
+    if first := [path for path in named if path.startswith(tuple(tests))]:
+        yield first
+    yield tests
+    if every_test:
+        yield []
+
+
+def _try(mutant: Mutant, tree: Path, every_test: bool) -> tuple[str, str]:
+    """Run the tests on a mutant. Returns the first test that fails, or "", and the diff of the mutant."""
     path = tree / mutant.path
     original = path.read_text()
-    mutated = mutate_code(original, _operators()[mutant.operator], mutant.occurrence)
-    if mutated is None or mutated == original:
-        return None
+    mutated = mutant.mutate(original) or original
     path.write_text(mutated)
     try:
-        tests = next(tests for wing, tests in CRITICAL.items() if mutant.path.startswith(wing))
-        database = str(tree / "mutants.sqlite3")
-        survived = _run_tests(tree, tests, database) and not (every_test and not _run_tests(tree, [], database))
+        stages = _stages(mutant, tree, every_test)
+        failure = next(filter(None, (_find_failure(tree, tests) for tests in stages)), "")
     finally:
         path.write_text(original)
     before, after = original.splitlines(), mutated.splitlines()
-    lines = difflib.unified_diff(before, after, mutant.path, mutant.path, lineterm="", n=1)
-    return "\n".join(lines) if survived else None
+    return failure, "\n".join(difflib.unified_diff(before, after, mutant.path, mutant.path, lineterm="", n=1))
+
+
+def _check_tests_pass(mutants: Sequence[Mutant], tree: Path) -> None:
+    """Exit if a test fails without any mutant. Otherwise, this test would kill every mutant."""
+    tests = list(dict.fromkeys(path for mutant in mutants for path in _tests_of(mutant)))
+    if failure := _find_failure(tree, tests):
+        sys.exit(f"A test fails without any mutant: {failure}. Repair this test first.")
 
 
 def main() -> None:
@@ -186,21 +258,22 @@ def main() -> None:
             tree = Path(folder) / str(number)
             shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv", "build", "*.sqlite3*"))
             trees.put(tree)
+        _check_tests_pass(mutants, tree)
 
-        def work(mutant: Mutant) -> tuple[Mutant, str | None]:
+        def work(mutant: Mutant) -> tuple[Mutant, str, str]:
             tree = trees.get()
             try:
-                return mutant, _try(mutant, tree, options.every_test)
+                return mutant, *_try(mutant, tree, options.every_test)
             finally:
                 trees.put(tree)
 
         with ThreadPoolExecutor(options.jobs) as pool:
-            for number, (mutant, diff) in enumerate(pool.map(work, mutants), 1):
-                survivors += diff is not None
-                outcome = "SURVIVED" if diff else "killed"
-                print(f"{number}/{len(mutants)} {outcome} {mutant.path}:{mutant.line} {mutant.operator}", flush=True)
-                if diff:
-                    print(diff, flush=True)
+            for number, (mutant, failure, diff) in enumerate(pool.map(work, mutants), 1):
+                outcome = f"killed by {failure}" if failure else f"SURVIVED\n{diff}"
+                survivors += not failure
+                print(
+                    f"{number}/{len(mutants)} {mutant.path}:{mutant.place[0]} {mutant.operator} {outcome}", flush=True
+                )
     killed = len(mutants) - survivors
     print(f"{killed} of {len(mutants)} mutants were killed, {survivors} survived (seed {options.seed}).")
 

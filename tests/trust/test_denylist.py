@@ -202,6 +202,24 @@ class TestADenyListFromAURL:
 
         assert remote.requests[1].headers["If-None-Match"] == '"1"'
 
+    def test_an_unchanged_deny_list_is_used_for_longer_than_max_staleness(self, remote, clock):
+        remote.answer_with(200, document("one"), ETag='"1"')
+        assert denylist.current() == {"one"}
+        remote.answer_with(304)
+        for _ in range(60):
+            clock.now += 2
+            assert denylist.current() == {"one"}
+
+        assert len(remote.requests) == 61
+        assert {request.headers["If-None-Match"] for request in remote.requests[1:]} == {'"1"'}
+        # Each response counts as a load, so an outage begins at the last response.
+        remote.answer_with(500)
+        clock.now += 50
+        assert denylist.current() == {"one"}
+        clock.now += 13
+        with pytest.raises(SourceUnavailable):
+            denylist.current()
+
     def test_changed_deny_list_of_the_issuer_replaces_the_last_deny_list(self, remote, clock):
         remote.answer_with(200, document("one"), ETag='"1"')
         denylist.current()
@@ -300,8 +318,6 @@ class TestADenyListFromAURL:
         clock.now += 50
         assert denylist.current() == {"one"}
         clock.now += 13
-        if answer[0] == 304:
-            return
         with pytest.raises(SourceUnavailable):
             denylist.current()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import multiprocessing
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -541,6 +542,38 @@ class TestKeysOfAJWKSURL:
 
 
 @pytest.mark.django_db
+def _look_up_a_new_key(keys: remote_jwks.RemoteKeys, kid: str, pipe: Any) -> None:
+    """Load the JWK set, wait until the server publishes the new key, and send whether the key is found."""
+    keys.ensure_loaded()
+    pipe.send("loaded")
+    pipe.recv()
+    pipe.send(keys.get(kid) is not None)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+class TestAForkedProcess:
+    def test_c4_a_child_process_finds_a_new_key_although_its_parent_was_reloading_during_the_fork(
+        self, jwks, key, rsa_pool, monkeypatch
+    ):
+        for limit in ("TIMEOUT", "BODY_SECONDS"):
+            monkeypatch.setattr(fetch, limit, 60)
+        keys, new = sources.verification_keys(), rsa_pool.take()
+        context = multiprocessing.get_context("fork")
+        parent_end, child_end = context.Pipe()
+        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock.
+        with keys._refetch_lock:
+            child = context.Process(target=_look_up_a_new_key, args=(keys, new.thumbprint(), child_end))
+            child.start()
+        assert parent_end.poll(60)
+        assert parent_end.recv() == "loaded"
+        jwks.answer_with(200, document(new, key))
+        parent_end.send("published")
+        assert parent_end.poll(60)
+        assert parent_end.recv()
+        child.join()
+        child.close()
+
+
 class TestKeysOfThisDatabase:
     def test_keys_of_the_database_are_used_if_no_setting_lists_keys(self, initial_keys):
         signing, future, encryption = initial_keys

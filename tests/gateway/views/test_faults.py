@@ -91,6 +91,13 @@ class TestAGatewayWhileTheDatabaseIsUnavailable:
         with connection.execute_wrapper(UnavailableDatabase()):
             assert {answer(verify(text)) for text in malformed} == {INVALID}
 
+    def test_o1_a_token_of_the_configured_algorithm_gets_a_503_without_a_database(self, issue, settings):
+        settings.INSTACCESS = {"ENCRYPTION_ALG": "RSA1_5"}
+        token = issue()[1]
+        ring.clear_cache()
+        with connection.execute_wrapper(UnavailableDatabase()):
+            assert answer(verify(token)) == UNAVAILABLE
+
     @pytest.mark.parametrize(
         "bearer", ["{0},Bearer other", "other,Bearer {0}", "{0} x", "{0}\t", "{0}\xa0", "\xe9{0}"]
     )

@@ -91,6 +91,22 @@ class TestAValidToken:
         assert 3400 < sum(len(line) + 2 for line in lines) + 2 < 4096 - 200
 
 
+class TestATokenEncryptedWithRSA15:
+    def test_g1_the_token_passes_only_if_rsa1_5_is_the_encryption_alg(self, issue, settings):
+        settings.INSTACCESS = {"ENCRYPTION_ALG": "RSA1_5"}
+        token = issue()[1]
+        assert status(token) == 204
+        views.clear_caches()
+        settings.INSTACCESS = {}
+
+        assert answer(verify(token)) == INVALID
+
+    def test_a_token_encrypted_with_rsa_oaep_passes_if_rsa1_5_is_the_encryption_alg(self, token, settings):
+        settings.INSTACCESS = {"ENCRYPTION_ALG": "RSA1_5"}
+
+        assert status(token) == 204
+
+
 class TestTheURLOfTheGateway:
     def test_login_required_middleware_of_the_host_project_does_not_apply_to_the_gateway(self, settings, token):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]

@@ -1,0 +1,105 @@
+"""Unreadable rows beside readable ones: every function treats the readable rows as usual, and logs the others."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from instaccess import signals, users
+from instaccess.audit import names, revocation, row_hmac, rows
+from instaccess.audit.evidence import reauthentication
+from instaccess.audit.evidence.checkpoints import seal
+from instaccess.audit.names import ERASED
+from instaccess.audit.row_hmac import HmacStatus
+from instaccess.conf import conf
+from instaccess.keys import evidence_keys
+from instaccess.models import Checkpoint, IssuedToken
+
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
+
+
+class Pair(NamedTuple):
+    """Two rows of one user. The values of the second row are those before an attacker made the row unreadable."""
+
+    readable: IssuedToken
+    unreadable: IssuedToken
+
+
+@pytest.fixture
+def pair(initial_keys: Any, row: Any) -> Pair:
+    now = timezone.now()
+    made = Pair(row(issued_at=now), row(issued_at=now))
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE instaccess_issuedtoken SET issued_at = 'zzz' WHERE id = %s", [made.unreadable.pk])
+    return made
+
+
+def stored(row: IssuedToken, column: str) -> Any:
+    """Return the value of a column, which can be read in every row."""
+    return IssuedToken.objects.values_list(column, flat=True).get(pk=row.pk)
+
+
+def statuses(row: IssuedToken) -> set[HmacStatus]:
+    """Check both HMACs of a readable row."""
+    row.refresh_from_db()
+    return {row_hmac.row_status(row, conf.key_encryption_keys), names.names_status(row, conf.key_encryption_keys)}
+
+
+class TestUnreadableRows:
+    def test_revoke_revokes_both_tokens_and_names_the_unreadable_row(
+        self, pair, caplog, django_capture_on_commit_callbacks
+    ):
+        announced: list[str] = []
+
+        def receive(jtis: list[str], **kwargs: Any) -> None:
+            announced.extend(jtis)
+
+        signals.tokens_revoked.connect(receive)
+        try:
+            with django_capture_on_commit_callbacks(execute=True):
+                count = revocation.revoke(rows.revocable_tokens(), keks=conf.key_encryption_keys, reason="stolen")
+        finally:
+            signals.tokens_revoked.disconnect(receive)
+
+        assert count == 2
+        assert {stored(row, "revocation_reason") for row in pair} == {"stolen"}
+        assert statuses(pair.readable) == {HmacStatus.AUTHENTIC}
+        assert stored(pair.unreadable, "mac") == pair.unreadable.mac
+        assert announced == [str(pair.readable.jti)]
+        assert f"the rows get no new HMAC: [{pair.unreadable.pk}]" in caplog.text
+
+    def test_erase_erases_both_names_and_names_the_unreadable_row(self, pair, user, caplog):
+        count = names.erase(users.user_uuid(user), keks=conf.key_encryption_keys, by="root (command line)")
+
+        assert count == 2
+        assert {stored(row, "user_name") for row in pair} == {ERASED}
+        assert statuses(pair.readable) == {HmacStatus.AUTHENTIC}
+        assert stored(pair.unreadable, "names_mac") == pair.unreadable.names_mac
+        assert f"and are not replaced: [{pair.unreadable.pk}]" in caplog.text
+
+    def test_reauthenticate_renews_the_hmacs_of_the_readable_row_and_names_the_unreadable_row(
+        self, pair, settings, caplog
+    ):
+        new, old = secrets.token_urlsafe(32), "SECRET_KEY"
+        settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, old]}
+
+        assert reauthentication.reauthenticate(evidence_keys()) == 2  # The HMACs of the row and of its names.
+
+        assert f"unreadable rows get no new HMAC: [{pair.unreadable.pk}]" in caplog.text
+        settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new]}
+        assert statuses(pair.readable) == {HmacStatus.AUTHENTIC}
+
+    def test_seal_covers_both_rows_and_names_the_unreadable_row(self, pair, caplog):
+        [made] = seal(evidence_keys(), now=timezone.now() + timedelta(days=1)).made
+
+        assert (made.rows, made.altered) == (2, 1)
+        lines = Checkpoint.objects.get().index.split("\n")
+        assert lines[1] == f"{pair.unreadable.pk} unreadable altered"
+        assert lines[0].startswith(f"{pair.readable.pk} ")
+        assert not lines[0].endswith("altered")
+        assert f"covers rows whose HMAC doesn't match: [{pair.unreadable.pk}]" in caplog.text
