@@ -541,7 +541,6 @@ class TestKeysOfAJWKSURL:
         assert (len(keys), dict(keys)) == (1, {key.thumbprint(): keys[key.thumbprint()]})
 
 
-@pytest.mark.django_db
 def _look_up_a_new_key(keys: remote_jwks.RemoteKeys, kid: str, pipe: Any) -> None:
     """Load the JWK set, wait until the server publishes the new key, and send whether the key is found."""
     keys.ensure_loaded()
@@ -552,7 +551,7 @@ def _look_up_a_new_key(keys: remote_jwks.RemoteKeys, kid: str, pipe: Any) -> Non
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 class TestAForkedProcess:
-    def test_c4_a_child_process_finds_a_new_key_although_its_parent_was_reloading_during_the_fork(
+    def test_c4_child_process_finds_a_new_key_even_if_its_parent_was_reloading_during_the_fork(
         self, jwks, key, rsa_pool, monkeypatch
     ):
         for limit in ("TIMEOUT", "BODY_SECONDS"):
@@ -560,7 +559,7 @@ class TestAForkedProcess:
         keys, new = sources.verification_keys(), rsa_pool.take()
         context = multiprocessing.get_context("fork")
         parent_end, child_end = context.Pipe()
-        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock.
+        # Hold the lock during the fork, because the child could never acquire the lock of a thread of its parent.
         with keys._refetch_lock:
             child = context.Process(target=_look_up_a_new_key, args=(keys, new.thumbprint(), child_end))
             child.start()
@@ -574,6 +573,7 @@ class TestAForkedProcess:
         child.close()
 
 
+@pytest.mark.django_db
 class TestKeysOfThisDatabase:
     def test_keys_of_the_database_are_used_if_no_setting_lists_keys(self, initial_keys):
         signing, future, encryption = initial_keys
