@@ -124,7 +124,9 @@ class TestTheCallerOfAMasquerade:
 
         assert ask(target.pk).status_code == 201
 
-    def test_p22_only_superusers_may_masquerade_without_authentication_backends(self, caller, target, ask, settings):
+    def test_p22_only_superusers_may_masquerade_if_there_are_no_authentication_backends(
+        self, caller, target, ask, settings
+    ):
         settings.AUTHENTICATION_BACKENDS = []
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
         User.objects.filter(pk=caller.pk).update(is_superuser=True)
@@ -154,7 +156,7 @@ class TestTheTargetOfAMasquerade:
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_p19_target_must_not_be_a_superuser_even_if_the_caller_has_every_permission(self, caller, target, ask):
+    def test_p19_caller_with_every_permission_may_not_masquerade_as_a_superuser(self, caller, target, ask):
         caller.user_permissions.set(Permission.objects.all())
         User.objects.filter(pk=target.pk).update(is_superuser=True)
 

@@ -61,7 +61,9 @@ class TestATokenRestrictedToResources:
         assert post(make_access_token(resource=resource)).status_code == 201
 
     @pytest.mark.parametrize("suffix", ["/", ".json", ".json/"])
-    def test_token_for_the_issuer_is_accepted_at_every_url_of_the_endpoint(self, post, make_access_token, suffix):
+    def test_issuer_accepts_an_access_token_restricted_to_the_issuer_at_every_url_of_the_endpoint(
+        self, post, make_access_token, suffix
+    ):
         token = make_access_token(resource=["http://testserver/api/v1/inst_access_tokens"])
 
         assert post(token, url=ISSUE_URL + suffix).status_code == 201

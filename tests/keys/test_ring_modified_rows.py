@@ -115,15 +115,15 @@ class TestAModifiedSealedKey:
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestARowWhoseKeyEncryptionKeyIsNotConfigured:
-    """One row was written with another key-encryption key. A token of its key must not look like an invalid token."""
+class TestAKeyRowWhoseKeyEncryptionKeyIsNotConfigured:
+    """A row with another key-encryption key, whose tokens must not be refused as invalid tokens."""
 
     def write_with_another_key(self, row: Key) -> None:
         row.mac = ""
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):
             stored_keys.write([row])
 
-    def test_o6_access_to_the_public_key_raises_and_the_other_keys_work(self):
+    def test_o6_public_key_of_a_row_with_an_unknown_key_encryption_key_raises_and_other_keys_work(self):
         future, current = Key.objects.get(status="future"), Key.objects.get(use=SIG, status="current")
         self.write_with_another_key(future)
         keys = keys_ring.load().verification_keys()
@@ -135,7 +135,7 @@ class TestARowWhoseKeyEncryptionKeyIsNotConfigured:
         assert (list(keys), len(keys)) == ([current.kid], 1)
         assert keys[current.kid]["kid"] == current.kid
 
-    def test_o6_access_to_the_private_key_raises_and_the_other_keys_work(self):
+    def test_o6_private_key_of_a_row_with_an_unknown_key_encryption_key_raises_and_other_keys_work(self):
         past = lifecycle.rotate(ENC, force=True).retired
         current = Key.objects.get(use=ENC, status="current")
         self.write_with_another_key(past)

@@ -202,7 +202,7 @@ class TestADenyListFromAURL:
 
         assert remote.requests[1].headers["If-None-Match"] == '"1"'
 
-    def test_an_unchanged_deny_list_is_used_for_longer_than_max_staleness(self, remote, clock):
+    def test_gateway_uses_an_unchanged_deny_list_for_longer_than_max_staleness(self, remote, clock):
         remote.answer_with(200, document("one"), ETag='"1"')
         assert denylist.current() == {"one"}
         remote.answer_with(304)
@@ -212,7 +212,7 @@ class TestADenyListFromAURL:
 
         assert len(remote.requests) == 61
         assert {request.headers["If-None-Match"] for request in remote.requests[1:]} == {'"1"'}
-        # Each response counts as a load, so an outage begins at the last response.
+        # Count the outage from the last response, because each response counts as a load.
         remote.answer_with(500)
         clock.now += 50
         assert denylist.current() == {"one"}

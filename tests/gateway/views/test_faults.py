@@ -91,7 +91,9 @@ class TestAGatewayWhileTheDatabaseIsUnavailable:
         with connection.execute_wrapper(UnavailableDatabase()):
             assert {answer(verify(text)) for text in malformed} == {INVALID}
 
-    def test_o1_a_token_of_the_configured_algorithm_gets_a_503_without_a_database(self, issue, settings):
+    def test_o1_gateway_without_a_database_returns_503_for_a_token_with_the_configured_algorithm(
+        self, issue, settings
+    ):
         settings.INSTACCESS = {"ENCRYPTION_ALG": "RSA1_5"}
         token = issue()[1]
         ring.clear_cache()

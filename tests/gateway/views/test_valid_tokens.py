@@ -92,7 +92,9 @@ class TestAValidToken:
 
 
 class TestATokenEncryptedWithRSA15:
-    def test_g1_the_token_passes_only_if_rsa1_5_is_the_encryption_alg(self, issue, settings):
+    def test_g1_gateway_accepts_a_token_encrypted_with_rsa1_5_only_if_rsa1_5_is_the_encryption_alg(
+        self, issue, settings
+    ):
         settings.INSTACCESS = {"ENCRYPTION_ALG": "RSA1_5"}
         token = issue()[1]
         assert status(token) == 204
@@ -101,7 +103,7 @@ class TestATokenEncryptedWithRSA15:
 
         assert answer(verify(token)) == INVALID
 
-    def test_a_token_encrypted_with_rsa_oaep_passes_if_rsa1_5_is_the_encryption_alg(self, token, settings):
+    def test_gateway_accepts_a_token_encrypted_with_rsa_oaep_if_rsa1_5_is_the_encryption_alg(self, token, settings):
         settings.INSTACCESS = {"ENCRYPTION_ALG": "RSA1_5"}
 
         assert status(token) == 204
