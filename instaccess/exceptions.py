@@ -1,7 +1,7 @@
 """The errors that this package raises, and the reason codes.
 
 Every error has a stable `code`, which is logged and never sent to a client. `web/answers.py` defines the HTTP
-responses. The texts of errors never contain a token or a private key, so they may be logged and reported unchanged.
+responses. Texts of errors never contain a token or a private key, so every text may be logged and reported unchanged.
 """
 
 from enum import StrEnum

@@ -88,7 +88,7 @@ class Conf(KeySettings):
         value = self._get("SHARD_ID", None)
         if value is None or (type(value) is int and value > 0) or (isinstance(value, str) and value):
             return value
-        raise self._invalid("SHARD_ID", "a positive integer, a string, or None")
+        raise self._invalid("SHARD_ID", "a positive integer, a non-empty string, or None")
 
     @property
     def account_uuid(self) -> str | None:

@@ -115,7 +115,7 @@ class Values:
         return value
 
     def _choice(self, name: str, default: _T, choices: tuple[_T, ...]) -> _T:
-        """Read one of the choices. The value must have the type of the default, so `429.0` is refused."""
+        """Read a value that is one of the choices, with the type of the default. For example, `429.0` is refused."""
         value = self._get(name, default)
         if value not in choices or type(value) is not type(default):
             raise self._invalid(name, "one of " + ", ".join(map(repr, choices)))
@@ -145,7 +145,7 @@ class Values:
         try:
             parts = urlsplit(value)
             usable = value.startswith(schemes) and bool(parts.hostname) and "@" not in parts.netloc
-        except ValueError:  # For example, the URL contains an invalid IPv6 address.
+        except ValueError:  # `urlsplit` refuses an invalid IPv6 address, for example.
             usable = False
         if not usable:
             raise self._invalid(

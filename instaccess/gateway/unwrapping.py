@@ -78,7 +78,7 @@ class TokenCache:
                 self._tokens.popitem(last=False)
 
     def drop(self, token: str) -> None:
-        """Remove the result for a token, if there is one."""
+        """Remove the cached result for a token. If no result is cached, nothing happens."""
         with self._lock:
             self._tokens.pop(_digest(token), None)
 
@@ -237,7 +237,7 @@ def _check_still_valid(
     Raises InvalidToken if the token must be refused.
     """
     if now >= unwrapped.claims.expires_at + leeway:
-        raise TokenExpired("the token is past its exp")
+        raise TokenExpired("the token has expired")
     current_key = verification_keys.get(unwrapped.signing_kid)
     if current_key is None or unwrapped.encryption_kid not in decryption_keys:
         raise InvalidToken("a key of the token is no longer available on this server", code=Reason.UNKNOWN_KID)

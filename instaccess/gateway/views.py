@@ -1,6 +1,6 @@
 """Forward authentication: a reverse proxy asks whether a request may pass (`docs/wire-contract.md` §3).
 
-The view works with nginx `auth_request`, Caddy `forward_auth`, Traefik ForwardAuth and Envoy HTTP ext_authz. It
+The view works with nginx `auth_request`, Caddy `forward_auth`, Traefik ForwardAuth and Envoy HTTP ext_authz. The view
 accepts every method, reads only the Authorization header, and answers 204, 401 or 503.
 """
 
@@ -96,7 +96,7 @@ def _bearer_token(request: HttpRequest) -> Opaque[str]:
     body = token.rstrip("=")
     # `bytes.translate` is ten times as fast as a regular expression for a long token.
     if scheme.lower() != "bearer" or not body or not body.isascii() or body.encode().translate(None, _B64TOKEN):
-        raise InvalidToken("not exactly one bearer token", code=Reason.MALFORMED_HEADER)
+        raise InvalidToken("the header does not contain exactly one bearer token", code=Reason.MALFORMED_HEADER)
     return Opaque(token)
 
 
@@ -120,11 +120,11 @@ def _allow_other_bearer(token: str) -> str:
     Raises InvalidToken if the token is refused.
     """
     if token.count(".") == 2 and tokens.peek_issuer(token) in (None, *conf.accepted_issuers):
-        raise InvalidToken("a signed token that is not encrypted", code=Reason.ALREADY_DECRYPTED)
+        raise InvalidToken("the token is signed, but not encrypted", code=Reason.ALREADY_DECRYPTED)
     if len(token) > tokens.MAX_TOKEN_CHARS:
-        raise InvalidToken(f"longer than {tokens.MAX_TOKEN_CHARS} characters", code=Reason.TOO_LONG)
+        raise InvalidToken(f"the token is longer than {tokens.MAX_TOKEN_CHARS} characters", code=Reason.TOO_LONG)
     if conf.other_bearers != "pass":
-        raise InvalidToken("not an InstAccess token", code=Reason.OTHER_BEARER)
+        raise InvalidToken("the bearer token is not an InstAccess token", code=Reason.OTHER_BEARER)
     return token
 
 

@@ -76,7 +76,7 @@ class _Statement:
 
 
 def find(checksum: str) -> Any:
-    """Find the access token with this SHA-256 checksum (hexadecimal), or return None.
+    """Return the access token with this SHA-256 checksum (hexadecimal), or None.
 
     The application, the user and the user's identity are loaded with the token.
 

@@ -30,8 +30,8 @@ from ..web import ExpiredAccessToken, InsufficientScope, InvalidAccessToken, JWT
 from .oauth2_validator import LazyRequest, build_oauthlib_request, local_validator_class
 from .parameters import form, query
 
-# RFC 6750 §2.1: one token and nothing after the token. The token may have any form, because the project can configure
-# the token generator. Lone surrogates are excluded, because they can't be encoded as UTF-8.
+# The header must contain one token and nothing after the token (RFC 6750 §2.1). The token may have any form, because
+# the project can configure the token generator. Lone surrogates are refused, because UTF-8 can't encode them.
 _BEARER = re.compile(r"bearer +([^\s,\ud800-\udfff]+)", re.ASCII | re.IGNORECASE)
 
 
@@ -76,7 +76,7 @@ def bearer_token(request: HttpRequest) -> Opaque[str]:
         header = f"Bearer {text}"
     match = _BEARER.fullmatch(header)
     if match is None:
-        raise InvalidAccessToken("not exactly one bearer token", code=Reason.MALFORMED_HEADER)
+        raise InvalidAccessToken("the header does not contain exactly one bearer token", code=Reason.MALFORMED_HEADER)
     text = match[1]
     if len(text) > tokens.MAX_TOKEN_CHARS:
         raise InvalidAccessToken(code=Reason.TOO_LONG)
@@ -97,14 +97,14 @@ def _refuse_inst_access_token(text: Opaque[str]) -> None:
         claims = Claims.from_payload(payload, now=time.time(), issuers=conf.accepted_issuers, leeway=conf.leeway)
     except InvalidToken as error:
         raise InvalidAccessToken(
-            f"an InstAccess token as the bearer token: {error}", code=Reason.BROKEN_JWT
+            f"the bearer token is an invalid InstAccess token: {error}", code=Reason.BROKEN_JWT
         ) from None
     raise JWTFromJWT(f"jti={claims.jti}", code=Reason.JWT_FROM_JWT)
 
 
 @sensitive_variables("oauth_request")
 def _validate(text: Opaque[str], request: HttpRequest) -> tuple[Any, Any]:
-    """Validate an access token, and return its user and the model instance. Raises a Refusal."""
+    """Validate an access token, and return its user and the model instance of the access token. Raises a Refusal."""
     validator_class = local_validator_class(getattr(settings, "OAUTH2_PROVIDER", {}).get("OAUTH2_VALIDATOR_CLASS"))
     validator = validator_class()
     oauth_request: Any = LazyRequest(text.reveal(), request)
@@ -118,12 +118,15 @@ def _validate(text: Opaque[str], request: HttpRequest) -> tuple[Any, Any]:
     client: dict[str, Any] = {"user": user, "client_id": access_token.application.client_id}
     if not access_token.is_expired() or not access_token.application.is_usable(oauth_request):
         raise InvalidAccessToken(
-            "refused by the OAuth2 validator: the token is not for this resource, or its application is unusable",
+            "the OAuth2 validator refused the access token: the token is for another resource, or its application is "
+            "unusable",
             code=Reason.REFUSED_BY_VALIDATOR,
             **client,
         )
     if _can_be_refreshed(access_token):
-        raise InvalidAccessToken("the client can refresh the access token", code=Reason.EXPIRED, **client)
+        raise InvalidAccessToken(
+            "the access token has expired, but the client can refresh it", code=Reason.EXPIRED, **client
+        )
     raise ExpiredAccessToken(expired_at=access_token.expires, **client)
 
 

@@ -74,7 +74,7 @@ def _check_scopes() -> list[CheckMessage]:
     if "SCOPES_BACKEND_CLASS" not in provider and SCOPE not in provider.get("SCOPES", {}):
         messages.append(
             Error(
-                "No OAuth2 access token can have the scope that is required to issue InstAccess tokens.",
+                "OAUTH2_PROVIDER['SCOPES'] lacks the scope that an access token needs to get InstAccess tokens.",
                 hint=f'Add "{SCOPE}": "Issue InstAccess tokens" to OAUTH2_PROVIDER["SCOPES"].',
                 id="instaccess.E006",
             )
@@ -211,7 +211,8 @@ def _unsafe_settings() -> Sequence[tuple[bool, str, str, str]]:
             conf.throttle_limit is not None
             and settings.CACHES[conf.throttle_cache]["BACKEND"].rpartition(".")[2] in {"LocMemCache", "DummyCache"},
             "W009",
-            "The throttle's cache is not shared between processes, so n workers issue up to n times as many tokens.",
+            "The cache in INSTACCESS['THROTTLE_CACHE'] isn't shared between processes, so n workers issue up to n "
+            "times as many tokens.",
             "Set INSTACCESS['THROTTLE_CACHE'] to the alias of a Redis cache, or "
             "set INSTACCESS['THROTTLE_LIMIT'] to None.",
         ),

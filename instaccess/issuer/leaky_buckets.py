@@ -66,7 +66,7 @@ class Rate:
 
 
 class Bucket(Protocol):
-    """A leaky bucket."""
+    """The operations on a leaky bucket, which limits the requests with one access token."""
 
     def charge(self) -> tuple[bool, float]:
         """Raise the level by the cost of a request, unless the bucket is full.

@@ -69,7 +69,7 @@ _NOT_THROTTLED = Level(allowed=True, level=0.0)
 
 
 class _Outage:
-    """The time of the last failure of the cache in this process, and the time of the last log message about it."""
+    """The time of the last failure of the cache in this process, and the time when a failure was last logged."""
 
     def __init__(self) -> None:
         self.clear()
@@ -83,7 +83,7 @@ class _Outage:
         return time.monotonic() - self._failed_at < _PAUSE_SECONDS
 
     def record(self, error: Exception) -> None:
-        """Record a failure, and log it unless a failure was logged in the last minute."""
+        """Record a failure of the cache. The failure is logged unless a failure was logged in the last minute."""
         self._failed_at = time.monotonic()
         if time.monotonic() - self._logged_at >= _LOG_SECONDS:
             self._logged_at = time.monotonic()

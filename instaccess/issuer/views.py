@@ -167,7 +167,7 @@ class IssueView(APIView):
 
 
 def _subject(request: Request, as_user_id: str, level: throttling.Level) -> Any:
-    """Return the subject of the token: the user with the id `as_user_id`, or the authenticated user if it is blank.
+    """Return the subject of the token: the user with the id `as_user_id`, or the caller if `as_user_id` is blank.
 
     If the bucket is full, another user is not looked up, so that a client can't try the ids of many users.
 

@@ -90,7 +90,7 @@ def rotate(
     mark_tokens_of_revoked_keys(now=now)
     current = store.current_key(store.stored_keys(), use)
     if current is None:
-        raise KeyUnavailable(f"nothing to rotate: {ring.NO_KEY[use]}")
+        raise KeyUnavailable(ring.NO_KEY[use])
     if expected_current not in (None, current.kid):
         return _lost_race(store.stored_keys(), use, now)
     succession.check_key_encryption_key(current)
@@ -161,7 +161,7 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
         if current is not None and not force and not rotation.is_ready(key, now=now, times=times):
             raise KeyRefused(
                 f"key {key.kid} can't be activated before {format_utc(rotation.ready_at(key, times))}, because some "
-                "services may not have fetched the key. To activate it now, add --force"
+                "services may not have fetched the key. To activate the key now, add --force"
             )
         succession.check_usable(key)
         store.succeed(current, key, now)
@@ -169,7 +169,7 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
 
 
 def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None = None) -> Revocation:
-    """Revoke a compromised key: stop accepting it, erase its private key, and mark its live tokens as revoked.
+    """Revoke a compromised key: refuse its tokens, erase its private key, and mark its live tokens as revoked.
 
     One transaction changes the keys and adds an entry to the revocation log. After the commit, gateways refuse all
     tokens of the key. The tokens are marked as revoked in the audit log afterwards. If marking is interrupted, a

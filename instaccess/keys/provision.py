@@ -49,7 +49,7 @@ def init(*, now: datetime | None = None) -> list[Key]:
     ):
         raise KeyUnavailable(
             "there are encryption keys, but none is current: import the gateway's public key or generate a key with "
-            "`python manage.py instaccess_keys`, then activate it"
+            "`python manage.py instaccess_keys`, then activate the key"
         )
     pregenerated = {(use, status): trust.generate_key(use) for use, status in missing_keys()}
     if not pregenerated:
@@ -175,7 +175,10 @@ def export_private(row: Key, *, file_format: str) -> Opaque[str]:
     """
     row_hmac.check(row, conf.key_encryption_keys)
     if not row.has_private:
-        raise KeyUnavailable(f"only the public key of key {row.kid} is stored on this server")
+        raise KeyUnavailable(
+            f"only the public key of key {row.kid} is stored on this server: export the private key on the server "
+            "that stores the private key"
+        )
     key = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=conf.key_encryption_keys)
     logger.warning("private key of key %s exported", row.kid)
     return trust.private_to_text(key, file_format=file_format)

@@ -75,8 +75,10 @@ def unreadable_rows() -> list[int]:
 def authentic_keys(keys: QuerySet[Key] | None = None) -> list[Key]:
     """Load the keys whose HMAC matches. Other rows are logged and skipped.
 
-    Decisions and routine changes use only these keys. An attacker who can write to the table can then neither add a
-    key to a rotation nor get an HMAC for a modified row. Raises ConfigError or DatabaseError.
+    Decisions and routine changes use only these keys. Otherwise, an attacker who can write to the table could add a
+    key to a rotation, or get an HMAC for a modified row.
+
+    Raises ConfigError or DatabaseError.
     """
     rows, errors = examine(keys)
     for error in errors.values():
@@ -134,7 +136,8 @@ def find_key(kid: str, keys: QuerySet[Key] | None = None) -> Key:
     Raises:
         KeyUnavailable: no key or more than one key matches.
     """
-    # Compare the kids in Python, because SQLite and MariaDB may ignore case. The table contains few keys.
+    # Compare the kids in Python, because SQLite and MariaDB may ignore case. The comparison is fast, because the
+    # table contains few keys.
     rows = [key for key in row_hmac.load(stored_keys() if keys is None else keys)[0] if isinstance(key.kid, str)]
     # A whole kid has priority. Otherwise, an attacker could prevent a revocation with a row whose kid is longer.
     matches = [key for key in rows if key.kid == kid] or [

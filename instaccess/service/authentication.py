@@ -164,7 +164,9 @@ class InstAccessAuthentication(BaseAuthentication):
     def verify(self, token: str) -> dict[str, Any]:
         """Verify the signature of the token and return the payload (step 2). Raises InvalidToken."""
         if token.count(".") == 4:
-            raise InvalidToken("still encrypted: send the request through the gateway", code=Reason.STILL_ENCRYPTED)
+            raise InvalidToken(
+                "the token is still encrypted: send the request through the gateway", code=Reason.STILL_ENCRYPTED
+            )
         payload, _ = tokens.verify(token, trust.verification_keys(max_staleness=conf.max_staleness))
         return payload
 
@@ -244,5 +246,5 @@ def _challenge() -> str:
     try:
         return challenge()
     except ConfigError as error:
-        logger.error("the challenge has no realm: %s", error)
+        logger.error("the WWW-Authenticate header has no realm: %s", error)
         return "Bearer"

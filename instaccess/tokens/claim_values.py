@@ -49,7 +49,7 @@ def check_times(
     if not 0 < expires_at - issued_at <= max_lifetime:
         raise InvalidToken(f"the lifetime (exp - iat) is not 1 to {max_lifetime} seconds", code=Reason.BAD_LIFETIME)
     if now >= expires_at + leeway:
-        raise TokenExpired("the token is past its exp")
+        raise TokenExpired("the token has expired")
     if issued_at > now + max(CLOCK_SKEW, leeway):
         raise InvalidToken("the token was issued in the future", code=Reason.NOT_YET)
     if "nbf" in payload and get_seconds(payload, "nbf") > now + leeway:

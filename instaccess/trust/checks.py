@@ -52,7 +52,7 @@ def check_sources(**kwargs: Any) -> list[CheckMessage]:
         messages.append(
             Error(
                 f"{revocation_url.NO_SERVICE_CREDENTIALS}.",
-                hint="Add a secret that is listed in the issuer's SERVICE_SECRETS.",
+                hint="Add a secret from the issuer's SERVICE_SECRETS to INSTACCESS['SERVICE_SECRETS'].",
                 id="instaccess.E050",
             )
         )

@@ -104,10 +104,10 @@ def _with_timeouts(connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
 
 
 def load_from_database(load: Callable[[], T], alias: str) -> T:
-    """Call a function that queries a database, and return its result. Call it again if the connection is dead.
+    """Call a function that queries a database, and return its result. If the connection is dead, retry once.
 
     A persistent connection is dead after a restart of the database, for example. Django notices a dead connection
-    only when a query fails. Without the second call, a gateway would accept revoked tokens until the next request.
+    only when a query fails. Without the retry, a gateway would accept revoked tokens until the next request.
 
     Args:
         load: the function. Its errors are raised, except the first error of a dead connection.
@@ -120,6 +120,6 @@ def load_from_database(load: Callable[[], T], alias: str) -> T:
     except (InterfaceError, OperationalError) as error:
         if not was_open or connection.in_atomic_block:
             raise
-        logger.info("the database connection is dead, so a new one is opened (%s)", type(error).__name__)
+        logger.info("the database connection is dead, so a new connection is opened (%s)", type(error).__name__)
         connection.close()
         return load()

@@ -91,11 +91,11 @@ def _conversion_hint(raw: bytes) -> str:
     """Return a hint on how to convert a key that is in another common format, or "" if the format is unknown."""
     start = raw[:4096]
     if b"ENCRYPTED" in start:
-        return "; it has a passphrase: `openssl pkey -in FILE -out NEW.pem` writes the key without a passphrase"
+        return "; it has a passphrase: to remove the passphrase, run `openssl pkey -in FILE -out NEW.pem`"
     if b"OPENSSH PRIVATE KEY" in start:
-        return "; it is in OpenSSH format: `ssh-keygen -p -m PEM -f COPY` converts a copy of the file"
+        return "; it is in OpenSSH format: copy the file, and run `ssh-keygen -p -m PEM -f COPY` to convert the copy"
     if start.startswith(b"ssh-"):
-        return "; it is in OpenSSH format: `ssh-keygen -e -m PKCS8 -f FILE` prints the key as PEM"
+        return "; it is in OpenSSH format: run `ssh-keygen -e -m PKCS8 -f FILE` to print the key as PEM"
     if b'"keys"' in start:
         return "; it may be a JWK set: copy the JWK that you need out of the set"
     if start.startswith(b"0"):

@@ -78,7 +78,7 @@ class _Load(Generic[T]):
 
     def __init__(self) -> None:
         self.started_at = time.monotonic()
-        self.outcome: tuple[T] | Exception = SourceUnavailable("loading this value was interrupted")
+        self.outcome: tuple[T] | Exception = SourceUnavailable("loading the keys or the deny list was interrupted")
         self._traceback: TracebackType | None = None
         self._ended = threading.Event()
 
@@ -95,7 +95,7 @@ class _Load(Generic[T]):
     def wait(self, patience: float) -> None:
         """Wait until the load ends. Raises _LoadIsSlow after `patience` seconds from the start of the load."""
         if not self._ended.wait(max(self.started_at + patience - time.monotonic(), 0)):
-            raise _LoadIsSlow("loading this value takes too long")
+            raise _LoadIsSlow("loading the keys or the deny list takes too long")
 
     def result(self, patience: float) -> T:
         """Wait until the load ends, and return the loaded value.
@@ -270,7 +270,11 @@ class Refreshed(Generic[T]):
             if generation == self._generation:
                 self._failed_at = time.monotonic()
             if last is not None:
-                logger.warning("loading failed, so the cached value is kept (%s): %s", type(error).__name__, error)
+                logger.warning(
+                    "loading the keys or the deny list failed, so the cached value is kept (%s): %s",
+                    type(error).__name__,
+                    error,
+                )
         finally:
             load.end()
 

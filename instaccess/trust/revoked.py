@@ -15,7 +15,7 @@ from ..tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME, Claims
 RETENTION = MAX_LIFETIME + CLOCK_SKEW + AFTERLIFE
 """The time, in seconds, for which an entry must stay in the deny list.
 
-Afterwards, every gateway refuses the revoked tokens anyway, because they have expired.
+Afterwards, every gateway refuses the revoked tokens, because the tokens have expired.
 """
 
 

@@ -37,6 +37,6 @@ def is_weak(modulus: int) -> bool:
 
     About one in 240 million other moduli (2 ** 27.8) has this structure by chance.
     """
-    # The multiplicative group modulo a prime is cyclic, so a number is a power of 65537 exactly if the order of 65537
-    # is a multiple of the order of the number.
+    # The multiplicative group modulo a prime is cyclic. A number is therefore a power of 65537 if and only if the
+    # order of the number divides the order of 65537.
     return all(pow(modulus, order, prime) == 1 for prime, order in _SUBGROUPS)

@@ -31,10 +31,10 @@ class Ring(Protocol):
     """The keys that are stored in this deployment's database. `keys.KeyRing` implements this protocol."""
 
     def decryption_keys(self) -> Mapping[str, PrivateKey]:
-        """Return the private encryption keys as a mapping from kid to key, in the order in which they are tried."""
+        """Return a mapping from kid to private encryption key, in the order in which the keys are tried."""
 
     def verification_keys(self) -> Mapping[str, JWK]:
-        """Return the public signing keys as a mapping from kid to key, in the order in which they are tried."""
+        """Return a mapping from kid to public signing key, in the order in which the keys are tried."""
 
 
 class _KeyTable:
@@ -64,7 +64,7 @@ def has_key_table() -> bool:
 
 
 def decryption_keys(*, max_staleness: float = 0) -> Mapping[str, PrivateKey]:
-    """Return the private encryption keys as a mapping from kid to key, in the order in which they are tried.
+    """Return a mapping from kid to private encryption key, in the order in which the keys are tried.
 
     Args:
         max_staleness: the time, in seconds, by which keys may be older if the database is unavailable.
@@ -82,7 +82,7 @@ def decryption_keys(*, max_staleness: float = 0) -> Mapping[str, PrivateKey]:
 
 
 def verification_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
-    """Return the public signing keys as a mapping from kid to key, in the order in which they are tried.
+    """Return a mapping from kid to public signing key, in the order in which the keys are tried.
 
     Args:
         max_staleness: the time, in seconds, by which keys may be older if the database is unavailable.
@@ -159,7 +159,11 @@ def _parse_all(
         except (KeyRefused, SourceUnavailable) as error:
             raise ConfigError(f"{entry} contains a key that can't be used: {error.detail}", setting=setting) from None
         if any(kid in keys and keys[kid].thumbprint() != key.thumbprint() for kid, key in members.items()):
-            raise ConfigError(f"{entry} contains a key with the kid of an earlier, different key", setting=setting)
+            raise ConfigError(
+                f"{entry} contains a key with the kid of an earlier, different key: remove one of the keys, or give "
+                "the keys different kids",
+                setting=setting,
+            )
         keys |= members
     return keys
 
@@ -174,7 +178,7 @@ def _parse_verification_key(text: str) -> Mapping[str, JWK]:
         return {key.thumbprint(): JWK(**material.public_members(key, use="sig"))}
     keys = read_jwks(document if "keys" in document else {"keys": [document]})
     if not keys:
-        raise KeyRefused("there is no usable signing key")
+        raise KeyRefused("the JWK set contains no usable signing key")
     return keys
 
 

@@ -1,6 +1,6 @@
 """Canvas's error responses (docs/wire-contract.md §1).
 
-Bodies, statuses and headers are exactly those of Canvas, because clients may compare them byte by byte.
+Bodies, statuses and headers are exactly as in Canvas, because clients may compare a response byte by byte.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Refusal(InstAccessError):
         detail: the precise reason, for the log only.
         code: the machine-readable reason, for the log only.
         user, client_id: the user and client that were refused, if known; for the log only.
-        access_token_pk: the primary key of a valid access token. If given, the response reports the level of the
+        access_token_pk: the primary key of a valid access token. If given, the response contains the level of the
             access token's throttling bucket.
-        cost: the amount by which the request raised the level of the bucket; for `X-Request-Cost`.
+        cost: the amount by which the request raised the level of the bucket, for the header `X-Request-Cost`.
     """
 
     status = 401

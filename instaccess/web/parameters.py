@@ -39,7 +39,7 @@ def takes_secrets(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpRe
 
 
 def forget_parameters(request: HttpRequest) -> None:
-    """Remove the query, the form and the files from a request, so that no later error report contains them."""
+    """Remove the query, the form and the files from a request, so that later error reports don't contain secrets."""
     request.GET = QueryDict()
     request.META["QUERY_STRING"] = ""
     request.POST = QueryDict()

@@ -30,7 +30,7 @@ class Variant(StrEnum):
 
 DETAILED: Mapping[tuple[Reason, Variant], Explanation] = {
     (Reason.UNKNOWN_KID, Variant.ALTERED): Explanation(
-        _("The row of the token's key was modified or inserted without this app. All its tokens are refused."),
+        _("The row of the token's key was modified or inserted without this app. All tokens of the key are refused."),
         _(
             "Run `python manage.py check --database default`, which reports the row and the command that fixes the "
             "problem. Find out who modified the database."

@@ -74,7 +74,7 @@ class Tally:
             return counts
 
     def put_back(self, counts: Mapping[Kind, int]) -> None:
-        """Add counts that could not be written to the current counts."""
+        """Add counts to the current counts, because writing the counts to the database has failed."""
         with self._lock:
             for kind, number in counts.items():
                 self._counts[kind] = self._counts.get(kind, 0) + number

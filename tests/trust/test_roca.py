@@ -106,6 +106,6 @@ class TestAWeakKeyFromOutside:
         document = json.dumps({"keys": [roca_weak_key(39).export_public(as_dict=True)]})
         with (
             override_settings(INSTACCESS={"VERIFICATION_KEYS": [document]}),
-            pytest.raises(ConfigError, match="there is no usable signing key"),
+            pytest.raises(ConfigError, match="the JWK set contains no usable signing key"),
         ):
             sources.verification_keys()

@@ -211,7 +211,7 @@ class TestTheResult:
         text = main_part(inspected(staff_client, token))
 
         assert "Refused The token was valid and has expired." in text
-        assert "expired : the token is past its exp" in text
+        assert "expired : the token has expired" in text
         assert "3 minutes ago" in text
 
     def test_inspector_page_shows_the_user_and_the_reason_of_a_revocation(self, staff_client, token, user):
