@@ -135,7 +135,7 @@ class InstAccessAuthentication(BaseAuthentication):
 
     @sensitive_variables("header", "splits", "candidates", "own")
     def get_bearer(self, request: Request) -> str | None:
-        """Return the bearer token of the Authorization header (step 1), or None if the header has another form.
+        """Return the bearer token of the Authorization header (step 1), or None if the header contains no such token.
 
         The header is parsed as leniently as other authenticators parse the header. Otherwise, a later authenticator
         could accept an InstAccess token that this authenticator did not find.

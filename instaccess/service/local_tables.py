@@ -17,7 +17,9 @@ class IsUsableClient(Protocol):
 
 
 class LocalTables:
-    """The functions that look up rows in this deployment's database. None if the issuer's app is not installed.
+    """The functions that look up rows in this deployment's database.
+
+    Each function is None if the issuer's app is not installed.
 
     Attributes:
         find_user: a function that takes a uuid and returns the active user with this uuid, or None. Without this

@@ -107,7 +107,7 @@ def read(position: str = "") -> Page:
             restored from a backup, the first page of all revocations is returned.
 
     Raises:
-        ConfigError: the settings name no database.
+        ConfigError: DATABASES doesn't configure the database of the revocations.
         SourceUnavailable: the database does not contain the tables, or the row of the position was deleted.
         DatabaseError: a query failed.
     """

@@ -192,7 +192,7 @@ def _parse_decryption_key(text: str) -> Mapping[str, PrivateKey]:
         raise KeyRefused("decryption needs a private key, but this is a public key")
     configured_kid = (_parse_json(text) or {}).get("kid")
     private = material.for_use(key, use="enc")
-    private.op_key("unwrapKey")  # Otherwise, OpenSSL would load the key during the first request.
+    private.op_key("unwrapKey")  # Make OpenSSL load the key now, and not during the first request.
     return {configured_kid if isinstance(configured_kid, str) else key.thumbprint(): private}
 
 

@@ -71,7 +71,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.UNKNOWN_KID: Explanation(
         _("The token is signed or encrypted with a key that is not available on this server."),
         _(
-            "Compare the key id of the token with the ids of the keys on this server. If they differ, the token is "
+            "Compare the key id of the token with the ids of the keys on this server. If no id matches, the token is "
             "forged or comes from another deployment, or this server has not received a new key yet."
         ),
     ),
