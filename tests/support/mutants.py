@@ -1,4 +1,4 @@
-"""Mutation testing: change one place of the critical modules at a time, and run the tests that should notice.
+"""A command for mutation testing, which changes the critical modules one place at a time and runs the tests.
 
 python -m tests.support.mutants --seed 7 [--sample 100] [--only instaccess/tokens] [--every-test]
 
@@ -54,10 +54,10 @@ CRITICAL = {
     "instaccess/web": ["tests/web", "tests/issuer", "tests/gateway"],
     "instaccess/conf": ["tests/conf", "tests/test_checks.py", "tests/keys"],
 }
-"""The critical modules, and the tests that run first for a mutant of them."""
+"""The critical modules, with the tests that run first for a mutant of each module."""
 
 _UNDECIDABLE_FILES = {"checks.py", "__init__.py", "apps.py", "urls.py"}
-"""Files in which most mutants change a text, an export or a route."""
+"""The names of excluded files, in which most mutants change only a text, an export or a route."""
 
 
 def _replacement(node: Any, new: Any) -> Any:
@@ -67,7 +67,7 @@ def _replacement(node: Any, new: Any) -> Any:
 
 
 class KeywordArgumentRemover(Operator):  # type: ignore[misc]
-    """Remove one keyword argument of a call, such as the condition in `filter(pk=1)`."""
+    """A mutation operator that removes a keyword argument of a call, such as the condition in `filter(pk=1)`."""
 
     def mutation_positions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         if node.type == "argument" and len(node.children) == 3 and node.children[1].value == "=":
@@ -82,7 +82,7 @@ class KeywordArgumentRemover(Operator):  # type: ignore[misc]
 
 
 class CallRemover(Operator):  # type: ignore[misc]
-    """Replace a call that is a separate statement with `pass`."""
+    """A mutation operator that replaces a call with `pass` if the call is a separate statement."""
 
     def mutation_positions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         is_call = node.type == "atom_expr" and getattr(node.children[-1], "children", [None])[0] == "("
@@ -147,7 +147,7 @@ def _is_star_of_parameters(node: Any) -> bool:
 
 
 def _excluded_ranges(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Yield the ranges that have no effect on behaviour: annotations, and decorators that only cache."""
+    """Yield the ranges of the code that don't affect behaviour: annotations, and decorators that only cache."""
     for node in ast.walk(tree):
         parts: list[ast.expr | None] = [getattr(node, "annotation", None), getattr(node, "returns", None)]
         for decorator in getattr(node, "decorator_list", ()):
