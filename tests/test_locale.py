@@ -61,7 +61,7 @@ class Entry(NamedTuple):
 
 
 def read_catalogue() -> list[Entry]:
-    """Parse the .po file.
+    """Parse the .po file, and return its entries.
 
     Empty lines separate entries. An entry consists of keywords with strings, which may continue on further lines.
     """

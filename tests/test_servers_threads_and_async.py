@@ -130,7 +130,7 @@ class Caller:
         return self.ask("POST", ISSUE_URL, self._access_token)[:2]
 
     def use(self) -> Used:
-        """Issue a token, send it to the gateway and the service, and check that modified tokens are refused."""
+        """Issue and return a token that gateway and service accept. Check that they refuse modified tokens."""
         status, body = self.issue()
         assert status == 201, body
         text = json.loads(body)["token"]
@@ -176,7 +176,7 @@ class TestManyClientsAtOnce:
 
     @pytest.fixture
     def access_tokens(self, initial_keys: Any, make_access_token: Callable[..., Any]) -> list[Any]:
-        """Create two access tokens for each user. The users have no uuid until two parallel requests create one."""
+        """Return two access tokens for each user. The users have no uuid until two parallel requests create one."""
         users = [get_user_model().objects.create_user(f"caller-{number}") for number in range(self.USERS)]
         return [make_access_token(user=user) for user in users for _ in range(self.EACH)]
 

@@ -64,7 +64,7 @@ class TestAWorkerAfterWarmUp:
 class TestAWorkerOfAnotherRole:
     @pytest.fixture
     def remote_issuer(self, rsa_pool, settings) -> Iterator[ScriptedServer]:
-        """Run a scripted issuer, and configure a gateway that fetches from the issuer's URLs."""
+        """Yield a scripted issuer, and configure a gateway that fetches from the issuer's URLs."""
         sources._parse_decryption_keys.cache_clear()
         sources._parse_verification_keys.cache_clear()
         sources._remote.cache_clear()

@@ -93,7 +93,7 @@ class TestShow:
         assert as_json("show", "--jti", str(each.jti))["user"] is None
         assert f"user {each.user_uuid}" in tokens("list")
 
-    def test_show_prints_the_audit_row(self, row, user):
+    def test_tokens_show_prints_the_audit_row_of_a_token(self, row, user):
         each = row(revoked_at=timezone.now(), revoked_by="ada", revocation_reason="lost")
 
         fact = as_json("show", "--jti", str(each.jti))
@@ -103,12 +103,12 @@ class TestShow:
         assert fact["user_agent"] == "client/1.0"
         assert "revocation_reason  lost" in tokens("show", "--jti", str(each.jti))
 
-    def test_show_fails_for_an_unknown_token(self):
+    def test_tokens_show_fails_for_an_unknown_token(self):
         with pytest.raises(CommandError, match="no token"):
             tokens("show", "--jti", str(uuid.uuid4()))
 
     @pytest.mark.parametrize("text", ["x", "", "1", "' OR 1=1", "\x00"])
-    def test_show_fails_for_an_invalid_token_id(self, text):
+    def test_tokens_show_fails_for_an_invalid_token_id(self, text):
         with pytest.raises(CommandError, match="uuid"):
             tokens("show", f"--jti={text}")
 

@@ -106,7 +106,7 @@ class Held:
 
 @contextmanager
 def held(path: str, *, after: bool = False) -> Iterator[Held]:
-    """Block all callers of a function until the test releases the callers or the context ends.
+    """Block all callers of a function until the test releases the yielded object or the context ends.
 
     Args:
         path: the import path of the function.

@@ -16,7 +16,7 @@ _load = JWK._rsa_pri
 
 
 def load(self: Any) -> Any:
-    """Load a private key. This function replaces `JWK._rsa_pri`."""
+    """Load and return the private key of a JWK. This function replaces `JWK._rsa_pri`."""
     if self._cache_pri_k is None:
         numbers = self._rsa_pri_n()
         if hash(numbers) in _valid:

@@ -147,7 +147,7 @@ class Crew:
         ] = []  # Keep a reference to every barrier. Otherwise, a barrier is deleted before its workers receive it.
 
     def start(self, count: int = 1, *, keys: Iterable[Iterable[JWK]] = (), **settings: Any) -> list[Worker]:
-        """Start `count` workers that can wait for each other at a barrier.
+        """Start and return `count` workers that can wait for each other at a barrier.
 
         Args:
             keys: the RSA keys of each worker.

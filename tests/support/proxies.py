@@ -117,7 +117,7 @@ class Site:
         return {"INSTACCESS_SETTINGS": json.dumps({"TRUSTED_PROXIES": 1, **instaccess})}
 
     def start_server(self, name: str, server: str = "gunicorn", **instaccess: Any) -> servers.Process:
-        """Start a process of the test project, and wait until the process has loaded its keys.
+        """Start and return a process of the test project, after the process has loaded its keys.
 
         Keyword arguments change members of the setting INSTACCESS.
         """
@@ -210,7 +210,7 @@ class Proxy:
 
 
 def read_answer(stream: socket.socket, method: str = "GET") -> Answer:
-    """Read a response from a socket. `method` is the method of the request, because HEAD has no body."""
+    """Read and return a response from a socket. `method` is the method of the request, because HEAD has no body."""
     response = HTTPResponse(stream, method=method)
     response.begin()
     return Answer(response.status, response.headers, response.read())
@@ -280,7 +280,7 @@ def start_nginx(
 
 
 def start_caddy(site: Site, port: int, *, gateways: Sequence[int] = (), **environment: str) -> servers.Process:
-    """Start Caddy with its example configuration on `port`. `environment` contains further variables."""
+    """Start and return Caddy with its example configuration on `port`. `environment` contains further variables."""
     addresses = [f"{servers.HOST}:{target}" for target in gateways or [site.gateway.port]]
     env = site.env | {
         "HOME": str(site.folder),
@@ -300,7 +300,7 @@ def start_caddy(site: Site, port: int, *, gateways: Sequence[int] = (), **enviro
 def start_envoy(
     site: Site, port: int, *, gateways: Sequence[int] = (), change: Change = unchanged
 ) -> servers.Process:
-    """Start Envoy with its example configuration on `port`. The function `change` edits the configuration first."""
+    """Start and return Envoy with its example configuration, edited by the function `change`, on `port`."""
     text = change((ROOT / "examples/envoy/envoy.yaml").read_text())
     text = substitute(text, "port_value: 8080}", f"port_value: {port}}}")
     translator = servers.free_port()

@@ -32,7 +32,7 @@ def write(rows: Iterable[Key], **columns: Any) -> None:
 
 
 def insert_with_sql(key: JWK, *, use: str, **columns: Any) -> Key:
-    """Insert a key like an attacker, who can write to the database but doesn't have the key-encryption key."""
+    """Insert and return a key, as an attacker with access to the database but no key-encryption key could do."""
     kid = key.thumbprint()
     values: dict[str, Any] = {
         "kid": kid,

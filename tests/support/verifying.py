@@ -32,7 +32,7 @@ def by_wsgi(method: str = "GET", headers: Any = (), body: bytes = b"", path: str
 
 
 def by_asgi(method: str = "GET", headers: Any = (), body: bytes = b"", path: str = URL) -> ServerAnswer:
-    """Send a request through ASGI, in this thread because this thread has the test's transaction."""
+    """Send a request through ASGI in this thread, which has the test's transaction, and return the response."""
     joined: dict[str, str] = {}
     for name, value in headers:
         joined[name] = f"{joined[name]},{value}" if name in joined else value

@@ -14,7 +14,7 @@ from canvasapi import Canvas
 
 
 def call(*, base_url: str, token: str | None, method: str, endpoint: str, params: dict[str, Any]) -> Any:
-    """Make one call to Canvas. If `token` is None, the client sends no Authorization header."""
+    """Make a call to Canvas, and return the result. If `token` is None, the client sends no Authorization header."""
     canvas = Canvas(base_url, token or "")
     if (method, endpoint) == ("GET", "users/self"):
         user = canvas.get_current_user()
