@@ -60,7 +60,7 @@ class Decoder:
     verification: RSAPublicKey
 
     def decode(self, token: str) -> dict[str, Any]:
-        """Decrypt and verify a token. Returns the claims. Raises ValueError or InvalidSignature."""
+        """Return the claims of a token. Raises ValueError or InvalidSignature if the token is invalid."""
         return self.verify(self.decrypt(token.encode()))
 
     def decrypt(self, token: bytes) -> bytes:

@@ -37,7 +37,7 @@ class Stage:
 
 @contextmanager
 def stage(vendor: str) -> Iterator[Stage]:
-    """Set up Django on a new database with keys, users and access tokens. Call this function once per process."""
+    """Set up Django on a new database, and yield its keys and tokens. Call this function once per process."""
     with tempfile.TemporaryDirectory(prefix="instaccess-benchmark-") as folder, database(vendor, Path(folder)):
         import django
 

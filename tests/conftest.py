@@ -37,9 +37,9 @@ _DATABASE_FIXTURES = {"db", "transactional_db", "live_server"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use a database, because only the marked tests need to run on all three databases.
+    """Mark the tests that use a database. Only the marked tests need to run on all three databases.
 
-    pytest-django prevents other tests from using a database.
+    Other tests can't use a database, because pytest-django prevents them from using one.
     """
     for item in items:
         fixtures = _DATABASE_FIXTURES.intersection(getattr(item, "fixturenames", ()))
@@ -70,7 +70,7 @@ class RSAPool:
         return key
 
     def take_private(self, use: str) -> PrivateKey:
-        """Return the next key pair as the app generates it."""
+        """Return the next key pair as a `PrivateKey`, which is what the app generates."""
         return PrivateKey(self.take(str(use)))
 
 
@@ -87,7 +87,7 @@ def rsa_pool(_rsa_pool: RSAPool) -> RSAPool:
 
 @pytest.fixture(autouse=True)
 def use_cached_keys(rsa_pool: RSAPool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use cached RSA keys, because generating a key takes a tenth of a second."""
+    """Make the app use cached RSA keys, because generating an RSA key takes a tenth of a second."""
     monkeypatch.setattr(trust, "generate_key", rsa_pool.take_private)
 
 
@@ -103,7 +103,7 @@ def validate_keys_once() -> Iterator[None]:
 def load_in_the_calling_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Load keys and deny lists in the thread that needs them, except in tests that use `load_in_background`.
 
-    Another thread would not see the transaction of a test, and would load values at times that vary.
+    Another thread would not see the uncommitted rows of a test, and would load keys at unpredictable times.
     """
     if "load_in_background" not in request.fixturenames:
         monkeypatch.setattr(trust.Refreshed, "in_background", False)
@@ -131,9 +131,9 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def fast_flush() -> Iterator[None]:
-    """Empty the tables with DELETE on PostgreSQL, after a test that commits.
+    """Empty the tables with DELETE on PostgreSQL after a test that commits rows.
 
-    Django uses TRUNCATE there, which creates a new file for each table and index and takes 60 ms.
+    By default, Django uses TRUNCATE, which creates a new file for each table and index, and takes 60 ms.
     """
 
     operations: Any = type(connections["default"].ops)
@@ -154,7 +154,7 @@ def fast_flush() -> Iterator[None]:
 def disable_throttling(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Turn off throttling, except in tests that use the fixture `throttled`.
 
-    Buckets are identified by primary keys, which repeat in every test.
+    Tests would share buckets, because each test uses the same primary keys, which identify the buckets.
     """
     if "throttled" not in request.fixturenames:
         monkeypatch.setattr(throttling, "_with_bucket", lambda *args: throttling.Level(allowed=True, level=0.0))
@@ -174,16 +174,16 @@ def throttled() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def reset_language() -> Iterator[None]:
-    """Reset the language, because LocaleMiddleware leaves the thread in the language of the last request."""
+    """Reset the language after each test, because LocaleMiddleware keeps the language of the last request active."""
     yield
     translation.deactivate()
 
 
 @pytest.fixture(autouse=True)
 def clear_cached_functions() -> None:
-    """Discard what functions cached in other tests.
+    """Discard results that functions cached in other tests.
 
-    Otherwise, a fault in a function may go unnoticed, because the function doesn't run again.
+    Otherwise, a fault in a cached function may go unnoticed, because the function doesn't run again.
     """
     cached_functions.clear()
 
@@ -206,7 +206,7 @@ def fresh_counts() -> Iterator[None]:
 
 @pytest.fixture
 def initial_keys(db: None) -> list[Key]:
-    """Generate the keys that `instaccess_init` generates, and return the rows."""
+    """Generate the keys that `instaccess_init` generates, and return the rows of the keys."""
     return provision.init()
 
 
@@ -243,7 +243,7 @@ def application(db: None) -> Any:
 
 @pytest.fixture
 def make_access_token(user: Any, application: Any) -> Callable[..., Any]:
-    """Return a function that creates an access token with the issuing scope. Keyword arguments set columns."""
+    """Return a function that creates an access token with the issuing scope and columns from keyword arguments."""
 
     def make(**columns: Any) -> Any:
         values: dict[str, Any] = {
@@ -267,8 +267,8 @@ def access_token(make_access_token: Callable[..., Any]) -> Any:
 def row(user: Any, application: Any) -> Callable[..., IssuedToken]:
     """Return a function that creates an audit row, by default of an unexpired token of `user`.
 
-    `age` is the age of the token in seconds. Keyword arguments set columns. Rows of the same second have ids in the
-    order of their creation.
+    `age` is the age of the token in seconds. Keyword arguments set columns of the row. Rows of the same second have
+    ids in the order of their creation.
     """
 
     def make(age: float = 0, **columns: Any) -> IssuedToken:
@@ -310,7 +310,7 @@ def set_up_once(tmp_path_factory: pytest.TempPathFactory) -> demos.SetUp:
 
 @pytest.fixture
 def error_mail(settings: Any) -> Iterator[None]:
-    """Turn on Django's error emails in text and HTML, even with DEBUG. `mailing.mailed` returns them."""
+    """Turn on Django's error emails in text and HTML, even with DEBUG. `mailing.mailed` returns the emails."""
     settings.ADMINS = mailing.ADMINS
     handler = AdminEmailHandler(include_html=True)
     handler.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""WebSocket handshakes at an ASGI application that is wrapped in `without_websockets`."""
+"""Tests of WebSocket handshakes with an ASGI application that is wrapped in `without_websockets`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HANDSHAKE = {
 
 
 def shake_hands(scope: dict[str, Any]) -> list[dict[str, Any]]:
-    """Start a WebSocket handshake, and return the messages of the application."""
+    """Start a WebSocket handshake, and return the messages that the application sends."""
 
     async def story() -> list[dict[str, Any]]:
         application = ApplicationCommunicator(without_websockets(get_asgi_application()), scope)
@@ -38,7 +38,7 @@ def shake_hands(scope: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.mark.django_db(transaction=True)
 class TestAHandshake:
     @pytest.mark.parametrize("scheme", [{}, {"scheme": "ws"}, {"scheme": "wss"}])
-    def test_handshake_gets_the_response_to_a_get_request(self, scheme):
+    def test_websocket_handshake_gets_the_response_to_a_get_request(self, scheme):
         start, body = shake_hands(HANDSHAKE | scheme)
 
         assert start["type"] == "websocket.http.response.start"
@@ -46,10 +46,10 @@ class TestAHandshake:
         headers = {name.lower(): value.decode() for name, value in start["headers"]}
         assert (start["status"], body["body"], headers[b"www-authenticate"]) == INVALID
 
-    def test_handshake_is_rejected_if_the_server_cannot_send_another_response(self):
+    def test_websocket_handshake_is_rejected_if_the_server_cannot_send_another_response(self):
         assert shake_hands(HANDSHAKE | {"extensions": {}}) == [{"type": "websocket.close"}]
 
-    def test_handshake_for_an_unknown_path_gets_a_404(self):
+    def test_websocket_handshake_for_an_unknown_path_gets_a_404(self):
         start, *_ = shake_hands(HANDSHAKE | {"path": "/unknown"})
 
         assert start["status"] == 404
@@ -57,7 +57,7 @@ class TestAHandshake:
 
 @pytest.mark.django_db(transaction=True)
 class TestAnHTTPRequest:
-    def test_http_request_gets_the_same_response_with_and_without_the_wrapper(self):
+    def test_http_request_gets_the_same_response_with_and_without_the_websocket_wrapper(self):
         async def story() -> Any:
             application = without_websockets(get_asgi_application())
             exchange = Exchange("GET", "/internal/gateway/verify", application=application)

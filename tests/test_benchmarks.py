@@ -1,4 +1,4 @@
-"""Tests for short benchmark runs. Each endpoint must prove that it works before it is measured."""
+"""Tests of short benchmark runs, in which each endpoint must work before its speed is measured."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.services
 
 
 def run_benchmarks(folder: Path, *options: str) -> dict[str, Any]:
-    """Run `python -m benchmarks.run` with the given options and return the results."""
+    """Run `python -m benchmarks.run` with the options, and return the results."""
     output = folder / "results.json"
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.run", *options, "--output", str(output)],
@@ -94,7 +94,7 @@ def test_benchmarks_compare_the_tokens_of_all_libraries_before_they_measure():
 
 
 def processes_that_use(folder: Path) -> set[str]:
-    """Return the command lines of all processes that store their temporary files in this folder."""
+    """Return the command lines of all processes that store their temporary files in `folder`."""
     command_lines = set()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

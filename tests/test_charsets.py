@@ -1,4 +1,4 @@
-"""The spelling of text for a column, by character set. `test_plainer_spelling.py` uses real databases."""
+"""Tests of how text is spelled in each character set. `test_plainer_spelling.py` uses real databases."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class TestFit:
         assert spelled == "a" * prefix + "\\U0001f631" * ((LIMIT - prefix) // 10)
 
     @given(text=st.text(max_size=600))
-    def test_a_fitted_text_can_be_stored_and_fits_again_unchanged(self, text):
+    def test_fit_returns_a_text_that_can_be_stored_and_that_a_second_fit_does_not_change(self, text):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(charsets, "_find_codecs", lambda column, using: {"cp1252", charsets._PLANE_0})
             spelled = fit(text)
@@ -82,7 +82,7 @@ class TestFit:
             assert can_store(spelled)
             assert fit(spelled) == spelled
 
-    def test_ascii_text_needs_no_character_set(self, monkeypatch):
+    def test_fit_and_can_store_do_not_read_the_character_set_for_ascii_text(self, monkeypatch):
         monkeypatch.setattr(charsets, "_find_codecs", None)
 
         assert fit("x" * 300) == "x" * LIMIT

@@ -1,4 +1,4 @@
-"""`manage.py check`: a test provokes each id, and each message names what to change."""
+"""Tests of `manage.py check`. A test provokes each check id, and each message must name what to change."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def instaccess(**values: Any) -> dict[str, Any]:
     return {"INSTACCESS": VALID_PROJECT["INSTACCESS"] | values}
 
 
-# Each check id has settings that provoke the message, and strings that the message must contain.
+# Settings that provoke the message of each check id, and strings that the message must contain.
 ERRORS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "E001": ({"INSTACCESS": [("LIFETIME", 60)]}, ["INSTACCESS", "dictionary"]),
     "E002": (instaccess(LIFETYME=60), ["LIFETYME", "LIFETIME"]),
@@ -93,7 +93,7 @@ DEPLOYMENT_WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "W007": ({"SECURE_SSL_REDIRECT": False}, ["SECURE_SSL_REDIRECT", "SECURE_PROXY_SSL_HEADER"]),
     "W020": (instaccess(ALLOW_HTTP_URLS=True), ["ALLOW_HTTP_URLS", "https://"]),
 }
-# Separate tests cover these ids: in this file, in tests/gateway/test_separate_gateway.py, in tests/issuer or in
+# Separate tests cover these check ids: in this file, in tests/gateway/test_separate_gateway.py, in tests/issuer or in
 # tests/service.
 TESTED_SEPARATELY = {"E005", "E007", "E008", "E009", "W008", "W011", "W012", "W013", "E051", "E052", "E053"} | {
     "E055",
@@ -109,7 +109,7 @@ CHECKS = (conf_checks, issuer_checks, keys_checks, service_checks, trust_checks)
 class TestEveryCheckId:
     source = ast.parse("\n".join(Path(module.__file__).read_text() for module in CHECKS))
 
-    def test_check_id_has_one_meaning(self):
+    def test_every_check_id_has_one_meaning_and_a_test(self):
         ids = Counter(
             match[1]
             for node in ast.walk(self.source)
@@ -129,10 +129,10 @@ class TestEveryCheckId:
 
 
 class TestAValidProject:
-    def test_valid_project_gets_no_messages(self):
+    def test_valid_project_gets_no_messages_from_the_check(self):
         assert run() == {}
 
-    def test_valid_project_gets_no_deployment_messages(self):
+    def test_valid_project_gets_no_messages_from_the_deployment_check(self):
         assert run(deploy=True) == {}
 
     def test_valid_project_gets_no_messages_about_existing_keys(self, initial_keys):
@@ -169,14 +169,14 @@ class TestAnInvalidProject:
         with override_settings(INSTACCESS=None):
             assert list(run(deploy=True)) == ["E001"]
 
-    def test_message_about_a_key_encryption_key_does_not_contain_the_key(self):
+    def test_message_about_an_invalid_key_encryption_key_does_not_contain_the_key(self):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["not-a-key-but-still-secret"]}):
             message = run()["E023"]
 
         assert "still-secret" not in text_of(message) + repr(message)
         assert "secrets.token_urlsafe(32)" in message.msg
 
-    def test_database_without_autocommit_is_an_error(self, monkeypatch):
+    def test_check_reports_a_database_without_autocommit_as_an_error(self, monkeypatch):
         monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
 
         assert "DATABASES['default']['AUTOCOMMIT']" in run()["E005"].msg
@@ -208,25 +208,25 @@ class TestKeysInTheSettings:
 
 
 class TestAnUnknownSetting:
-    def test_unknown_setting_does_not_hide_invalid_settings(self):
+    def test_check_reports_invalid_settings_beside_an_unknown_setting(self):
         with override_settings(**instaccess(ACCOUNT_UIID="x", LIFETIME=7200, LEEWAY="1")):
             messages = run(deploy=True)
 
         assert set(messages) == {"E002", "E011", "E032"}
         assert messages["E011"].msg.endswith("must be an integer from 1 to 3600 (it is 7200).")
 
-    def test_unknown_setting_fails_every_read_because_it_may_have_been_a_restriction(self):
+    def test_reading_any_setting_fails_if_a_setting_is_unknown_because_a_restriction_may_be_misspelled(self):
         with override_settings(**instaccess(ACCOUNT_UIID="x")), pytest.raises(ConfigError, match="ACCOUNT_UIID"):
             _ = conf.account_uuid
 
     @pytest.mark.parametrize("name", ["", 0, None, ("LIFETIME",)])
-    def test_unknown_setting_may_have_any_name(self, name):
+    def test_check_reports_an_unknown_setting_with_any_name(self, name):
         with override_settings(INSTACCESS={name: 1}):
             with pytest.raises(ConfigError, match="is not a setting of instaccess"):
                 _ = conf.account_uuid
             assert list(run()) == ["E002"]
 
-    def test_unknown_setting_fails_every_read_while_the_check_runs(self, monkeypatch):
+    def test_reading_any_setting_fails_while_the_check_reports_an_unknown_setting(self, monkeypatch):
         # The check uses a separate `Conf`. Otherwise, other threads could read settings without the unknown name.
         def read(given: Conf) -> str:
             with pytest.raises(ConfigError):
@@ -295,7 +295,7 @@ class TestPermissionsThatCannotBeCompared:
     backend = "django.contrib.auth.backends.ModelBackend"
 
     @pytest.mark.parametrize("name", ["OnlyHasPerm", "Lenient"])
-    def test_p22_backend_that_grants_permissions_without_listing_them_is_a_warning(self, name):
+    def test_p22_check_warns_about_a_backend_that_grants_permissions_without_listing_the_permissions(self, name):
         with override_settings(AUTHENTICATION_BACKENDS=[self.backend, f"tests.test_checks.{name}"]):
             message = run()["W013"]
 
@@ -309,7 +309,9 @@ class TestPermissionsThatCannotBeCompared:
             assert text in text_of(message)
         assert self.backend not in text_of(message)
 
-    def test_p22_user_model_that_grants_permissions_without_listing_them_is_a_warning(self, monkeypatch):
+    def test_p22_check_warns_about_a_user_model_that_grants_permissions_without_listing_the_permissions(
+        self, monkeypatch
+    ):
         monkeypatch.setattr(get_user_model(), "has_perm", lambda self, perm, obj=None: True)
 
         assert "auth.User" in text_of(run()["W013"])
@@ -322,11 +324,11 @@ class TestPermissionsThatCannotBeCompared:
             ["tests.no_such.Backend"],
         ],
     )
-    def test_other_backends_get_no_warning(self, backends):
+    def test_check_does_not_warn_about_missing_backends_or_backends_that_list_their_permissions(self, backends):
         with override_settings(AUTHENTICATION_BACKENDS=backends):
             assert run() == {}
 
-    def test_rule_of_the_project_needs_no_comparison(self):
+    def test_check_accepts_any_backend_if_masquerade_hook_replaces_the_comparison_of_permissions(self):
         with override_settings(
             AUTHENTICATION_BACKENDS=["tests.test_checks.OnlyHasPerm"], **instaccess(MASQUERADE_HOOK="operator.eq")
         ):
@@ -334,11 +336,11 @@ class TestPermissionsThatCannotBeCompared:
 
 
 class TestTheIssuingScope:
-    def test_scope_may_come_from_another_scopes_backend(self):
+    def test_check_does_not_report_a_missing_issuing_scope_if_the_project_has_its_own_scopes_backend(self):
         with override_settings(OAUTH2_PROVIDER={"SCOPES_BACKEND_CLASS": "project.scopes.Backend"}):
             assert "E006" not in run()
 
-    def test_missing_scope_is_reported_if_the_project_has_no_oauth2_settings(self, settings):
+    def test_check_reports_a_missing_issuing_scope_if_the_project_has_no_oauth2_settings(self, settings):
         del settings.OAUTH2_PROVIDER
 
         assert "E006" in run()
@@ -347,7 +349,7 @@ class TestTheIssuingScope:
 
 class TestADeployment:
     @pytest.mark.parametrize("check_id", DEPLOYMENT_WARNINGS)
-    def test_deployment_gets_a_warning_that_names_what_to_change(self, check_id):
+    def test_deployment_check_names_what_to_change(self, check_id):
         settings, names = DEPLOYMENT_WARNINGS[check_id]
 
         with override_settings(**settings):
@@ -358,11 +360,11 @@ class TestADeployment:
         assert [name for name in names if name not in text_of(messages[check_id])] == []
 
     @pytest.mark.parametrize("check_id", DEPLOYMENT_WARNINGS)
-    def test_deployment_warning_does_not_appear_in_development(self, check_id):
+    def test_check_prints_no_deployment_warning_in_development(self, check_id):
         with override_settings(**DEPLOYMENT_WARNINGS[check_id][0]):
             assert run() == {}
 
-    def test_o14_jwcrypto_below_1_6_1_is_an_error(self, tmp_path, monkeypatch):
+    def test_o14_deployment_check_reports_jwcrypto_below_1_6_1_as_an_error(self, tmp_path, monkeypatch):
         metadata = tmp_path / "jwcrypto-1.5.6.dist-info" / "METADATA"
         metadata.parent.mkdir()
         metadata.write_text("Metadata-Version: 2.1\nName: jwcrypto\nVersion: 1.5.6\n")
@@ -375,7 +377,7 @@ class TestADeployment:
         assert "pip install" in message.hint
 
     @pytest.mark.parametrize("version", ["1.6.1", "1.6.2", "1.10.0", "2.0", "1.6.1.post1"])
-    def test_o14_jwcrypto_from_1_6_1_on_is_accepted(self, version, tmp_path, monkeypatch):
+    def test_o14_deployment_check_accepts_jwcrypto_from_1_6_1_on(self, version, tmp_path, monkeypatch):
         metadata = tmp_path / f"jwcrypto-{version}.dist-info" / "METADATA"
         metadata.parent.mkdir()
         metadata.write_text(f"Metadata-Version: 2.1\nName: jwcrypto\nVersion: {version}\n")
@@ -390,19 +392,21 @@ class TestADeployment:
 
     @pytest.mark.parametrize("hosts", [["*"], [".example.edu"], ["canvas.example.edu", ".example.edu"]])
     @pytest.mark.parametrize("account", [{"ACCOUNT_UUID": "account-1"}, {"ACCOUNT_HOOK": str.upper}])
-    def test_wildcard_hosts_are_accepted_if_the_account_is_not_derived_from_the_host(self, hosts, account):
+    def test_deployment_check_accepts_wildcard_hosts_if_the_account_is_not_derived_from_the_host(
+        self, hosts, account
+    ):
         with override_settings(ALLOWED_HOSTS=hosts):
             assert list(run(deploy=True)) == ["W006"]
             with override_settings(**instaccess(**account)):
                 assert run(deploy=True) == {}
 
-    def test_o14_proxy_that_terminates_tls_is_accepted(self):
+    def test_o14_deployment_check_accepts_a_proxy_that_terminates_tls(self):
         with override_settings(
             SECURE_SSL_REDIRECT=False, SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https")
         ):
             assert run(deploy=True) == {}
 
-    def test_own_key_followed_by_derived_keys_is_accepted(self):
+    def test_deployment_check_accepts_secret_key_after_a_generated_key_encryption_key(self):
         keys = [secrets.token_urlsafe(32), "SECRET_KEY"]
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": keys}):
             assert run(deploy=True) == {}
@@ -410,19 +414,19 @@ class TestADeployment:
 
 @pytest.mark.django_db
 class TestTheKeysInTheDatabase:
-    def test_k5_missing_keys_are_reported_with_the_command_to_run(self):
+    def test_k5_check_reports_missing_keys_with_the_command_to_run(self):
         message = run(databases=["default"])["W008"]
 
         assert "instaccess_init" in message.hint
         for missing in ("current signing key", "future signing key", "current encryption key"):
             assert missing in message.msg
 
-    def test_k8_missing_encryption_key_is_reported(self, initial_keys):
+    def test_k8_check_reports_a_missing_encryption_key(self, initial_keys):
         Key.objects.filter(use=Key.Use.ENCRYPTION).delete()
 
         assert run(databases=["default"])["W008"].msg == "There is no current encryption key."
 
-    def test_o6_keys_that_cannot_be_unsealed_are_an_error_and_stay_unchanged(self, initial_keys):
+    def test_o6_check_reports_keys_that_cannot_be_unsealed_and_changes_no_key(self, initial_keys):
         before = list(Key.objects.order_by("pk").values())
 
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}):
@@ -433,7 +437,7 @@ class TestTheKeysInTheDatabase:
         assert "INSTACCESS['KEY_ENCRYPTION_KEYS']" in messages["E008"].msg
         assert list(Key.objects.order_by("pk").values()) == before
 
-    def test_k7_swapped_private_keys_are_an_error_that_names_the_row(self, initial_keys):
+    def test_k7_check_reports_swapped_private_keys_with_the_id_of_the_key(self, initial_keys):
         one, two = Key.objects.filter(use=Key.Use.SIGNING).order_by("pk")
         Key.objects.filter(pk=one.pk).update(sealed_private_jwk=two.sealed_private_jwk)
 
@@ -442,7 +446,7 @@ class TestTheKeysInTheDatabase:
         assert one.kid in message.msg
         assert two.sealed_private_jwk not in text_of(message)
 
-    def test_k17_a_modified_row_is_an_error_that_names_the_key_and_the_command(self, initial_keys):
+    def test_k17_check_names_the_key_whose_row_was_modified_and_the_command_to_run(self, initial_keys):
         key = initial_keys[0]
         Key.objects.filter(pk=key.pk).update(alg="odd")
 
@@ -452,18 +456,18 @@ class TestTheKeysInTheDatabase:
         assert f"instaccess_keys revoke --kid {key.kid}" in message.msg
         assert "Find out who modified the database" in message.hint
 
-    def test_keys_are_checked_only_if_a_database_is_checked(self):
+    def test_check_reads_the_keys_only_if_a_database_is_checked(self):
         assert run(databases=None) == {}
         assert run(databases=[]) == {}
 
-    def test_invalid_setting_is_reported_only_by_its_own_check(self, initial_keys):
+    def test_check_of_the_keys_does_not_report_an_invalid_setting_again(self, initial_keys):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": []}):
             assert list(run(databases=["default"])) == ["E023"]
 
 
 @pytest.mark.django_db(transaction=True)
 class TestAnUnavailableDatabase:
-    def test_o1_unavailable_database_is_an_error(self):
+    def test_o1_check_reports_an_unavailable_database_as_an_error(self):
         def fail(*args: Any) -> Any:
             raise OperationalError("could not connect")
 
@@ -476,7 +480,7 @@ class TestAnUnavailableDatabase:
 
 @pytest.mark.django_db(transaction=True)
 class TestADatabaseWithoutTables:
-    def test_database_without_tables_is_not_reported_so_that_migrate_can_run(self):
+    def test_check_accepts_a_database_without_tables_because_migrate_runs_the_check_first(self):
         with connection.schema_editor() as editor:
             editor.alter_db_table(Key, "instaccess_key", "instaccess_key_away")
         try:
@@ -488,7 +492,7 @@ class TestADatabaseWithoutTables:
 
 @pytest.mark.django_db
 class TestTheCommand:
-    def test_check_command_fails_and_prints_what_to_change(self):
+    def test_check_command_fails_and_prints_how_to_change_an_invalid_setting(self):
         with override_settings(**instaccess(LIFETIME=7200)), pytest.raises(SystemCheckError) as error:
             call_command("check", "--database", "default")
 

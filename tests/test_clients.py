@@ -1,4 +1,4 @@
-"""Unmodified clients of Canvas behind a real nginx with the example configuration.
+"""Tests of unmodified Canvas clients that send requests to a real nginx with the example configuration.
 
 `OF_THE_ISSUER` and `OF_THE_GATEWAY` list what each client raises after each response, as docs/clients.md does.
 """
@@ -89,7 +89,7 @@ WITHOUT_CHALLENGE = ("Unauthorized", "Unauthorized", "Unauthorized", "CanvasApiR
 OTHER = ("CanvasException", "CanvasException", "CanvasException", "CanvasApiResponseError")
 REPEATS = "repeats the request every second"
 IMPOSSIBLE = "–"
-"""The cell of a client that can't send this request."""
+"""The table cell of a client that can't send the request."""
 
 FULL_BUCKET = {"THROTTLE_COST": 1_000_000, "THROTTLE_LEAK": 1}
 SERVERS: dict[str, dict[str, Any]] = {
@@ -212,7 +212,7 @@ print(json.dumps({
 
 
 class Campus:
-    """The site of the proxy tests, with tokens of every kind, and servers with other settings."""
+    """The site of the proxy tests with tokens of every kind, and with servers that have other settings."""
 
     def __init__(self, folder: Path, set_up: SetUp) -> None:
         self.site = Site(folder, set_up)
@@ -223,13 +223,13 @@ class Campus:
             self.users: dict[str, dict[str, Any]] = made["users"]
             self.tokens = self._tokens(made["tokens"])
             self.admin_tokens = [token for name, token in made["tokens"].items() if name.startswith("admin")]
-            """Access tokens that may masquerade. Use each token once, because the throttle counts per token."""
+            """The access tokens of a user who may masquerade. Use each token once, because of the throttle."""
         except BaseException:
             self.close()
             raise
 
     def _tokens(self, tokens: dict[str, Any]) -> dict[str, str | None]:
-        """Add the tokens that need a running issuer."""
+        """Return the given tokens and tokens that need a running issuer, by name."""
         proxy = Proxy("nginx", self.port("usual"), self.site)
         encrypted, revoked = proxy.issue("curry"), proxy.issue("curry")
         signed = self.decrypt(encrypted)
@@ -248,7 +248,7 @@ class Campus:
         }
 
     def port(self, name: str) -> int:
-        """Return the port of nginx in front of the server with this name. The server is started once."""
+        """Return the port of the nginx in front of a server. The first call with a name starts the server."""
         if name not in self._ports:
             port = servers.free_port()
             server = None
@@ -305,7 +305,7 @@ def client(request: pytest.FixtureRequest, campus: Campus) -> Iterator[Client]:
 
 @pytest.fixture
 def tap(campus: Campus) -> Iterator[Callable[[str], servers.WireTap]]:
-    """Return a function that puts a wire tap in front of nginx and the server with this name."""
+    """Return a function that starts and returns a wire tap in front of the nginx of a server, given by name."""
     taps: list[servers.WireTap] = []
 
     def start(name: str = "usual") -> servers.WireTap:
@@ -354,7 +354,7 @@ class TestATokenFromIssueToRevocation:
         assert accepted.returned["login_id"] == "boole"
 
     @pytest.mark.parametrize("client", ["@kth/canvas-api 5.1"], indirect=True)
-    def test_json_body_is_ignored_so_the_token_is_for_the_caller(self, client, campus, tap):
+    def test_issuer_ignores_as_user_id_in_a_json_body_and_issues_a_token_for_the_caller(self, client, campus, tap):
         base_url, boole = url(tap()), campus.users["boole"]["id"]
 
         issued = client.call(
@@ -374,7 +374,7 @@ class TestTheTablesOfRefusals:
         ("title", "refusals"),
         [("A client requests a token", OF_THE_ISSUER), ("A client uses a token", OF_THE_GATEWAY)],
     )
-    def test_page_of_clients_contains_the_same_tables(self, title, refusals):
+    def test_page_of_clients_contains_the_tables_of_refusals_in_this_file(self, title, refusals):
         section = readme.section(title, PAGE)
         header = next(line for line in section.splitlines() if line.startswith("|"))
         [rows] = readme.tables(section)
@@ -386,7 +386,7 @@ class TestTheTablesOfRefusals:
         assert [(row[0], int(row[1])) for row in rows] == [(refusal.case, refusal.answer[0]) for refusal in refusals]
 
     @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.case)
-    def test_refusal_is_the_response_in_the_wire_contract(self, refusal, campus):
+    def test_response_to_each_refused_request_is_the_response_in_the_wire_contract(self, refusal, campus):
         proxy = Proxy("nginx", campus.port(refusal.server), campus.site)
         path = f"/api/v1/{refusal.endpoint}?{urlencode(refusal.params)}".rstrip("?")
 
@@ -404,7 +404,7 @@ class TestTheTablesOfRefusals:
         ],
         indirect=["client"],
     )
-    def test_client_raises_the_exception_in_the_table(self, client, refusal, campus, tap):
+    def test_client_raises_the_exception_in_the_table_of_refusals(self, client, refusal, campus, tap):
         front = tap(refusal.server)
 
         client.begin(
@@ -425,7 +425,7 @@ class TestTheTablesOfRefusals:
 
 
 class TestTheRequestForAToken:
-    def test_client_sends_what_the_page_of_clients_contains(self, client, campus, tap):
+    def test_client_sends_the_headers_that_the_page_of_clients_contains(self, client, campus, tap):
         [rows] = readme.tables(readme.section("What each client sends", PAGE))
         accept, content_type, place = {name: cells for name, *cells in rows}[client.name]
         front = tap()
@@ -454,8 +454,8 @@ class TestTheInstalledClients:
         assert list(self.VERSIONS) == list(CLIENTS)
 
     @pytest.mark.parametrize("name", [name for name in CLIENTS if name.startswith("canvasapi")])
-    def test_canvasapi_is_unmodified(self, name):
-        """These tests apply to every installation of these versions, because none of the files is changed here."""
+    def test_source_files_of_the_installed_canvasapi_are_unmodified(self, name):
+        """Compare the hash of each source file, because the tests must apply to every installation of the version."""
         [installed] = distributions(name="canvasapi", path=[str(FOLDER / name.replace(" ", "-"))])
         sources = [file for file in installed.files or [] if file.suffix == ".py"]
 

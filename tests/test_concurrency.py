@@ -1,4 +1,4 @@
-"""Tests for keys and tokens with several processes at the same time, on the configured database."""
+"""Tests of keys and tokens that several processes use at the same time, on the configured database."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TestSeveralForcedRotations:
     def test_k1_one_of_several_forced_rotations_takes_effect(self, crew, initial_keys, rsa_pool, use, count):
         before = current_kid(use)
         workers = crew.start(count, keys=[[rsa_pool.take() for _ in range(3)] for _ in range(count)])
-        # At this call, each worker has decided to rotate.
+        # When the workers meet in this function, each worker has decided to rotate.
         together(workers, tasks.meet_at, "instaccess.keys.store.locked")
 
         done = together(workers, tasks.rotate, use)
@@ -34,7 +34,9 @@ class TestSeveralForcedRotations:
         assert kids(use, PAST) == [before]
         assert len(kids(use, FUTURE)) == 1
 
-    def test_a7_the_same_request_in_eight_processes_rotates_once(self, crew, initial_keys, rsa_pool):
+    def test_a7_eight_processes_that_receive_the_same_rotation_request_rotate_once(
+        self, crew, initial_keys, rsa_pool
+    ):
         before = current_kid(SIG)
         workers = crew.start(8, keys=[[rsa_pool.take()] for _ in range(8)])
 
@@ -45,7 +47,7 @@ class TestSeveralForcedRotations:
 
 
 class TestTwoCronJobs:
-    def test_k1_a_due_rotation_takes_effect_once(self, crew, initial_keys, rsa_pool):
+    def test_k1_a_due_rotation_by_two_cron_jobs_takes_effect_once(self, crew, initial_keys, rsa_pool):
         long_ago = timezone.now() - timedelta(days=40)
         write(Key.objects.all(), created_at=long_ago)
         write(Key.objects.filter(status=CURRENT), activated_at=long_ago)
@@ -63,7 +65,7 @@ class TestTwoCronJobs:
 class TestTwentyInits:
     def test_k5_twenty_inits_generate_one_set_of_keys(self, crew, rsa_pool):
         workers = crew.start(20, keys=[[rsa_pool.take() for _ in provision.INITIAL] for _ in range(20)])
-        # At this call, each worker has found every key missing.
+        # When the workers meet in this function, each worker has found every key missing.
         together(workers, tasks.meet_at, "instaccess.keys.store.locked")
 
         together(workers, tasks.init)
@@ -119,7 +121,7 @@ class TestARevocationDuringARotation:
 
 class TestARevokedKey:
     @pytest.mark.parametrize("use", [SIG, ENC])
-    def test_k10_a_process_that_cached_a_revoked_key_refuses_it_within_five_seconds(
+    def test_k10_a_process_that_cached_a_revoked_key_refuses_its_tokens_within_five_seconds(
         self, crew, initial_keys, rsa_pool, user, use
     ):
         stolen = current_kid(use)
@@ -148,7 +150,7 @@ class TestARevokedKey:
         operator.ask(tasks.revoke, stolen)
         assert within(PATIENCE, lambda: IssuedToken.objects.exclude(signing_kid=stolen).count() > 30)
         outcomes = [server.finish() for server in servers]
-        operator.ask(tasks.revoke, stolen)  # Mark tokens that a process signed before it read the keys again.
+        operator.ask(tasks.revoke, stolen)  # Mark tokens that a process signed with its cached keys.
 
         # A token issued before the revocation and decrypted afterwards is refused. No other error may occur.
         assert {key.partition(":")[0] for outcome in outcomes for key in outcome} <= {"issued", "InvalidToken"}

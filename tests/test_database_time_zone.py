@@ -1,4 +1,4 @@
-"""Projects with a TIME_ZONE in DATABASES: Django converts stored times, but this package shows times in UTC."""
+"""Tests of projects with a TIME_ZONE in DATABASES: Django converts stored times, but this app shows UTC."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def run_command(*command: str) -> Any:
     return json.loads(out.getvalue())
 
 
-def test_a_token_is_issued_and_added_to_the_deny_list_after_its_revocation(initial_keys, access_token):
+def test_revoked_token_is_added_to_the_deny_list_if_the_database_has_a_time_zone(initial_keys, access_token):
     type(access_token).objects.update(expires=timezone.now() + timedelta(minutes=1))
     response = Client().post(ISSUE_URL, headers={"Authorization": f"Bearer {access_token.token}"})
     revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="lost")
@@ -79,7 +79,9 @@ def test_a_token_is_issued_and_added_to_the_deny_list_after_its_revocation(initi
     assert denylist.read_database() == {str(IssuedToken.objects.get().jti)}
 
 
-def test_an_expired_access_token_is_refused(initial_keys, access_token):
+def test_expired_access_token_is_refused_with_its_expiry_in_utc_if_the_database_has_a_time_zone(
+    initial_keys, access_token
+):
     expires = timezone.now() - timedelta(seconds=1)
     type(access_token).objects.update(expires=expires)
     response = Client().post(ISSUE_URL, headers={"Authorization": f"Bearer {access_token.token}"})
@@ -88,7 +90,7 @@ def test_an_expired_access_token_is_refused(initial_keys, access_token):
     assert response.json() == {"errors": [{"message": "Expired access token.", "expired_at": expired_at}]}
 
 
-def test_commands_print_times_in_utc(row):
+def test_commands_print_times_in_utc_if_the_database_has_a_time_zone(row):
     (token,) = run_command("instaccess_tokens", "list")
 
     assert (token["issued_at"], token["expires_at"]) == (STAMP, "2026-11-23T13:00:00Z")
@@ -97,11 +99,11 @@ def test_commands_print_times_in_utc(row):
         call_command("instaccess_keys", "activate", "--kid", Key.objects.get(status="future").kid)
 
 
-def test_verify_finds_no_tampering(row):
+def test_verify_finds_no_tampering_if_the_database_has_a_time_zone(row):
     assert not verification.verify(evidence_keys()).problems
 
 
-def test_a_refusal_count_shows_its_hour_in_utc():
+def test_a_refusal_count_shows_its_hour_in_utc_if_the_database_has_a_time_zone():
     RefusalCount.objects.create(hour=START, role="issuer", reason="expired", count=3)
 
     assert str(RefusalCount.objects.get()) == "2026-11-23T12Z issuer expired: 3"

@@ -1,4 +1,4 @@
-"""Tests for `manage.py demo`, which run the command as a new user does, in a separate folder and on a free port."""
+"""Tests of `manage.py demo`, which run the command as a new user does, in a separate folder and on a free port."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def setup_only(folder: Path) -> dict[str, str]:
 
 
 def run_curl(command: str) -> str:
-    """Run the printed line in a shell and return the output. Without curl, send the same request from Python."""
+    """Run a printed curl command in a shell, and return the output. Without curl, send the request from Python."""
     if shutil.which("curl"):
         return subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=True).stdout
     curl, dash_x, method, dash_h, header, url = shlex.split(command)
@@ -93,17 +93,17 @@ class TestSetUpOnly:
         assert rows(folder, "instaccess_key") == keys
         assert rows(folder, "oauth2_provider_accesstoken")[: len(tokens)] == tokens
 
-    def test_only_the_owner_may_read_the_password_file(self, set_up_once):
+    def test_only_the_owner_may_read_the_password_file_of_the_demo(self, set_up_once):
         assert (set_up_once.folder / "demo.admin-password").stat().st_mode & 0o777 == 0o600
 
-    def test_demo_uses_the_port_of_the_environment(self, folder):
+    def test_demo_uses_the_port_in_the_environment_variable_port(self, folder):
         done = demo(folder, "--setup-only", PORT="8001")
 
         assert json.loads(done.stdout)["base_url"] == "http://127.0.0.1:8001"
 
 
 class Served:
-    """A running demo, and its output until it is ready."""
+    """A running demo, with the output that the demo prints before it waits for requests."""
 
     def __init__(self, folder: Path) -> None:
         port = free_port()
@@ -179,7 +179,7 @@ def served(serve: Callable[[], Served]) -> Served:
 
 @pytest.fixture(scope="module")
 def shared_demo(set_up_once: SetUp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Yield a running demo that tests share if they only read its output or send requests."""
+    """Yield one running demo for all tests that only read its output or send requests."""
     served = Served(set_up_once.copy_to(tmp_path_factory.mktemp("shared") / "own"))
     try:
         served.read_output()
@@ -266,7 +266,7 @@ class TestServing:
 
 
 class TestAnImportedEncryptionKey:
-    """The private key is at a gateway elsewhere, so the demo can't decrypt its own tokens."""
+    """Tests of a demo that can't decrypt its own tokens, because only another gateway has the private key."""
 
     def manage(self, folder: Path, *args: str) -> str:
         return subprocess.run(
@@ -279,7 +279,9 @@ class TestAnImportedEncryptionKey:
             check=True,
         ).stdout
 
-    def test_demo_prints_what_it_cannot_show_and_continues(self, serve, folder, rsa_pool):
+    def test_demo_without_the_private_key_prints_which_steps_it_cannot_show_and_continues(
+        self, serve, folder, rsa_pool
+    ):
         public_key = folder / "gateway.pem"
         public_key.write_bytes(rsa_pool.take("enc").export_to_pem())
         imported = self.manage(
@@ -298,7 +300,7 @@ class TestAnImportedEncryptionKey:
 
 
 class TestAnUnusablePort:
-    def test_port_used_by_another_process_is_reported_before_anything_is_set_up(self, new_folder):
+    def test_demo_reports_a_port_used_by_another_process_and_creates_no_folder(self, new_folder):
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
             other.listen()
@@ -312,7 +314,7 @@ class TestAnUnusablePort:
         assert not new_folder.exists()
 
     @pytest.mark.parametrize("port", ["eight thousand", "0", "-1", "65536", "8000.5"])
-    def test_invalid_port_number_is_reported_in_one_line(self, new_folder, port):
+    def test_demo_reports_an_invalid_port_number_in_one_line(self, new_folder, port):
         done = demo(new_folder, PORT=port)
 
         assert done.returncode == 1

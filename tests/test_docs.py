@@ -1,4 +1,4 @@
-"""Compares the README and the pages in `docs/` with the code: examples work, lists are complete, names exist."""
+"""Tests that compare the examples, lists and names in the README and in `docs/` with the code."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class TestTheTableOfPermissions:
 
 
 class TestCodeBlocks:
-    def test_code_blocks_have_a_language_that_the_tests_cover(self):
+    def test_documented_code_blocks_have_a_language_that_the_tests_cover(self):
         assert {snippet.language for snippet in readme.snippets()} <= {"sh", "python", "json", "text"}
 
     @pytest.mark.parametrize("code", [code for code in PYTHON if "INSTACCESS =" in code])
@@ -91,8 +91,8 @@ class TestCodeBlocks:
             assert conf_checks.check_settings() == []
 
     @pytest.mark.parametrize("code", PYTHON)
-    def test_python_code_blocks_are_settings_or_installation_steps_or_run_in_a_test(self, code):
-        """test_packaging.py runs the installation steps."""
+    def test_documented_python_code_is_settings_or_installation_steps_or_runs_in_a_test(self, code):
+        """Accept the installation steps without running them, because test_packaging.py runs them."""
         ast.parse(code)
         run_here = "INSTACCESS =" in code or "def post_worker_init" in code or code.startswith("LOGGING =")
         assert run_here or code in readme.section("Installation")
@@ -130,7 +130,7 @@ class TestCodeBlocks:
             assert type(documented[claim]) is type(payload[claim])
 
     @pytest.mark.parametrize("line", SHELL)
-    def test_shell_code_blocks_contain_commands_that_exist(self, line):
+    def test_documented_shell_commands_exist(self, line):
         words = [word for word in shlex.split(line) if not re.fullmatch(r"[A-Z]+=\w+", word)]
         match words:
             case ["make", *targets]:
@@ -138,7 +138,7 @@ class TestCodeBlocks:
             case ["python" | ".venv/bin/python", "manage.py", command, *arguments]:
                 app = get_commands()[command]
                 loaded = load_command_class(app, command) if isinstance(app, str) else app
-                # Exits with an error if an argument is invalid.
+                # This call exits with an error if an argument is invalid.
                 loaded.create_parser("manage.py", command).parse_args(arguments)
             case ["curl", "-X", method, "-H", header, url]:
                 assert resolve(urlsplit(url).path).url_name == "instaccess-issue"
@@ -172,30 +172,30 @@ class TestCodeBlocks:
 
 
 class TestNamesInTheText:
-    def test_make_targets_in_the_text_exist(self):
+    def test_make_targets_that_the_readme_names_exist(self):
         named = set(re.findall(r"`(?:[A-Z]+=\S+ )?make ([a-z-]+)`", readme.TEXT))
 
         assert {"demo", "wheel"} <= named <= make_targets()
 
-    def test_management_commands_in_the_text_exist(self):
+    def test_management_commands_that_the_readme_names_exist(self):
         named = set(re.findall(r"manage\.py (\w+)|`(instaccess_\w+)`", readme.TEXT))
 
         assert {left or right for left, right in named} <= set(get_commands())
 
-    def test_command_options_in_the_text_exist(self):
+    def test_command_options_that_the_readme_names_exist(self):
         for command, option in re.findall(r"manage\.py (\w+) (--[a-z-]+)", readme.TEXT):
             app = get_commands()[command]
             loaded = load_command_class(app, command) if isinstance(app, str) else app
             assert isinstance(loaded, BaseCommand)
             assert option in loaded.create_parser("manage.py", command).format_help()
 
-    def test_check_ids_in_the_text_exist(self):
+    def test_check_ids_that_the_readme_names_exist(self):
         source = "".join(path.read_text() for path in PACKAGE.glob("*/checks.py"))
         for check_id in re.findall(r"`instaccess\.([EW]\d{3})`", readme.TEXT):
             assert check_id in source
 
     @pytest.mark.parametrize("path", readme.DOCUMENTS, ids=lambda path: path.name)
-    def test_linked_files_and_headings_exist(self, path):
+    def test_files_and_headings_that_a_documentation_page_links_to_exist(self, path):
         for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
             if target.startswith("https://"):
                 continue
@@ -205,19 +205,19 @@ class TestNamesInTheText:
             assert not anchor or anchor in readme.heading_anchors(linked), target
 
     @pytest.mark.parametrize("path", readme.DOCUMENTS, ids=lambda path: path.name)
-    def test_pages_named_in_the_text_exist(self, path):
+    def test_pages_that_another_documentation_page_names_exist(self, path):
         pages = {existing.name for existing in readme.DOCUMENTS}
 
         assert set(re.findall(r"[\w-]+\.md\b", path.read_text())) <= pages
 
-    def test_quoted_admin_texts_exist(self):
+    def test_admin_texts_that_the_readme_quotes_exist(self):
         text = " ".join(readme.section("Audit and admin").split())
         quoted = re.findall(r'"([A-Z][^"`]+)"', text)
 
         assert {"Acting as", "Import key…"} <= set(quoted)
         assert [label for label in quoted if label.lower() not in SOURCE.lower()] == []
 
-    def test_quoted_messages_of_commands_and_exports_exist(self):
+    def test_messages_that_the_readme_quotes_exist(self):
         prose = re.sub(r"```.*?```", "", readme.TEXT, flags=re.DOTALL)
         messages = [text for text in readme.code(prose) if re.match(r"[A-Z][a-zA-Z]+:? .*\b(N|KEY_ID)\b", text)]
 
@@ -226,13 +226,13 @@ class TestNamesInTheText:
             for part in re.split(r"\b(?:N|KEY_ID|current signing)\b", message):
                 assert part.strip() in SOURCE, message
 
-    def test_documented_loggers_are_all_loggers(self):
+    def test_readme_lists_every_logger_of_the_app(self):
         loggers = set(re.findall(r'getLogger\("(instaccess\.\w+)"\)', SOURCE))
         [rows] = [rows for rows in readme.tables(readme.section("Operations")) if "`instaccess.issuer`" in rows[0][0]]
 
         assert {name for row in rows for name in readme.code(row[0])} == loggers
 
-    def test_documented_scope_is_the_exact_scope(self):
+    def test_scope_in_the_readme_is_the_issuing_scope(self):
         assert set(re.findall(r"url:[A-Z]+\\?\|[\w/]+", readme.TEXT)) == {SCOPE, SCOPE.replace("|", "\\|")}
 
 
@@ -310,7 +310,7 @@ class TestTheExampleConfigurations:
 
 
 class TestTheBenchmarkFigures:
-    """`make bench` writes the results, the table in the README and the chart."""
+    """Tests of the results, the table in the README and the chart, which `make bench` writes."""
 
     RESULTS = json.loads(report.RESULTS.read_text())
 

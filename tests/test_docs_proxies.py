@@ -1,4 +1,4 @@
-"""Compares docs/proxies.md with the code: snippets work, and the page names existing switches and lists."""
+"""Tests that compare the snippets and names in docs/proxies.md with the code."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def python_snippet(part: str) -> str:
 
 
 class TestSnippets:
-    def test_snippets_are_covered_by_a_test(self):
+    def test_every_snippet_on_the_page_of_proxies_is_covered_by_a_test(self):
         assert {snippet.language for snippet in SNIPPETS} == {"sh", "python"}
         assert len(PYTHON) == sum(part in code for code in PYTHON for part in ("corsheaders", "without_websockets"))
 
-    def test_shell_snippet_names_the_folder_of_the_tests(self):
+    def test_shell_snippet_on_the_page_of_proxies_names_an_existing_folder(self):
         [line] = SHELL
         *command, folder = shlex.split(line)
 
         assert command == ["python", "-m", "pytest"]
         assert (ROOT / folder).is_dir()
 
-    def test_asgi_snippet_is_an_application_that_answers_handshakes(self, tmp_path):
+    def test_documented_asgi_application_answers_websocket_handshakes(self, tmp_path):
         (tmp_path / "asgi.py").write_text(python_snippet("without_websockets"))
         script = (
             "import asyncio, json, asgi\n"
@@ -81,7 +81,7 @@ class TestTheSettingsOfDjangoCorsHeaders:
             yield Client(SERVER_NAME="testserver")
 
     @pytest.mark.parametrize("path", [ISSUE_URL, "/api/v1/users/self"])
-    def test_preflight_request_is_answered_before_the_view_runs(self, client, path):
+    def test_documented_cors_settings_answer_a_preflight_request_before_the_view_runs(self, client, path):
         answer = client.options(
             path,
             headers={
@@ -97,14 +97,16 @@ class TestTheSettingsOfDjangoCorsHeaders:
         assert "POST" in answer["Access-Control-Allow-Methods"]
         assert "Access-Control-Allow-Credentials" not in answer
 
-    def test_another_origin_is_not_allowed(self, client):
+    def test_documented_cors_settings_do_not_allow_another_origin(self, client):
         answer = client.options(
             ISSUE_URL, headers={"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
         )
 
         assert "Access-Control-Allow-Origin" not in answer
 
-    def test_application_can_read_a_token_and_the_headers_of_the_throttle(self, client, access_token, initial_keys):
+    def test_documented_cors_settings_expose_the_token_and_the_headers_of_the_throttle(
+        self, client, access_token, initial_keys
+    ):
         answer = client.post(ISSUE_URL, headers={"Origin": ORIGIN, "Authorization": f"Bearer {access_token.token}"})
 
         assert answer.status_code == 201
@@ -112,7 +114,7 @@ class TestTheSettingsOfDjangoCorsHeaders:
         exposed = set(answer["Access-Control-Expose-Headers"].split(", "))
         assert {"X-Rate-Limit-Remaining", "X-Request-Cost"} <= exposed & set(answer.headers)
 
-    def test_internal_path_gets_no_cors_headers(self, client, initial_keys):
+    def test_documented_cors_settings_add_no_headers_to_internal_paths(self, client, initial_keys):
         answer = client.get("/internal/services/jwks", headers={"Origin": ORIGIN})
 
         assert "Access-Control-Allow-Origin" not in answer
@@ -128,7 +130,7 @@ class TestNames:
             ("traefik/dynamic.yml", "# cors-preflight:"),
         ],
     )
-    def test_examples_mark_the_switch_for_preflight_requests(self, file, switch):
+    def test_example_configurations_mark_the_switch_for_preflight_requests(self, file, switch):
         text = (ROOT / "examples" / file).read_text()
 
         assert text.count("CORS SWITCH") == text.count(switch) == 1

@@ -1,4 +1,4 @@
-"""The error classes: stable codes for the log, and texts for operators."""
+"""Tests of the error classes, which have stable codes for the log and texts for operators."""
 
 from __future__ import annotations
 
@@ -50,30 +50,30 @@ class TestTheErrorClasses:
         assert all(issubclass(error, InstAccessError) for error in errors)
 
     @pytest.mark.parametrize("kind", [ForeignToken, TokenExpired, TokenRevoked])
-    def test_refusal_of_a_token_is_an_invalid_token(self, kind):
+    def test_refusal_of_a_token_is_a_subclass_of_invalid_token(self, kind):
         assert issubclass(kind, InvalidToken)
 
-    def test_server_side_error_is_not_an_invalid_token(self):
+    def test_server_side_error_is_not_a_subclass_of_invalid_token(self):
         # If a server-side error were an InvalidToken, the client would get a 401 instead of a 503.
         for kind in (ConfigError, KeyUnavailable, UnsealError, AuditError, ClaimsTooLarge):
             assert not issubclass(kind, InvalidToken)
 
 
 class TestAnError:
-    def test_error_with_detail_prints_code_and_detail(self):
+    def test_text_of_an_error_with_a_detail_contains_its_code_and_the_detail(self):
         assert str(TokenExpired("past its exp")) == "expired: past its exp"
 
-    def test_error_without_detail_prints_its_code(self):
+    def test_text_of_an_error_without_a_detail_is_its_code(self):
         assert str(TokenExpired()) == "expired"
 
-    def test_code_of_one_error_does_not_change_its_class(self):
+    def test_code_of_one_error_does_not_change_the_code_of_its_class(self):
         assert InvalidToken("no key opens it", code="decrypt_failed").code == "decrypt_failed"
         assert InvalidToken().code == "invalid"
 
     def test_config_error_has_the_name_of_the_setting(self):
         assert ConfigError("bad", setting="LIFETIME").setting == "LIFETIME"
 
-    def test_error_can_be_pickled(self):
+    def test_pickled_error_keeps_its_detail_its_code_and_its_setting(self):
         # Parallel test runners and task queues pickle errors.
         error = pickle.loads(pickle.dumps(ConfigError("bad", setting="LIFETIME")))
 

@@ -2,7 +2,7 @@
 
 A client exchanges an OAuth2 access token for an InstAccess token. The gateway decrypts the token, and a service
 authenticates the request. An operator revokes the token, and the gateway refuses the token. An InstAccess token
-cannot be exchanged for another one. The comments name the sections of `docs/wire-contract.md`.
+cannot be exchanged for another InstAccess token. The comments name the sections of `docs/wire-contract.md`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def fresh_gateway(empty_gateway_caches: None) -> None:
-    """Apply `empty_gateway_caches` to every test of this module."""
+    """Clear the caches of the gateway before and after every test in this file."""
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_token_is_issued_decrypted_accepted_revoked_and_refused(clock, access_
     assert row.user_uuid == str(uuid.UUID(row.user_uuid)) == users.user_uuid(user)
     assert (row.ip_address, row.user_agent) == ("127.0.0.1", "canvas-client/1.0")
 
-    # §3 Gateway: the gateway decrypts the token and gives the signed token inside it to the proxy.
+    # §3 Gateway: the gateway decrypts the token, and gives the signed token to the proxy.
     passed = get(VERIFY, encrypted)
 
     assert (passed.status_code, passed.content) == (204, b"")
@@ -76,7 +76,7 @@ def test_a_token_is_issued_decrypted_accepted_revoked_and_refused(clock, access_
     assert scheme == "Bearer"
     assert signed.count(".") == 2
 
-    # §2 The token: an independent library decrypts the same JWS and reads the claims.
+    # §2 The token: an independent library decrypts the same signed token and reads the claims.
     ring = keys_ring.current_ring()
     encryption_key = joserfc_jwk.RSAKey.import_key(dict(ring.encryption_key().private().reveal()))
     signing_key = joserfc_jwk.RSAKey.import_key(dict(ring.signing_key().public))
@@ -102,8 +102,8 @@ def test_a_token_is_issued_decrypted_accepted_revoked_and_refused(clock, access_
     row.refresh_from_db()
     assert row.revoked_at is not None
 
-    # §4 Services: a service has no deny list, so it accepts the signed token until the token expires. For this
-    # reason, the gateway refuses a client that sends the signed token (§3 Already decrypted tokens).
+    # §4 Services: a service has no deny list, so the service accepts the signed token until the token expires. For
+    # this reason, the gateway refuses a client that sends the signed token (§3 Already decrypted tokens).
     assert get(SELF, signed).status_code == 200
     assert answer(get(VERIFY, signed)) == INVALID
 
@@ -117,7 +117,7 @@ def test_a_service_refuses_the_encrypted_token_which_must_go_through_the_gateway
     assert (refused.status_code, refused.content, refused["WWW-Authenticate"]) == INVALID
 
 
-def test_an_inst_access_token_cannot_be_exchanged_for_another_one(access_token, post, get):
+def test_an_inst_access_token_cannot_be_exchanged_for_another_inst_access_token(access_token, post, get):
     encrypted = post(access_token).json()["token"]
     signed = get(VERIFY, encrypted)["Authorization"].removeprefix("Bearer ")
 

@@ -1,4 +1,4 @@
-"""Keys whose rows were inserted or modified with SQL: every role refuses the keys, and every tool names the rows.
+"""Tests of keys whose rows were changed with SQL. Every role refuses the keys, and every tool names the rows.
 
 K17: an attacker who can write to the database, but doesn't have the key-encryption key, tries to forge tokens.
 """
@@ -38,12 +38,12 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def fresh_gateway(empty_gateway_caches: None) -> None:
-    """Apply `empty_gateway_caches` to every test of this module."""
+    """Clear the caches of the gateway before and after every test in this file."""
 
 
 @pytest.fixture
 def forged(initial_keys: Any, rsa_pool: Any) -> TokenFactory:
-    """Insert a signing key with SQL. Returns a factory for tokens that the attacker signs with this key."""
+    """Insert a signing key with SQL, and return a factory for tokens that an attacker signs with the key."""
     private = rsa_pool.take("sig")
     insert_with_sql(private, use="sig", status="past", activated_at=initial_keys[0].created_at)
     factory = TokenFactory(private, keys_ring.load().encryption_key().private().reveal())
@@ -62,7 +62,7 @@ def get(client):
 
 
 def signed(factory: TokenFactory, user: Any) -> str:
-    """Issue a token for `user`, and return the same claims signed by the factory."""
+    """Issue a token for `user`, and return a token with the same claims that the factory signs."""
     _, token = issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time(), encrypted=False)
     return factory.signed(urlsafe_b64decode(token.split(".")[1] + "=="))
 
@@ -78,7 +78,7 @@ def check_refused(response: Any) -> None:
 
 
 def store_unreadable_value(**filters: Any) -> None:
-    """Store an integer with more digits than Python parses."""
+    """Store an integer with more digits than Python parses in the rows of keys that match `filters`."""
     [pk] = Key.objects.filter(**filters).values_list("pk", flat=True)
     with connection.cursor() as cursor:
         cursor.execute("UPDATE instaccess_key SET public_jwk = %s WHERE id = %s", ["1" * 5000, pk])
@@ -162,10 +162,10 @@ class TestWhatOperatorsSee:
         [text] = report["keys"]
         assert forged.signing_kid in text
 
-    def test_verify_lists_no_key_if_all_rows_are_authentic(self, initial_keys):
+    def test_verify_lists_no_key_if_the_rows_of_all_keys_are_authentic(self, initial_keys):
         assert json.loads(output_of("instaccess_tokens", "verify", "--json"))["keys"] == []
 
-    def test_k17_list_prints_that_an_inserted_key_is_not_used(self, forged):
+    def test_k17_instaccess_keys_list_prints_that_an_inserted_key_is_not_used(self, forged):
         [line] = [line for line in output_of("instaccess_keys", "list").splitlines() if forged.signing_kid in line]
         facts = {fact["kid"]: fact for fact in json.loads(output_of("instaccess_keys", "list", "--json"))}
 
@@ -173,7 +173,7 @@ class TestWhatOperatorsSee:
         assert facts[forged.signing_kid]["problem"] == "key_altered"
         assert {fact["problem"] for kid, fact in facts.items() if kid != forged.signing_kid} == {None}
 
-    def test_k17_list_prints_unreadable_rows(self, initial_keys):
+    def test_k17_instaccess_keys_list_prints_unreadable_rows(self, initial_keys):
         store_unreadable_value(status="future")
         [row] = Key.objects.filter(status="future").values("pk", "kid")
         out = output_of("instaccess_keys", "list")
@@ -184,7 +184,7 @@ class TestWhatOperatorsSee:
         assert [fact["problem"] for fact in facts] == [None, None, "key_altered"]
         assert len({frozenset(fact) for fact in facts}) == 1  # Every key has the same members.
 
-    def test_list_prints_no_control_characters_of_a_kid(self, initial_keys, rsa_pool):
+    def test_instaccess_keys_list_prints_no_control_characters_of_a_kid(self, initial_keys, rsa_pool):
         insert_with_sql(rsa_pool.take(), use="sig", kid="\x1b[2J-inserted")
         out = output_of("instaccess_keys", "list")
 
@@ -301,7 +301,7 @@ class TestWithoutTheKeyEncryptionKey:
     def test_o6_a_valid_token_gets_a_503_if_only_its_key_cannot_be_checked(
         self, use, initial_keys, get, user, settings
     ):
-        """A client that gets a 401 discards the token, although the server has the problem."""
+        """Expect a 503, because a client that gets a 401 discards the valid token."""
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, "SECRET_KEY"]}
         for _ in range(2):  # The first rotation makes a key of SECRET_KEY current, and the second a new key.
             lifecycle.rotate(Key.Use(use), force=True)

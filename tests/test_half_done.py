@@ -1,4 +1,4 @@
-"""Operations of several steps that the database stops at each statement: a second run completes the operation."""
+"""Tests of operations that fail at each of their SQL statements, and that a second run completes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 DAY = 86_400
 LIVE = 5
-"""Number of live tokens: two full batches of two tokens, and one batch of one token."""
+"""The number of live tokens: two full batches of two tokens, and one batch of one token."""
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +103,7 @@ def check(prepare) -> Callable[..., None]:
 
 @pytest.fixture
 def announced():
-    """Collect the token ids of all `tokens_revoked` signals."""
+    """Yield a list that collects the token ids (jti) of all `tokens_revoked` signals."""
     jtis: list[str] = []
 
     def receive(sender: Any, jtis: list[str], **kwargs: Any) -> None:
@@ -139,7 +139,7 @@ class TestRevokingAKey:
         return IssuedToken.objects.values_list("signing_kid", flat=True)[0]
 
     def nothing_or_refused_by_gateways(self) -> None:
-        """Check that the key is not revoked, or that gateways refuse its tokens, even if not all are marked yet."""
+        """Check that the key is not revoked, or that gateways refuse every token of the key, even if unmarked."""
         is_revoked = kids(SIG, REVOKED) == [self.stolen()]
         assert list(trust.read_revocations().keys) == ([self.stolen()] if is_revoked else [])
         assert is_revoked or not revoked_tokens()
@@ -153,7 +153,7 @@ class TestRevokingAKey:
         assert_evidence_is_intact()
 
     @pytest.mark.parametrize("future_keys", [0, 1])
-    def test_k22_a_stopped_revocation_of_a_key_completes_when_run_again(self, check, future_keys):
+    def test_k22_revocation_of_a_key_that_failed_midway_completes_when_run_again(self, check, future_keys):
         def before() -> None:
             if not future_keys:
                 Key.objects.filter(use=SIG, status=FUTURE).delete()
@@ -166,7 +166,7 @@ class TestRevokingAKey:
             least=10,
         )
 
-    def test_k22_a_stopped_command_that_revokes_a_key_completes_when_run_again(self, check):
+    def test_k22_command_that_failed_midway_while_revoking_a_key_completes_when_run_again(self, check):
         check(
             lambda: run("instaccess_keys", "revoke", "--kid", self.stolen(), "--reason", "laptop lost"),
             between=self.nothing_or_refused_by_gateways,
@@ -174,14 +174,16 @@ class TestRevokingAKey:
             least=10,
         )
 
-    def test_k22_a_stopped_page_that_revokes_a_key_completes_when_sent_again(self, check, staff_client):
+    def test_k22_admin_page_that_failed_midway_while_revoking_a_key_completes_when_sent_again(
+        self, check, staff_client
+    ):
         def send() -> None:
             url = reverse("admin:instaccess_key_revoke", args=[self.stolen()])
             assert staff_client.post(url, {"confirmed": "yes", "reason": "laptop lost"}).status_code == 302
 
         check(send, between=self.nothing_or_refused_by_gateways, after=self.everything, least=10)
 
-    def test_k22_tokens_are_announced_once_and_only_if_they_are_revoked(self, check, announced):
+    def test_k22_tokens_of_a_revoked_key_are_announced_once_and_only_if_they_are_revoked(self, check, announced):
         def between() -> None:
             assert set(announced) == revoked_tokens()
             self.nothing_or_refused_by_gateways()
@@ -195,7 +197,7 @@ class TestRevokingAKey:
 
 
 class TestRevokingTokens:
-    def test_k22_a_stopped_revocation_of_tokens_continues_when_run_again(self, check, announced, user):
+    def test_k22_revocation_of_tokens_that_failed_midway_continues_when_run_again(self, check, announced, user):
         def revoke() -> None:
             tokens = audit.revocable_tokens().filter(audit.filter_by_user("ada"))
             audit.revoke(tokens, keks=conf.key_encryption_keys, reason="laptop lost", by=user)
@@ -220,7 +222,7 @@ class TestChangingKeys:
         current_kid(ENC)
         assert Key.objects.exclude(status=CURRENT).filter(use=SIG).exists()
 
-    def test_k22_a_stopped_rotation_changes_nothing_and_completes_when_run_again(self, check):
+    def test_k22_rotation_that_failed_midway_changes_no_key_and_completes_when_run_again(self, check):
         def rotate() -> None:
             first = IssuedToken.objects.values_list("signing_kid", flat=True)[0]
             lifecycle.rotate(SIG, force=True, expected_current=first)
@@ -235,7 +237,9 @@ class TestChangingKeys:
 
         check(rotate, between=between, after=after, least=8)
 
-    def test_k22_a_stopped_rotation_revokes_the_remaining_tokens_of_a_revoked_key_when_run_again(self, check):
+    def test_k22_rotation_that_failed_midway_revokes_the_remaining_tokens_of_a_revoked_key_when_run_again(
+        self, check
+    ):
         def revoke() -> None:
             lifecycle.revoke(current_kid(SIG))
             # A worker with cached keys issues tokens after the revocation.
@@ -248,7 +252,7 @@ class TestChangingKeys:
 
         check(lambda: lifecycle.rotate(SIG), before=revoke, between=lambda: None, after=after, least=8)
 
-    def test_k22_a_stopped_activation_changes_nothing_and_completes_when_run_again(self, check):
+    def test_k22_activation_that_failed_midway_changes_no_key_and_completes_when_run_again(self, check):
         def activate() -> None:
             if future := kids(SIG, FUTURE):
                 lifecycle.activate(future[0], force=True)
@@ -259,7 +263,7 @@ class TestChangingKeys:
 
         check(activate, between=self.keys_are_usable, after=after, least=5)
 
-    def test_k22_a_stopped_import_changes_nothing_and_completes_when_run_again(self, check, rsa_pool):
+    def test_k22_import_that_failed_midway_changes_no_key_and_completes_when_run_again(self, check, rsa_pool):
         # `prepare` uses the first keys of the pool again in each run.
         pem = [public_pem(rsa_pool) for _ in range(4)][-1]
 
@@ -273,7 +277,7 @@ class TestChangingKeys:
 
         check(import_key, between=self.keys_are_usable, after=after, least=4)
 
-    def test_k22_a_stopped_generation_stores_at_most_one_key(self, check):
+    def test_k22_generation_of_a_key_that_failed_midway_stores_at_most_one_key(self, check):
         def generate() -> None:
             if not kids(ENC, FUTURE):
                 provision.generate(ENC)
@@ -284,7 +288,7 @@ class TestChangingKeys:
 
         check(generate, between=self.keys_are_usable, after=after, least=4)
 
-    def test_k22_a_stopped_init_completes_when_run_again(self, check, rsa_pool):
+    def test_k22_init_that_failed_midway_completes_when_run_again(self, check, rsa_pool):
         def before() -> None:
             Key.objects.all().delete()
             rsa_pool.rewind()
@@ -297,7 +301,7 @@ class TestChangingKeys:
 
 
 class TestResealing:
-    def test_k22_a_stopped_reseal_completes_when_run_again(self, check, prepare, settings):
+    def test_k22_reseal_that_failed_midway_completes_when_run_again(self, check, prepare, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [OLD_KEK]}
 
         def reseal() -> None:
@@ -323,14 +327,14 @@ class TestResealing:
 
 
 class TestTheAuditLog:
-    def test_k22_a_stopped_seal_completes_when_run_again(self, check):
+    def test_k22_seal_that_failed_midway_completes_when_run_again(self, check):
         def after() -> None:
             report = audit.verify(keys.evidence_keys())
             assert (report.summary, report.sealed) == ("", 4)
 
         check(lambda: audit.seal(keys.evidence_keys()), between=assert_evidence_is_intact, after=after, least=8)
 
-    def test_k22_a_stopped_pruning_completes_when_run_again(self, check):
+    def test_k22_pruning_that_failed_midway_completes_when_run_again(self, check):
         def after() -> None:
             assert IssuedToken.objects.count() == 1 + LIVE
             report = audit.verify(keys.evidence_keys())
@@ -343,7 +347,7 @@ class TestTheAuditLog:
             least=15,
         )
 
-    def test_k22_a_stopped_erasure_of_a_name_completes_when_run_again(self, check, user):
+    def test_k22_erasure_of_a_name_that_failed_midway_completes_when_run_again(self, check, user):
         def after() -> None:
             assert set(IssuedToken.objects.values_list("user_name", flat=True)) == {names.ERASED}
             assert_evidence_is_intact()
@@ -355,7 +359,7 @@ class TestTheAuditLog:
             least=8,
         )
 
-    def test_k22_counts_of_refusals_are_written_once_after_a_stopped_write(self, check):
+    def test_k22_counts_of_refusals_are_written_once_after_a_write_that_failed_midway(self, check):
         def write() -> None:
             if not RefusalCount.objects.exists():
                 refusal_counter.reset()

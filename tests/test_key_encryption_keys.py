@@ -1,4 +1,4 @@
-"""Tests for losing and replacing the key-encryption key while several processes use it."""
+"""Tests of losing and replacing the key-encryption key while several processes use it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class TestAChangeOfKeysDuringAReseal:
 
 
 class TestALostKeyEncryptionKey:
-    def test_o6_without_the_key_encryption_key_nothing_is_issued_or_changed_until_it_is_restored(
+    def test_o6_no_token_is_issued_and_no_key_is_changed_until_a_lost_key_encryption_key_is_restored(
         self, crew, access_token, rsa_pool, settings
     ):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [OLD_KEK]}
@@ -95,7 +95,7 @@ class TestReplacingTheKeyEncryptionKeyUnderLoad:
         provision.init()
 
         def restart(servers: list[Any], *keks: str) -> tuple[list[Any], list[dict[str, int]]]:
-            """Replace one server after another by a server with other settings, as a rolling deployment does."""
+            """Replace each server by one with `keks`. Return the new servers, and the outcomes of the old servers."""
             replacements, outcomes = [], []
             for server in servers:
                 [successor] = crew.start(KEY_ENCRYPTION_KEYS=list(keks), KEY_CACHE_SECONDS=0)

@@ -1,4 +1,4 @@
-"""Tests for keys and tokens with processes that are killed at every step, on the configured database."""
+"""Tests of keys and tokens with processes that are killed at every step, on the configured database."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class TestAKilledRotation:
             assert kids(SIG, PAST) == [before]
             assert len(kids(SIG, FUTURE)) == 1
 
-    def test_o5_tokens_can_be_decrypted_after_a_rotation_was_killed(
+    def test_o5_tokens_can_be_decrypted_after_a_rotation_of_the_encryption_key_was_killed(
         self, crew, rsa_pool, user, killed_after_each_statement
     ):
         for start in killed_after_each_statement(tasks.rotate, ENC, own_keys=3):
@@ -119,7 +119,7 @@ class TestAKilledRevocation:
             assert len(kids(SIG, FUTURE)) == 1
             assert not IssuedToken.objects.filter(signing_kid=stolen, revoked_at=None).exists()
 
-    def test_k22_gateways_refuse_the_tokens_of_a_revoked_key_wherever_the_process_is_killed(
+    def test_k22_gateways_refuse_the_tokens_of_a_revoked_key_wherever_the_revocation_is_killed(
         self, row, killed_after_each_statement
     ):
         def create_tokens(start: Kids) -> None:
@@ -128,7 +128,7 @@ class TestAKilledRevocation:
 
         for _ in killed_after_each_statement(tasks.revoke, (SIG, CURRENT), own_keys=2, prepare=create_tokens):
             live = IssuedToken.objects.filter(revoked_at=None).count()
-            # The tokens are marked in the audit log afterwards.
+            # The revocation of the key marks the tokens in the audit log only later.
             assert list(trust.read_revocations().keys) == kids(SIG, REVOKED)
             assert kids(SIG, REVOKED) or live == 3
 
@@ -152,7 +152,7 @@ class TestAKilledChangeOfTheAuditLog:
         ],
         ids=lambda command: command[0],
     )
-    def test_k22_a_killed_command_leaves_valid_evidence_and_completes_when_run_again(
+    def test_k22_a_killed_command_on_the_audit_log_leaves_valid_evidence_and_completes_when_run_again(
         self, crew, create_tokens, killed_after_each_statement, command
     ):
         for _ in killed_after_each_statement(tasks.manage_tokens, *command, prepare=create_tokens):
@@ -228,7 +228,9 @@ class TestAKilledIssuer:
             (tasks.die_before, "instaccess.web.json_response", 1),
         ],
     )
-    def test_o4_the_row_is_committed_before_the_response(self, crew, initial_keys, access_token, place, name, rows):
+    def test_o4_the_audit_row_of_a_token_is_committed_before_the_response(
+        self, crew, initial_keys, access_token, place, name, rows
+    ):
         [server] = crew.start()
         server.ask(place, name)
 
@@ -237,7 +239,7 @@ class TestAKilledIssuer:
 
         assert IssuedToken.objects.count() == rows
 
-    def test_o4_no_token_is_returned_without_a_row_wherever_the_process_is_killed(
+    def test_o4_no_token_is_returned_without_an_audit_row_wherever_the_issuer_is_killed(
         self, crew, initial_keys, access_token
     ):
         for number in itertools.count(1):

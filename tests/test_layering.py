@@ -1,4 +1,4 @@
-"""The rules for imports (docs/architecture.md), checked in the syntax trees of the package."""
+"""Tests of the rules for imports in docs/architecture.md, by the syntax trees of all modules of the app."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PROVIDER_MODULES = {"oauth2_provider.contrib.rest_framework", "oauth2_provider.m
 
 class Import(NamedTuple):
     module: str
-    """Absolute name of the module, such as `django.db`. Names in this package omit `instaccess.`: `tokens.jose`."""
+    """The absolute name of the module, such as `django.db`, or the name in this app, such as `tokens.jose`."""
     name: str
     in_function: bool
     for_types: bool
@@ -100,18 +100,18 @@ def imported(module: str) -> set[str]:
 
 class TestAModule:
     @pytest.mark.parametrize("module", FILES)
-    def test_module_belongs_to_a_package_in_the_order(self, module):
+    def test_every_module_belongs_to_a_package_in_the_order_of_imports(self, module):
         assert wing_of(module) in {*ORDER, ""}
 
     @pytest.mark.parametrize("module", [module for module in FILES if module])
-    def test_module_imports_only_packages_earlier_in_the_order(self, module):
+    def test_module_imports_only_packages_that_come_earlier_in_the_order_of_imports(self, module):
         own = wing_of(module)
         before = set(ORDER[: ORDER.index(own)]) - (ROLES if own in ROLES else set())
 
         assert {wing_of(name) for name in imported(module)} <= before | {own}
 
     @pytest.mark.parametrize("module", [module for module in FILES if module not in COMPOSITION_ROOTS])
-    def test_module_imports_other_packages_and_not_their_files(self, module):
+    def test_module_imports_names_of_another_package_only_from_the_package_itself(self, module):
         others = {name for name in imported(module) if wing_of(name) != wing_of(module)}
 
         assert {name for name in others if "." in name} == set()
@@ -146,7 +146,7 @@ class TestAPackage:
         assert ast.get_docstring(ast.parse(FILES[wing].read_text()))
 
     @pytest.mark.parametrize("wing", sorted(WINGS - {"management", "admin"}))
-    def test_package_lists_its_public_names_in_order(self, wing):
+    def test_package_lists_its_public_names_in_sorted_order(self, wing):
         module = __import__(f"instaccess.{wing}", fromlist=["__all__"])
 
         assert module.__all__ == sorted(
@@ -174,7 +174,7 @@ class TestAPackage:
 
 
 class TestImports:
-    def test_imports_finds_every_form_of_import(self):
+    def test_the_import_finder_of_these_tests_finds_every_form_of_import(self):
         text = (
             "from . import users, admin\nfrom .issuer import issue\nimport instaccess.keys.ring\n"
             "from instaccess import audit\ndef later():\n    from .gateway import unwrap\n"
@@ -197,12 +197,12 @@ class TestImports:
 
 class TestTheCore:
     @pytest.mark.parametrize("module", [module for module in FILES if wing_of(module) in WITHOUT_DJANGO])
-    def test_core_imports_only_the_standard_library_jwcrypto_and_cryptography(self, module):
+    def test_packages_without_django_import_only_the_standard_library_jwcrypto_and_cryptography(self, module):
         packages = {item.module.partition(".")[0] for item in imports(module) if item.module not in FILES}
 
         assert packages - sys.stdlib_module_names <= {"jwcrypto", "cryptography", ""}
 
-    def test_core_works_without_django(self):
+    def test_tokens_package_works_without_django(self):
         program = (
             "import sys\n"
             "for name in ('django', 'rest_framework', 'oauth2_provider'):\n"

@@ -1,4 +1,4 @@
-"""Tests for the German translation: it is complete, has no unused entries, and is compiled from the .po file."""
+"""Tests that the German translation is complete, has no unused entries, and is compiled from the .po file."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def placeholders(text: str) -> set[str]:
 
 
 class Entry(NamedTuple):
-    """An entry of the catalogue: the text with its context, the plural or an empty string, and all translations."""
+    """An entry of the .po file: the text with its context, the plural or an empty string, and all translations."""
 
     text: str
     plural: str
@@ -61,7 +61,7 @@ class Entry(NamedTuple):
 
 
 def read_catalogue() -> list[Entry]:
-    """Parse the .po file.
+    """Parse the .po file, and return its entries.
 
     Empty lines separate entries. An entry consists of keywords with strings, which may continue on further lines.
     """
@@ -85,7 +85,7 @@ ENTRIES = read_catalogue()
 
 
 class TestTheGermanTranslation:
-    def test_translation_contains_exactly_the_texts_of_the_package(self):
+    def test_german_translation_contains_exactly_the_texts_of_the_package(self):
         texts = set().union(
             *map(texts_of_module, PACKAGE.rglob("*.py")), *map(texts_of_template, PACKAGE.rglob("*.html"))
         )
@@ -93,16 +93,16 @@ class TestTheGermanTranslation:
         assert {text for entry in ENTRIES for text in (entry.text, entry.plural) if text} == texts
 
     @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.text)
-    def test_each_text_is_translated_with_the_same_placeholders(self, entry):
+    def test_german_translation_of_each_text_contains_the_same_placeholders(self, entry):
         assert len(entry.translations) == (2 if entry.plural else 1)
         for translated in entry.translations:
             assert translated
             assert placeholders(translated) == placeholders(entry.plural or entry.text)
 
-    def test_translation_has_no_fuzzy_entries(self):
+    def test_german_translation_has_no_fuzzy_entries(self):
         assert "fuzzy" not in PO.read_text(encoding="utf-8")
 
-    def test_compiled_file_matches_the_po_file(self):
+    def test_compiled_german_translation_matches_the_po_file(self):
         with PO.with_suffix(".mo").open("rb") as file:
             compiled = gettext.GNUTranslations(file)
 
@@ -112,7 +112,7 @@ class TestTheGermanTranslation:
             else:
                 assert compiled.gettext(text) == translations[0]
 
-    def test_models_have_german_names_in_german(self):
+    def test_model_of_issued_tokens_has_a_german_name_in_german(self):
         from instaccess.models import IssuedToken
 
         with translation.override("de"):

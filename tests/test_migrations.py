@@ -50,21 +50,21 @@ class TestTheMigrations:
 
         assert out.getvalue().strip() == "No changes detected in app 'instaccess'"
 
-    def test_our_models_need_no_migration_in_other_apps(self):
+    def test_models_of_this_app_need_no_migration_in_other_apps(self):
         out = io.StringIO()
 
         call_command("makemigrations", check_changes=True, dry_run=True, stdout=out)
 
         assert out.getvalue().strip() == "No changes detected"
 
-    def test_the_migrations_have_one_leaf(self):
+    def test_exactly_one_migration_of_this_app_is_the_last(self):
         assert len(MigrationLoader(connection).graph.leaf_nodes("instaccess")) == 1
 
 
 class TestAProjectWithItsOwnModels:
     @pytest.fixture
     def project(self, tmp_path: Path) -> dict[str, str]:
-        """Create a project with its own user and application models. Returns its environment variables."""
+        """Create a project with its own user and application models, and return the environment of its commands."""
         (tmp_path / "own_apps").mkdir()
         (tmp_path / "own_apps" / "__init__.py").touch()
         (tmp_path / "own_apps" / "models.py").write_text(
@@ -124,7 +124,9 @@ class TestMigratingBack:
         assert Key.objects.count() == 3
         assert MigrationRecorder(connection).applied_migrations().keys() >= {("instaccess", "0001_initial")}
 
-    def test_another_value_than_yes_does_not_allow_the_deletion(self, initial_keys: Any, user: Any, monkeypatch: Any):
+    def test_audit_log_is_not_deleted_if_instaccess_delete_audit_log_is_not_yes(
+        self, initial_keys: Any, user: Any, monkeypatch: Any
+    ):
         issuing.issue(user=user, origin=ORIGIN, now=time.time())
         monkeypatch.setenv("INSTACCESS_DELETE_AUDIT_LOG", "no")
 

@@ -1,4 +1,4 @@
-"""Access tokens, issued tokens and private keys appear in no log, error report, debug page, dump or `repr`."""
+"""Tests that no log, error report, debug page, dump or `repr` contains a token or a private key."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PACKAGE = str(Path(instaccess.__file__).parent)
 
 
 class EverythingLogged(logging.Handler):
-    """A log handler that records every message with its traceback, and the local variables an error reporter reads.
+    """A log handler that records messages, tracebacks, and the local variables that an error reporter reads.
 
     An error reporter reads the variables in the frames of the exception and in the frames that called the logger.
     """
@@ -81,7 +81,7 @@ def logged():
 
 @pytest.fixture
 def encoded_tokens(monkeypatch):
-    """Record every token that is signed or encrypted, including tokens that are never returned."""
+    """Return a list that collects every signed or encrypted token, even if the token is never sent."""
     texts = []
 
     def watched(function):
@@ -98,7 +98,7 @@ def encoded_tokens(monkeypatch):
 
 @pytest.fixture
 def secrets_of(encoded_tokens, access_token):
-    """Return all secrets that exist so far."""
+    """Return a function that returns all tokens and private members of keys that exist so far."""
 
     def secrets_():
         parts = [access_token.token]
@@ -120,7 +120,7 @@ def find_leaks(secrets_, text):
 
 
 def make_fail(kind, monkeypatch, settings):
-    """Make a step of issuing fail with an unexpected error."""
+    """Make the step of issuing with the name `kind` fail with an unexpected error."""
     if kind == "hook":
         settings.INSTACCESS = {"CLAIMS_HOOK": failing_hook}
     elif kind == "encrypt":
@@ -166,7 +166,7 @@ class FailAfterTheView:
 
 class TestSuccess:
     @pytest.mark.parametrize("debug", [False, True])
-    def test_p12_token_is_in_no_log(self, post, access_token, logged, secrets_of, settings, debug):
+    def test_p12_issuing_logs_no_token(self, post, access_token, logged, secrets_of, settings, debug):
         settings.DEBUG = debug
         response = post(access_token, headers={"User-Agent": "client"})
 
@@ -174,7 +174,7 @@ class TestSuccess:
         assert "issued jti=" in logged.text
         assert find_leaks(secrets_of(), logged.text) == []
 
-    def test_p12_token_is_not_in_the_database(self, post, access_token, encoded_tokens):
+    def test_p12_issuing_stores_no_token_in_the_database(self, post, access_token, encoded_tokens):
         post(access_token)
 
         out = StringIO()
@@ -187,7 +187,7 @@ class TestSuccess:
             == []
         )
 
-    def test_p12_access_token_is_in_no_query_except_as_its_checksum(
+    def test_p12_issuing_sends_the_access_token_to_the_database_only_as_its_checksum(
         self, post, access_token, secrets_of, django_assert_max_num_queries
     ):
         with django_assert_max_num_queries(20) as queries:
@@ -198,7 +198,7 @@ class TestSuccess:
 
 class TestARefusal:
     @pytest.mark.parametrize("scope", ["read", "url:POST|/api/v1/inst_access_tokens"])
-    def test_p12_refusal_is_logged_without_the_token(self, post, make_access_token, logged, scope):
+    def test_p12_refusal_is_logged_without_the_access_token(self, post, make_access_token, logged, scope):
         token = make_access_token(scope=scope, user=None, application=None)
         post(token)
         post(f"{token.token} {token.token}")
@@ -228,7 +228,7 @@ class TestARefusal:
 @pytest.mark.parametrize("debug", [False, True])
 class TestAnErrorInsideIssuing:
     @pytest.mark.parametrize("kind", ["hook", "encrypt"])
-    def test_p12_error_leaks_into_no_log_and_no_error_report(
+    def test_p12_error_while_issuing_leaks_no_secret_into_a_log_or_an_error_report(
         self, post, access_token, logged, secrets_of, error_mail, monkeypatch, settings, debug, kind
     ):
         settings.DEBUG = debug
@@ -241,7 +241,7 @@ class TestAnErrorInsideIssuing:
         assert find_leaks(secrets_of(), logged.text) == []
         assert find_leaks(secrets_of(), mailed()) == []
 
-    def test_p12_error_after_encryption_leaks_nothing(
+    def test_p12_error_after_encryption_leaks_no_secret_into_a_log_or_an_error_report(
         self, post, access_token, logged, secrets_of, encoded_tokens, error_mail, settings, debug
     ):
         settings.DEBUG = debug
@@ -274,7 +274,7 @@ class TestAnErrorInsideIssuing:
         assert "could not look [credential] up" in mailed()
         assert access_token.token not in mailed()
 
-    def test_p8_error_leaks_no_token_of_a_form(
+    def test_p8_error_while_issuing_leaks_no_access_token_of_a_form(
         self, post, access_token, logged, secrets_of, monkeypatch, settings, debug
     ):
         settings.DEBUG = debug
@@ -287,7 +287,7 @@ class TestAnErrorInsideIssuing:
         assert "[credential]" in logged.text
         assert find_leaks(secrets_of(), logged.text) == []
 
-    def test_p8_message_is_omitted_if_the_credentials_cannot_be_read(
+    def test_p8_error_message_is_omitted_if_the_credentials_cannot_be_read(
         self, post, access_token, logged, secrets_of, monkeypatch, settings, debug
     ):
         settings.DEBUG = debug
@@ -300,7 +300,7 @@ class TestAnErrorInsideIssuing:
 
 @pytest.mark.parametrize("debug", [False, True])
 class TestAnErrorOfTheProjectAfterIssuing:
-    def test_p12_error_leaks_into_no_log_no_error_report_and_no_debug_page(
+    def test_p12_error_after_issuing_leaks_no_secret_into_a_log_an_error_report_or_a_debug_page(
         self, client, access_token, logged, secrets_of, error_mail, settings, debug
     ):
         settings.DEBUG = debug

@@ -1,4 +1,4 @@
-"""Opaque objects never print, copy or pickle the secret that they contain."""
+"""Tests that opaque objects never print, copy or pickle the secret that they contain."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TestAnOpaqueObject:
             repr(asdict(Holder(OPAQUE))),
         ],
     )
-    def test_a1_text_of_an_opaque_object_is_fixed(self, text):
+    def test_a1_text_of_an_opaque_object_does_not_show_the_secret(self, text):
         assert "<secret>" in text
         assert SECRET not in text
 
@@ -95,22 +95,24 @@ def raised_by(error: Any) -> BaseException:
 
 
 class TestAnOpaqueText:
-    def test_texts_are_equal_if_their_strings_are_equal(self):
+    def test_opaque_texts_are_equal_if_their_strings_are_equal(self):
         assert OpaqueText("ä") == OpaqueText("ä")
         assert hash(OpaqueText("ä")) == hash(OpaqueText("ä"))
         assert OpaqueText("ä") != OpaqueText("a")
         assert OpaqueText("a") != "a"
 
-    def test_a1_text_is_fixed(self):
+    def test_a1_opaque_text_does_not_show_the_secret(self):
         assert {repr(OpaqueText("ä")), str(OpaqueText("ä"))} == {"<secret>"}
 
 
 class TestAConcealedFunction:
-    def test_function_returns_its_result(self):
+    def test_concealed_function_returns_its_result(self):
         assert reveal(OPAQUE) == SECRET
 
     @pytest.mark.parametrize("error", [KeyRefused("a reason"), SystemExit(1), ValueError, MemoryError, JWException])
-    def test_k14_exception_carries_no_frame_and_no_earlier_exception(self, error):
+    def test_k14_exception_of_a_concealed_function_contains_no_frame_of_the_function_and_no_earlier_exception(
+        self, error
+    ):
         caught = raised_by(error)
 
         frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(caught.__traceback__)]
@@ -119,17 +121,17 @@ class TestAConcealedFunction:
         assert SECRET not in read_exception(caught)
 
     @pytest.mark.parametrize("error", [KeyRefused("a reason"), SystemExit(1)])
-    def test_error_whose_text_contains_no_secret_stays_the_same(self, error):
+    def test_concealed_function_raises_the_same_error_if_the_text_contains_no_secret(self, error):
         assert raised_by(error) is error
 
-    def test_k14_unexpected_error_is_described_without_its_text(self):
+    def test_k14_unexpected_error_of_a_concealed_function_is_described_without_its_text(self):
         caught = raised_by(ValueError)
 
         assert isinstance(caught, UnexpectedError)
         assert caught.code == "fault"
         assert re.fullmatch(r"unexpected ValueError in reveal \(line \d+ of test_opaque\.py\)", caught.detail)
 
-    def test_k14_arguments_of_the_function_are_in_no_frame(self):
+    def test_k14_arguments_of_a_concealed_function_are_in_no_frame_of_its_exception(self):
         @concealed
         def refuse(text: str) -> None:
             raise KeyRefused("a reason")

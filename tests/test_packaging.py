@@ -1,4 +1,4 @@
-"""Tests for the wheel: its files, and a new project that follows the README's steps and issues a token."""
+"""Tests of the wheel: its files, and a new project that follows the README's steps and issues a token."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> str:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copy the checkout without ignored files, so that a build leaves no files in the checkout."""
+    """Return a copy of the checkout without ignored files. A build in the copy leaves no files in the checkout."""
     ignored = (".*", "build", "dist", "*.egg-info", "__pycache__", "demo.sqlite3*", "demo.admin-password")
     return Path(
         shutil.copytree(ROOT, tmp_path_factory.mktemp("tree") / "checkout", ignore=shutil.ignore_patterns(*ignored))
@@ -139,7 +139,7 @@ class TestTheSourceDistribution:
 
 @pytest.fixture(scope="module")
 def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Create a new environment that finds the dependencies and pip through a .pth file.
+    """Create a virtual environment that finds the dependencies and pip through a .pth file, and return its folder.
 
     Tests can't use the network, and installing pip takes six seconds. A .pth file only adds its paths to sys.path.
     Python doesn't read .pth files in these paths, so the editable install of this checkout is not visible.
@@ -180,7 +180,7 @@ class TestInstallation:
         assert answer["rows"] == 1
         assert Path(answer["instaccess"]).is_relative_to(venv)
 
-    def test_installation_needs_two_lines_of_settings_and_one_line_of_urls(self):
+    def test_installation_in_the_readme_needs_two_lines_of_settings_and_one_line_of_urls(self):
         settings, urls = (
             snippet.lines
             for snippet in readme.snippets(readme.section("Installation"))

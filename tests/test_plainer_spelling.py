@@ -1,4 +1,4 @@
-"""Text with characters that the database can't store: `utf8mb3` on MariaDB, and LATIN1 on PostgreSQL.
+"""Tests of text with characters that the database can't store: utf8mb3 on MariaDB, and LATIN1 on PostgreSQL.
 
 On SQLite, the same tests show that every character is stored unchanged.
 """
@@ -45,7 +45,7 @@ def narrow(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
 
 @pytest.fixture
 def stored() -> str:
-    """Return TEXT as this database stores it."""
+    """Return the text that the database stores instead of TEXT."""
     return SPELLED[connection.vendor]
 
 
@@ -91,14 +91,14 @@ class TestIssuing:
         assert row.user_agent == row.client_id == row.user_name == stored
         assert_that_verify_finds_nothing()
 
-    def test_p21_a_text_that_becomes_longer_is_shortened_but_never_within_an_escape_sequence(self, issue, stored):
+    def test_p21_a_user_agent_that_is_too_long_is_never_cut_within_an_escape_sequence(self, issue, stored):
         row = issue("\N{FACE SCREAMING IN FEAR}" * 512)
 
         spelled = stored.partition(" ")[2]
         assert row.user_agent == spelled * (512 // len(spelled))
         assert_that_verify_finds_nothing()
 
-    def test_p21_character_sets_are_read_once_and_only_for_a_text_that_is_not_ascii(self, issue, stored):
+    def test_p21_issuing_reads_the_character_sets_once_and_only_for_a_text_that_is_not_ascii(self, issue, stored):
         statements: list[str] = []
 
         def record(execute: Any, sql: str, *args: Any) -> Any:
@@ -183,7 +183,7 @@ class TestLookingUp:
             assert [token.pk for token in page.context["cl"].result_list] == [row.pk]
 
     @pytest.mark.parametrize("name", ["q", "client_id", "account_uuid", "status", "period"])
-    def test_p21_pages_of_the_admin_accept_a_text_that_no_row_contains(self, name, issue, staff_client):
+    def test_p21_filters_of_the_admin_accept_a_text_that_the_database_cannot_store(self, name, issue, staff_client):
         issue()
 
         assert staff_client.get(LIST, {name: f"no-{TEXT}"}).status_code == 200
@@ -210,7 +210,7 @@ class TestLookingUp:
         for as_user_id in (TEXT, f"uuid:{TEXT}"):
             assert answer(post(access_token, data={"as_user_id": as_user_id})) == INVALID_AS_USER_ID
 
-    def test_p21_an_application_with_an_unknown_id_with_an_emoji_is_not_usable(self, application):
+    def test_p21_an_application_is_not_usable_if_its_id_is_unknown_and_contains_an_emoji(self, application):
         assert not oauth2_validator.is_usable_client(f"no-{TEXT}")
         assert oauth2_validator.is_usable_client(application.client_id)
 

@@ -1,4 +1,4 @@
-"""Test that four busy workers refuse no valid request during three rotations and a reseal."""
+"""Tests that four busy workers refuse no valid request during three rotations and a reseal."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SETTINGS = {"JWKS_MAX_AGE": MAX_AGE, "KEY_CACHE_SECONDS": CACHE_SECONDS, "THROTT
 
 @dataclass(frozen=True)
 class Answer:
-    """An accepted token: when it was requested, which worker issued it, and with which keys."""
+    """An accepted token, described by the time of its request, the worker that issued it, and the ids of its keys."""
 
     requested_at: float
     worker: str
@@ -80,7 +80,7 @@ class Service:
         return self._jwks
 
     def use(self) -> Answer:
-        """Request, decrypt and verify one token. Raises any error."""
+        """Request, decrypt and verify one token, and return its description. Raises the error of a failed step."""
         requested_at = time.monotonic()
         body, headers = self._request("POST", ISSUE_URL, 201)
         signed, encryption_kid = jose.decrypt(body["token"], ring.current_ring().decryption_keys())
@@ -126,7 +126,7 @@ class Load:
 
 @contextmanager
 def gunicorn(**instaccess: Any) -> Iterator[int]:
-    """Run four gunicorn workers of the test project on the test database. Yields the port."""
+    """Run four gunicorn workers of the test project on the test database, and yield their port."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         process = subprocess.Popen(
             [
@@ -147,7 +147,7 @@ def gunicorn(**instaccess: Any) -> Iterator[int]:
 
 
 def manage_keys(*args: str, **instaccess: Any) -> Any:
-    """Run `manage.py instaccess_keys … --json` in a process, as cron does, and return the document."""
+    """Run `manage.py instaccess_keys … --json` in a process, as cron does, and return the parsed output."""
     done = subprocess.run(
         [sys.executable, "manage.py", "instaccess_keys", *args, "--json"],
         cwd=ROOT,
@@ -177,10 +177,10 @@ def rotate_when_due(**instaccess: Any) -> dict[str, str]:
 
 
 class TestRotationsAndAResealUnderLoad:
-    def test_k13_no_token_is_refused_and_every_worker_uses_the_new_key_after_the_cache_time(
+    def test_k13_rotation_under_load_refuses_no_token_and_every_worker_uses_the_new_key_after_the_cache_time(
         self, settings, access_token
     ):
-        assert connection.vendor == "postgresql", "this test is for PostgreSQL: run it by `make test-services`"
+        assert connection.vendor == "postgresql", "This test needs PostgreSQL. Run `make test-services`."
         settings.INSTACCESS = {**SETTINGS, "KEY_ENCRYPTION_KEYS": [OLD_KEK]}
         provision.init()
         settings.INSTACCESS = {**SETTINGS, "KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}

@@ -1,4 +1,4 @@
-"""Tests for `manage.py instaccess_tokens seed`, which generates a realistic audit log."""
+"""Tests of `manage.py instaccess_tokens seed`, which generates a realistic audit log."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class TestGeneratedRows:
         assert summary["refusals"] == sum(RefusalCount.objects.values_list("count", flat=True)) > 0
         assert summary["users"] == get_user_model().objects.filter(username__startswith="user-").count() == 500
 
-    def test_generated_rows_have_valid_hmacs(self, summary):
+    def test_rows_generated_by_seed_have_valid_hmacs(self, summary):
         statuses = {audit.row_status(row, conf.key_encryption_keys) for row in IssuedToken.objects.all()}
 
         assert statuses == {audit.HmacStatus.AUTHENTIC}
 
-    def test_generated_rows_are_spread_evenly_over_the_days_until_now(self, summary):
+    def test_rows_generated_by_seed_are_spread_evenly_over_the_days_until_now(self, summary):
         per_ten_days = Counter((NOW - row.issued_at).days // 10 for row in IssuedToken.objects.all())
 
         assert set(per_ten_days) == set(range(10))
@@ -62,12 +62,12 @@ class TestGeneratedRows:
         assert NOW - IssuedToken.objects.latest("issued_at").issued_at < timedelta(hours=1)
         assert not IssuedToken.objects.filter(issued_at__gt=NOW).exists()
 
-    def test_generated_rows_are_in_order_of_time(self, summary):
+    def test_rows_generated_by_seed_are_in_order_of_time(self, summary):
         times = list(IssuedToken.objects.order_by("pk").values_list("issued_at", flat=True))
 
         assert times == sorted(times)
 
-    def test_generated_rows_include_a_few_masquerades_and_revoked_tokens(self, summary):
+    def test_rows_generated_by_seed_include_a_few_masquerades_and_revoked_tokens(self, summary):
         assert 5 < IssuedToken.objects.exclude(real_user_uuid="").count() < 60
         assert 0 < IssuedToken.objects.exclude(revoked_at=None).count() < 40
         for row in IssuedToken.objects.exclude(revoked_at=None):
@@ -75,14 +75,14 @@ class TestGeneratedRows:
             assert row.revoked_by
             assert row.revocation_reason
 
-    def test_generated_rows_refer_to_users_and_applications_like_rows_of_the_issuer(self, summary):
+    def test_rows_generated_by_seed_refer_to_users_and_applications_like_rows_of_the_issuer(self, summary):
         for row in IssuedToken.objects.select_related("user__instaccess_identity", "application")[:200]:
             assert row.application.client_id == row.client_id
             if row.user:
                 assert str(row.user.instaccess_identity.uuid) == row.user_uuid
         assert IssuedToken.objects.filter(user=None).exists()
 
-    def test_seed_also_generates_refusals_within_their_retention(self, summary):
+    def test_seed_generates_refusal_counts_within_their_retention_period(self, summary):
         assert RefusalCount.objects.earliest("hour").hour >= NOW - audit.REFUSAL_RETENTION - timedelta(hours=1)
         assert set(RefusalCount.objects.values_list("role", flat=True)) == {"issuer", "gateway"}
 
@@ -92,7 +92,7 @@ class TestTheSeedOption:
     def _rows() -> list[tuple[Any, ...]]:
         return list(IssuedToken.objects.order_by("pk").values_list("jti", "ip_address", "issued_at", "revoked_at"))
 
-    def test_same_seed_generates_the_same_rows(self):
+    def test_seed_command_generates_the_same_rows_for_the_same_seed(self):
         seed("--rows", "50")
         first = self._rows()
         IssuedToken.objects.all().delete()
@@ -102,14 +102,14 @@ class TestTheSeedOption:
 
         assert self._rows() == first
 
-    def test_another_seed_generates_different_rows(self):
+    def test_seed_command_generates_different_rows_for_another_seed(self):
         seed("--rows", "50")
         seed("--rows", "50", "--seed", "2")
 
         assert len({jti for jti, *_ in self._rows()}) == 100
         assert get_application_model().objects.count() == 10
 
-    def test_seed_that_was_used_before_is_refused_with_the_reason(self):
+    def test_seed_command_refuses_a_seed_that_was_used_before(self):
         seed("--rows", "50")
 
         with pytest.raises(CommandError, match="--seed 1 before"):

@@ -1,4 +1,4 @@
-"""Concurrent requests to gthread workers and to uvicorn, and the work that runs in the thread of the event loop.
+"""Tests of concurrent requests to gthread and uvicorn workers, and of the work in the thread of the event loop.
 
 Django 5.2 runs each request of an ASGI server in a separate thread (one ThreadSensitiveContext per request). The
 thread runs the middleware and then the view, and no code of other requests. So views that wait for a database or
@@ -58,7 +58,7 @@ SECRET = "a-secret-of-gateways-and-services-0123456789"
 ORIGIN = issuing.Origin(canvas_domain="testserver", ip_address="192.0.2.7")
 
 
-# Real servers
+# The following tests use real servers.
 
 
 def gthread(port: int) -> list[str]:
@@ -98,7 +98,7 @@ class Used:
     """A token that was issued, decrypted by the gateway and accepted by the service.
 
     Attributes:
-        user_pk: primary key of the user of the access token.
+        user_pk: the primary key of the user of the access token.
         text: the issued token.
         upstream: the token that the gateway forwards.
         seen_as: the user that the service reported.
@@ -117,7 +117,7 @@ class Caller:
         self._port, self._user_pk, self._access_token = port, user_pk, access_token
 
     def ask(self, method: str, url: str, bearer: str) -> tuple[int, bytes, str | None]:
-        """Send a request. Returns status, body, and the Authorization header that a proxy would forward."""
+        """Send a request, and return the status, the body, and the Authorization header for the upstream."""
         connection = http.client.HTTPConnection(servers.HOST, self._port, timeout=servers.PATIENCE)
         try:
             connection.request(method, url, headers={"Authorization": f"Bearer {bearer}"})
@@ -130,7 +130,7 @@ class Caller:
         return self.ask("POST", ISSUE_URL, self._access_token)[:2]
 
     def use(self) -> Used:
-        """Issue a token, use it at the gateway and the service, and check that modified tokens are refused."""
+        """Issue and return a token that gateway and service accept. Check that they refuse modified tokens."""
         status, body = self.issue()
         assert status == 201, body
         text = json.loads(body)["token"]
@@ -150,7 +150,7 @@ class Caller:
 
 
 def modify_token(text: str) -> str:
-    """Modify one character, but not the last one. The last character of a base64 string may have unused bits."""
+    """Return the token with another fifth-last character. The last base64 character may have unused bits."""
     return text[:-5] + ("A" if text[-5] != "A" else "B") + text[-4:]
 
 
@@ -162,7 +162,7 @@ def is_authentic(row: IssuedToken) -> bool:
 
 
 def read_by_joserfc(text: str, signing: dict[str, Key]) -> Any:
-    """Return the claims as joserfc reads them."""
+    """Return the claims that joserfc reads from a token."""
     opener = joserfc_jwk.RSAKey.import_key(dict(ring.current_ring().encryption_key().private().reveal()))
     inner = joserfc_jwe.decrypt_compact(text, opener, algorithms=["RSA-OAEP", "A128CBC-HS256"]).plaintext.decode()
     verifier = joserfc_jwk.RSAKey.import_key(dict(signing[header_of(inner)["kid"]].public_jwk))
@@ -176,7 +176,7 @@ class TestManyClientsAtOnce:
 
     @pytest.fixture
     def access_tokens(self, initial_keys: Any, make_access_token: Callable[..., Any]) -> list[Any]:
-        """Create two access tokens for each user. The users have no uuid until two parallel requests create one."""
+        """Return two access tokens for each user. The users have no uuid until two parallel requests create one."""
         users = [get_user_model().objects.create_user(f"caller-{number}") for number in range(self.USERS)]
         return [make_access_token(user=user) for user in users for _ in range(self.EACH)]
 
@@ -233,7 +233,7 @@ class TestManyClientsAtOnce:
         for token in [token for caller in used for token in (caller[0], caller[-1])]:
             assert read_by_joserfc(token.text, {past.kid: past, current.kid: current}) == claims[token]
 
-    def test_threads_and_processes_share_one_bucket(self, initial_keys, access_token, start):
+    def test_threads_and_processes_share_one_bucket_of_the_throttle(self, initial_keys, access_token, start):
         # A fourth request could pass only after 90 s of leaking, so a slow machine does not change the result.
         port = start(THROTTLE_LIMIT=500, THROTTLE_COST=200, THROTTLE_LEAK=1)
         caller = Caller(port, access_token.user_id, access_token.token)
@@ -272,22 +272,22 @@ class TestKeysThatThreadsShare:
                 assert all(sent == received for sent, received in pairs)
 
 
-# The event loop, in process
+# The following tests run an event loop in the process of the tests.
 
 
 async def free(request: HttpRequest) -> HttpResponse:
-    """An async view of the project that runs in the event loop."""
+    """Answer in the event loop, as an async view of a project does."""
     return HttpResponse(b"free")
 
 
 async def careless(request: HttpRequest) -> HttpResponse:
-    """An async view that wrongly runs code of the package in the event loop."""
+    """Run code of the package in the event loop, which an async view must not do."""
     return web_answers.json_response({}, status=200)
 
 
 urlpatterns = [path("free", free), path("careless", careless), *testprojects]
 
-# Modules that wait for I/O or compute. They must not run in the thread of the event loop.
+# These modules wait for I/O or compute, so they must not run in the thread of the event loop.
 WORK = (
     *("instaccess", "testproject", "rest_framework", "oauth2_provider", "oauthlib", "jwcrypto", "cryptography"),
     *("django.db.backends", "django.db.models", "sqlite3", "psycopg", "MySQLdb"),
@@ -305,7 +305,7 @@ Request = tuple[str, str, str, int]
 
 @pytest.fixture
 def asgi(settings: Any, initial_keys: Any) -> Iterator[None]:
-    """Load the URLs of this module. Otherwise Django would load them in the event loop, with the first request."""
+    """Load the URLs of this module. Otherwise, Django would load them in the event loop at the first request."""
     settings.ROOT_URLCONF = __name__
     settings.INSTACCESS = {"SERVICE_SECRETS": [SECRET]}
     resolve(ISSUE_URL)
@@ -361,13 +361,13 @@ class TestTheThreadOfTheEventLoop:
         return asyncio.run(walk())
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_event_loop_runs_none_of_the_projects_work(self, requests_of, throttled, name):
+    def test_event_loop_runs_no_code_that_waits_or_computes_for_a_valid_request(self, requests_of, throttled, name):
         footprints = self.footprints(requests_of[name])
 
         assert work_among(footprints.in_the_loop) == set()
         assert self.DOES[name] | {"django.db.backends.utils"} <= footprints.elsewhere
 
-    def test_event_loop_runs_none_of_the_work_of_refusals(self, asgi, access_token):
+    def test_event_loop_runs_no_code_that_waits_or_computes_for_a_refused_request(self, asgi, access_token):
         footprints = self.footprints(
             ("POST", ISSUE_URL, "unknown", 401),
             ("GET", VERIFY_URL, "a.b.c.d.e", 401),
@@ -415,7 +415,7 @@ class TestTheThreadOfTheEventLoop:
         finally:
             tap.close()
 
-    def test_work_in_the_event_loop_would_be_detected(self, asgi):
+    def test_event_loop_tests_detect_a_view_that_runs_code_of_the_package_in_the_event_loop(self, asgi):
         footprints = self.footprints(("GET", "/careless", "", 200))
 
         assert work_among(footprints.in_the_loop) == {"instaccess.web.answers"}
@@ -477,7 +477,7 @@ class TestWhileARequestIsHeldUp:
 
 @pytest.fixture
 def opened() -> Iterator[list[Any]]:
-    """Record the database connections that are opened by threads of requests."""
+    """Yield a list that collects the database connections that threads of requests open."""
     opened_connections: list[Any] = []
     test_thread = threading.get_ident()
 
@@ -503,7 +503,7 @@ class TestAClientThatDisconnects:
             ("instaccess.web.json_response", True),
         ],
     )
-    def test_disconnected_client_leaves_a_complete_row_and_no_open_connection(
+    def test_disconnected_client_leaves_a_complete_audit_row_and_no_open_database_connection(
         self, asgi, access_token, opened, step, after
     ):
         ended = []
@@ -531,7 +531,9 @@ class TestAClientThatDisconnects:
         assert opened
         assert all(connection.connection is None for connection in opened)
 
-    def test_disconnecting_before_the_whole_body_has_arrived_leaves_no_trace(self, asgi, access_token, opened):
+    def test_client_that_disconnects_before_its_body_has_arrived_leaves_no_audit_row(
+        self, asgi, access_token, opened
+    ):
         async def story() -> None:
             exchange = Exchange("POST", ISSUE_URL, access_token.token)
             await exchange.send(b"as_user_", more=True)
@@ -545,7 +547,7 @@ class TestAClientThatDisconnects:
         assert opened == []
 
     @pytest.mark.parametrize("step", ["instaccess.keys.ring.load", "instaccess.trust.revocation_table.read"])
-    def test_disconnecting_while_the_gateway_reloads_does_not_affect_others(self, requests_of, step):
+    def test_client_that_disconnects_while_the_gateway_reloads_does_not_affect_other_clients(self, requests_of, step):
         method, url, bearer, status = requests_of["gateway"]
 
         async def story() -> None:
@@ -562,7 +564,7 @@ class TestAClientThatDisconnects:
 
 @pytest.mark.django_db(transaction=True)
 class TestAResponseUnderASGI:
-    def test_response_is_sent_after_its_row_was_committed(self, asgi, access_token):
+    def test_asgi_response_is_sent_after_its_audit_row_was_committed(self, asgi, access_token):
         row_counts = []
 
         def rows() -> int:

@@ -1,4 +1,4 @@
-"""The issuer in a project with custom user, Application and AccessToken models (tests/projects/swapped)."""
+"""Tests of the issuer in a project with custom user, Application and AccessToken models (tests/projects/swapped)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One PostgreSQL schema per tenant (django-tenants): all tenants share the tables, or a check refuses the project."""
+"""Tests of one PostgreSQL schema per tenant (django-tenants), where all tenants must share the tables of the app."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gateway whose database is silent, away, or drops connections, for each kind of server."""
+"""Tests of a gateway whose database is silent, unreachable, or drops connections, for each kind of server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ONE_THREAD = "gunicorn testproject.wsgi:application --workers 1 --worker-class s
 THREADS = "gunicorn testproject.wsgi:application --workers 1 --worker-class gthread --threads 4 --bind"
 UVICORN = "uvicorn testproject.asgi:application --workers 1 --log-level warning --host 127.0.0.1 --port"
 HYPERCORN = "hypercorn testproject.asgi:application --workers 1 --bind"
-# The keys are loaded before the worker is forked, so the worker has no thread of its parent.
+# The keys are loaded before the worker is forked, so no thread that loads keys runs in the worker.
 PRELOADED = "gunicorn tests.support.preloaded:application --preload --workers 1 --worker-class sync --bind"
 SERVERS = {
     "sync": ONE_THREAD,
@@ -42,7 +42,7 @@ SERVERS = {
 
 @pytest.fixture
 def database() -> Iterator[servers.WireTap]:
-    """Forward connections to the database server. A test can make the forwarder silent."""
+    """Yield a wire tap that forwards connections to the database server. A test can make the wire tap silent."""
     tap = servers.WireTap(int(os.environ.get("PGPORT", "5432")))
     yield tap
     tap.close()
@@ -50,7 +50,7 @@ def database() -> Iterator[servers.WireTap]:
 
 @pytest.fixture
 def start(database: servers.WireTap, tmp_path: Path) -> Iterator[Callable[..., int]]:
-    """Return a function that starts a gateway behind the forwarder, and returns its port."""
+    """Return a function that starts a gateway, connected to the database by the wire tap, and returns the port."""
     running = []
 
     def start_(kind: str, **instaccess: Any) -> int:
@@ -78,7 +78,7 @@ def issued(initial_keys: Any, user: Any) -> tuple[IssuedToken, str]:
 
 
 def ask(port: int, token: str) -> int:
-    """Ask the gateway about a token, and return the status."""
+    """Send a token to the gateway, and return the status of the response."""
     client = http.client.HTTPConnection(servers.HOST, port, timeout=servers.PATIENCE)
     try:
         client.request("GET", "/internal/gateway/verify", headers={"Authorization": f"Bearer {token}"})
@@ -92,7 +92,7 @@ def revoke(row: IssuedToken) -> None:
 
 
 def statuses(port: int, token: str, *, seconds: float) -> set[int]:
-    """Send one request after another for a time, and return the statuses."""
+    """Send requests to the gateway for `seconds`, and return the statuses of the responses."""
     found, deadline = set(), time.monotonic() + seconds
     while time.monotonic() < deadline:
         found.add(ask(port, token))
@@ -101,9 +101,11 @@ def statuses(port: int, token: str, *, seconds: float) -> set[int]:
 
 @pytest.mark.parametrize("kind", SERVERS)
 class TestASilentDatabase:
-    """The database server accepts connections and queries, but never answers."""
+    """Tests with a database server that accepts connections and queries, but never answers."""
 
-    def test_g34_keys_and_deny_list_are_used_while_the_database_is_silent(self, start, database, issued, kind):
+    def test_g34_gateway_uses_its_keys_and_its_deny_list_while_the_database_is_silent(
+        self, start, database, issued, kind
+    ):
         row, token = issued
         port = start(kind, KEY_CACHE_SECONDS=1, DENY_LIST_SECONDS=1, MAX_STALENESS=3600)
         assert ask(port, token) == 204
@@ -116,7 +118,9 @@ class TestASilentDatabase:
         revoke(row)
         assert servers.wait_until(lambda: ask(port, token), lambda status: status != 204) == 401
 
-    def test_g34_requests_get_503_after_max_staleness_and_succeed_again_later(self, start, database, issued, kind):
+    def test_g34_gateway_of_a_silent_database_answers_503_after_max_staleness_and_204_again_later(
+        self, start, database, issued, kind
+    ):
         _, token = issued
         port = start(kind, KEY_CACHE_SECONDS=1, DENY_LIST_SECONDS=1, MAX_STALENESS=2)
         assert ask(port, token) == 204
@@ -130,7 +134,9 @@ class TestASilentDatabase:
 
 @pytest.mark.parametrize("kind", SERVERS)
 class TestAWorkerThatStartsDuringAnOutage:
-    def test_g36_requests_get_503_until_the_database_is_reachable(self, start, database, issued, kind):
+    def test_g36_gateway_started_during_an_outage_answers_503_until_the_database_is_reachable(
+        self, start, database, issued, kind
+    ):
         target = database._target
         database.retarget(servers.free_port())
         port = start(kind)
@@ -139,7 +145,9 @@ class TestAWorkerThatStartsDuringAnOutage:
         database.retarget(target)
         assert servers.wait_until(lambda: ask(port, issued[1]), lambda status: status != 503) == 204
 
-    def test_g36_requests_get_503_until_the_database_is_no_longer_silent(self, start, database, issued, kind):
+    def test_g36_gateway_started_during_an_outage_answers_503_until_the_database_answers(
+        self, start, database, issued, kind
+    ):
         database.may_answer = lambda sent: False
         port = start(kind)
         assert ask(port, issued[1]) == 503

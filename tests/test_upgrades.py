@@ -1,4 +1,4 @@
-"""Two releases on one database, as during a rolling upgrade, and the rules for migrations in docs/upgrades.md."""
+"""Tests of two releases on one database, and of the rules for migrations in docs/upgrades.md."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def get_columns(table: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def next_release(tmp_path_factory: pytest.TempPathFactory) -> releases.Release:
-    """Create a release that adds a column with a database default to every table."""
+    """Create and return a release that adds a column with a database default to every table."""
     return releases.next_release(tmp_path_factory.mktemp("next_release"))
 
 
 @pytest.fixture
 def upgraded(empty_gateway_caches: None, next_release: releases.Release) -> Iterator[releases.Release]:
-    """Migrate the database with the next release while this process keeps running this release."""
+    """Migrate the database with the next release, and yield the release. This process still runs this release."""
     try:
         next_release.manage("migrate", "--verbosity", "0")
         assert "added_later" in get_columns(IssuedToken._meta.db_table) & get_columns(Key._meta.db_table)
@@ -56,7 +56,7 @@ class TestTwoReleasesOnOneDatabase:
 
     @pytest.fixture
     def verify(self, client: Any) -> Any:
-        """Return a function that returns the status with which the gateway of this release answers."""
+        """Return a function that sends a token to the gateway of this release, and returns the status."""
         return lambda token: client.get(VERIFY, headers={"Authorization": f"Bearer {token}"}).status_code
 
     def test_this_release_issues_verifies_rotates_and_revokes_on_the_next_releases_tables(
@@ -106,7 +106,7 @@ class TestTwoReleasesOnOneDatabase:
         assert verify(issue()) == 204
         call_command("instaccess_tokens", "verify", verbosity=0)
 
-    def test_the_documented_commands_upgrade_downgrade_and_remove_the_app(self, issue, upgraded):
+    def test_documented_commands_upgrade_downgrade_and_remove_the_app(self, issue, upgraded):
         issue()
         outputs = {line: upgraded.run_line(line) for snippet in readme.snippets(PAGE) for line in snippet.lines}
         try:
@@ -142,7 +142,9 @@ class TestTheRulesForMigrations:
         ],
         ids=lambda operation: operation.describe(),
     )
-    def test_an_operation_that_breaks_the_previous_release_or_a_downgrade_is_found(self, operation: Any):
+    def test_migration_rules_refuse_an_operation_that_breaks_the_previous_release_or_a_downgrade(
+        self, operation: Any
+    ):
         migration = migrations.Migration("0002_change", "instaccess")
         migration.operations = [operation]
 
@@ -159,7 +161,7 @@ class TestTheRulesForMigrations:
         ],
         ids=lambda operation: operation.describe(),
     )
-    def test_an_operation_that_both_releases_can_work_with_is_accepted(self, operation: Any):
+    def test_migration_rules_accept_an_operation_that_both_releases_can_work_with(self, operation: Any):
         migration = migrations.Migration("0002_change", "instaccess")
         migration.operations = [operation]
 

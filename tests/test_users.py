@@ -1,4 +1,4 @@
-"""Uuids of users, and accounts of hosts."""
+"""Tests of the uuids of users, of masquerading, and of the accounts of hosts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ User = get_user_model()
 
 @pytest.mark.django_db
 class TestTheUuidOfAUser:
-    def test_uuid_is_random_and_created_when_first_needed(self, user):
+    def test_user_uuid_is_random_and_created_when_first_needed(self, user):
         assert not UserIdentity.objects.exists()
 
         created = users.user_uuid(user)
@@ -30,38 +30,38 @@ class TestTheUuidOfAUser:
         assert uuid.UUID(created).version == 4
         assert str(UserIdentity.objects.get(user=user).uuid) == created
 
-    def test_uuid_never_changes(self, user):
+    def test_user_uuid_is_the_same_in_every_call(self, user):
         first = users.user_uuid(user)
 
         assert users.user_uuid(user) == first
         assert users.user_uuid(User.objects.get(pk=user.pk)) == first
 
-    def test_users_have_different_uuids(self, user):
+    def test_two_users_have_different_uuids(self, user):
         other = User.objects.create_user("grace")
 
         assert users.user_uuid(user) != users.user_uuid(other)
 
-    def test_uuid_is_not_reused_for_a_later_user_with_the_same_name_and_primary_key(self, user):
+    def test_user_uuid_is_not_reused_for_a_later_user_with_the_same_name_and_primary_key(self, user):
         first, pk = users.user_uuid(user), user.pk
         user.delete()
 
         assert users.user_uuid(User.objects.create_user("ada", pk=pk)) != first
 
-    def test_uuid_needs_no_query_if_loaded_with_the_user(self, user, django_assert_num_queries):
+    def test_user_uuid_needs_no_query_if_loaded_with_the_user(self, user, django_assert_num_queries):
         first = users.user_uuid(user)
         loaded = User.objects.select_related("instaccess_identity").get(pk=user.pk)
 
         with django_assert_num_queries(0):
             assert users.user_uuid(loaded) == first
 
-    def test_uuid_that_another_process_created_is_found(self, user):
+    def test_user_uuid_finds_a_uuid_that_another_process_created(self, user):
         # This user was loaded before the uuid was created, so only the database contains the uuid.
         stale = User.objects.select_related("instaccess_identity").get(pk=user.pk)
         first = users.user_uuid(user)
 
         assert users.user_uuid(stale) == first
 
-    def test_lazy_object_has_the_uuid_of_the_user_that_it_wraps(self, user):
+    def test_lazy_user_has_the_uuid_of_the_user_that_it_wraps(self, user):
         assert users.user_uuid(SimpleLazyObject(lambda: user)) == users.user_uuid(user)
 
 
@@ -123,7 +123,7 @@ class TestUserUuidField:
         assert error.value.setting == "USER_UUID_FIELD"
         assert f"user {user.pk}" in error.value.detail
 
-    def test_unknown_field_raises_config_error(self, user):
+    def test_user_uuid_field_that_is_no_field_of_the_user_model_raises_config_error(self, user):
         # `get_full_name` is an attribute of a user but not a field, and two users may share a name.
         with (
             override_settings(INSTACCESS={"USER_UUID_FIELD": "get_full_name"}),
@@ -174,7 +174,8 @@ class TestActiveUser:
                 assert users.active_user(invalid) is None
 
     def test_c6_active_user_is_none_if_two_users_share_the_uuid(self, user):
-        # The field need not be unique. If one of two users were returned, a token could authenticate the wrong user.
+        # Two users may have the same value. If one of these users were returned, a token could authenticate the wrong
+        # user.
         User.objects.create_user("grace", email="shared@example.edu")
         User.objects.create_user("mary", email="shared@example.edu")
 
@@ -226,17 +227,17 @@ class TestTheAccountOfAHost:
     def test_account_is_derived_from_the_name_of_the_host(self):
         assert origin.account_uuid("canvas.example.edu") == str(uuid.uuid5(uuid.NAMESPACE_DNS, "canvas.example.edu"))
 
-    def test_hosts_have_different_accounts(self):
+    def test_two_hosts_have_different_accounts(self):
         assert origin.account_uuid("a.example.edu") != origin.account_uuid("b.example.edu")
 
     @pytest.mark.parametrize(
         ("with_port", "without"),
         [("canvas.example.edu:8443", "canvas.example.edu"), ("[::1]:8000", "[::1]"), ("127.0.0.1:80", "127.0.0.1")],
     )
-    def test_account_does_not_depend_on_the_port(self, with_port, without):
+    def test_account_of_a_host_does_not_depend_on_the_port(self, with_port, without):
         assert origin.account_uuid(with_port) == origin.account_uuid(without)
 
-    def test_ipv6_addresses_have_different_accounts(self):
+    def test_two_ipv6_addresses_have_different_accounts(self):
         assert origin.account_uuid("[::1]") != origin.account_uuid("[::2]")
 
     def test_account_uuid_setting_applies_to_every_host(self):

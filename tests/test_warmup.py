@@ -1,4 +1,4 @@
-"""Warm-up of a worker: it loads the keys, and a worker starts even if the warm-up fails."""
+"""Tests of the warm-up, which loads the keys of a worker. A worker starts even if the warm-up fails."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db(transaction=True)  # `warm_up` reads the keys
 
 @pytest.fixture
 def forbid_unsealing(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function after whose call unsealing a key is an error."""
+    """Return a function that makes every later attempt to unseal a key an error."""
 
     def fail(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("a key was unsealed")
@@ -35,7 +35,9 @@ def warnings_in(caplog: Any) -> list[str]:
 
 
 class TestAWorkerAfterWarmUp:
-    def test_worker_signs_encrypts_and_decrypts_without_unsealing_a_key(self, initial_keys, user, forbid_unsealing):
+    def test_worker_signs_encrypts_and_decrypts_after_warm_up_without_unsealing_a_key(
+        self, initial_keys, user, forbid_unsealing
+    ):
         warm_up()
         forbid_unsealing()
 
@@ -62,7 +64,7 @@ class TestAWorkerAfterWarmUp:
 class TestAWorkerOfAnotherRole:
     @pytest.fixture
     def remote_issuer(self, rsa_pool, settings) -> Iterator[ScriptedServer]:
-        """Run a scripted issuer, and configure a gateway that fetches from the issuer's URLs."""
+        """Yield a scripted issuer, and configure a gateway that fetches from the issuer's URLs."""
         sources._parse_decryption_keys.cache_clear()
         sources._parse_verification_keys.cache_clear()
         sources._remote.cache_clear()
@@ -85,20 +87,22 @@ class TestAWorkerOfAnotherRole:
         denylist.clear_cache()
         sources._remote.cache_clear()
 
-    def test_gateway_fetches_the_jwks_and_the_deny_list(self, remote_issuer, caplog):
+    def test_warm_up_of_a_gateway_fetches_the_jwk_set_and_the_deny_list(self, remote_issuer, caplog):
         warm_up()
 
         assert sorted(request.path for request in remote_issuer.requests) == ["/jwks", "/revocations"]
         assert warnings_in(caplog) == []
 
-    def test_gateway_logs_that_the_issuer_is_unavailable(self, remote_issuer, caplog):
+    def test_warm_up_of_a_gateway_logs_that_the_issuer_is_unavailable(self, remote_issuer, caplog):
         remote_issuer.answer_with(503)
         warm_up()
 
         assert [line for line in warnings_in(caplog) if "/jwks answered 503" in line]
         assert [line for line in warnings_in(caplog) if "/revocations answered 503" in line]
 
-    def test_service_does_not_report_missing_decryption_keys(self, remote_issuer, settings, caplog, monkeypatch):
+    def test_warm_up_of_a_service_does_not_report_missing_decryption_keys(
+        self, remote_issuer, settings, caplog, monkeypatch
+    ):
         names = ("VERIFICATION_KEYS", "ALLOW_HTTP_URLS")
         settings.INSTACCESS = {name: settings.INSTACCESS[name] for name in names}
         monkeypatch.setattr(apps, "is_installed", lambda name: name != "instaccess")
@@ -109,7 +113,7 @@ class TestAWorkerOfAnotherRole:
 
 
 class TestAWorkerWithAProblem:
-    def test_worker_starts_without_keys(self, db, caplog):
+    def test_worker_without_keys_starts_and_logs_no_warning(self, db, caplog):
         warm_up()
 
         assert warnings_in(caplog) == []

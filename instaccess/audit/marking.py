@@ -29,7 +29,8 @@ def mark_batch(
         keks: the key-encryption keys, for the new HMACs. If empty, the HMACs are not replaced.
         now: the current time. The rows of tokens that every gateway refuses as expired are not changed.
 
-    Returns the number of marked rows, and the token ids of those marked rows that can be read. Raises DatabaseError.
+    Returns the number of marked rows, and the token ids of the readable marked rows. Raises DatabaseError if a query
+    fails.
     """
     # The rows are filtered again. If a token has expired since the caller's query, a checkpoint may cover its row,
     # and `verify` would report a change of the row (see `evidence/checkpoints.py`).

@@ -42,14 +42,14 @@ def canonical_bytes(row: IssuedToken) -> bytes:
 
 
 def names_status(row: IssuedToken, keks: Sequence[KeyEncryptionKey]) -> HmacStatus:
-    """Check the HMAC of the user names in an audit row."""
+    """Return the status of the HMAC of the user names in an audit row."""
     return row_hmac.check(canonical_bytes(row), row.names_mac, keks)
 
 
 def find_uuids(user: str) -> set[str]:
     """Find the uuids of the users, existing or deleted, whose uuid, user name or primary key is `user`.
 
-    Returns only uuids that occur in the audit log. Raises DatabaseError.
+    Returns only uuids that occur in the audit log. Raises DatabaseError if a query fails.
     """
     if not user:
         return set()  # An empty string would match every row with an empty name.
@@ -67,7 +67,7 @@ def find_uuids(user: str) -> set[str]:
 
 
 def count(uuid: str) -> int:
-    """Return how many names of the user with this uuid the audit rows contain. Raises DatabaseError."""
+    """Return the number of names of the user in all audit rows. Raises DatabaseError if a query fails."""
     return sum(len(_named_rows(uuid, uuid_column)) for uuid_column in _COLUMNS)
 
 
@@ -82,7 +82,7 @@ def erase(uuid: str, *, keks: Sequence[KeyEncryptionKey], by: str) -> int:
         uuid: the uuid of the user.
         by: the name of the operator, for the log.
 
-    Returns the number of changed rows. Raises DatabaseError.
+    Returns the number of changed rows. Raises DatabaseError if a query fails.
     """
     erased = 0
     try:

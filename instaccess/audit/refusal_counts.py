@@ -37,7 +37,7 @@ def connection() -> Any:
 
 
 def add(counts: Mapping[Kind, int]) -> None:
-    """Add refusals to the counts in the table, in one transaction. Raises DatabaseError."""
+    """Add refusals to the counts in the table, in one transaction. Raises DatabaseError if a query fails."""
     db = connection()
     names = {
         kind: {**kind._asdict(), "hour": datetime.fromtimestamp(kind.hour * 3600, UTC)} for kind in sorted(counts)
@@ -57,7 +57,7 @@ def add(counts: Mapping[Kind, int]) -> None:
 def trim() -> bool:
     """Delete refusal counts older than `RETENTION`, and the oldest counts beyond `MAX_ROWS`, in small batches.
 
-    Returns False if the next call must delete further counts. Raises DatabaseError.
+    Returns False if the next call must delete further counts. Raises DatabaseError if a query fails.
     """
     oldest = timezone.now() - RETENTION
     newest_first = rows().order_by("-hour", "-pk")
@@ -95,7 +95,7 @@ class RefusalSpike:
 
 
 def refusal_spikes(*, now: datetime | None = None) -> list[RefusalSpike]:
-    """Return the current refusal spikes, the largest first. Runs one query. Raises DatabaseError."""
+    """Query the current refusal spikes once, and return the largest first. Raises DatabaseError if the query fails."""
     current = (now or timezone.now()).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     previous = current - _HOUR
     groups = list(

@@ -65,7 +65,7 @@ def revoke(
         scopes: the users or accounts of the tokens. If given, all tokens of these users or accounts are refused from
             one commit on. Other tokens are refused batch by batch.
 
-    Raises DatabaseError.
+    Raises DatabaseError if a query fails.
     """
     if not scopes:
         return _revoke_single(_ids(tokens), keks, reason, by, now)
@@ -107,7 +107,7 @@ def complete(
             completed too.
         by: the user who revokes the tokens, for the signal `tokens_revoked`.
 
-    Returns the number of marked rows for each scope. Raises DatabaseError.
+    Returns the number of marked rows for each scope. Raises DatabaseError if a query fails.
     """
     now, marked = now or timezone.now(), Counter[Scope]()
     pending = [*recorded, *_interrupted(recorded, keks)]
@@ -136,7 +136,7 @@ def mark(
     """Mark the audit rows of tokens that a recorded revocation already covers.
 
     For example, a process with cached keys may have signed a token after the signing key was revoked. The arguments
-    are those of `revoke`. Returns the number of marked rows. Raises DatabaseError.
+    are the arguments of `revoke`. Returns the number of marked rows. Raises DatabaseError if a query fails.
     """
     now = now or timezone.now()
     return _mark(_ids(tokens), _act(reason, by, now), keks, by, now)
@@ -167,7 +167,7 @@ def _latest_iat(tokens: QuerySet[IssuedToken], now: datetime) -> int:
 def _revoke_single(
     pks: Sequence[int], keks: Sequence[KeyEncryptionKey], reason: str, by: Any, now: datetime | None
 ) -> int:
-    """Revoke single tokens in batches. Gateways refuse the tokens of a batch as soon as the batch is committed."""
+    """Revoke single tokens in batches, and return their number. Gateways refuse tokens of every committed batch."""
     revoked = 0
     for batch in _batches(pks):
         act = _act(reason, by, now or timezone.now())

@@ -123,12 +123,12 @@ def authenticate(data: bytes, keks: Sequence[KeyEncryptionKey], *, purpose: byte
 
 
 def row_status(row: IssuedToken, keks: Sequence[KeyEncryptionKey]) -> HmacStatus:
-    """Check the HMAC of an audit row."""
+    """Return the status of the HMAC of an audit row."""
     return check(canonical_bytes(row), row.mac, keks)
 
 
 def check(data: bytes, mac: str, keks: Sequence[KeyEncryptionKey], *, purpose: bytes = _PURPOSE) -> HmacStatus:
-    """Check the HMAC `mac` of `data`. The key-encryption key is the key in `keks` whose id `mac` contains."""
+    """Return the status of the HMAC `mac` of `data`. `mac` contains the id of the key-encryption key to use."""
     id_, _, stored = mac.partition(".") if isinstance(mac, str) else ("", "", "")
     if not stored:
         return HmacStatus.BROKEN

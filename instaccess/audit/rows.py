@@ -76,7 +76,7 @@ def token_status(revoked_at: datetime | None, expires_at: datetime, *, now: date
 
 
 def fit(text: str, column: str) -> str:
-    """Return a text in the form in which a column stores it (see `charsets.fit`). Raises DatabaseError."""
+    """Return a text as a column stores the text (see `charsets.fit`). Raises DatabaseError if a query fails."""
     return charsets.fit(text, IssuedToken._meta.get_field(column), using=issued_tokens().db)
 
 

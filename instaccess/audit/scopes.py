@@ -32,7 +32,7 @@ class Columns(NamedTuple):
 
 
 def read_columns(rows: QuerySet[IssuedToken]) -> list[Columns]:
-    """Return the `Columns` of audit rows, ordered by id. Raises DatabaseError."""
+    """Return the `Columns` of audit rows, ordered by id. Raises DatabaseError if the query fails."""
     rows = rows.order_by("pk")
     try:
         return [Columns._make(values) for values in rows.values_list(*Columns._fields)]

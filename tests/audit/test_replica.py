@@ -1,4 +1,4 @@
-"""A router that sends reads to a replica: the audit log reads only the database that is written to."""
+"""Tests of a router that sends reads to an empty replica, which the audit log must never read."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ def facts(tmp_path_factory: pytest.TempPathFactory, _rsa_pool: Any) -> Any:
 
 
 class TestAReplicaWithoutRows:
-    def test_this_test_records_what_reads_the_replica(self, facts):
+    def test_a_query_that_reads_the_replica_is_recorded(self, facts):
         assert facts["tokens on the replica"] == 0
         assert facts["recorded"] == ["instaccess_issuedtoken"]
 
     def test_p26_no_function_of_the_audit_log_or_of_the_keys_reads_the_replica(self, facts):
         assert facts["read from the replica"] == []
 
-    def test_verify_names_an_unreadable_row(self, facts):
+    def test_verify_names_an_unreadable_row_despite_an_empty_replica(self, facts):
         assert facts["unreadable"]
 
-    def test_reseal_renews_every_hmac_and_every_sealed_key(self, facts):
+    def test_reseal_renews_every_hmac_and_every_sealed_key_despite_an_empty_replica(self, facts):
         assert (facts["reauthenticated"], facts["resealed"]) == (6, 3)
 
-    def test_export_contains_every_token(self, facts):
+    def test_export_contains_every_token_despite_an_empty_replica(self, facts):
         assert facts["tokens"] == 4
 
-    def test_every_name_is_erased(self, facts):
+    def test_erase_name_erases_every_name_despite_an_empty_replica(self, facts):
         assert facts["uuids found"]
         assert (facts["names"], facts["names left"]) == (4, 0)
 
-    def test_every_live_token_is_revoked(self, facts):
+    def test_revoke_revokes_every_live_token_despite_an_empty_replica(self, facts):
         assert facts["revoked"] == 2
 
-    def test_old_rows_are_pruned(self, facts):
+    def test_prune_deletes_old_rows_despite_an_empty_replica(self, facts):
         assert facts["tokens left"] == 2
 
-    def test_a_rotation_stores_new_keys(self, facts):
+    def test_rotate_stores_new_keys_despite_an_empty_replica(self, facts):
         assert facts["keys"] == 6

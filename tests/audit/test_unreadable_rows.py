@@ -1,4 +1,4 @@
-"""Unreadable rows beside readable ones: every function treats the readable rows as usual, and logs the others."""
+"""Tests of unreadable audit rows. Each function treats readable rows as usual, and logs the unreadable rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 
 
 class Pair(NamedTuple):
-    """Two rows of one user. The values of the second row are those before an attacker made the row unreadable."""
+    """Two audit rows of one user. `unreadable` contains the values before an attacker made the row unreadable."""
 
     readable: IssuedToken
     unreadable: IssuedToken
@@ -40,18 +40,18 @@ def pair(initial_keys: Any, row: Any) -> Pair:
 
 
 def stored(row: IssuedToken, column: str) -> Any:
-    """Return the value of a column, which can be read in every row."""
+    """Return the value of a column that is readable even in an unreadable row."""
     return IssuedToken.objects.values_list(column, flat=True).get(pk=row.pk)
 
 
 def statuses(row: IssuedToken) -> set[HmacStatus]:
-    """Check both HMACs of a readable row."""
+    """Return the statuses of both HMACs of a readable row."""
     row.refresh_from_db()
     return {row_hmac.row_status(row, conf.key_encryption_keys), names.names_status(row, conf.key_encryption_keys)}
 
 
 class TestUnreadableRows:
-    def test_revoke_revokes_both_tokens_and_names_the_unreadable_row(
+    def test_revoke_revokes_the_tokens_of_readable_and_unreadable_rows_and_logs_the_unreadable_row(
         self, pair, caplog, django_capture_on_commit_callbacks
     ):
         announced: list[str] = []
@@ -73,7 +73,9 @@ class TestUnreadableRows:
         assert announced == [str(pair.readable.jti)]
         assert f"the rows get no new HMAC: [{pair.unreadable.pk}]" in caplog.text
 
-    def test_erase_erases_both_names_and_names_the_unreadable_row(self, pair, user, caplog):
+    def test_erase_erases_the_names_in_readable_and_unreadable_rows_and_logs_the_unreadable_row(
+        self, pair, user, caplog
+    ):
         count = names.erase(users.user_uuid(user), keks=conf.key_encryption_keys, by="root (command line)")
 
         assert count == 2
@@ -82,7 +84,7 @@ class TestUnreadableRows:
         assert stored(pair.unreadable, "names_mac") == pair.unreadable.names_mac
         assert f"and are not replaced: [{pair.unreadable.pk}]" in caplog.text
 
-    def test_reauthenticate_renews_the_hmacs_of_the_readable_row_and_names_the_unreadable_row(
+    def test_reauthenticate_renews_the_hmacs_of_readable_rows_and_logs_the_unreadable_row(
         self, pair, settings, caplog
     ):
         new, old = secrets.token_urlsafe(32), "SECRET_KEY"
@@ -94,7 +96,7 @@ class TestUnreadableRows:
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new]}
         assert statuses(pair.readable) == {HmacStatus.AUTHENTIC}
 
-    def test_seal_covers_both_rows_and_names_the_unreadable_row(self, pair, caplog):
+    def test_seal_covers_readable_and_unreadable_rows_and_logs_the_unreadable_row(self, pair, caplog):
         [made] = seal(evidence_keys(), now=timezone.now() + timedelta(days=1)).made
 
         assert (made.rows, made.altered) == (2, 1)

@@ -1,4 +1,4 @@
-"""Tests for the functions that all commands share: the name of the operator."""
+"""Tests of the function that describes the operator who runs a command."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ NO_SUCH_UID = 2_000_000_123
 
 
 class TestTheOperator:
-    def test_the_operator_is_the_user_of_the_operating_system_for_any_environment_variables(self, monkeypatch):
+    def test_operator_returns_the_operating_system_user_for_any_environment_variables(self, monkeypatch):
         for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "SUDO_USER", "SUDO_UID"):
             monkeypatch.setenv(name, "grace")
 
         assert base.operator() == f"uid {os.getuid()} ({pwd.getpwuid(os.getuid()).pw_name}), command line"
 
-    def test_the_operator_is_the_uid_if_the_user_has_no_name_as_in_a_container(self, monkeypatch):
+    def test_operator_returns_the_user_id_if_the_user_has_no_name_as_in_a_container(self, monkeypatch):
         monkeypatch.setattr(os, "getuid", lambda: NO_SUCH_UID)
 
         assert base.operator() == f"uid {NO_SUCH_UID}, command line"
 
-    def test_undecodable_bytes_in_the_name_of_the_operator_are_replaced(self, monkeypatch):
+    def test_operator_replaces_undecodable_bytes_in_the_name_of_the_user(self, monkeypatch):
         entry = pwd.struct_passwd(("ada\udc80", "x", 0, 0, "", "/", "/bin/sh"))
         monkeypatch.setattr(pwd, "getpwuid", lambda uid: entry)
 
         assert base.operator() == f"uid {os.getuid()} (ada?), command line"
 
-    def test_the_operator_is_the_user_in_the_environment_on_a_system_without_user_ids(self, monkeypatch):
+    def test_operator_returns_the_user_in_the_environment_on_a_system_without_user_ids(self, monkeypatch):
         monkeypatch.setenv("LOGNAME", "grace")
         monkeypatch.delattr(os, "getuid")
 

@@ -1,4 +1,4 @@
-"""`manage.py instaccess_tokens list | show | revoke`: options, output and errors."""
+"""Tests of `manage.py instaccess_tokens list`, `show` and `revoke`: options, output and errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def as_json(*args: str) -> Any:
 
 
 class TestList:
-    def test_list_prints_one_line_per_token_the_latest_first(self, row):
+    def test_tokens_list_prints_one_line_per_token_the_latest_first(self, row):
         old, new = row(age=100), row()
 
         lines = tokens("list").splitlines()
@@ -43,7 +43,7 @@ class TestList:
         assert "user ada" in lines[0]
         assert "192.0.2.7" in lines[0]
 
-    def test_list_prints_the_status_of_each_token(self, row):
+    def test_tokens_list_prints_the_status_of_each_token(self, row):
         row(age=9000)
         row(age=100, revoked_at=timezone.now())
         row()
@@ -51,7 +51,7 @@ class TestList:
         assert [fact["status"] for fact in as_json("list")] == ["live", "revoked", "expired"]
         assert [fact["status"] for fact in as_json("list", "--live")] == ["live"]
 
-    def test_list_filters_by_user_application_and_account(self, row):
+    def test_tokens_list_filters_by_user_application_and_account(self, row):
         grace = get_user_model().objects.create_user("grace")
         other_row = row(user=grace, user_uuid=users.user_uuid(grace), client_id="other", account_uuid="9d")
         row()
@@ -60,7 +60,7 @@ class TestList:
             assert [fact["jti"] for fact in as_json("list", *args)] == [str(other_row.jti)]
         assert as_json("list", "--user", "grace", "--account", "3f1c") == []
 
-    def test_list_prints_fifty_tokens_or_the_given_limit(self, row):
+    def test_tokens_list_prints_at_most_fifty_tokens_or_the_given_limit(self, row):
         for _ in range(52):
             row()
 
@@ -68,11 +68,11 @@ class TestList:
         assert len(as_json("list", "--limit", "3")) == 3
         assert as_json("list", "--limit", "0") == as_json("list", "--limit", "-1") == []
 
-    def test_list_prints_a_message_if_no_token_matches(self):
+    def test_tokens_list_prints_a_message_if_no_token_matches(self):
         assert tokens("list") == "No matching tokens.\n"
         assert as_json("list") == []
 
-    def test_list_runs_one_query_for_any_number_of_tokens(self, row):
+    def test_tokens_list_runs_one_query_for_any_number_of_tokens(self, row):
         for n in range(10):
             masquerader = get_user_model().objects.create(username=f"real {n}")
             row(real_user=masquerader, real_user_uuid=users.user_uuid(masquerader))
@@ -93,7 +93,7 @@ class TestShow:
         assert as_json("show", "--jti", str(each.jti))["user"] is None
         assert f"user {each.user_uuid}" in tokens("list")
 
-    def test_show_prints_the_audit_row(self, row, user):
+    def test_tokens_show_prints_the_audit_row_of_a_token(self, row, user):
         each = row(revoked_at=timezone.now(), revoked_by="ada", revocation_reason="lost")
 
         fact = as_json("show", "--jti", str(each.jti))
@@ -103,18 +103,18 @@ class TestShow:
         assert fact["user_agent"] == "client/1.0"
         assert "revocation_reason  lost" in tokens("show", "--jti", str(each.jti))
 
-    def test_show_fails_for_an_unknown_token(self):
+    def test_tokens_show_fails_for_an_unknown_token(self):
         with pytest.raises(CommandError, match="no token"):
             tokens("show", "--jti", str(uuid.uuid4()))
 
     @pytest.mark.parametrize("text", ["x", "", "1", "' OR 1=1", "\x00"])
-    def test_show_fails_for_an_invalid_token_id(self, text):
+    def test_tokens_show_fails_for_an_invalid_token_id(self, text):
         with pytest.raises(CommandError, match="uuid"):
             tokens("show", f"--jti={text}")
 
 
 class TestRevoke:
-    def test_one_token_is_revoked_by_its_jti(self, row):
+    def test_tokens_revoke_with_a_jti_revokes_only_this_token(self, row):
         each, other = row(), row()
 
         output = tokens("revoke", "--jti", str(each.jti), "--reason", "laptop stolen")
@@ -125,7 +125,7 @@ class TestRevoke:
         assert (each.revocation_reason, other.revoked_at) == ("laptop stolen", None)
 
     @pytest.mark.parametrize("by", ["--user", "--application", "--account"])
-    def test_all_tokens_of_a_user_an_application_or_an_account_are_revoked(self, row, application, by):
+    def test_tokens_revoke_revokes_all_live_tokens_of_a_user_an_application_or_an_account(self, row, application, by):
         for _ in range(3):
             row()
         row(age=9000)
@@ -135,7 +135,9 @@ class TestRevoke:
         assert IssuedToken.objects.exclude(revoked_at=None).count() == 3
 
     @pytest.mark.parametrize(("by", "kind"), [("--user", "user"), ("--account", "account"), ("--application", "")])
-    def test_g33_all_tokens_of_a_user_or_an_account_are_revoked_with_one_row(self, row, application, by, kind):
+    def test_g33_tokens_revoke_adds_one_row_to_the_revocation_log_for_a_user_or_an_account(
+        self, row, application, by, kind
+    ):
         made = row()
         values = {"--user": made.user_uuid, "--application": application.client_id, "--account": "3f1c"}
         name = "ada" if by == "--user" else values[by]
@@ -145,26 +147,26 @@ class TestRevoke:
         expected = (kind, values[by]) if kind else ("tokens", "")
         assert list(Revocation.objects.values_list("kind", "value")) == [expected]
 
-    def test_tokens_that_are_revoked_with_several_filters_are_revoked_one_by_one(self, row):
+    def test_tokens_revoke_with_several_filters_records_a_revocation_of_single_tokens(self, row):
         row()
         tokens("revoke", "--user", "ada", "--account", "3f1c", "--reason", "x")
 
         assert [each.kind for each in Revocation.objects.all()] == ["tokens"]
 
-    def test_nothing_is_recorded_for_an_unknown_user(self, row):
+    def test_tokens_revoke_records_no_revocation_for_an_unknown_user(self, row):
         row()
         with pytest.raises(CommandError):
             tokens("revoke", "--user", "nobody", "--reason", "x")
 
         assert not Revocation.objects.exists()
 
-    def test_only_tokens_that_match_all_filters_are_revoked(self, row):
+    def test_tokens_revoke_revokes_only_tokens_that_match_all_filters(self, row):
         row(account_uuid="9d")
         row()
 
         assert as_json("revoke", "--user", "ada", "--account", "9d", "--reason", "x") == {"revoked": 1}
 
-    def test_revoke_dry_run_changes_nothing_and_prints_the_number(self, row):
+    def test_tokens_revoke_with_the_option_dry_run_prints_the_number_and_revokes_no_token(self, row):
         row()
         args = ("revoke", "--user", "ada", "--reason", "x", "--dry-run")
 
@@ -172,12 +174,12 @@ class TestRevoke:
         assert as_json(*args) == {"would_revoke": 1}
         assert not IssuedToken.objects.exclude(revoked_at=None).exists()
 
-    def test_revoke_succeeds_for_a_user_with_expired_tokens_only(self, row):
+    def test_tokens_revoke_succeeds_for_a_user_who_has_only_expired_tokens(self, row):
         row(age=9000)
 
         assert as_json("revoke", "--user", "ada", "--reason", "x") == {"revoked": 0}
 
-    def test_revoke_fails_for_an_unknown_user_application_or_account(self, row):
+    def test_tokens_revoke_fails_for_an_unknown_user_application_or_account(self, row):
         row()
         for args in (["--user", "nobody"], ["--application", "x"], ["--account", "x"]):
             with pytest.raises(CommandError, match="Check the spelling"):
@@ -187,17 +189,17 @@ class TestRevoke:
         ("columns", "why"),
         [({"age": 9000}, "it is already expired"), ({"revoked_at": timezone.now}, "it is already revoked")],
     )
-    def test_revoke_fails_for_an_expired_or_revoked_token_and_reports_its_status(self, row, columns, why):
+    def test_tokens_revoke_fails_for_an_expired_or_revoked_token_and_reports_its_status(self, row, columns, why):
         each = row(**{name: value() if callable(value) else value for name, value in columns.items()})
 
         with pytest.raises(CommandError, match=why):
             tokens("revoke", "--jti", str(each.jti), "--reason", "x")
 
-    def test_revoke_fails_for_a_jti_that_is_not_in_the_audit_log(self):
+    def test_tokens_revoke_fails_for_a_jti_that_is_not_in_the_audit_log(self):
         with pytest.raises(CommandError, match="it isn't in the audit log"):
             tokens("revoke", "--jti", str(uuid.uuid4()), "--reason", "x")
 
-    def test_revoke_requires_a_filter(self, row):
+    def test_tokens_revoke_fails_without_a_filter_or_with_an_empty_filter(self, row):
         row()
         with pytest.raises(CommandError, match="No filter given"):
             tokens("revoke", "--reason", "x")
@@ -207,7 +209,7 @@ class TestRevoke:
 
         assert not IssuedToken.objects.exclude(revoked_at=None).exists()
 
-    def test_revoke_requires_a_reason(self, row):
+    def test_tokens_revoke_fails_without_a_reason_or_with_an_empty_reason(self, row):
         row()
         for args in ([], ["--reason", ""], ["--reason", " "]):
             with pytest.raises(CommandError, match="--reason"):
@@ -215,7 +217,7 @@ class TestRevoke:
 
         assert not IssuedToken.objects.exclude(revoked_at=None).exists()
 
-    def test_revoke_stores_the_operator_in_the_audit_log(self, row, monkeypatch):
+    def test_tokens_revoke_stores_the_operator_in_the_audit_log(self, row, monkeypatch):
         monkeypatch.setenv("LOGNAME", "grace")
         user = f"uid {os.getuid()} ({pwd.getpwuid(os.getuid()).pw_name})"
         each = row()
@@ -225,7 +227,7 @@ class TestRevoke:
 
 
 class TestErrors:
-    def test_a_database_error_names_the_migrate_command(self):
+    def test_instaccess_tokens_reports_a_database_error_with_the_command_migrate(self):
         def broken(execute: Any, sql: str, *args: Any) -> Any:
             if "instaccess_" in sql:
                 raise OperationalError("no such table")
@@ -234,7 +236,7 @@ class TestErrors:
         with connection.execute_wrapper(broken), pytest.raises(CommandError, match="migrate"):
             tokens("list")
 
-    def test_a_missing_or_unknown_subcommand_fails(self):
+    def test_instaccess_tokens_fails_for_a_missing_or_unknown_subcommand(self):
         for args in ([], ["destroy"]):
             with pytest.raises(CommandError):
                 tokens(*args)

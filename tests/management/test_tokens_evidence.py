@@ -1,4 +1,4 @@
-"""`manage.py instaccess_tokens seal | checkpoint | verify | review | prune`: options, output and errors."""
+"""Tests of `manage.py instaccess_tokens seal`, `checkpoint`, `verify`, `review` and `prune`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def as_json(*args: str) -> Any:
 
 
 def verify_fails(*args: str) -> tuple[str, str]:
-    """Return the output and the error message of `verify`."""
+    """Run `verify`, which must fail. Returns the output and the error message."""
     out = io.StringIO()
     with pytest.raises(CommandError) as raised:
         call_command("instaccess_tokens", "verify", *args, stdout=out)
@@ -43,13 +43,13 @@ def verify_fails(*args: str) -> tuple[str, str]:
 
 
 def codes_of(*args: str) -> list[str]:
-    """Return the codes of the problems that `verify` prints."""
+    """Run `verify`, which must fail. Returns the codes of the printed problems."""
     return re.findall(r"^Problem ([0-9a-f]{12}): ", verify_fails(*args)[0], re.MULTILINE)
 
 
 @pytest.fixture
 def audit(row, initial_keys):
-    """Create one row that a checkpoint can cover, and one row that can still change."""
+    """Create one audit row that a checkpoint can cover, and one audit row that can still change."""
     return [row(age=3 * DAY), row()]
 
 
@@ -61,14 +61,14 @@ class TestSeal:
         assert "1 rows can still change; the first of them can be covered at " in text
         assert tokens("seal").startswith("No rows are ready for a checkpoint.\n")
 
-    def test_seal_prints_json(self, audit):
+    def test_seal_with_the_option_json_prints_checkpoints_and_waiting_rows(self, audit):
         facts = as_json("seal")
 
         assert [made["rows"] for made in facts["made"]] == [1]
         assert facts["waiting"] == 1
         assert facts["ready_at"].endswith("Z")
 
-    def test_seal_exits_with_an_error_if_a_row_was_modified_so_that_cron_sends_mail(self, audit):
+    def test_seal_fails_after_covering_a_modified_row_so_that_cron_sends_mail(self, audit):
         IssuedToken.objects.filter(pk=audit[0].pk).update(user_agent="modified")
 
         with pytest.raises(CommandError, match=r"1 of these rows .* instaccess_tokens verify"):
@@ -77,7 +77,7 @@ class TestSeal:
 
 
 class TestCheckpoint:
-    def test_checkpoint_prints_the_latest_checkpoint_for_paper(self, audit):
+    def test_checkpoint_prints_the_latest_checkpoint_in_lines_that_fit_on_paper(self, audit):
         tokens("seal")
 
         text = tokens("checkpoint")
@@ -87,21 +87,21 @@ class TestCheckpoint:
         assert len(digest.split()) == 9
         assert max(map(len, text.splitlines())) <= 88
 
-    def test_checkpoint_exports_to_a_file_that_verify_reads(self, audit, tmp_path):
+    def test_checkpoint_with_the_option_file_writes_a_file_that_verify_accepts(self, audit, tmp_path):
         tokens("seal")
         path = tmp_path / "checkpoint.json"
 
         assert f"Checkpoint 1 was written to {path}" in tokens("checkpoint", "--number", "1", "--file", str(path))
         assert "No tampering found in 2 rows." in tokens("verify", "--checkpoint", str(path))
 
-    def test_checkpoint_prints_json_that_verify_reads(self, audit, tmp_path):
+    def test_checkpoint_with_the_option_json_prints_a_document_that_verify_accepts(self, audit, tmp_path):
         tokens("seal")
         path = tmp_path / "checkpoint.json"
         path.write_text(tokens("checkpoint", "--json"))
 
         assert as_json("verify", "--checkpoint", str(path))["problems"] == []
 
-    def test_checkpoint_does_not_overwrite_a_file(self, audit, tmp_path):
+    def test_checkpoint_fails_instead_of_overwriting_a_file(self, audit, tmp_path):
         tokens("seal")
         path = tmp_path / "checkpoint.json"
         path.write_text("an older checkpoint")
@@ -110,7 +110,7 @@ class TestCheckpoint:
             tokens("checkpoint", "--file", str(path))
         assert path.read_text() == "an older checkpoint"
 
-    def test_checkpoint_names_the_seal_command_if_there_is_no_checkpoint(self, audit):
+    def test_checkpoint_fails_and_names_the_command_seal_if_there_is_no_checkpoint(self, audit):
         with pytest.raises(CommandError, match=r"There is no checkpoint yet: .*instaccess_tokens seal"):
             tokens("checkpoint")
         tokens("seal")
@@ -143,7 +143,7 @@ class TestVerify:
         assert problem["kind"] == "modified"
         assert problem["first"] == problem["last"] == str(audit[0].pk)
 
-    def test_verify_reports_a_file_that_it_cannot_read(self, audit, tmp_path):
+    def test_verify_fails_and_names_a_file_that_is_no_readable_exported_checkpoint(self, audit, tmp_path):
         with pytest.raises(CommandError, match=r"Can't read .*missing\.json: No such file"):
             tokens("verify", "--checkpoint", str(tmp_path / "missing.json"))
         (tmp_path / "other.json").write_bytes(b"\xff")
@@ -153,7 +153,7 @@ class TestVerify:
         with pytest.raises(CommandError, match=r"other\.json isn't an exported checkpoint"):
             tokens("verify", "--checkpoint", str(tmp_path / "other.json"))
 
-    def test_a12_verify_prints_each_problem_with_its_code(self, row, initial_keys):
+    def test_a12_verify_prints_each_problem_with_its_code_and_counts_problems_over_the_limit(self, row, initial_keys):
         rows = [row() for _ in range(205)]
         for each in rows[::2]:
             IssuedToken.objects.filter(pk=each.pk).update(user_agent="modified")
@@ -174,11 +174,11 @@ class TestVerify:
 class TestReview:
     @pytest.fixture
     def codes(self, audit):
-        """Modify the first row. Returns the codes of the problems."""
+        """Modify the first audit row. Returns the codes of the problems that `verify` prints."""
         IssuedToken.objects.filter(pk=audit[0].pk).update(user_agent="modified")
         return codes_of()
 
-    def test_a12_review_lets_verify_succeed_and_verify_shows_the_review(self, codes, audit):
+    def test_a12_verify_succeeds_after_a_review_and_prints_the_review(self, codes, audit):
         text = tokens("review", *codes, "--reason", "ticket 4711")
 
         assert text == "Review 1 records that you reviewed 1 problems.\n"
@@ -189,7 +189,7 @@ class TestReview:
         assert f"1 of 1 problems still exist. Reviewed by {operator()} at 20" in line
         assert line.endswith("Z: ticket 4711")
 
-    def test_a12_review_prints_json(self, codes, audit):
+    def test_a12_review_with_the_option_json_prints_the_reviewed_problems(self, codes, audit):
         facts = as_json("review", *codes, "--reason", "x")
 
         assert facts["number"] == 1
@@ -199,7 +199,7 @@ class TestReview:
         [incident] = as_json("verify")["incidents"]
         assert (incident["reason"], incident["present"], incident["problems"]) == ("x", 1, facts["problems"])
 
-    def test_a12_review_accepts_some_of_the_problems(self, row, initial_keys):
+    def test_a12_review_of_one_problem_leaves_the_other_problem_unreviewed(self, row, initial_keys):
         for each in [row() for _ in range(3)][::2]:
             IssuedToken.objects.filter(pk=each.pk).update(user_agent="modified")
         first, second = codes_of()
@@ -215,15 +215,15 @@ class TestReview:
         assert not IncidentReview.objects.exists()
 
     @pytest.mark.parametrize("reason", [[], ["--reason", ""], ["--reason", " "]])
-    def test_a12_review_requires_a_reason(self, codes, reason):
+    def test_a12_review_fails_without_a_reason(self, codes, reason):
         with pytest.raises(CommandError, match="--reason"):
             tokens("review", *codes, *reason)
 
-    def test_a12_review_requires_a_code(self, codes):
+    def test_a12_review_fails_without_a_code(self, codes):
         with pytest.raises(CommandError, match="code"):
             tokens("review", "--reason", "x")
 
-    def test_a12_review_of_a_difference_from_an_exported_copy(self, audit, tmp_path):
+    def test_a12_review_accepts_the_difference_from_an_exported_checkpoint(self, audit, tmp_path):
         tokens("seal")
         path = tmp_path / "checkpoint.json"
         tokens("checkpoint", "--file", str(path))
@@ -247,18 +247,20 @@ class TestPrune:
         assert f"A signed prune marker records that the rows up to row {old[0].pk} were pruned." in text
         assert list(IssuedToken.objects.all()) == [old[1]]
 
-    def test_o10_prune_dry_run_deletes_nothing(self, old):
+    def test_o10_prune_with_the_option_dry_run_prints_the_number_and_deletes_no_row(self, old):
         assert as_json("prune", "--older-than", "400d", "--dry-run") == {"would_delete": 1}
         assert "2 rows would be deleted." in tokens("prune", "--older-than", "57d", "--dry-run")
         assert IssuedToken.objects.count() == 2
 
-    def test_o10_prune_keeps_live_and_recently_revoked_tokens_for_any_age(self, row, initial_keys):
+    def test_o10_prune_keeps_rows_of_live_and_recently_revoked_tokens_even_for_an_age_of_one_hour(
+        self, row, initial_keys
+    ):
         row(age=3500)
         row(age=3500, revoked_at=timezone.now())
 
         assert as_json("prune", "--older-than", "1h") == {"deleted": 0, "last": "0"}
 
-    def test_prune_uses_the_age_from_the_settings(self, old, settings):
+    def test_prune_uses_the_setting_audit_retention_days_as_the_default_age(self, old, settings):
         with pytest.raises(
             CommandError, match=r"--older-than 400d, for example, or set INSTACCESS\['AUDIT_RETENTION_DAYS'\]"
         ):
@@ -272,7 +274,7 @@ class TestPrune:
         with pytest.raises(CommandError, match="--older-than"):
             tokens("prune", f"--older-than={age}")
 
-    def test_prune_accepts_any_batch_size(self, old):
+    def test_prune_accepts_a_batch_size_of_zero(self, old):
         assert as_json("prune", "--older-than", "300d", "--batch", "0")["deleted"] == 2
 
     def test_prune_refuses_an_age_before_the_year_1(self, old):

@@ -1,4 +1,4 @@
-"""`manage.py instaccess_tokens export`: to standard output, or to a file that is complete or absent."""
+"""Tests of `manage.py instaccess_tokens export`, to standard output and to a file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def ids(*args: str) -> list[int]:
 
 
 class TestExport:
-    def test_export_writes_only_csv_to_standard_output(self, row):
+    def test_tokens_export_writes_only_csv_to_standard_output(self, row):
         each = row()
 
         header, line = csv.reader(io.StringIO(export(file_format="csv"), newline=""))
@@ -47,12 +47,12 @@ class TestExport:
         assert header == list(COLUMNS)
         assert line[:2] == [str(each.pk), str(each.jti)]
 
-    def test_export_writes_json_lines_the_latest_first(self, row):
+    def test_tokens_export_writes_json_lines_the_latest_token_first(self, row):
         old, new = row(age=100), row()
 
         assert ids() == [new.pk, old.pk]
 
-    def test_export_filters_by_user_application_and_account(self, row):
+    def test_tokens_export_filters_by_user_application_and_account(self, row):
         grace = get_user_model().objects.create_user("grace")
         other_row = row(user=grace, user_uuid=users.user_uuid(grace), client_id="other", account_uuid="9d")
         row()
@@ -61,14 +61,14 @@ class TestExport:
             assert ids(*args) == [other_row.pk]
         assert ids("--user", "grace", "--account", "3f1c") == []
 
-    def test_export_writes_only_live_tokens_with_live(self, row):
+    def test_tokens_export_with_the_option_live_writes_only_live_tokens(self, row):
         row(age=9000)
         row(revoked_at=timezone.now())
         live = row()
 
         assert ids("--live") == [live.pk]
 
-    def test_export_includes_the_start_of_the_period_and_excludes_its_end(self, row):
+    def test_tokens_export_includes_the_start_of_the_period_and_excludes_its_end(self, row):
         made = {
             hours: row(issued_at=NOON + timedelta(hours=hours), expires_at=NOON + timedelta(hours=hours + 1)).pk
             for hours in (-13, -12, 0, 11, 12)
@@ -79,26 +79,26 @@ class TestExport:
         assert ids("--until", "2026-11-01T13:00:00+01:00") == [made[-12], made[-13]]
 
     @pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "0001-01-01T00:00:00+23:00", "\x00"])
-    def test_export_refuses_an_invalid_time_and_gives_an_example(self, text):
+    def test_tokens_export_refuses_an_invalid_time_with_an_example(self, text):
         with pytest.raises(CommandError, match="2026-11-01"):
             export("--since", text)
 
-    def test_export_refuses_a_period_that_ends_before_it_starts(self):
+    def test_tokens_export_refuses_a_period_whose_end_is_before_its_start(self):
         with pytest.raises(CommandError, match="before --until"):
             export("--since", "2026-11-02", "--until", "2026-11-01")
 
     @pytest.mark.parametrize("option", ["--user", "--application", "--account", "--file"])
-    def test_export_refuses_an_empty_value_from_an_unset_shell_variable(self, row, option):
+    def test_tokens_export_refuses_an_empty_option_as_of_an_unset_shell_variable(self, row, option):
         row()
         with pytest.raises(CommandError, match="is empty"):
             export(option, "")
 
     @pytest.mark.parametrize("args", [[], ["--format", "xml"], ["--format", "csv", "--json"]])
-    def test_export_requires_a_valid_format_and_refuses_json(self, args):
+    def test_tokens_export_fails_without_a_valid_format_and_with_the_option_json(self, args):
         with pytest.raises(CommandError):
             call_command("instaccess_tokens", "export", *args)
 
-    def test_export_is_recorded_in_the_log(self, row, caplog):
+    def test_tokens_export_logs_its_start_with_the_filters_and_its_end(self, row, caplog):
         caplog.set_level("INFO", logger="instaccess.audit")
         row()
 
@@ -115,7 +115,7 @@ class TestExportToAFile:
     def path(self, tmp_path):
         return tmp_path / "audit.csv"
 
-    def test_export_creates_a_file_that_only_its_owner_can_read(self, row, path):
+    def test_tokens_export_creates_a_file_that_only_its_owner_can_read(self, row, path):
         row()
         row()
 
@@ -126,14 +126,14 @@ class TestExportToAFile:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert os.listdir(path.parent) == [path.name]
 
-    def test_export_writes_the_same_bytes_as_to_standard_output(self, row, path):
+    def test_tokens_export_writes_the_same_bytes_to_a_file_as_to_standard_output(self, row, path):
         row(user_agent="Łukasz\r\n")
         export("--file", str(path), file_format="csv")
 
         assert path.read_bytes() == export(file_format="csv").encode()
 
     @pytest.mark.parametrize("what", ["file", "link", "folder"])
-    def test_export_does_not_overwrite_a_file_a_link_or_a_folder(self, row, path, what):
+    def test_tokens_export_does_not_overwrite_a_file_a_link_or_a_folder(self, row, path, what):
         {"file": path.touch, "link": lambda: path.symlink_to("/nowhere"), "folder": path.mkdir}[what]()
 
         with pytest.raises(CommandError, match="already exists and is not overwritten"):
@@ -141,7 +141,7 @@ class TestExportToAFile:
 
         assert os.listdir(path.parent) == [path.name]
 
-    def test_export_does_not_overwrite_the_partial_file_of_another_export(self, row, path):
+    def test_tokens_export_does_not_overwrite_the_partial_file_of_another_export(self, row, path):
         partial = path.with_name("audit.csv.partial")
         partial.write_text("incomplete")
 
@@ -151,11 +151,11 @@ class TestExportToAFile:
         assert partial.read_text() == "incomplete"
         assert not path.exists()
 
-    def test_export_reports_a_missing_folder(self, tmp_path):
+    def test_tokens_export_fails_for_a_missing_folder_with_the_reason(self, tmp_path):
         with pytest.raises(CommandError, match="No such file or directory"):
             export("--file", str(tmp_path / "none" / "audit.csv"))
 
-    def test_export_deletes_the_partial_file_if_the_database_fails(self, row, path):
+    def test_tokens_export_deletes_the_partial_file_if_the_database_fails(self, row, path):
         many(BATCH + 1)
 
         with failing_after(1), pytest.raises(CommandError, match="gone"):
@@ -165,7 +165,7 @@ class TestExportToAFile:
 
 
 class TestExportWithAFailingDatabase:
-    def test_export_ends_with_a_line_that_reports_the_incomplete_export(self):
+    def test_tokens_export_ends_with_a_line_that_reports_an_incomplete_export_if_the_database_fails(self):
         many(BATCH + 1)
         out = io.StringIO()
 
@@ -191,7 +191,7 @@ class TestExportInAShell:
             check=False,
         )
 
-    def test_export_writes_utf8_and_crlf_in_every_locale(self, row):
+    def test_tokens_export_writes_utf8_and_crlf_even_in_the_c_locale(self, row):
         row(user_agent="Łukasz")
 
         done = self.run("--format csv")
@@ -200,7 +200,7 @@ class TestExportInAShell:
         assert "Łukasz" in done.stdout.decode()
         assert done.stdout.count(b"\r\n") == done.stdout.count(b"\n") == 2
 
-    def test_export_ends_without_an_error_message_if_its_reader_exits(self):
+    def test_tokens_export_ends_without_an_error_message_if_the_reader_of_the_pipe_exits(self):
         many(3 * BATCH)
 
         done = self.run("--format jsonl | head -n 1")
@@ -209,13 +209,13 @@ class TestExportInAShell:
         assert b"Traceback" not in done.stderr
         assert b"Exception" not in done.stderr
         assert b"Broken pipe" not in done.stderr
-        # The exit code of a program that was killed by SIGPIPE.
+        # A shell reports this exit code for a program that SIGPIPE has killed.
         assert done.returncode == 141
 
-    def test_export_deletes_the_partial_file_if_the_file_gets_too_large(self, tmp_path):
+    def test_tokens_export_deletes_the_partial_file_if_the_file_size_limit_is_exceeded(self, tmp_path):
         many(3 * BATCH)
 
-        # In KiB: more than the database's temporary files need, less than the rows take.
+        # 512 KiB are enough for temporary files of the database, but not for the exported rows.
         done = self.run(f"--format jsonl --file '{tmp_path}/audit.jsonl'", before="ulimit -f 512;")
 
         assert done.returncode == 1
@@ -223,7 +223,7 @@ class TestExportInAShell:
         assert b"Traceback" not in done.stderr
         assert os.listdir(tmp_path) == []
 
-    def test_export_reports_a_full_disk_in_one_line(self, row):
+    def test_tokens_export_reports_a_full_disk_without_a_traceback(self, row):
         row()
 
         done = self.run("--format csv > /dev/full")

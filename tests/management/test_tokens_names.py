@@ -1,4 +1,4 @@
-"""`manage.py instaccess_tokens`: deleted users in `--user`, and the subcommand `erase-name`."""
+"""Tests of `manage.py instaccess_tokens` with deleted users, and of its subcommand `erase-name`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TestADeletedUser:
         assert as_json("revoke", "--user", "ada", "--reason", "left", "--dry-run") == {"would_revoke": 1}
         assert json.loads(tokens("export", "--format", "jsonl", "--user", "ada"))["user_name"] == "ada"
 
-    def test_a13_list_and_show_print_the_name_of_a_deleted_user(self, row, user):
+    def test_a13_tokens_list_and_show_print_the_name_of_a_deleted_user(self, row, user):
         theirs = row()
         user.delete()
 
@@ -78,12 +78,12 @@ class TestEraseName:
 
         assert "still exists" not in tokens("erase-name", "--user", "ada")
 
-    def test_erase_name_prints_json(self, row):
+    def test_erase_name_with_the_option_json_prints_the_uuid_and_the_number_of_rows(self, row):
         theirs = row()
 
         assert as_json("erase-name", "--user", "ada") == {"user_uuid": theirs.user_uuid, "erased": 1}
 
-    def test_erase_name_dry_run_counts_the_rows_and_changes_nothing(self, row):
+    def test_erase_name_with_the_option_dry_run_prints_the_number_of_rows_and_changes_no_row(self, row):
         theirs = row()
         row()
 

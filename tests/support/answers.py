@@ -1,4 +1,4 @@
-"""The exact responses of the issuing endpoint, repeated here to detect accidental changes in the code."""
+"""The exact responses of the issuing endpoint, written down again to detect accidental changes in the code."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ BAD_REQUEST = (400, b'{"errors":[{"message":"Bad request."}]}', None)
 
 
 def expired(at: datetime) -> tuple[int, bytes, str]:
-    """Return the response for an access token that expired at this time and can't be refreshed."""
+    """Return the response for an access token that expired at the given time and can't be refreshed."""
     text = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
     return 401, b'{"errors":[{"message":"Expired access token.","expired_at":"%b"}]}' % text, CHALLENGE
 
 
 def answer(response: Any) -> tuple[int, bytes, str | None]:
-    """Return the parts of a response that Canvas clients depend on: status, body, and the challenge.
+    """Return the parts of a response on which Canvas clients depend: the status, the body and the challenge.
 
-    Asserts that the response is JSON and must not be stored.
+    Asserts that the response is JSON and has the header `Cache-Control: no-store`.
     """
     assert response["Content-Type"].partition(";")[0] == "application/json"
     assert response["Cache-Control"] == "no-store"
@@ -44,17 +44,17 @@ def answer(response: Any) -> tuple[int, bytes, str | None]:
 
 
 def signed_inside(token: str) -> str:
-    """Decrypt an issued token and return the JWS inside."""
+    """Decrypt an issued token with the current keys. Returns the signed token inside."""
     return jose.decrypt(token, ring.current_ring().decryption_keys())[0]
 
 
 def unverified_jti(authorization: str) -> str:
-    """Return the token ID in an Authorization header that a gateway sends to a service, without any key."""
+    """Return the token id in an Authorization header with a signed token, without checking the signature."""
     payload = authorization.removeprefix("Bearer ").split(".")[1]
     return str(json.loads(base64url_decode(payload))["jti"])
 
 
 def claims_of(token: str) -> dict[str, Any]:
-    """Verify an issued token, encrypted or not, and return its claims set."""
+    """Verify an encrypted or signed token with the current keys. Returns the claims set."""
     signed = signed_inside(token) if token.count(".") == 4 else token
     return jose.verify(signed, ring.current_ring().verification_keys())[0]

@@ -1,4 +1,4 @@
-"""Helpers that run the ASGI application in one event loop, block requests and record where each module runs."""
+"""Functions and classes that run the ASGI application in one event loop, block threads and record where code runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from asgiref.testing import ApplicationCommunicator
 from django.core.asgi import get_asgi_application
 
 PATIENCE = 60
-"""Timeout in seconds against tests that hang. The value does not affect results."""
+"""The time after which a test fails instead of waiting forever, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Answer:
 
 
 class Exchange(ApplicationCommunicator):
-    """A request to the application and its response."""
+    """A request to the ASGI application, and the response."""
 
     def __init__(
         self, method: str, path: str, bearer: str = "", *, application: Callable[..., Any] | None = None
@@ -54,18 +54,18 @@ class Exchange(ApplicationCommunicator):
         super().__init__(application or get_asgi_application(), scope)
 
     async def send(self, body: bytes = b"", *, more: bool = False) -> None:
-        """Send the body, or a part of it if `more` is true."""
+        """Send the body of the request, or a part of the body if `more` is true."""
         await self.send_input({"type": "http.request", "body": body, "more_body": more})
 
     async def disconnect(self) -> None:
-        """Disconnect the client, and wait until Django has cancelled all tasks except the cleanup."""
+        """Disconnect the client. Waits until Django has cancelled all tasks except the cleanup."""
         await self.send_input({"type": "http.disconnect"})
         async with asyncio.timeout(PATIENCE):
             while asyncio.all_tasks() - {asyncio.current_task(), self.future}:
                 await asyncio.sleep(0)
 
     async def answer(self) -> Answer:
-        """Wait for the end of the request, and return the response."""
+        """Wait for the end of the request. Returns the response."""
         start = await self.receive_output(PATIENCE)
         body = (await self.receive_output(PATIENCE))["body"]
         await self.wait(PATIENCE)
@@ -83,7 +83,7 @@ async def ask(method: str, path: str, bearer: str = "") -> Answer:
 
 
 class Held:
-    """The threads that are blocked until the test releases the threads."""
+    """Threads that are blocked at a step until the test releases the threads."""
 
     def __init__(self) -> None:
         self.threads: list[int] = []
@@ -96,7 +96,7 @@ class Held:
         assert self._released.wait(PATIENCE), "the thread was not released: is the event loop blocked?"
 
     async def reached(self, count: int = 1) -> None:
-        """Wait until this number of threads has reached the step."""
+        """Wait until `count` threads have reached the step."""
         for _ in range(count):
             assert await asyncio.to_thread(self._arrivals.acquire, timeout=PATIENCE)
 
@@ -106,11 +106,11 @@ class Held:
 
 @contextmanager
 def held(path: str, *, after: bool = False) -> Iterator[Held]:
-    """Block all callers of a function until the test releases the callers or the `with` block ends.
+    """Block all callers of a function until the test releases the yielded object or the context ends.
 
     Args:
-        path: import path of the function.
-        after: block callers after the function has run, not before.
+        path: the import path of the function.
+        after: whether to block callers after the function has run, instead of before.
     """
     owner_path, name = path.rsplit(".", 1)
     owner = pkgutil.resolve_name(owner_path)
@@ -145,7 +145,7 @@ class Footprints:
         # Collect garbage now. Otherwise, finalizers of earlier tests could run in any recorded thread.
         gc.collect()
         gc.disable()
-        threading.setprofile(self._note)  # `threading.setprofile` applies to threads that start later.
+        threading.setprofile(self._note)  # This call applies only to threads that start later.
         sys.setprofile(self._note)
         return self
 

@@ -1,4 +1,4 @@
-"""Audit rows of tests, with the ids that the package computes."""
+"""Functions that give the audit rows of tests the ids that the package computes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _counter = itertools.count(1)
 
 
 def next_jti() -> uuid.UUID:
-    """Return a random jti. If two rows have the same second, the row with the later jti has the greater id."""
+    """Return a random token id. Among rows of the same second, a row with a later token id has a greater row id."""
     return uuid.UUID(int=uuid.uuid4().int // _DIGITS * _DIGITS + next(_counter))
 
 
 def with_id(row: IssuedToken) -> IssuedToken:
-    """Set the id of an unsaved row."""
+    """Set the id of an unsaved audit row. Returns the row."""
     row.pk = row_id(row.issued_at, row.jti)
     return row

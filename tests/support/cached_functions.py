@@ -1,4 +1,4 @@
-"""The functions of the package that cache their results."""
+"""A function that clears the caches of all functions of the package that cache their results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def clear() -> None:
-    """Discard the cached results, so that a test sees no results of the tests that ran before it."""
+    """Discard all cached results, so that a test uses no results of earlier tests."""
     for function in set(_cached_functions()):
         function.cache_clear()
 

@@ -1,4 +1,4 @@
-"""CACHES settings for a real Redis server."""
+"""A function that returns the setting CACHES for a real Redis server."""
 
 from __future__ import annotations
 

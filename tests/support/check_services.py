@@ -1,6 +1,6 @@
-"""A script that checks whether the services and programs that `make test-services` needs are available.
+"""A script that checks whether all services and programs for `make test-services` are available.
 
-Each missing service is reported in one line, before the tests start.
+The script reports each missing service in one line, before the tests start.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ DATABASES = {
     "mariadb": "MariaDB (MARIADB_HOST, MARIADB_USER, MARIADB_PASSWORD)",
 }
 
-# Connect to the server without selecting a database, as Django does before it creates the test database. Otherwise,
-# the check would fail if the test project's own database does not exist.
+# Connect to the database server without selecting a database, because the database of the test project may not exist.
+# Django does the same before it creates the test database.
 _CONNECT = "import django; django.setup(); from django.db import connection; connection._nodb_cursor().__enter__()"
 
 
 def find_error(database: str) -> str | None:
-    """Return the error message of the database driver, or None if the server answers."""
+    """Connect to a database server. Returns the error message of the driver, or None if the server answers."""
     result = subprocess.run(
         [sys.executable, "-c", _CONNECT],
         env={**os.environ, "INSTACCESS_DATABASE": database, "DJANGO_SETTINGS_MODULE": "testproject.settings"},
@@ -35,7 +35,7 @@ def find_error(database: str) -> str | None:
 
 
 def find_missing() -> list[str]:
-    """Return the missing services and programs, with a hint for each."""
+    """Return a line for each missing service and program, with a hint."""
     missing = []
     for name, description in DATABASES.items():
         if (error := find_error(name)) is not None:

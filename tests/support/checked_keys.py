@@ -1,7 +1,7 @@
-"""A replacement for jwcrypto's key loading, which validates each private key only once.
+"""A replacement for the function with which jwcrypto loads private keys, to validate each key only once.
 
-OpenSSL takes 35 ms to validate a private key, and nearly every test loads the same few keys. A key that passed the
-validation is not validated again. Every other key is validated as usual.
+OpenSSL takes 35 ms to validate a private key, and nearly every test loads the same few keys. If a key was valid once,
+the replacement doesn't validate the key again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _load = JWK._rsa_pri
 
 
 def load(self: Any) -> Any:
-    """Replace `JWK._rsa_pri`."""
+    """Load and return the private key of a JWK. This function replaces `JWK._rsa_pri`."""
     if self._cache_pri_k is None:
         numbers = self._rsa_pri_n()
         if hash(numbers) in _valid:
@@ -28,7 +28,7 @@ def load(self: Any) -> Any:
 
 
 def valid_keys() -> set[int]:
-    """Return the hashes of all keys that passed, for `skip_validation` in another process."""
+    """Return the hashes of all valid keys, for a call of `skip_validation` in another process."""
     return _valid
 
 
@@ -37,5 +37,5 @@ def skip_validation(hashes: Iterable[int]) -> None:
 
 
 def skip_validation_of_generated(key: JWK) -> None:
-    """Skip the validation of a key that OpenSSL has just generated, which is therefore valid."""
+    """Skip the validation of a key that OpenSSL has just generated, because such a key is valid."""
     _valid.add(hash(key._rsa_pri_n()))

@@ -1,4 +1,4 @@
-"""Real clients of Canvas, each in a separate process.
+"""Real client libraries of Canvas, each in a separate process.
 
 `make test-services` installs the clients. Each version of canvasapi has its own folder.
 """
@@ -29,17 +29,17 @@ CLIENTS: dict[str, tuple[list[str], dict[str, str]]] = {
     "canvasapi 3.6": (_CANVASAPI, {"PYTHONPATH": str(FOLDER / "canvasapi-3.6")}),
     "@kth/canvas-api 5.1": (_KTH, {"NODE_PATH": str(FOLDER / "node/node_modules")}),
 }
-"""Command and environment variables of each client."""
+"""The command and the environment variables of each client."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a call.
+    """The result of a call to Canvas by a client.
 
     Attributes:
-        returned: what the client returned.
-        raised: the name of the exception, or "".
-        content: what the exception contains: its message, or the status and the body of the response.
+        returned: the return value of the client.
+        raised: the name of the exception; empty if the client raised no exception.
+        content: the content of the exception: its message, or the status and the body of the response.
     """
 
     returned: Any = None
@@ -48,7 +48,7 @@ class Outcome:
 
 
 class Client:
-    """A client in its own process, which makes one call at a time."""
+    """A client of Canvas in its own process, which makes one call at a time."""
 
     def __init__(self, name: str, log: Path) -> None:
         self.name, self._log = name, log
@@ -70,9 +70,9 @@ class Client:
         """Start a call to `/api/v1/<endpoint>`.
 
         Args:
-            token: the bearer token. None sends no Authorization header, if the client can omit the header.
-            params: parameters, in the query or in a form. The client decides.
-            json_body: a body in JSON. Only @kth/canvas-api can send this body.
+            token: the bearer token. If None, a client that can omit the Authorization header omits the header.
+            params: the parameters, which the client sends in the query or in a form.
+            json_body: the body, which is sent as JSON. Only @kth/canvas-api can send such a body.
         """
         call = {"base_url": base_url, "token": token, "method": method, "endpoint": endpoint, "params": params or {}}
         if json_body is not None:
@@ -88,12 +88,12 @@ class Client:
         self._popen.stdin.flush()
 
     def has_ended(self, timeout: float = 0) -> bool:
-        """Return whether the call has ended, after at most `timeout` seconds."""
+        """Wait for at most `timeout` seconds. Returns whether the call has ended."""
         assert self._popen is not None
         return bool(select.select([self._popen.stdout], [], [], timeout)[0])
 
     def outcome(self) -> Outcome:
-        """Wait for the end of the call, and return its result. Raises TimeoutError after PATIENCE seconds."""
+        """Wait for the end of the call. Returns the result. Raises TimeoutError after PATIENCE seconds."""
         if not self.has_ended(servers.PATIENCE):
             raise TimeoutError(f"{self} did not end the call")
         assert self._popen is not None
@@ -107,7 +107,7 @@ class Client:
         return self.outcome()
 
     def kill(self) -> None:
-        """End the process, even during a call. The next call starts a new process."""
+        """Kill the process of the client, even during a call. The next call starts a new process."""
         if self._popen is not None:
             self._popen.kill()
             self._popen.communicate()

@@ -1,12 +1,12 @@
-"""A simulated clock that only a test advances."""
+"""A simulated clock, which advances only if a test advances the clock."""
 
 from __future__ import annotations
 
 
 class Clock:
-    """Replaces the module `time`, or one of its functions.
+    """A replacement for the module `time`, or for one of its functions.
 
-    Each reading is one microsecond later than the previous one, unless the clock is `frozen`.
+    Each reading of the clock is one microsecond later than the previous reading, unless the clock is `frozen`.
     """
 
     def __init__(self, *, frozen: bool = False) -> None:

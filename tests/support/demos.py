@@ -1,7 +1,7 @@
 """Functions that run `manage.py demo` in a separate folder.
 
-Setting up tables, keys, an admin user and an access token takes three seconds. The fixture `set_up_once` does it once
-for all tests that need such a project.
+A setup with tables, keys, an admin user and an access token takes three seconds. The fixture `set_up_once` therefore
+shares one setup between all tests.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from tests.support.paths import ROOT
 
 
 def environment(folder: Path, **variables: str) -> dict[str, str]:
-    """Return the environment for a demo in this folder, without variables of the test run and without proxies."""
+    """Return the environment variables for a demo in `folder`, without variables of the test run and of proxies."""
     excluded = {"PORT", "INSTACCESS_DATABASE", "INSTACCESS_SETTINGS", "SQLITE_NAME"}
     inherited = {n: v for n, v in os.environ.items() if n not in excluded and not n.lower().endswith("_proxy")}
     return inherited | {"DEMO_DIR": str(folder), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"} | variables
 
 
 def demo(folder: Path, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `manage.py demo` to its end."""
+    """Run `manage.py demo` until the command ends. Returns the completed process."""
     return subprocess.run(
         [sys.executable, "manage.py", "demo", *args],
         cwd=ROOT,
@@ -37,7 +37,7 @@ def demo(folder: Path, *args: str, **variables: str) -> subprocess.CompletedProc
 
 
 def manage(*args: str, env: dict[str, str]) -> str:
-    """Run a `manage.py` command, which must succeed, and return its standard output."""
+    """Run a `manage.py` command, which must succeed. Returns the standard output."""
     completed = subprocess.run(
         [sys.executable, "manage.py", *args],
         cwd=ROOT,
@@ -52,7 +52,7 @@ def manage(*args: str, env: dict[str, str]) -> str:
 
 
 class SetUp:
-    """The folder and the output of a demo that was set up. Tests must not write to the folder."""
+    """A demo that was set up once, with its folder and its output. Tests must not write to the folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -65,7 +65,7 @@ class SetUp:
         return facts
 
     def copy_to(self, folder: Path) -> Path:
-        """Copy the files of the demo to a folder that the test may change, and return the folder."""
+        """Copy the files of the demo to a folder to which the test may write. Returns the folder."""
         assert self.done.returncode == 0, self.done.stderr
         folder.mkdir(exist_ok=True)
         for file in self.folder.iterdir():

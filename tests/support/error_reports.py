@@ -1,7 +1,7 @@
-"""What logs, mails and error reports contain.
+"""Functions and classes that read everything that logs, mails and error reports can contain.
 
-`read_exception` is stricter than any error reporter: it reads every local variable of every frame, also of the causes
-and of suppressed contexts, and opens every mapping and sequence, as Sentry does.
+`read_exception` is stricter than any error reporter. The function reads every local variable of every frame, also of
+causes and of suppressed contexts, and reads the items of every mapping and sequence, as Sentry does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from django.utils.log import AdminEmailHandler
 from django.views.debug import ExceptionReporter
 
 TESTS = str(Path(__file__).parent.parent)
-# Frames of the test itself, of the test client, and of the WSGI handler, whose `environ` belongs to the server.
+# Skip the frames of the test itself and of the test client. Skip the WSGI handler too, because its `environ` belongs
+# to the server.
 OUTSIDE = (
     TESTS,
     *("/django/test/", "/django/core/handlers/wsgi.py", "/logging/__init__.py"),
@@ -32,7 +33,7 @@ OUTSIDE = (
 
 
 def read_exception(error: BaseException) -> str:
-    """Return everything that an error reporter can collect from an exception."""
+    """Return everything that an error reporter can collect from an exception, as one string."""
     lines: list[str] = []
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
@@ -49,7 +50,7 @@ def read_exception(error: BaseException) -> str:
 
 
 def read_stack() -> str:
-    """Return the local variables of the calling functions, as some error reporters read them for a log record."""
+    """Return the local variables of all calling functions, which some error reporters add to a log record."""
     lines: list[str] = []
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -59,7 +60,7 @@ def read_stack() -> str:
 
 
 def is_outside(frame: FrameType) -> bool:
-    """Return whether a frame belongs to the test, whose variables contain secrets."""
+    """Return whether a frame is part of the test, whose variables contain secrets, and not of the app."""
     return any(part in frame.f_code.co_filename for part in OUTSIDE)
 
 
@@ -73,12 +74,12 @@ def read_frame(frame: FrameType) -> Iterator[str]:
 
 
 def read_value(value: Any, depth: int = 5) -> Iterator[str]:
-    """Yield the text of a value, and the texts of its members."""
+    """Yield the text of a value and the texts of its items."""
     try:
         yield repr(value)
-    except Exception as error:  # The `repr` of a lazy object can run a query, which fails in these tests.
+    except Exception as error:  # In these tests, the `repr` of a lazy object can fail, because it runs a query.
         yield f"no repr: {type(error).__name__}"
-    # `type` doesn't evaluate a lazy object, whereas `isinstance` does.
+    # Use `type`, because `isinstance` would evaluate a lazy object.
     kind = type(value)
     if not depth or issubclass(kind, (str, bytes)):
         return
@@ -93,7 +94,7 @@ def read_value(value: Any, depth: int = 5) -> Iterator[str]:
 
 
 class Log(logging.Handler):
-    """A log handler that reads each record, the exception that is being handled, and the stack of an error."""
+    """A log handler that reads each log record, the current exception, and the stack of each logged error."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -111,7 +112,7 @@ class Log(logging.Handler):
 
 
 class NewFrames(logging.Filter):
-    """A log filter that drops a record if an exception with the same frames was reported before, to save time."""
+    """A log filter that saves time: it drops a record whose exception has the same frames as an earlier exception."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,7 +130,7 @@ class NewFrames(logging.Filter):
 
 
 class Collector:
-    """A collector of the logs, the mails and the error reports of an action."""
+    """A collector of the logs, the mails and the error reports that an action causes."""
 
     def __init__(self) -> None:
         self.log = Log()
@@ -173,10 +174,10 @@ class Collector:
         self.exceptions.append(error)
 
     def texts(self, raised: BaseException | None = None) -> dict[str, str]:
-        """Return the texts that were collected since `clear`, by kind.
+        """Return all texts since the last call of `clear`, by kind of text.
 
         Args:
-            raised: the exception that the action raised outside a request.
+            raised: the exception that the action raised outside a request; None if there is no such exception.
         """
         texts = {
             "log": "\n".join(self.log.texts),
@@ -191,7 +192,7 @@ class Collector:
 
 
 def django_reports(error: BaseException) -> dict[str, str]:
-    """Return Django's reports of an exception that was raised outside a request."""
+    """Return Django's own error reports about an exception that was raised outside a request, by format."""
     trace = error.__traceback__
     while trace is not None and is_outside(trace.tb_frame):
         trace = trace.tb_next

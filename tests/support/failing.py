@@ -1,4 +1,4 @@
-"""Simulated database failures."""
+"""Context managers and wrappers that simulate database failures."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def failing_after(count: int) -> Any:
 
 
 class FailAt:
-    """An execute wrapper in which one statement fails, or this statement and every later one.
+    """A wrapper for database statements in which one statement fails, and optionally every later statement too.
 
     Args:
-        number: the number of the statement, starting with 1.
+        number: the number of the statement to fail. The first statement has number 1.
         once: whether later statements succeed.
     """
 
@@ -49,7 +49,7 @@ class FailAt:
 
 @contextmanager
 def stopping_after(count: int) -> Iterator[None]:
-    """Let the first `count` statements succeed, including COMMIT, and let every later statement fail."""
+    """Make every database statement after the first `count` statements fail. COMMIT counts as a statement."""
     left = [count]
 
     def take() -> None:
@@ -76,7 +76,7 @@ def stopping_after(count: int) -> Iterator[None]:
 
 
 def stops(act: Callable[[], Any], *, prepare: Callable[[], Any]) -> Iterator[int]:
-    """Run `act` repeatedly. In each run, the database fails one statement later than in the previous run.
+    """Run `act` again and again. In each run, the database fails one statement later than in the previous run.
 
     Before each run, `prepare` restores the initial rows. Yields the number of statements after each run that failed.
     The iteration ends when `act` completes.

@@ -1,4 +1,4 @@
-"""Keys as text: the functions of the app with strings instead of opaque objects."""
+"""Functions that parse, import and format keys, with strings instead of the opaque objects of the app."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from instaccess.trust import material
 
 
 def parse(text: str | bytes) -> JWK:
-    """Return the parsed key, with its private members if the text contains them."""
+    """Parse a key. If the text contains private members, the returned key contains the private members too."""
     key = material.parse(_opaque(text))
     return key.reveal() if isinstance(key, PrivateKey) else key
 

@@ -1,16 +1,16 @@
-"""Error emails to the administrators. The fixture `error_mail` makes Django send them."""
+"""A function that reads the error emails to the administrators, which the fixture `error_mail` enables."""
 
 from __future__ import annotations
 
 import django
 from django.core import mail
 
-# Django 6.0 deprecates pairs of name and address. Earlier versions accept only pairs.
+# Django 6.0 deprecates pairs of name and address, but earlier versions accept only pairs.
 ADMINS = ["ops@example.edu"] if django.VERSION >= (6, 0) else [("Ops", "ops@example.edu")]
 
 
 def mailed() -> str:
-    """Return the text of all sent emails."""
+    """Return the subjects and the texts of all sent emails as one string."""
     return "\n".join(
         part
         for message in mail.outbox

@@ -21,7 +21,7 @@ def find_incompatible_operations(migration: migrations.Migration) -> Iterator[st
         where = f"{migration.name}: {operation.describe()}"
         if isinstance(operation, migrations.AddField):
             if not operation.field.null and operation.field.db_default is NOT_PROVIDED:
-                yield f"{where}: the column is neither nullable nor has a db_default"
+                yield f"{where}: the column must be nullable or have a db_default"
         elif isinstance(operation, migrations.RunPython):
             if operation.reverse_code is None:
                 yield f"{where}: the operation can't be reversed"

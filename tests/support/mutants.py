@@ -1,17 +1,18 @@
-"""Mutation testing: change one place of the critical modules at a time, and run the tests that should notice.
+"""A command for mutation testing, which changes the critical modules one place at a time and runs the tests.
 
 python -m tests.support.mutants --seed 7 [--sample 100] [--only instaccess/tokens] [--every-test]
 
-Prints for each mutant the first test that fails, or a diff if no test fails. Such a surviving mutant is one of these:
+Prints for each mutant the first test that fails, or a diff if no test fails. A mutant survives for one of these
+reasons:
 
-- A gap in the tests. Write a test of the behaviour that the mutant breaks, in the folder of `tests/` that has the
+- The tests have a gap. Write a test of the behaviour that the mutant breaks, in the folder of `tests/` that has the
   name of the wing. Look for other code of the same kind. Run the same seed again: the test must kill the mutant.
-- Noticed only by tests that did not run. `--every-test` runs the whole suite on each survivor.
-- Equivalent: no caller can tell the difference, as with a larger cache. Change nothing.
-- Undecidable here, because the code runs only with PostgreSQL, MariaDB or Redis. Tests that need a service don't run.
+- Only tests that did not run notice the mutant. `--every-test` runs the whole suite on each survivor.
+- The mutant is equivalent: no caller can notice the difference, as with a larger cache. Change nothing.
+- The mutant is undecidable, because its code runs only with PostgreSQL, MariaDB or Redis. These tests use no service.
 
-At least 97% of the mutants that are neither equivalent nor undecidable must be killed. Run by hand, like the
-benchmarks: a mutant takes between 5 seconds and a minute.
+At least 97% of the mutants that are neither equivalent nor undecidable must be killed. Run the command by hand, like
+the benchmarks, because each mutant takes between 5 seconds and a minute.
 """
 
 from __future__ import annotations
@@ -54,10 +55,10 @@ CRITICAL = {
     "instaccess/web": ["tests/web", "tests/issuer", "tests/gateway"],
     "instaccess/conf": ["tests/conf", "tests/test_checks.py", "tests/keys"],
 }
-"""The critical modules, and the tests that run first for a mutant of them."""
+"""The critical modules, with the tests that run first for a mutant of each module."""
 
 _UNDECIDABLE_FILES = {"checks.py", "__init__.py", "apps.py", "urls.py"}
-"""Files in which most mutants change a text, an export or a route."""
+"""The names of excluded files, in which most mutants change only a text, an export or a route."""
 
 
 def _replacement(node: Any, new: Any) -> Any:
@@ -67,7 +68,7 @@ def _replacement(node: Any, new: Any) -> Any:
 
 
 class KeywordArgumentRemover(Operator):  # type: ignore[misc]
-    """Remove one keyword argument of a call, such as the condition in `filter(pk=1)`."""
+    """A mutation operator that removes a keyword argument of a call, such as the condition in `filter(pk=1)`."""
 
     def mutation_positions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         if node.type == "argument" and len(node.children) == 3 and node.children[1].value == "=":
@@ -82,7 +83,7 @@ class KeywordArgumentRemover(Operator):  # type: ignore[misc]
 
 
 class CallRemover(Operator):  # type: ignore[misc]
-    """Replace a call that is a separate statement with `pass`."""
+    """A mutation operator that replaces a call with `pass` if the call is a separate statement."""
 
     def mutation_positions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         is_call = node.type == "atom_expr" and getattr(node.children[-1], "children", [None])[0] == "("
@@ -99,7 +100,7 @@ class CallRemover(Operator):  # type: ignore[misc]
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A change of one place in a file: the mutation operator, and the number of the place for this operator."""
+    """A change in one place of a file, given by the mutation operator and the number of the place."""
 
     path: str
     operator: str
@@ -108,11 +109,11 @@ class Mutant:
 
     @property
     def kind(self) -> tuple[str, tuple[int, int], str]:
-        """The place, and the operator without the two symbols, such as `core/ReplaceBinaryOperator`."""
+        """The path, the place, and the operator without its two symbols, such as `core/ReplaceBinaryOperator`."""
         return self.path, self.place, self.operator.partition("_")[0]
 
     def mutate(self, source: str) -> str | None:
-        """Return the changed source code, or None if it is the same, or isn't Python code."""
+        """Return the changed source code, or None if the code is unchanged or isn't valid Python code."""
         try:
             mutated: str | None = mutate_code(source, _operators()[self.operator], self.occurrence)
             ast.parse(mutated or "")
@@ -147,7 +148,7 @@ def _is_star_of_parameters(node: Any) -> bool:
 
 
 def _excluded_ranges(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Yield the ranges that have no effect on behaviour: annotations, and decorators that only cache."""
+    """Yield the ranges of the code that don't affect behaviour: annotations, and decorators that only cache."""
     for node in ast.walk(tree):
         parts: list[ast.expr | None] = [getattr(node, "annotation", None), getattr(node, "returns", None)]
         for decorator in getattr(node, "decorator_list", ()):
@@ -173,7 +174,7 @@ def _sample(seed: int, size: int, only: Sequence[str]) -> list[Mutant]:
             if path.name not in _UNDECIDABLE_FILES and (not only or any(name.startswith(prefix) for prefix in only)):
                 for mutant in _mutants(path):
                     kinds.setdefault(mutant.kind, []).append(mutant)
-    # This is not for cryptography. The same seed must select the same sample.
+    # The same seed must select the same sample. The random numbers are not used for cryptography.
     generator = random.Random(seed)
     places = list(kinds.values())
     generator.shuffle(places)
@@ -209,7 +210,7 @@ def _tests_of(mutant: Mutant) -> list[str]:
 
 
 def _stages(mutant: Mutant, tree: Path, every_test: bool) -> Iterator[list[str]]:
-    """Yield groups of tests, of which the first group notices most mutants: the tests named after the module."""
+    """Yield groups of tests. The first group, which is named after the module, notices most mutants."""
     tests = _tests_of(mutant)
     named = sorted(str(path.relative_to(tree)) for path in tree.glob(f"tests/**/test_{Path(mutant.path).stem}*.py"))
     if first := [path for path in named if path.startswith(tuple(tests))]:
@@ -243,9 +244,19 @@ def _check_tests_pass(mutants: Sequence[Mutant], tree: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, required=True, help="selects the sample: the same seed, the same mutants")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        required=True,
+        help="number that selects the sample (the same seed selects the same mutants)",
+    )
     parser.add_argument("--sample", type=int, default=100, help="number of mutants (default: 100)")
-    parser.add_argument("--only", action="append", default=[], help="start of a path, such as instaccess/tokens")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        help="change only files whose path starts with this text, such as instaccess/tokens",
+    )
     parser.add_argument("--every-test", action="store_true", help="run the whole suite on a mutant that survives")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="number of mutants tested at a time")
     options = parser.parse_args()

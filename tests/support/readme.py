@@ -12,13 +12,13 @@ from tests.support.paths import ROOT
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-# A code block in a list is indented.
+# A code block in an item of a list is indented.
 _FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _CELL = re.compile(r"(?<!\\)\|")
 
 
 class Snippet(NamedTuple):
-    """The language and the content of a fenced code block."""
+    """A fenced code block, with its language and its content."""
 
     language: str
     code: str
@@ -34,7 +34,7 @@ def page(name: str) -> str:
 
 
 def section(title: str, text: str = TEXT) -> str:
-    """Return the text between a heading of the second level and the next one."""
+    """Return the text between the second-level heading `title` and the next second-level heading."""
     match = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     assert match is not None, f"there is no section {title!r}"
     return match[1]
@@ -46,7 +46,7 @@ def snippets(text: str = TEXT) -> list[Snippet]:
 
 
 def tables(text: str) -> list[list[list[str]]]:
-    """Return every table of a text as rows of cells, without the header row."""
+    """Return every table in a text as a list of rows of cells, without the header row."""
     result: list[list[list[str]]] = []
     previous = ""
     for line in text.splitlines():
@@ -59,11 +59,11 @@ def tables(text: str) -> list[list[list[str]]]:
 
 
 def code(text: str) -> list[str]:
-    """Return the inline code of a text, without its backticks."""
+    """Return all inline code in a text, without the backticks."""
     return re.findall(r"`([^`]+)`", text)
 
 
 def heading_anchors(path: Path) -> set[str]:
-    """Return the anchors that GitHub generates for the headings of a page."""
+    """Return the anchors that GitHub generates for the headings of a Markdown page."""
     headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}

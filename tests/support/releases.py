@@ -49,7 +49,7 @@ class Release:
         return completed.stdout
 
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a `manage.py` command of this release on the test database."""
+        """Run a `manage.py` command of this release on the test database, and return the ended process."""
         path = os.pathsep.join([str(self.folder), str(ROOT)])
         settings = {"DJANGO_SETTINGS_MODULE": "testproject.settings", "PYTHONPATH": path}
         return subprocess.run(
@@ -64,7 +64,7 @@ class Release:
 
 
 def next_release(folder: Path) -> Release:
-    """Create a release that adds a column with a database default to every table of this release."""
+    """Create and return a release that adds a column with a database default to every table of this release."""
     shutil.copytree(ROOT / "instaccess", folder / "instaccess", ignore=shutil.ignore_patterns("__pycache__"))
     with (folder / "instaccess" / "models.py").open("a") as models:
         models.write(_ADDED_COLUMNS)

@@ -1,4 +1,4 @@
-"""All secrets of a test, in every form in which a text can contain them."""
+"""A recorder of all secrets of a test, which finds the secrets in a text in any form."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from instaccess.opaque import Opaque
 
 PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")
 LENGTH = 24
-"""The length of the strings to search for. A pretty-printer can break a longer secret into several lines."""
+"""The length of the strings to search for. A pretty-printer can split longer strings into several lines."""
 
 
 class Secrets:
-    """The secrets that a test names, and the secrets of all opaque objects that the app creates meanwhile."""
+    """A recorder of the secrets that a test adds, and of the secrets in all opaque objects that the app creates."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._seen: set[Any] = set()
@@ -42,7 +42,7 @@ class Secrets:
                 self.texts |= {text for form in forms(value) for text in _samples(form)}
 
     def find_in(self, text: str) -> list[str]:
-        """Return the lines that contain a secret. A line without a secret is not searched again."""
+        """Return the lines of a text that contain a secret. Lines without a secret are not searched again."""
         lines = set(text.splitlines()) - self._searched_lines
         joined = "\n".join(lines)
         found = [secret for secret in self.texts if secret in joined]
@@ -52,7 +52,7 @@ class Secrets:
 
 
 def forms(value: Any) -> Iterator[str]:
-    """Yield each form of a secret."""
+    """Yield each form in which a text can contain a secret."""
     if isinstance(value, Mapping):
         yield from _forms_of_jwk(value)
         return
@@ -70,13 +70,13 @@ def forms(value: Any) -> Iterator[str]:
         yield text
 
 
-# Do not use jwcrypto, because tests let its functions fail.
+# Don't use jwcrypto to parse keys, because some tests make its functions fail.
 
 
 def _forms_of_pem(text: str) -> Iterator[str]:
     try:
         key: Any = load_pem_private_key(text.encode(), None)
-    except (TypeError, ValueError):  # Do not search for a public or invalid key.
+    except (TypeError, ValueError):  # A public or invalid key contains no secret.
         return
     numbers = key.private_numbers()
     private = (numbers.d, numbers.p, numbers.q, numbers.dmp1, numbers.dmq1, numbers.iqmp)
@@ -101,7 +101,7 @@ def _forms_of_jwk(key: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _samples(form: str) -> Iterable[str]:
-    """Return the beginning, the middle and the end of a form, or nothing if the form is too short to be a secret."""
+    """Return the beginning, the middle and the end of a form. Empty if the form is too short to be a secret."""
     if len(form) < LENGTH:
         return [form] if len(form) >= 16 else []
     middle = (len(form) - LENGTH) // 2

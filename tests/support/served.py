@@ -1,4 +1,4 @@
-"""The WSGI application of the test project. The header X-Worker of each response contains the worker's process ID."""
+"""The WSGI application of the test project, with the worker's process id in the header X-Worker of each response."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Settings of the test project for servers with several processes.
 
-The cache is on Redis. The environment variable CACHE_PREFIX contains the prefix of its keys.
+The cache is on Redis. The environment variable CACHE_PREFIX contains the prefix of the cache keys.
 """
 
 import os

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 HOST = "127.0.0.1"
 PATIENCE = 60
-"""The time in seconds after which a test fails if a server does not start or respond."""
+"""The time after which a test fails if a server doesn't start or respond, in seconds."""
 
 
 def free_port() -> int:
@@ -34,10 +34,10 @@ def free_port() -> int:
 
 
 def wait_until(call: Callable[[], T], accept: Callable[[T], bool]) -> T:
-    """Repeat a call until its result is accepted, and return this result.
+    """Repeat a call until `accept` returns true for the result. Returns this result.
 
     Raises:
-        TimeoutError: no result was accepted within PATIENCE seconds.
+        TimeoutError: `accept` returned true for no result within PATIENCE seconds.
     """
     deadline = time.monotonic() + PATIENCE
     while not accept(result := call()):
@@ -75,7 +75,7 @@ class Process:
             threading.Event().wait(0.02)
 
     def suspend(self) -> None:
-        """Suspend the server. The kernel still accepts connections, but no request is answered."""
+        """Suspend the server. The kernel still accepts connections, but the server answers no request."""
         os.killpg(self._popen.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -88,19 +88,19 @@ class Process:
 
 
 class WireTap:
-    """A TCP forwarder in front of a server, which records all bytes that are sent to the server."""
+    """A TCP forwarder in front of a server, which records all bytes that clients send to the server."""
 
     def __init__(self, target: int) -> None:
         self._target = target
         self._sent: list[bytearray] = []
         self._sockets: list[socket.socket] = []
         self.resets = False
-        """A flag that makes the tap reset every connection as soon as a request arrives."""
+        """Whether the wire tap resets every connection as soon as a request arrives."""
         self.may_answer: Callable[[bytearray], bool] = lambda sent: True
-        """The function that decides whether enough bytes were sent, so that the response may be forwarded.
+        """The function that returns whether the client has sent enough bytes for the response to be forwarded.
 
         A server may answer and close the connection before it has read the body. The proxy then stops sending the
-        body, and the tap records only a part of the body.
+        body, so the wire tap would record only a part of the body.
         """
         self._listener = socket.create_server((HOST, 0), backlog=100)
         self.port: int = self._listener.getsockname()[1]
@@ -142,15 +142,18 @@ class WireTap:
         with suppress(OSError):
             while data := client.recv(65536):
                 sent += data
-                # Clear the event at the start of each request, because a connection may carry several requests.
+                # Clear the event at the start of each request, because a client may send several requests over one
+                # connection.
                 (complete.set if self.may_answer(sent) else complete.clear)()
-                with suppress(OSError):  # Ignore a closed connection, because the bytes are already recorded.
+                with suppress(
+                    OSError
+                ):  # Ignore a closed connection, because the wire tap has already recorded the bytes.
                     server.sendall(data)
         complete.set()
         _disconnect(client, server)
 
     def retarget(self, port: int) -> None:
-        """Forward to another port, and close all existing connections."""
+        """Forward new connections to another port, and close all existing connections."""
         self._target = port
         for each in self._sockets:
             with suppress(OSError):
@@ -158,18 +161,18 @@ class WireTap:
         self._sockets.clear()
 
     def clear(self) -> None:
-        """Delete the bytes that were recorded so far."""
+        """Delete all recorded bytes."""
         for sent in self._sent:
             sent.clear()
 
     @property
     def sent(self) -> bytes:
-        """All bytes that were sent to the server."""
+        """All recorded bytes that clients have sent to the server."""
         return b"".join(bytes(sent) for sent in self._sent)
 
     @property
     def connections(self) -> int:
-        """The number of connections to the server."""
+        """The number of recorded connections to the server."""
         return len(self._sent)
 
     @property
@@ -178,7 +181,7 @@ class WireTap:
         return [line.decode() for line in re.findall(rb"(?m)^([A-Z]+ [^ \r\n]+ HTTP/1\.[01])\r$", self.sent)]
 
     def headers(self, name: str) -> list[str]:
-        """Return every value of a header in all requests. Underscores and hyphens in the name are equivalent."""
+        """Return the values of a header in all recorded requests. Underscores in `name` also match hyphens."""
         pattern = re.escape(name).replace("_", "-").replace(r"\-", "-").replace("-", "[-_]")
         return [v.decode() for v in re.findall(rb"(?mi)^" + pattern.encode() + rb":[ \t]*([^\r\n]*)\r$", self.sent)]
 
@@ -206,7 +209,7 @@ def _disconnect(*sockets: socket.socket) -> None:
 
 @dataclass
 class ReceivedRequest:
-    """A request that a scripted server received. `path` is without the query."""
+    """A request that a scripted server has received. `path` doesn't contain the query string."""
 
     method: str
     path: str
@@ -219,8 +222,8 @@ class ScriptedServer:
     """An HTTP server with real sockets, whose responses the test defines.
 
     Attributes:
-        answer: called with the request handler for each request.
-        requests: all requests so far.
+        answer: the function that answers a request. Its argument is the request handler.
+        requests: all requests that the server has received.
     """
 
     answer: Callable[[BaseHTTPRequestHandler], None]
@@ -228,7 +231,7 @@ class ScriptedServer:
     base_url: str = ""
 
     def answer_with(self, status: int, body: bytes = b"", **headers: str) -> None:
-        """Answer every further request with this response."""
+        """Answer every later request with the given response."""
         self.answer = lambda handler: reply(handler, status, body, **headers)
 
 
@@ -244,7 +247,7 @@ def reply(handler: BaseHTTPRequestHandler, status: int, body: bytes = b"", **hea
 
 @contextmanager
 def scripted_server(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[ScriptedServer]:
-    """Run a scripted server in a thread until the end of the `with` block."""
+    """Run a scripted server in a thread until the context ends. Yields the server."""
     script = ScriptedServer(answer)
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Helpers that read and check the stored keys."""
+"""Functions that read, check and change the stored keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OLD_KEK, NEW_KEK = (base64.urlsafe_b64encode(bytes([fill]) * 32).decode() for fi
 
 
 def write(rows: Iterable[Key], **columns: Any) -> None:
-    """Change columns of keys and compute their HMACs, as this package does. Rows that aren't stored yet are added."""
+    """Change columns of keys, compute the HMACs as this package does, and save the keys. New keys are inserted."""
     for row in rows:
         for name, value in columns.items():
             setattr(row, name, value)
@@ -32,7 +32,7 @@ def write(rows: Iterable[Key], **columns: Any) -> None:
 
 
 def insert_with_sql(key: JWK, *, use: str, **columns: Any) -> Key:
-    """Insert a row for the public key of an attacker, who doesn't have the key-encryption key."""
+    """Insert and return a key, as an attacker with access to the database but no key-encryption key could do."""
     kid = key.thumbprint()
     values: dict[str, Any] = {
         "kid": kid,
@@ -60,7 +60,7 @@ def kids(use: str, status: str) -> list[str]:
 
 
 def current_kid(use: str) -> str:
-    """Check that every key can be unsealed, and return the kid of the current key with this `use`."""
+    """Check that every stored private key can be unsealed. Returns the kid of the current key with this `use`."""
     provision.check_sealed_keys()
     [kid] = kids(use, Key.Status.CURRENT)
     return kid

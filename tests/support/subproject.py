@@ -1,6 +1,6 @@
 """Functions that run a script of another project in a new process.
 
-Django reads some settings only when a process starts.
+A new process is needed because Django reads some settings only when a process starts.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from tests.support.paths import ROOT
 
 
 def run(module: str, *, settings: str, folder: Path, rsa_pool: Any) -> Any:
-    """Run `python -m module` and return the JSON value in the last line of its output.
+    """Run `python -m module` with keys. Returns the JSON value in the last line of the output.
 
-    Standard input contains three private JWKs. `folder` contains the database and is on the path of Python.
+    Standard input contains three private JWKs. `folder` contains the database and is part of PYTHONPATH.
     """
     environment = {
         **os.environ,
@@ -31,10 +31,10 @@ def run(module: str, *, settings: str, folder: Path, rsa_pool: Any) -> Any:
 
 
 def run_with_question(module: str, *, settings: str, question: Any, database: str | None = None) -> Any:
-    """Run `python -m module` and return the JSON value in the last line of its output.
+    """Run `python -m module` with a question. Returns the JSON value in the last line of the output.
 
     The environment variable SUBPROJECT_QUESTION contains the question as JSON. `database` is the kind of database,
-    such as `postgresql`. By default, it is that of the tests.
+    such as `postgresql`. By default, the kind is the same as in the tests.
     """
     environment = {
         **os.environ,
@@ -62,7 +62,7 @@ def _run_module(module: str, environment: dict[str, str], stdin: str) -> Any:
 
 
 def set_up() -> None:
-    """Set up Django, create the tables and import the keys from standard input. The script calls this function."""
+    """Set up Django, create the tables and import the keys from standard input. Scripts of subprojects call this."""
     import django
 
     django.setup()
@@ -82,5 +82,5 @@ def set_up() -> None:
 
 
 def print_result(facts: Any) -> None:
-    """Print the result as the last line of the output. The script calls this function."""
+    """Print the result as the last line of the output. Scripts of subprojects call this function."""
     sys.stdout.write(json.dumps(facts) + "\n")

@@ -1,4 +1,4 @@
-"""Tasks for the worker processes in `tests/support/processes.py`. Each task returns plain values."""
+"""Tasks for the worker processes of `tests/support/processes.py`. Each task returns a value that can be pickled."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ URL = "/api/v1/inst_access_tokens"
 ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu", ip_address="192.0.2.7", user_agent="load/1.0")
 
 
-# Tasks that block or kill a process at a chosen function
+# These tasks block or kill a process at a chosen function.
 
 
 def meet_at(path: str) -> None:
-    """Make the next call of a function wait until all workers have called the function."""
+    """Make the next call of the function with this import path wait until all workers have called the function."""
 
     def wrap(original: Any) -> Any:
         waiting = [True]
@@ -56,12 +56,12 @@ def meet() -> None:
 
 
 def die_before(path: str) -> None:
-    """Kill the process instead of the next call of a function."""
+    """Kill this process instead of the next call of the function with this import path."""
     processes.patch(path, lambda original: lambda *args, **kwargs: processes.kill_this_process())
 
 
 def die_after(path: str) -> None:
-    """Kill the process when the next call of a function has returned."""
+    """Kill this process when the next call of the function with this import path has returned."""
 
     def wrap(original: Any) -> Any:
         def call_and_die(*args: Any, **kwargs: Any) -> None:
@@ -74,7 +74,7 @@ def die_after(path: str) -> None:
 
 
 def die_after_statement(number: int) -> None:
-    """Kill the process after a number of further SQL statements, including COMMIT."""
+    """Kill this process after `number` further SQL statements. COMMIT counts as a statement."""
     left = [number]
 
     def count() -> None:
@@ -97,7 +97,7 @@ def die_after_statement(number: int) -> None:
     connection._commit = commit_and_count
 
 
-# Tasks of an operator
+# These tasks do what an operator does.
 
 
 def init() -> None:
@@ -106,14 +106,14 @@ def init() -> None:
 
 
 def manage_keys(*args: str) -> Any:
-    """Run `manage.py instaccess_keys … --json` and return the document that it prints."""
+    """Run `manage.py instaccess_keys … --json`. Returns the document that the command prints."""
     out = io.StringIO()
     call_command("instaccess_keys", *args, "--json", stdout=out)
     return json.loads(out.getvalue())
 
 
 def manage_tokens(*args: str) -> Any:
-    """Run `manage.py instaccess_tokens … --json` and return the document that it prints."""
+    """Run `manage.py instaccess_tokens … --json`. Returns the document that the command prints."""
     out = io.StringIO()
     call_command("instaccess_tokens", *args, "--json", stdout=out)
     return json.loads(out.getvalue())
@@ -129,18 +129,18 @@ def revoke(kid: str) -> int:
 
 
 def revoke_token(pk: int) -> int:
-    """Revoke the token of an audit row."""
+    """Revoke the token of the audit row with this primary key. Returns the number of revoked tokens."""
     tokens = audit.revocable_tokens().filter(pk=pk)
     return audit.revoke(tokens, keks=conf.key_encryption_keys, reason="lost")
 
 
 def begin() -> None:
-    """Begin a transaction."""
+    """Begin a transaction, which the task `commit` commits."""
     transaction.set_autocommit(False)
 
 
 def commit() -> None:
-    """Commit the transaction."""
+    """Commit the transaction that the task `begin` began."""
     transaction.commit()
     transaction.set_autocommit(True)
 
@@ -154,7 +154,7 @@ def import_public(data: str, use: str) -> str:
 
 
 def attempt(*args: str) -> str:
-    """Run a `manage.py` command. Returns the name of the exception's class, or an empty string."""
+    """Run a `manage.py` command. Returns the name of the exception; empty if the command succeeds."""
     try:
         call_command(*args, stdout=io.StringIO())
     except Exception as error:
@@ -163,11 +163,11 @@ def attempt(*args: str) -> str:
 
 
 def database_check() -> list[str]:
-    """Run the checks of `manage.py check --database default` and return the ids of our messages."""
+    """Run the system checks with the database. Returns the ids of the messages of this package."""
     return [message.id or "" for message in run_checks(databases=["default"]) if "instaccess" in (message.id or "")]
 
 
-# Tasks of a server process
+# These tasks do what a server process does.
 
 
 def issue(user_pk: int) -> str:
@@ -175,13 +175,13 @@ def issue(user_pk: int) -> str:
 
 
 def post(access_token: str) -> tuple[int, str]:
-    """Request a token. Returns the HTTP status and the token, or an empty string."""
+    """Request a token from the issuing endpoint. Returns the HTTP status and the token; empty if refused."""
     response = Client(raise_request_exception=False).post(URL, headers={"Authorization": f"Bearer {access_token}"})
     return response.status_code, response.json().get("token", "")
 
 
 def accept(token: str) -> str:
-    """Decrypt and verify a token with this key ring. Returns the reason of a refusal, or an empty string."""
+    """Decrypt and verify a token with this process's keys. Returns the reason of a refusal; empty if valid."""
     try:
         ring = keys_ring.current_ring()
         jose.verify(jose.decrypt(token, ring.decryption_keys())[0], ring.verification_keys())
@@ -197,7 +197,7 @@ def jti(token: str) -> str:
 
 
 def current_kids() -> dict[str, str]:
-    """Return the kids of the keys with which this process signs and encrypts."""
+    """Return the kids of the keys with which this process signs and encrypts, by use."""
     ring = keys_ring.current_ring()
     return {"sig": ring.signing_key().kid, "enc": ring.encryption_key().kid}
 
@@ -207,7 +207,7 @@ def published_kids() -> list[str]:
 
 
 def keep_issuing(user_pk: int) -> dict[str, int]:
-    """Issue, decrypt and verify tokens until stopped. Returns the number of tokens and of each error."""
+    """Issue, decrypt and verify tokens until the test stops the task. Returns the number of each outcome."""
     user = get_user_model().objects.get(pk=user_pk)
     outcome: Counter[str] = Counter(issued=0)
     while not processes.stop_requested():
@@ -223,7 +223,7 @@ def keep_issuing(user_pk: int) -> dict[str, int]:
 
 
 def refuse(*kinds: str, times: int = 1) -> None:
-    """Count refusals of clients whose client ids are `kinds`."""
+    """Count `times` refusals of each client whose client id is in `kinds`."""
     for _ in range(times):
         for client_id in kinds:
             refusals.counter.count("gateway", "revoked", client_id=client_id)

@@ -1,4 +1,4 @@
-"""Valid and invalid tokens that tests create without the issuer."""
+"""Functions and a factory that create valid and invalid tokens without the issuer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOW = 1_800_000_000
 
 
 def claims(now: int = NOW, **changes: Any) -> dict[str, Any]:
-    """Return a claims set that is valid at `now`, with changed claims. `...` removes a claim."""
+    """Return a claims set that is valid at `now`, with the given changes. The value `...` removes a claim."""
     payload = {
         "iss": ISSUER,
         "jti": str(uuid.uuid4()),
@@ -38,12 +38,12 @@ def claims(now: int = NOW, **changes: Any) -> dict[str, Any]:
 
 
 def denying(*jtis: str) -> DenyList:
-    """Return a deny list that contains tokens."""
+    """Return a deny list that contains the tokens with these token ids."""
     return DenyList(Page(jtis))
 
 
 def canvas_claims(now: int = NOW, **changes: Any) -> dict[str, Any]:
-    """Return the claims set of a service user as Canvas's gem writes it: integer ids and no domain.
+    """Return a claims set like Canvas's gem for a service user: with integer ids and without a domain.
 
     `...` removes a claim.
     """
@@ -60,19 +60,19 @@ def canvas_claims(now: int = NOW, **changes: Any) -> dict[str, Any]:
 
 
 def signed_by_pyjwt(payload: dict[str, Any], key: JWK, **header: str) -> str:
-    """Sign claims with PyJWT, an independent implementation. As in Canvas, the JWS has no `kid`."""
+    """Sign claims with PyJWT, an independent implementation. As in Canvas, the JWS contains no `kid`."""
     private = key.export_to_pem(private_key=True, password=None)
     return jwt.encode(payload, private, "RS256", headers=header or None)
 
 
 def encrypted_by_joserfc(signed: str, key: JWK) -> str:
-    """Encrypt with joserfc, an independent implementation. As in Canvas, the JWE has no `kid` and no `cty`."""
+    """Encrypt a signed token with joserfc, an independent implementation. As in Canvas, the JWE has no `kid`."""
     public = RSAKey.import_key(key.export_to_pem())
     return str(jwe.encrypt_compact({"alg": "RSA-OAEP", "enc": "A128CBC-HS256"}, signed, public))
 
 
 class TokenFactory:
-    """Creates tokens with one signing key and one encryption key."""
+    """A factory that creates tokens with one signing key and one encryption key."""
 
     def __init__(self, signing: JWK, encryption: JWK) -> None:
         self.signing, self.encryption = signing, encryption
@@ -81,7 +81,7 @@ class TokenFactory:
         self.verification_keys = {self.signing_kid: JWK(**signing.export_public(as_dict=True))}
 
     def signed(self, payload: dict[str, Any] | bytes | None = None, **header: Any) -> str:
-        """Return a JWS. Keyword arguments change members of the header. `...` removes a member."""
+        """Return a JWS with this payload. Keyword arguments change members of the header; `...` removes a member."""
         if not isinstance(payload, bytes):
             payload = json.dumps(claims() if payload is None else payload).encode()
         members = _members({"typ": "JWT", "alg": "RS256", "kid": self.signing_kid}, header)
@@ -91,7 +91,7 @@ class TokenFactory:
         return str(jws.serialize(compact=True))
 
     def encrypted(self, inner: str | bytes | None = None, **header: Any) -> str:
-        """Return a JWE that contains a JWS or the given content. Keyword arguments change members of the header."""
+        """Return a JWE with the content `inner`, by default a JWS. Keyword arguments change members of the header."""
         inner = self.signed() if inner is None else inner
         members = {"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "cty": "JWT", "kid": self.encryption_kid}
         members = _members(members, header)
@@ -100,7 +100,7 @@ class TokenFactory:
         return str(encrypted.serialize(compact=True))
 
     def token(self, **changes: Any) -> str:
-        """Return an encrypted token with changed claims."""
+        """Return an encrypted token. Keyword arguments change claims; the value `...` removes a claim."""
         return self.encrypted(self.signed(claims(**changes)))
 
 
@@ -109,7 +109,7 @@ def _members(members: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]
 
 
 def with_header(token: str, header: str | bytes | dict[str, Any]) -> str:
-    """Return the token with another protected header, which the tag or the signature does not cover."""
+    """Replace the protected header of a token. The tag or the signature of the returned token doesn't match."""
     if isinstance(header, dict):
         header = json.dumps(header)
     raw = header.encode() if isinstance(header, str) else header
@@ -127,7 +127,7 @@ def b64(raw: bytes) -> str:
 
 
 def non_canonical_forms(token: str) -> list[str]:
-    """Return strings that a lenient parser reads as the same token."""
+    """Return non-canonical encodings of a token, which a lenient parser would accept as the same token."""
     segments = token.split(".")
     last = segments[-1]
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -145,7 +145,7 @@ def non_canonical_forms(token: str) -> list[str]:
         token + ".",
         "." + token,
     ]
-    if len(last) % 4:  # The last character has unused bits, so another character decodes to the same bytes.
+    if len(last) % 4:  # The last character contains unused bits, so another last character decodes to the same bytes.
         index = alphabet.index(last[-1])
         forms.append(token[:-1] + alphabet[index ^ 1])
     return [text for text in forms if text != token]

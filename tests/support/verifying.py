@@ -1,4 +1,4 @@
-"""Requests to `/internal/gateway/verify` through WSGI and through ASGI."""
+"""Functions that send requests to `/internal/gateway/verify` through WSGI and through ASGI."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ URL = "/internal/gateway/verify"
 
 
 class ServerAnswer(dict[str, str]):
-    """A response of the WSGI or ASGI application: status, headers and body."""
+    """A response of the WSGI or ASGI application. The mapping contains the headers."""
 
     def __init__(self, status: int, headers: Any, body: bytes) -> None:
         super().__init__(headers)
@@ -21,18 +21,18 @@ class ServerAnswer(dict[str, str]):
 
 
 def by_wsgi(method: str = "GET", headers: Any = (), body: bytes = b"", path: str = URL) -> ServerAnswer:
-    """Send a request through WSGI."""
+    """Send a request through WSGI. Returns the response."""
     extra: dict[str, Any] = {}
     for name, value in headers:
         key = "HTTP_" + name.upper().replace("-", "_")
-        # WSGI servers join repeated headers with a comma.
+        # Join repeated headers with a comma, as WSGI servers do.
         extra[key] = f"{extra[key]},{value}" if key in extra else value
     response = Client().generic(method, path, body, **extra)
     return ServerAnswer(response.status_code, response.headers.items(), response.content)
 
 
 def by_asgi(method: str = "GET", headers: Any = (), body: bytes = b"", path: str = URL) -> ServerAnswer:
-    """Send a request through ASGI, in this thread, because this thread has the test's transaction."""
+    """Send a request through ASGI in this thread, which has the test's transaction, and return the response."""
     joined: dict[str, str] = {}
     for name, value in headers:
         joined[name] = f"{joined[name]},{value}" if name in joined else value
@@ -45,7 +45,7 @@ def by_asgi(method: str = "GET", headers: Any = (), body: bytes = b"", path: str
 
 
 def by_asgi_server(headers: list[tuple[str, str]]) -> ServerAnswer:
-    """Call the ASGI application as a server does, in other threads."""
+    """Call the ASGI application in other threads, as a server does. Returns the response."""
 
     async def send() -> ServerAnswer:
         scope = {

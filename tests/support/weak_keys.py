@@ -1,4 +1,4 @@
-"""RSA keys that are weak to the ROCA attack (CVE-2017-15361), generated as the faulty chips did."""
+"""Functions that generate RSA keys with the ROCA weakness (CVE-2017-15361), as the faulty chips did."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from jwcrypto.jwk import JWK
 
 @cache
 def roca_weak_key(primes: int) -> JWK:
-    """Return a key of 2048 bits whose primes are `k * M + (65537 ** a mod M)` (Nemec et al., ACM CCS 2017).
+    """Generate a key of 2048 bits whose primes are `k * M + (65537 ** a mod M)` (Nemec et al., ACM CCS 2017).
 
     Args:
-        primes: the number of primes whose product is `M`. The faulty chips used 39 for the smallest keys, and 126 for
-            keys of 2048 bits.
+        primes: the number of smallest primes whose product is `M`. The faulty chips used 39 primes for the smallest
+            keys, and 126 primes for keys of 2048 bits.
     """
     rng = random.Random(primes)
     p, q = _weak_prime(rng, primes), _weak_prime(rng, primes)
@@ -31,7 +31,7 @@ def roca_weak_key(primes: int) -> JWK:
 
 
 def _weak_prime(rng: random.Random, primes: int) -> int:
-    """Return a prime of 1024 bits whose two highest bits are set."""
+    """Generate a weak prime of 1024 bits whose two highest bits are set."""
     modulus = math.prod(_first_primes(primes))
     low, high = (3 << 1022) // modulus + 1, (1 << 1024) // modulus - 1
     while True:

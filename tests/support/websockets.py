@@ -1,4 +1,4 @@
-"""An ASGI application for the tests: the test project, and a WebSocket endpoint that echoes messages.
+"""An ASGI application with the test project and with a WebSocket endpoint that echoes messages.
 
 The endpoint accepts a handshake only with a signed token in the Authorization header.
 """

@@ -78,7 +78,7 @@ class Reading:
 
 @sensitive_variables("token", "signed")
 def read_encrypted(token: str) -> Reading:
-    """Parse an encrypted token, and the signed token inside if a key decrypts it. Raises ConfigError."""
+    """Return the layers of an encrypted token. Raises ConfigError if a needed setting is invalid."""
     if len(token) > tokens.MAX_TOKEN_CHARS:
         return Reading()
     signed, kid, stale = "", "", conf.max_staleness
@@ -91,7 +91,7 @@ def read_encrypted(token: str) -> Reading:
 
 @sensitive_variables("signed")
 def read_signed(signed: str) -> Reading:
-    """Parse a signed token. Raises ConfigError."""
+    """Return the layer and the payload of a signed token. Raises ConfigError if a needed setting is invalid."""
     if len(signed) > tokens.MAX_TOKEN_CHARS:
         return Reading()
     payload, kid, stale = pasted.members(signed, 1), "", conf.max_staleness

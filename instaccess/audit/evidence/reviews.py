@@ -34,7 +34,7 @@ def reviews() -> QuerySet[IncidentReview]:
 def record_review(
     problems: Sequence[Problem], keys: EvidenceKeys, *, by: str, reason: str, now: datetime | None = None
 ) -> Review:
-    """Record that an operator has reviewed problems that `verify` has found.
+    """Record that an operator has reviewed problems that `verify` has found, and return the review.
 
     Args:
         by: the name of the operator.

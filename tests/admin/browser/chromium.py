@@ -100,7 +100,7 @@ class Watch:
 def window(
     browser: Browser, base_url: str, *, dark: bool = False, size: Any = None, **options: Any
 ) -> BrowserContext:
-    """Open a browser window without cookies. Relative URLs are resolved against `base_url`."""
+    """Open and return a browser window without cookies. Relative URLs are resolved against `base_url`."""
     return browser.new_context(
         base_url=base_url,
         color_scheme="dark" if dark else "light",

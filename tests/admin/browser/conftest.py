@@ -28,7 +28,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def server(django_db_setup: None) -> Iterator[LiveServer]:
-    """Serve the test project and its static files in threads of this process, with the policy of `csp.py`."""
+    """Yield a server of the test project and its static files. The server adds the policy of `csp.py`."""
     middleware = ["tests.admin.browser.csp.ContentSecurityPolicy", *django_settings.MIDDLEWARE]
     with override_settings(MIDDLEWARE=middleware):
         running = LiveServer("127.0.0.1")

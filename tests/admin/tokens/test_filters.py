@@ -200,7 +200,7 @@ class TestOnPostgreSQL:
 
     @staticmethod
     def plans(client: Any, **query: str) -> list[tuple[str, str]]:
-        """Request the list of issued tokens. Returns each query on the audit log with its query plan."""
+        """Request the admin page of issued tokens, and return each query on the audit log with its query plan."""
         with CaptureQueriesContext(connection) as captured:
             assert client.get(TOKENS, query).status_code == 200
         statements = [item["sql"] for item in captured.captured_queries if "instaccess_issuedtoken" in item["sql"]]

@@ -1,4 +1,4 @@
-"""Fixtures: a stopped clock, and files that contain a key."""
+"""Fixtures for the tests of `instaccess_keys`: a stopped clock, and files that contain a key."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pair(rsa_pool: Any) -> JWK:
 
 @pytest.fixture
 def files(tmp_path: Path, pair: JWK) -> dict[str, str]:
-    """Write a key to files in each format, with and without the private key. Returns paths by file name."""
+    """Write a key to a file in each format, with and without the private key. Returns the paths by file name."""
     paths = {}
     for name, file_format, private in (
         ("public.pem", "pem", False),

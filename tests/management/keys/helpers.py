@@ -1,4 +1,4 @@
-"""Helpers that run `manage.py instaccess_keys` and read the stored keys."""
+"""Functions that run `manage.py instaccess_keys` and read the stored keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
 
 
 def run(*args: str) -> str:
-    """Run the command and return its standard output."""
+    """Run `manage.py instaccess_keys`. Returns the standard output."""
     out = io.StringIO()
     call_command("instaccess_keys", *args, stdout=out)
     return out.getvalue()
@@ -26,7 +26,7 @@ def run_json(*args: str) -> Any:
 
 
 def error_of(*args: str, out: io.StringIO | None = None) -> str:
-    """Run the command, which must fail with exit code 1, and return its error message."""
+    """Run `manage.py instaccess_keys`, which must fail with exit code 1. Returns the error message."""
     with pytest.raises(CommandError) as caught:
         call_command("instaccess_keys", *args, stdout=out or io.StringIO(), stderr=io.StringIO())
     assert caught.value.returncode == 1

@@ -1,4 +1,4 @@
-"""Tests for `manage.py instaccess_keys` as a process: exit codes, standard output, and database errors."""
+"""Tests of `manage.py instaccess_keys` as a process: exit codes, standard output, and database errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db
 class TestADatabaseError:
     @pytest.mark.parametrize("error", [OperationalError, InterfaceError])
     @pytest.mark.parametrize("args", [["list"], ["generate", "--use", "sig"], ["rotate"], ["reseal"]], ids=" ".join)
-    def test_o1_a_database_error_is_reported_with_a_hint_to_migrate(self, args, error):
+    def test_o1_instaccess_keys_reports_a_database_error_with_the_command_migrate(self, args, error):
         def fail(*_: Any) -> Any:
             raise error("no such table: instaccess_key")
 
@@ -36,7 +36,7 @@ class TestADatabaseError:
 
 
 def manage(database: Path, *args: str, **kwargs: Any) -> Any:
-    """Run `manage.py` with a SQLite database. By default, standard output and standard error are pipes."""
+    """Run `manage.py` with a SQLite database. Returns the completed process. Output goes to pipes by default."""
     environment = {
         **os.environ,
         "INSTACCESS_DATABASE": "sqlite",
@@ -57,7 +57,7 @@ def manage(database: Path, *args: str, **kwargs: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the path of a database with keys and without the tables of other apps."""
+    """Create a SQLite database with keys, but without the tables of other apps. Returns its path."""
     path = tmp_path_factory.mktemp("database") / "partly_migrated.sqlite3"
     assert manage(path, "migrate", "instaccess", "--verbosity", "0").returncode == 0
     assert manage(path, "instaccess_init").returncode == 0
@@ -72,7 +72,7 @@ def kid(database: Path) -> str:
 
 @pytest.mark.own_database
 class TestAsAProcess:
-    def test_before_migrate_the_exit_code_is_1_and_the_error_is_readable(self, tmp_path):
+    def test_instaccess_keys_exits_with_1_and_a_readable_error_before_migrate(self, tmp_path):
         result = manage(tmp_path / "empty.sqlite3", "instaccess_keys", "list", "--json")
 
         assert result.returncode == 1
@@ -80,8 +80,8 @@ class TestAsAProcess:
         assert "Traceback" not in result.stderr
         assert "`python manage.py migrate`" in result.stderr
 
-    def test_standard_output_contains_only_the_result_while_other_migrations_are_pending(self, database):
-        """A notice from Django in the output would make the PEM file or the JSON document invalid."""
+    def test_instaccess_keys_prints_only_the_result_while_migrations_of_other_apps_are_pending(self, database):
+        """Check the output, because a notice from Django would make a PEM file or a JSON document invalid."""
         listed = manage(database, "instaccess_keys", "list", "--json")
         exported = manage(database, "instaccess_keys", "export", "--kid", json.loads(listed.stdout)[0]["kid"])
 
@@ -98,7 +98,9 @@ class TestExportOfAPrivateKeyAsAProcess:
         return manage(database, "instaccess_keys", "export", "--kid", kid, "--private", *options, **streams)
 
     @pytest.mark.parametrize("typed", ["the key id", "yes"])
-    def test_a_terminal_shows_the_private_key_after_the_key_id_is_typed(self, database, kid, typed):
+    def test_export_to_a_terminal_prints_the_private_key_only_after_the_user_types_the_key_id(
+        self, database, kid, typed
+    ):
         terminal, end = os.openpty()
         os.write(terminal, f"{kid if typed == 'the key id' else typed}\n".encode())
 
@@ -115,27 +117,27 @@ class TestExportOfAPrivateKeyAsAProcess:
             assert done.returncode == 1
             assert "PRIVATE KEY" not in shown
 
-    def test_a_pipe_gets_no_private_key_without_yes(self, database, kid):
+    def test_export_to_a_pipe_prints_no_private_key_without_the_option_yes(self, database, kid):
         done = self.export(database, kid, input=f"{kid}\n")
 
         assert (done.returncode, done.stdout) == (1, "")
         assert "standard output isn't a terminal" in done.stderr
         assert "--file" in done.stderr
 
-    def test_a_pipe_gets_the_private_key_with_yes(self, database, kid):
+    def test_export_to_a_pipe_prints_the_private_key_with_the_option_yes(self, database, kid):
         done = self.export(database, kid, "--yes", stdin=subprocess.DEVNULL)
 
         assert done.returncode == 0
         assert key_texts.parse(done.stdout).has_private
 
-    def test_a_redirection_to_a_file_gets_no_private_key_without_yes(self, database, kid, tmp_path):
+    def test_export_redirected_to_a_file_prints_no_private_key_without_the_option_yes(self, database, kid, tmp_path):
         path = tmp_path / "key.pem"
         with path.open("w") as file:
             done = self.export(database, kid, stdout=file, input=f"{kid}\n")
 
         assert (done.returncode, path.read_text()) == (1, "")
 
-    def test_k21_export_writes_a_file_without_a_question_and_only_its_owner_can_read_the_file(
+    def test_k21_export_with_the_option_file_asks_no_question_and_writes_a_file_that_only_the_owner_can_read(
         self, database, kid, tmp_path
     ):
         path = tmp_path / "key.pem"
@@ -150,7 +152,7 @@ class TestExportOfAPrivateKeyAsAProcess:
 
 
 def read_terminal(terminal: int) -> str:
-    """Return the rest of a terminal's output, and close the terminal. Linux reports the end as EIO."""
+    """Read the remaining output of a terminal, and close the terminal. Linux reports the end of the output as EIO."""
     output = b""
     with suppress(OSError):
         while chunk := os.read(terminal, 65536):

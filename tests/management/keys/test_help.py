@@ -1,4 +1,4 @@
-"""Tests for `manage.py instaccess_keys --help` and for argument parsing."""
+"""Tests of `manage.py instaccess_keys --help`, and of the parsing of arguments."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TestHelp:
         assert ended.value.code == 0
         return " ".join(capsys.readouterr().out.split())
 
-    def test_help_lists_every_subcommand(self, capsys):
+    def test_help_of_instaccess_keys_lists_every_subcommand(self, capsys):
         text = self.help_of(capsys)
 
         for name in SUBCOMMANDS:
@@ -46,18 +46,18 @@ class TestHelp:
             ("reseal", "If the command was interrupted, run it again"),
         ],
     )
-    def test_help_of_a_subcommand_describes_its_effect(self, subcommand, words, capsys):
+    def test_help_of_each_instaccess_keys_subcommand_describes_its_effect(self, subcommand, words, capsys):
         assert words in self.help_of(capsys, subcommand)
 
     @pytest.mark.parametrize("subcommand", SUBCOMMANDS)
-    def test_every_option_of_a_subcommand_has_a_help_text(self, subcommand, capsys):
+    def test_every_option_of_instaccess_keys_has_a_help_text(self, subcommand, capsys):
         parser = load_command_class("instaccess", "instaccess_keys").create_parser("manage.py", "instaccess_keys")
         choices = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
 
         for action in choices[subcommand]._actions:
             assert action.help, action.option_strings
 
-    def test_the_error_for_a_missing_subcommand_lists_the_subcommands(self, tmp_path):
+    def test_instaccess_keys_without_a_subcommand_fails_and_lists_the_subcommands(self, tmp_path):
         done = subprocess.run(
             [sys.executable, "manage.py", "instaccess_keys"], cwd=ROOT, capture_output=True, text=True, check=False
         )
@@ -71,13 +71,13 @@ class TestHelp:
         [["-v", "2"], ["--verbosity=0"], ["--traceback"], ["--no-color"], ["--force-color"], ["--skip-checks"]],
         ids=" ".join,
     )
-    def test_common_options_are_accepted_before_and_after_a_subcommand(self, subcommand, option):
+    def test_instaccess_keys_accepts_djangos_common_options_before_and_after_a_subcommand(self, subcommand, option):
         parser = load_command_class("instaccess", "instaccess_keys").create_parser("manage.py", "instaccess_keys")
 
         assert parser.parse_args([*option, subcommand]) == parser.parse_args([subcommand, *option])
         assert parser.parse_args([*option, subcommand]) != parser.parse_args([subcommand])
 
-    def test_settings_and_pythonpath_are_accepted_after_a_subcommand(self, tmp_path):
+    def test_instaccess_keys_accepts_settings_and_pythonpath_after_a_subcommand(self, tmp_path):
         environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
         words = ["instaccess_keys", "list", "--settings", "testproject.settings", "--pythonpath"]
         done = subprocess.run(
@@ -94,15 +94,15 @@ class TestHelp:
     @pytest.mark.parametrize(
         "args", [[], ["destroy"], ["generate"], ["import", "--use", "sig"], ["export"], ["rotate", "--use", "both"]]
     )
-    def test_wrong_usage_is_an_error(self, args):
+    def test_instaccess_keys_fails_for_missing_or_invalid_arguments(self, args):
         assert error_of(*args).startswith("Error: ")
 
 
 class TestAKeyIdThatBeginsWithADash:
     @pytest.mark.parametrize("kid", ["-hJ2c", "--json", "--kid", "-_" + "x" * 41])
     @pytest.mark.parametrize("subcommand", ["export", "activate", "revoke"])
-    def test_a_word_after_kid_is_read_as_a_key_id_even_if_it_begins_with_a_dash(self, subcommand, kid):
+    def test_instaccess_keys_accepts_a_key_id_that_begins_with_a_dash(self, subcommand, kid):
         assert repr(kid) in error_of(subcommand, "--kid", kid)
 
-    def test_a_missing_key_id_is_an_error(self):
+    def test_instaccess_keys_fails_if_no_key_id_follows_the_option_kid(self):
         assert "expected one argument" in error_of("revoke", "--kid")

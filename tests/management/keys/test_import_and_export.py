@@ -1,4 +1,4 @@
-"""Tests for `manage.py instaccess_keys generate`, `import` and `export`."""
+"""Tests of `manage.py instaccess_keys generate`, `import` and `export`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 class TestGenerate:
     @pytest.mark.parametrize(("use", "word"), [("sig", "signing"), ("enc", "encryption")])
-    def test_generate_prints_the_key_and_when_it_is_ready(self, use, word):
+    def test_generate_prints_the_key_id_and_the_time_when_the_key_is_ready(self, use, word):
         text = run("generate", "--use", use)
         key = Key.objects.get()
 
@@ -48,21 +48,21 @@ class TestImport:
         assert not Key.objects.get().has_private
 
     @pytest.mark.usefixtures("initial_keys")
-    def test_k4_import_of_a_signing_key_prints_when_the_key_is_ready_and_how_to_force_its_activation(self, files):
+    def test_k4_import_of_a_signing_key_prints_the_time_when_the_key_is_ready_and_the_command_with_force(self, files):
         with_private = run("import", "--use", "sig", "--file", files["private.pem"], "--with-private")
         kid = Key.objects.order_by("pk").last().kid
 
         assert "ready to become current at 2026-11-23T12:05:03Z" in with_private
         assert f"`python manage.py instaccess_keys activate --kid {kid} --force`" in with_private
 
-    def test_import_of_a_public_signing_key_prints_no_command(self, files):
+    def test_import_of_a_public_signing_key_prints_no_command_that_activates_the_key(self, files):
         text = run("import", "--use", "sig", "--file", files["public.pem"])
 
         assert "can't sign" in text
         assert "activate" not in text
 
     @pytest.mark.parametrize("name", ["private.pem", "private.jwk"])
-    def test_import_of_a_private_key_without_with_private_names_the_option(self, name, files):
+    def test_import_of_a_private_key_is_refused_without_the_option_with_private(self, name, files):
         text = error_of("import", "--use", "enc", "--file", files[name])
 
         assert "an attacker with the private key can decrypt every token" in text
@@ -70,25 +70,25 @@ class TestImport:
         assert not Key.objects.exists()
 
     @pytest.mark.parametrize("name", ["private.pem", "private.jwk"])
-    def test_import_with_private_stores_the_private_key(self, name, files):
+    def test_import_with_the_option_with_private_stores_the_private_key(self, name, files):
         facts = run_json("import", "--use", "enc", "--file", files[name], "--with-private")
 
         assert facts["private"] is True
         assert Key.objects.get().has_private
 
-    def test_import_reads_standard_input(self, files, monkeypatch, pair):
+    def test_import_reads_the_key_from_standard_input(self, files, monkeypatch, pair):
         with Path(files["public.pem"]).open() as file:
             monkeypatch.setattr(sys, "stdin", file)
             run("import", "--use", "enc", "--file", "-")
 
         assert Key.objects.get().kid == pair.thumbprint()
 
-    def test_import_of_a_missing_file_names_the_file(self, tmp_path):
+    def test_import_of_a_missing_file_fails_and_names_the_file(self, tmp_path):
         path = str(tmp_path / "nowhere.pem")
 
         assert error_of("import", "--use", "enc", "--file", path) == f"Can't read {path}: No such file or directory"
 
-    def test_import_of_a_folder_names_the_folder(self, tmp_path):
+    def test_import_of_a_folder_fails_and_names_the_folder(self, tmp_path):
         assert error_of("import", "--use", "enc", "--file", str(tmp_path)) == f"Can't read {tmp_path}: Is a directory"
 
     def test_import_of_a_file_without_a_key_is_refused(self, tmp_path):
@@ -97,7 +97,7 @@ class TestImport:
 
         assert "neither an unencrypted PEM key nor a JWK" in error_of("import", "--use", "enc", "--file", str(path))
 
-    def test_k11_import_of_a_stored_key_is_refused(self, files):
+    def test_k11_import_of_a_key_that_is_already_stored_fails_with_the_reason(self, files):
         run("import", "--use", "enc", "--file", files["public.pem"])
 
         again = error_of("import", "--use", "enc", "--file", files["public.jwk"])
@@ -114,20 +114,20 @@ class TestImport:
 @pytest.mark.usefixtures("initial_keys")
 class TestExport:
     @pytest.mark.parametrize("args", [[], ["--format", "pem"], ["--format", "jwk"]])
-    def test_export_prints_only_the_public_key(self, args):
+    def test_export_prints_only_the_public_key_by_default(self, args):
         key = key_of(ENC, "current")
         read = key_texts.parse(run("export", "--kid", key.kid, *args))
 
         assert (read.thumbprint(), read.has_private) == (key.kid, False)
 
     @pytest.mark.parametrize("file_format", ["pem", "jwk"])
-    def test_export_prints_the_private_key_if_it_is_requested_and_confirmed(self, file_format):
+    def test_export_with_the_options_private_and_yes_prints_the_private_key(self, file_format):
         key = key_of(ENC, "current")
         read = key_texts.parse(run("export", "--kid", key.kid, "--format", file_format, "--private", "--yes"))
 
         assert (read.thumbprint(), read.has_private) == (key.kid, True)
 
-    def test_export_of_a_private_key_to_a_pipe_needs_yes_and_names_the_alternatives(self):
+    def test_export_of_a_private_key_to_a_pipe_is_refused_and_names_the_options_file_and_yes(self):
         text = error_of("export", "--kid", key_of(SIG, "current").kid, "--private")
 
         assert "was not exported" in text
@@ -139,7 +139,7 @@ class TestExport:
 
         assert key_texts.parse(run("export", "--kid", key.kid[:6])).thumbprint() == key.kid
 
-    def test_export_of_an_unknown_kid_names_the_list_command(self):
+    def test_export_of_an_unknown_kid_fails_and_names_the_command_list(self):
         assert error_of("export", "--kid", "unknown-kid") == (
             "there is no key 'unknown-kid': run `python manage.py instaccess_keys list`, which shows the ids"
         )
@@ -170,7 +170,7 @@ class TestExportToAFile:
         return tmp_path / "key.pem"
 
     @pytest.mark.parametrize("file_format", ["pem", "jwk"])
-    def test_k21_the_file_of_a_private_key_can_be_read_only_by_its_owner(self, path, file_format):
+    def test_k21_export_writes_a_private_key_to_a_file_that_only_its_owner_can_read(self, path, file_format):
         kid = key_of(ENC, "current").kid
         out = run("export", "--kid", kid, "--private", "--format", file_format, "--file", str(path))
 
@@ -182,7 +182,7 @@ class TestExportToAFile:
             "An attacker who has this private key can decrypt every token.\n"
         )
 
-    def test_k21_the_file_has_its_mode_before_the_key_is_written(self, path, monkeypatch):
+    def test_k21_export_sets_the_mode_of_the_file_before_the_private_key_is_written(self, path, monkeypatch):
         modes = []
         monkeypatch.setattr(os, "fsync", lambda file: modes.append(stat.S_IMODE(os.fstat(file).st_mode)))
         monkeypatch.setattr(os, "chmod", pytest.fail)
@@ -192,7 +192,7 @@ class TestExportToAFile:
 
         assert modes == [0o600]
 
-    def test_the_file_of_a_public_key_can_be_read_by_every_user(self, path):
+    def test_export_writes_a_public_key_to_a_file_that_every_user_can_read(self, path):
         kid = key_of(SIG, "current").kid
 
         assert run("export", "--kid", kid, "--file", str(path)) == f"The public key {kid} was written to {path}.\n"
@@ -201,7 +201,9 @@ class TestExportToAFile:
 
     @pytest.mark.parametrize("kind", ["file", "link", "dangling link", "folder"])
     @pytest.mark.parametrize("options", [[], ["--private"], ["--private", "--yes"]], ids=" ".join)
-    def test_k21_an_existing_path_is_never_overwritten_or_followed(self, path, tmp_path, kind, options):
+    def test_k21_export_never_overwrites_an_existing_file_and_never_follows_a_link(
+        self, path, tmp_path, kind, options
+    ):
         other = tmp_path / "other"
         match kind:
             case "file":
@@ -222,7 +224,7 @@ class TestExportToAFile:
         assert other.exists() == (kind == "link")
 
     @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-    def test_k21_an_incomplete_file_is_deleted(self, path, monkeypatch, error):
+    def test_k21_export_deletes_an_incomplete_file_of_a_private_key(self, path, monkeypatch, error):
         def fail(file: int) -> None:
             raise error
 
@@ -234,7 +236,7 @@ class TestExportToAFile:
         if isinstance(error, OSError):
             assert str(caught.value) == f"Can't write {path}: No space left on device."
 
-    def test_export_into_a_missing_folder_names_the_path(self, tmp_path):
+    def test_export_into_a_missing_folder_fails_and_names_the_path(self, tmp_path):
         path = tmp_path / "nowhere" / "key.pem"
 
         text = error_of("export", "--kid", key_of(SIG, "current").kid, "--private", "--file", str(path))
@@ -242,7 +244,7 @@ class TestExportToAFile:
         assert text == f"Can't write {path}: No such file or directory."
 
     @pytest.mark.parametrize("path", ["", "-"])
-    def test_export_needs_the_name_of_a_file(self, path, tmp_path, monkeypatch):
+    def test_export_fails_if_the_option_file_contains_no_file_name(self, path, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
 
         assert "needs the name of a new file" in error_of(
@@ -250,7 +252,7 @@ class TestExportToAFile:
         )
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_private_key_that_is_not_stored_leaves_no_file(self, path, files, pair):
+    def test_export_of_a_private_key_that_is_not_stored_creates_no_file(self, path, files, pair):
         run("import", "--use", "enc", "--file", files["public.pem"])
 
         error_of("export", "--kid", pair.thumbprint(), "--private", "--file", str(path))
@@ -265,7 +267,7 @@ class Terminal(io.StringIO):
 
 @pytest.mark.usefixtures("initial_keys")
 class TestTheConfirmationOfAPrivateExport:
-    """The tests of the command as a process use a real terminal."""
+    """Tests of the confirmation with a simulated terminal. `test_as_a_process.py` uses a real terminal."""
 
     def export(self, monkeypatch: Any, typed: str | None, kid: str) -> tuple[str, str]:
         out, err = Terminal(), io.StringIO()
@@ -283,17 +285,17 @@ class TestTheConfirmationOfAPrivateExport:
         assert kid in err
 
     @pytest.mark.parametrize("typed", ["", "\n", "yes\n", "y\n", None], ids=["EOF", "empty", "yes", "y", "no stdin"])
-    def test_export_of_a_private_key_fails_without_the_kid(self, typed, monkeypatch):
+    def test_export_of_a_private_key_fails_if_the_user_does_not_type_the_kid(self, typed, monkeypatch):
         with pytest.raises(CommandError, match=r"you did not type the key id\."):
             self.export(monkeypatch, typed, key_of(SIG, "current").kid)
 
-    def test_export_of_a_private_key_fails_with_part_of_the_kid_or_another_kid(self, monkeypatch):
+    def test_export_of_a_private_key_fails_if_the_user_types_a_part_of_the_kid_or_another_kid(self, monkeypatch):
         kid, other = key_of(SIG, "current").kid, key_of(SIG, "future").kid
         for typed in (kid[:6], kid[:-1], other):
             with pytest.raises(CommandError, match="was not exported"):
                 self.export(monkeypatch, typed + "\n", kid)
 
-    def test_export_of_a_private_key_prints_nothing_without_the_kid(self, monkeypatch):
+    def test_export_of_a_private_key_prints_no_key_if_the_user_does_not_type_the_kid(self, monkeypatch):
         out = Terminal()
         monkeypatch.setattr(sys, "stdin", io.StringIO("no\n"))
         error_of("export", "--kid", key_of(SIG, "current").kid, "--private", out=out)

@@ -1,4 +1,4 @@
-"""Tests for `manage.py instaccess_keys list`."""
+"""Tests of `manage.py instaccess_keys list`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.mark.usefixtures("initial_keys")
 class TestList:
-    def test_list_prints_each_key_with_its_status_and_next_step(self):
+    def test_keys_list_prints_each_key_with_its_status_and_next_step(self):
         lines = run("list").splitlines()
 
         signing, future, encryption = (
@@ -33,7 +33,7 @@ class TestList:
             ]
         )
 
-    def test_list_prints_past_revoked_and_public_keys(self, clock, pair):
+    def test_keys_list_prints_the_next_step_of_past_revoked_and_public_keys(self, clock, pair):
         past = lifecycle.rotate(SIG, force=True).retired.kid
         revoked = lifecycle.revoke(key_of(ENC, "current").kid).key.kid
         public = key_texts.import_key(material.to_text(pair, file_format="pem"), use=ENC).kid
@@ -45,7 +45,7 @@ class TestList:
         clock.shift(timedelta(days=1))
         assert f"{past}  with private key; gone: its last token has expired\n" in run("list")
 
-    def test_list_names_keys_that_do_not_become_current_automatically(self, files, rsa_pool):
+    def test_keys_list_explains_why_a_key_does_not_become_current_automatically(self, files, rsa_pool):
         generated = lifecycle.rotate(ENC).generated.kid
         run("import", "--use", "enc", "--file", files["public.pem"])
         text = run("activate", "--kid", Key.objects.get(use=ENC, sealed_private_jwk="").kid)
@@ -61,7 +61,9 @@ class TestList:
         assert lines[key_of(ENC, "current").kid].endswith("import the next public key from its owner")
         assert lines[signing].endswith("can't sign, because only its public key is stored on this server")
 
-    def test_list_prints_that_the_key_of_a_gateway_is_due_if_its_next_key_is_stored(self, files, clock, rsa_pool):
+    def test_keys_list_prints_that_an_external_key_is_due_for_rotation_if_the_next_key_is_stored(
+        self, files, clock, rsa_pool
+    ):
         Key.objects.filter(use=ENC).delete()
         run("import", "--use", "enc", "--file", files["public.pem"])
         current = lifecycle.activate(Key.objects.get(use=ENC).kid).kid
@@ -71,7 +73,7 @@ class TestList:
 
         assert lines[current].endswith("due for rotation at 2026-12-23T12:00:00Z")
 
-    def test_list_as_json_contains_the_same_information(self):
+    def test_keys_list_as_json_contains_the_columns_and_the_next_step_of_each_key(self):
         facts = {key["kid"]: key for key in run_json("list")}
         kid = key_of(SIG, "current").kid
 
@@ -89,7 +91,7 @@ class TestList:
             "next": "due for rotation at 2026-12-23T12:00:00Z",
         }
 
-    def test_list_without_keys_names_the_command_that_generates_them(self):
+    def test_keys_list_without_keys_names_the_command_instaccess_init(self):
         Key.objects.all().delete()
 
         assert "instaccess_init" in run("list")

@@ -1,4 +1,4 @@
-"""Tests for `manage.py instaccess_keys rotate`, `activate`, `revoke` and `reseal`."""
+"""Tests of `manage.py instaccess_keys rotate`, `activate`, `revoke` and `reseal`."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def rows() -> list[dict[str, Any]]:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestRotate:
-    def test_rotate_prints_when_the_next_rotation_is_due(self):
-        run("rotate")  # This rotation generates the future encryption key.
+    def test_rotate_prints_the_time_of_the_next_rotation_if_no_rotation_is_due(self):
+        run("rotate")  # The first call generates the future encryption key.
         before = rows()
 
         assert run("rotate").splitlines() == [
@@ -40,7 +40,7 @@ class TestRotate:
         ]
         assert rows() == before
 
-    def test_rotate_prints_the_changes(self, clock):
+    def test_rotate_prints_the_retired_the_current_and_the_generated_key(self, clock):
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
         clock.shift(timedelta(days=30))
         lines = run("rotate", "--use", "sig").splitlines()
@@ -56,7 +56,7 @@ class TestRotate:
 
         assert f"export --private --kid {key_of(ENC, 'future').kid}`" in text
 
-    def test_rotate_prints_which_private_keys_were_erased(self, clock):
+    def test_rotate_prints_the_keys_whose_private_keys_were_erased(self, clock):
         past = lifecycle.rotate(SIG, force=True).retired.kid
         clock.shift(timedelta(seconds=conf.key_retention_seconds))
 
@@ -68,7 +68,7 @@ class TestRotate:
 
         assert key_of(SIG, "current").kid == future
 
-    def test_rotate_asks_for_the_next_public_key_of_a_gateway(self, files, pair):
+    def test_rotate_of_an_external_key_asks_for_the_next_public_key(self, files, pair):
         Key.objects.filter(use=ENC).delete()
         run("import", "--use", "enc", "--file", files["public.pem"])
         run("activate", "--kid", pair.thumbprint())
@@ -95,7 +95,7 @@ class TestRotate:
             key_of(ENC, "future").kid,
         )
 
-    def test_k8_rotate_without_a_current_key_names_the_command(self):
+    def test_k8_rotate_without_a_current_key_fails_and_names_the_command_instaccess_init(self):
         Key.objects.all().delete()
         text = error_of("rotate")
 
@@ -103,7 +103,7 @@ class TestRotate:
         assert "there is no current encryption key" in text
         assert "instaccess_init" in text
 
-    def test_rotate_changes_and_reports_one_use_if_the_other_use_fails(self, clock):
+    def test_rotate_changes_and_reports_encryption_keys_if_the_rotation_of_signing_keys_fails(self, clock):
         Key.objects.filter(use=SIG, status="current").delete()
         out = io.StringIO()
         text = error_of("rotate", "--json", out=out)
@@ -114,13 +114,13 @@ class TestRotate:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestActivate:
-    def test_activate_prints_the_current_key(self):
+    def test_activate_prints_the_new_current_key(self):
         kid = key_of(SIG, "future").kid
 
         assert run("activate", "--kid", kid[:8], "--force") == f"Key {kid} is now the current signing key.\n"
         assert key_of(SIG, "current").kid == kid
 
-    def test_k4_activate_before_the_lead_time_has_passed_prints_the_time_and_the_option(self):
+    def test_k4_activate_before_the_end_of_the_lead_time_fails_and_names_the_time_and_the_option_force(self):
         text = error_of("activate", "--kid", key_of(SIG, "future").kid)
 
         assert "2026-11-23 12:05:03 UTC" in text
@@ -134,7 +134,7 @@ class TestActivate:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestRevoke:
-    def test_revoke_prints_the_number_of_tokens_and_the_new_current_key(self, user):
+    def test_revoke_of_a_key_prints_the_number_of_tokens_and_the_new_current_key(self, user):
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
         issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
         text = run("revoke", "--kid", current, "--reason", "laptop stolen")
@@ -155,7 +155,7 @@ class TestRevoke:
         assert "Gateways refuse the tokens within 5 seconds." in text
         assert "Services" not in text
 
-    def test_revoke_stores_the_user_of_the_operating_system_in_the_audit_log(self, user, monkeypatch):
+    def test_revoke_of_a_key_stores_the_operating_system_user_in_the_audit_log(self, user, monkeypatch):
         for name in ("LOGNAME", "USER", "SUDO_USER"):
             monkeypatch.setenv(name, "grace")
         issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
@@ -167,7 +167,7 @@ class TestRevoke:
     def test_revoke_of_a_future_key_prints_that_the_current_key_did_not_change(self):
         assert "The current key did not change." in run("revoke", "--kid", key_of(SIG, "future").kid)
 
-    def test_revoke_that_leaves_no_current_key_prints_what_to_do(self, files, pair):
+    def test_revoke_prints_what_to_do_if_no_current_key_is_left(self, files, pair):
         Key.objects.filter(use=ENC).delete()
         run("import", "--use", "enc", "--file", files["public.pem"])
         run("activate", "--kid", pair.thumbprint())
@@ -176,7 +176,7 @@ class TestRevoke:
             "revoke", "--kid", pair.thumbprint()
         )
 
-    def test_revoke_prints_the_key_its_successor_and_the_new_future_key_as_json(self):
+    def test_revoke_of_a_key_prints_the_key_its_successor_and_the_new_future_key_as_json(self):
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
         facts = run_json("revoke", "--kid", current)
 
@@ -190,22 +190,22 @@ class TestRevoke:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestReseal:
-    def test_reseal_prints_the_number_of_keys(self):
+    def test_reseal_prints_the_number_of_private_keys_that_were_encrypted_again(self):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43, "SECRET_KEY"]}):
             assert run("reseal") == "Private keys encrypted again: 3.\n"
             assert run("reseal") == "Every private key is already encrypted with the first key-encryption key.\n"
 
-    def test_reseal_prints_the_numbers_as_json(self):
+    def test_reseal_prints_the_numbers_of_keys_and_hmacs_as_json(self):
         assert run_json("reseal") == {"resealed": 0, "reauthenticated": 0}
 
-    def test_o6_reseal_without_the_old_key_encryption_key_names_the_setting(self):
+    def test_o6_reseal_without_the_old_key_encryption_key_fails_and_names_the_setting(self):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):
             assert "INSTACCESS['KEY_ENCRYPTION_KEYS']" in error_of("reseal")
 
 
 @pytest.mark.usefixtures("initial_keys")
 class TestRevokeWithAnInvalidKeyEncryptionKey:
-    def test_revoke_takes_effect_although_no_new_key_can_be_generated(self):
+    def test_revoke_of_a_key_takes_effect_even_if_no_new_key_can_be_generated(self):
         kid = key_of(SIG, "current").kid
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["no key"]}):
             error = error_of("revoke", "--kid", kid)

@@ -1,4 +1,4 @@
-"""A script that sends each kind of request to the endpoint once, and prints the responses as JSON."""
+"""A script that sends each kind of request to the issuing endpoint, and prints the responses as JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from tests.support import subproject
 
 EXPIRES = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
-"""The time at which the expired access token expires."""
+"""The time at which the access token of the test expired."""
 
 
 def main() -> None:

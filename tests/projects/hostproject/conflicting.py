@@ -1,4 +1,4 @@
-"""Classes that a host project may configure for its own API, as incompatible with the issuer as possible."""
+"""Classes that a host project may configure for its own API. Each class conflicts with the issuer."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def handle_exception(exc, context):
 
 
 class FormReader:
-    """A middleware that reads the form before the view runs."""
+    """A middleware that reads the form of a request before the view runs."""
 
     def __init__(self, get_response):
         self.get_response = get_response
@@ -72,7 +72,7 @@ class FormReader:
 
 
 class BodyReader:
-    """A middleware that reads the body before the view runs, and the form afterwards."""
+    """A middleware that reads the body of a request before the view runs, and the form afterwards."""
 
     def __init__(self, get_response):
         self.get_response = get_response
@@ -85,7 +85,7 @@ class BodyReader:
 
 
 class StreamReader:
-    """A middleware that consumes the stream of the body."""
+    """A middleware that consumes the body of a request as a stream before the view runs."""
 
     def __init__(self, get_response):
         self.get_response = get_response

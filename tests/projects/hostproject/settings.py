@@ -1,4 +1,4 @@
-"""Settings of a project that conflict with docs/wire-contract.md wherever possible, from the start of the process."""
+"""Settings of a host project that conflict with docs/wire-contract.md wherever possible."""
 
 import os
 
@@ -50,9 +50,9 @@ REST_FRAMEWORK = {
 }
 OAUTH2_PROVIDER = {
     **_PROVIDER,
-    # No server listens on this port. If the issuer sent a request to this URL, the response would be 503.
+    # No server listens on this port. If the issuer sent a request to this URL, the issuer would answer 503.
     "RESOURCE_SERVER_INTROSPECTION_URL": "http://127.0.0.1:9/introspect",
     "RESOURCE_SERVER_AUTH_TOKEN": "theirs",
 }
-# Turn off throttling, because the test requests more tokens than a bucket allows.
+# Disable throttling, because the test requests more tokens than a bucket allows.
 INSTACCESS = {"THROTTLE_LIMIT": None}

@@ -50,7 +50,8 @@ if __name__ == "__main__":
         facts: dict[str, Any] = {"unreadable": problems() == [("unreadable", rows[3].pk, 1)]}
         audit.record_review(audit.verify(keys.evidence_keys()).problems, keys.evidence_keys(), by="ada", reason="x")
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43, "SECRET_KEY"]}):
-            # The HMACs of a checkpoint, a review, a row without a checkpoint, and the names in three rows.
+            # Six HMACs are renewed: of a checkpoint, a review, a row without a checkpoint, and the names in three
+            # rows.
             facts["reauthenticated"] = audit.reauthenticate(keys.evidence_keys())
             facts["resealed"] = keys.reseal()
             facts["tokens"] = len(run("instaccess_tokens", "export", "--format", "csv")) - 1

@@ -1,4 +1,4 @@
-"""A process that forks, as application servers do, while one of its threads reads the keys."""
+"""A script that forks, as application servers do, while one of its threads reads the keys."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ if __name__ == "__main__":
         return load(*args)
 
     def read() -> None:
-        with contextlib.suppress(SourceUnavailable):  # The child may take longer than the thread waits.
+        with contextlib.suppress(SourceUnavailable):  # The child may need more time than the thread waits.
             keys_ring.current_ring()
 
     keys_ring.load = load_slowly
@@ -37,8 +37,8 @@ if __name__ == "__main__":
     connections.close_all()
     read_end, write_end = os.pipe()
     with warnings.catch_warnings():
-        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock. Newer
-        # versions of Python warn about such a fork, which this test needs.
+        # The test needs this kind of fork: if a thread of the parent holds a lock during a fork, the child can never
+        # acquire the lock. Newer versions of Python warn about such a fork.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:

@@ -1,4 +1,4 @@
-"""A script that asks the issuer while the replica still has what was removed or deactivated on the primary."""
+"""A script that requests tokens while the replica still contains rows that were removed on the primary."""
 
 import shutil
 from datetime import timedelta
@@ -56,7 +56,7 @@ if __name__ == "__main__":
     )
     refresh_token.save(using="default")
 
-    update_the_replica()  # Nothing updates the replica after this line.
+    update_the_replica()  # From here on, the replica is outdated.
     on_the_replica = AccessToken.objects.count()
     make("new")
     AccessToken.objects.using("default").filter(token="revoked").delete()

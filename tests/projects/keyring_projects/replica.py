@@ -1,4 +1,4 @@
-"""A script that reads keys and tokens while the replica lags behind a revocation."""
+"""A script that reads keys and issued tokens while the replica doesn't contain a revocation yet."""
 
 import io
 import json
@@ -19,7 +19,7 @@ if __name__ == "__main__":
     from instaccess.keys import lifecycle, ring
     from instaccess.models import IssuedToken, Key
 
-    # Nothing updates the replica after this line.
+    # From here on, the replica is outdated.
     connections.close_all()
     shutil.copy(connections["default"].settings_dict["NAME"], connections["replica"].settings_dict["NAME"])
     first = {use: ring.load()._current(use).kid for use in Key.Use}

@@ -1,4 +1,4 @@
-"""Settings of a project whose router sends every read to a replica that lags behind."""
+"""Settings of a project whose database router sends every read to an outdated replica."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A script that requests a token with django-reversion's middleware and with each fix, and prints the results."""
+"""A script that requests tokens with django-reversion's middleware and with each fix, and prints the results."""
 
 from __future__ import annotations
 

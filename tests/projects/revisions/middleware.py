@@ -1,4 +1,4 @@
-"""The two fixes for django-reversion's middleware that the system check describes."""
+"""Two fixed variants of django-reversion's middleware, as the system check instaccess.W021 describes."""
 
 from reversion.middleware import RevisionMiddleware
 

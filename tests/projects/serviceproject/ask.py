@@ -1,4 +1,4 @@
-"""A script that prints the responses of a protected view to each Authorization header, and the loaded modules."""
+"""A script that sends requests to a view of a service, and prints the responses and the loaded modules."""
 
 import json
 import sys

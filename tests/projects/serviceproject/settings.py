@@ -1,4 +1,4 @@
-"""Settings of a service without the issuer's app: the settings of the README, and the values that the test passes."""
+"""Settings of a service without the issuer's app, as in the README. SUBPROJECT_QUESTION contains more settings."""
 
 import json
 import os
@@ -15,6 +15,7 @@ INSTACCESS = {**globals()["INSTACCESS"], **QUESTION["instaccess"]}
 REST_FRAMEWORK = {
     **globals()["REST_FRAMEWORK"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    # Django's AnonymousUser needs django.contrib.auth, which is not installed here.
+    # Disable AnonymousUser, which needs django.contrib.auth, because this project doesn't install
+    # django.contrib.auth.
     **QUESTION.get("rest_framework", {"UNAUTHENTICATED_USER": None}),
 }

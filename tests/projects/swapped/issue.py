@@ -1,4 +1,4 @@
-"""A script that runs the migrations, issues tokens and prints the results as JSON."""
+"""A script that runs migrations with swapped models, issues tokens and prints the results as JSON."""
 
 from __future__ import annotations
 

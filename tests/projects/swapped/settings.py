@@ -1,4 +1,4 @@
-"""Settings of a project that swaps every swappable model. Environment variables name database and migrations."""
+"""Settings of a project that swaps every swappable model. Environment variables set database and migrations."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A script that issues and uses a token at two schools, and prints the results."""
+"""A script that issues and uses tokens at two schools with separate schemas, and prints the results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support import subproject
 
 @contextmanager
 def empty_database() -> Iterator[None]:
-    """Create the database, and drop it at the end. Drops the database of a run that was killed."""
+    """Create an empty database until the context ends. First drops the database of an earlier run that was killed."""
     import psycopg
     from django.conf import settings
 

@@ -1,4 +1,4 @@
-"""Settings of a project with one PostgreSQL schema per school (django-tenants). Schools share the app's tables."""
+"""Settings of a django-tenants project with one PostgreSQL schema per school. All schools share the app's tables."""
 
 import os
 

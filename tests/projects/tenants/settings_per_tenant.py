@@ -1,4 +1,4 @@
-"""Settings of the project with the tables of this app in each schema, which a system check refuses."""
+"""Settings of a django-tenants project with the app's tables in each schema, which a system check refuses."""
 
 from tests.projects.tenants.settings import *  # noqa: F403
 

@@ -1,4 +1,4 @@
-"""URLs of all schools: the app, and a view that accepts InstAccess tokens."""
+"""The URLs of all schools: the URLs of the app, and a view that accepts InstAccess tokens."""
 
 from django.http import JsonResponse
 from django.urls import include, path

@@ -1,7 +1,7 @@
-"""A program that calls canvasapi, without knowledge of this project.
+"""A program that calls the client library canvasapi and imports no code of this project.
 
-The program reads one call per line from standard input, as JSON. It writes the result in one line to standard output:
-what the client returned, or the name of the exception and what the exception contains.
+The program reads one call per line from standard input, as JSON. For each call, it writes one line to standard
+output: the result of the client, or the name and the content of the exception.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from canvasapi import Canvas
 
 
 def call(*, base_url: str, token: str | None, method: str, endpoint: str, params: dict[str, Any]) -> Any:
-    """Make one call. Without a token, no Authorization header is sent."""
+    """Make a call to Canvas, and return the result. If `token` is None, the client sends no Authorization header."""
     canvas = Canvas(base_url, token or "")
     if (method, endpoint) == ("GET", "users/self"):
         user = canvas.get_current_user()
         return {name: value for name, value in vars(user).items() if isinstance(value, str | int)}
-    # canvasapi has no method for InstAccess tokens. Its extensions use the requester too.
+    # Use the internal requester, as extensions of canvasapi do, because canvasapi has no method for InstAccess
+    # tokens.
     requester: Any = vars(canvas)["_Canvas__requester"]
     return requester.request(method, endpoint, use_auth=token is not None, **params).json()
 

@@ -1,4 +1,4 @@
-"""The account of each school."""
+"""The hook that returns the account of each school."""
 
 from tests.projects.tenants.schools.models import Domain
 

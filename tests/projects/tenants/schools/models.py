@@ -1,4 +1,4 @@
-"""The tenants: schools with their domains."""
+"""The tenant models of django-tenants: schools with their domains."""
 
 from django_tenants.models import DomainMixin, TenantMixin
 
