@@ -95,7 +95,7 @@ class RefusalSpike:
 
 
 def refusal_spikes(*, now: datetime | None = None) -> list[RefusalSpike]:
-    """Query the current refusal spikes once, and return the largest first. Raises DatabaseError if the query fails."""
+    """Query the current refusal spikes, and return the largest first. Raises DatabaseError if the query fails."""
     current = (now or timezone.now()).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     previous = current - _HOUR
     groups = list(
