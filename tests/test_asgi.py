@@ -36,7 +36,7 @@ def shake_hands(scope: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.django_db(transaction=True)
-class TestAHandshake:
+class TestAWebSocketHandshake:
     @pytest.mark.parametrize("scheme", [{}, {"scheme": "ws"}, {"scheme": "wss"}])
     def test_websocket_handshake_gets_the_response_to_a_get_request(self, scheme):
         start, body = shake_hands(HANDSHAKE | scheme)

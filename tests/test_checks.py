@@ -347,7 +347,7 @@ class TestTheIssuingScope:
         assert "W003" in run(deploy=True)
 
 
-class TestADeployment:
+class TestTheDeploymentCheck:
     @pytest.mark.parametrize("check_id", DEPLOYMENT_WARNINGS)
     def test_deployment_check_names_what_to_change(self, check_id):
         settings, names = DEPLOYMENT_WARNINGS[check_id]
@@ -491,7 +491,7 @@ class TestADatabaseWithoutTables:
 
 
 @pytest.mark.django_db
-class TestTheCommand:
+class TestTheCheckCommand:
     def test_check_command_fails_and_prints_how_to_change_an_invalid_setting(self):
         with override_settings(**instaccess(LIFETIME=7200)), pytest.raises(SystemCheckError) as error:
             call_command("check", "--database", "default")

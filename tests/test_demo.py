@@ -188,7 +188,7 @@ def shared_demo(set_up_once: SetUp, tmp_path_factory: pytest.TempPathFactory) ->
         served.end()
 
 
-class TestServing:
+class TestARunningDemo:
     def test_demo_shows_the_steps_from_the_request_to_the_claims(self, shared_demo):
         answer = json.loads(shared_demo.paragraph("The issuer answers 201"))
         claims = json.loads(shared_demo.paragraph("Claims of the signed token"))

@@ -75,7 +75,7 @@ class TestTheTableOfPermissions:
         assert sorted(listed) == sorted(custom | default)
 
 
-class TestCodeBlocks:
+class TestDocumentedCodeBlocks:
     def test_documented_code_blocks_have_a_language_that_the_tests_cover(self):
         assert {snippet.language for snippet in readme.snippets()} <= {"sh", "python", "json", "text"}
 
@@ -171,7 +171,7 @@ class TestCodeBlocks:
             assert len(conf.key_encryption_keys) == 1
 
 
-class TestNamesInTheText:
+class TestNamesInTheDocumentation:
     def test_make_targets_that_the_readme_names_exist(self):
         named = set(re.findall(r"`(?:[A-Z]+=\S+ )?make ([a-z-]+)`", readme.TEXT))
 

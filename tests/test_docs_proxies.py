@@ -30,7 +30,7 @@ def python_snippet(part: str) -> str:
     return code
 
 
-class TestSnippets:
+class TestSnippetsOnThePageOfProxies:
     def test_every_snippet_on_the_page_of_proxies_is_covered_by_a_test(self):
         assert {snippet.language for snippet in SNIPPETS} == {"sh", "python"}
         assert len(PYTHON) == sum(part in code for code in PYTHON for part in ("corsheaders", "without_websockets"))
@@ -120,7 +120,7 @@ class TestTheSettingsOfDjangoCorsHeaders:
         assert "Access-Control-Allow-Origin" not in answer
 
 
-class TestNames:
+class TestNamesOnThePageOfProxies:
     @pytest.mark.parametrize(
         ("file", "switch"),
         [

@@ -129,7 +129,7 @@ class TestATokenOfAnInsertedKey:
         assert found.layers[-1].key.words == "modified in the database, so not used"
 
 
-class TestWhatOperatorsSee:
+class TestReportsAboutAnInsertedKey:
     def test_k17_system_check_names_the_inserted_key_and_the_command(self, forged):
         text = failure_of("check", "--database", "default")
 
@@ -137,7 +137,7 @@ class TestWhatOperatorsSee:
         assert f"The row of key {forged.signing_kid} was modified or inserted without this app" in text
         assert f"`python manage.py instaccess_keys revoke --kid {forged.signing_kid}`" in text
 
-    def test_k17_system_check_names_twenty_inserted_keys_and_counts_the_others(self, initial_keys, rsa_pool):
+    def test_k17_system_check_names_twenty_inserted_keys_and_counts_the_remaining_keys(self, initial_keys, rsa_pool):
         key = rsa_pool.take()
         for number in range(25):
             insert_with_sql(key, use="sig", kid=f"inserted-{number}")
@@ -223,7 +223,7 @@ class TestWhatOperatorsSee:
         assert f"unreadable rows with the ids {pk}" in page_text(admin_client.get(PAGE))
 
 
-class TestAfterTheRevocation:
+class TestTheRevocationOfAnInsertedKey:
     def test_k17_inserted_key_is_not_reported_after_its_revocation_and_stays_refused(self, forged, get, user):
         output_of("instaccess_keys", "revoke", "--kid", forged.signing_kid, "--reason", "inserted with SQL")
 
@@ -280,7 +280,7 @@ class TestAModifiedCurrentSigningKey:
         assert post(access_token).status_code == 201
 
 
-class TestWithoutTheKeyEncryptionKey:
+class TestAProjectWithoutTheKeyEncryptionKey:
     """A project that shares the issuer's database, but has another SECRET_KEY and no KEY_ENCRYPTION_KEYS."""
 
     def test_o6_every_role_answers_503_without_the_key_encryption_key_and_the_check_names_the_setting(

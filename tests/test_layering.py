@@ -173,7 +173,7 @@ class TestAPackage:
         assert graph == {}
 
 
-class TestImports:
+class TestTheImportFinder:
     def test_the_import_finder_of_these_tests_finds_every_form_of_import(self):
         text = (
             "from . import users, admin\nfrom .issuer import issue\nimport instaccess.keys.ring\n"
@@ -195,7 +195,7 @@ class TestImports:
         }
 
 
-class TestTheCore:
+class TestPackagesWithoutDjango:
     @pytest.mark.parametrize("module", [module for module in FILES if wing_of(module) in WITHOUT_DJANGO])
     def test_packages_without_django_import_only_the_standard_library_jwcrypto_and_cryptography(self, module):
         packages = {item.module.partition(".")[0] for item in imports(module) if item.module not in FILES}

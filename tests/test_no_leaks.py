@@ -164,7 +164,7 @@ class FailAfterTheView:
         raise ZeroDivisionError(f"after the view, which answered {response.status_code}")
 
 
-class TestSuccess:
+class TestIssuingAToken:
     @pytest.mark.parametrize("debug", [False, True])
     def test_p12_issuing_logs_no_token(self, post, access_token, logged, secrets_of, settings, debug):
         settings.DEBUG = debug
@@ -196,7 +196,7 @@ class TestSuccess:
         assert find_leaks(secrets_of(), "\n".join(query["sql"] for query in queries)) == []
 
 
-class TestARefusal:
+class TestARefusedRequest:
     @pytest.mark.parametrize("scope", ["read", "url:POST|/api/v1/inst_access_tokens"])
     def test_p12_refusal_is_logged_without_the_access_token(self, post, make_access_token, logged, scope):
         token = make_access_token(scope=scope, user=None, application=None)

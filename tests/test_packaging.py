@@ -151,7 +151,7 @@ def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class TestInstallation:
+class TestInstallationOfTheWheel:
     def test_new_project_issues_a_token_after_the_steps_of_the_readme(self, tmp_path, venv, wheel):
         python = str(venv / "bin" / "python")
         activated = {

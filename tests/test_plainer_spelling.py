@@ -215,7 +215,7 @@ class TestLookingUp:
         assert oauth2_validator.is_usable_client(application.client_id)
 
 
-class TestTheColumns:
+class TestTheTextColumns:
     def test_p21_a_service_user_of_an_application_and_its_log_entry_can_be_stored(
         self, application, user, staff_client
     ):

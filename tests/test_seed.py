@@ -118,7 +118,7 @@ class TestTheSeedOption:
         assert IssuedToken.objects.count() == 50
 
 
-class TestTheCommand:
+class TestTheSeedCommand:
     def test_seed_command_refuses_fewer_than_one_row(self):
         with pytest.raises(CommandError, match="at least 1"):
             seed("--rows", "0")

@@ -427,7 +427,7 @@ class TestTheThreadOfTheEventLoop:
 
 
 @pytest.mark.django_db(transaction=True)
-class TestWhileARequestIsHeldUp:
+class TestARequestThatIsHeldUp:
     @pytest.mark.parametrize(
         ("name", "step"),
         [

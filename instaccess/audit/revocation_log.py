@@ -60,7 +60,7 @@ def numbers(count: int, now: datetime) -> Iterator[range]:
 
     Args:
         count: the number of revocations to record.
-        now: the time of the revocation. Its number is this time in microseconds since 1970, or the next free number.
+        now: the time of the revocation. The first number is `now` in microseconds since 1970 or a later number.
 
     Yields `count` consecutive numbers.
     """

@@ -98,7 +98,10 @@ class Coverage:
             self._by_scope.setdefault((revocation.kind, revocation.value), []).append(revocation)
 
     def filter(self) -> Q:
-        """Return a filter for audit rows that may be covered. Some databases ignore case, so `find` must decide."""
+        """Return a filter for audit rows that a revocation may cover.
+
+        Pass each row to `find` afterwards, because some databases ignore case.
+        """
         users, accounts, keys = (
             [value for kind_, value in self._by_scope if kind_ == kind]
             for kind in (Revocation.Kind.USER, Revocation.Kind.ACCOUNT, Revocation.Kind.KEY)

@@ -73,7 +73,7 @@ def test_offered_filters_of_every_admin_of_this_app_are_listed_in_this_file():
     assert set(MODELS) == set(OFFERED)
 
 
-class TestAFilterThatTheListDoesNotOffer:
+class TestAFilterThatNoAdminListOffers:
     @pytest.mark.parametrize("lookup", ["", "exact", "gte", "startswith", "regex", "in", "isnull", "year__gte"])
     def test_a8_admin_list_refuses_every_lookup_on_every_column_that_the_list_does_not_offer(
         self, lookup, rows, viewer
@@ -116,12 +116,12 @@ class TestAFilterThatTheListDoesNotOffer:
         assert viewer(Key).get(list_of(Key), {"no_such_column": "1"}).status_code == 400
 
     @pytest.mark.parametrize("page", ["export/csv/", "export/jsonl/"])
-    def test_a8_admin_export_refuses_a_filter_that_the_list_does_not_offer(self, page, rows, viewer):
+    def test_a8_admin_export_refuses_a_filter_that_the_admin_list_does_not_offer(self, page, rows, viewer):
         response = viewer(IssuedToken).get(list_of(IssuedToken) + page, {"user_agent__regex": MARKER})
 
         assert response.status_code == 400
 
-    def test_a8_admin_action_refuses_a_filter_that_the_list_does_not_offer(self, rows, client):
+    def test_a8_admin_action_refuses_a_filter_that_the_admin_list_does_not_offer(self, rows, client):
         client.force_login(get_user_model().objects.create_superuser("root"))
         form = {
             "action": "revoke_chosen",
@@ -139,7 +139,7 @@ class TestAFilterThatTheListDoesNotOffer:
         assert not IssuedToken.objects.exclude(revoked_at=None).exists()
 
 
-class TestWhatTheListOffers:
+class TestTheFiltersAndColumnsOfAdminLists:
     @pytest.mark.parametrize("model", MODELS)
     def test_every_filter_and_ordering_link_of_an_admin_list_opens_a_page(self, model, rows, viewer):
         client = viewer(model)

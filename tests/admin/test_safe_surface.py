@@ -75,7 +75,7 @@ def rows_shown(client: Any, **query: str) -> set[uuid.UUID]:
     return {token.jti for token in response.context["cl"].result_list}
 
 
-class TestEveryPage:
+class TestEveryPageOfTheAdmin:
     @staticmethod
     def answers(client: Any) -> dict[str, str]:
         """Request every admin page about the rows of the test, including filtered lists. Returns the texts by URL."""
@@ -144,7 +144,7 @@ class TestEveryPage:
         assert f'"n": "{key.public_jwk["n"]}"' in text
 
 
-class TestTheAudit:
+class TestTheAuditLogInTheAdmin:
     COLUMNS = ("user_uuid", "client_id", "ip_address", "issued_at", "revoked_at")
 
     @pytest.fixture
@@ -270,7 +270,7 @@ class TestHostileText:
         return IssuedToken.objects.get()
 
     def test_a5_hostile_user_agents_and_client_names_are_escaped_on_every_page(self, issued, admin_client):
-        pages = TestEveryPage.answers(admin_client)
+        pages = TestEveryPageOfTheAdmin.answers(admin_client)
 
         assert url_of("change", issued) in pages
         for address, text in pages.items():
@@ -317,7 +317,7 @@ class TestHostileText:
         assert admin_client.get(f"{TOKENS}?{query}").status_code in {200, 302}
 
 
-class TestSearching:
+class TestSearchingForTokens:
     @pytest.fixture
     def token(self, user, application):
         """Return the audit row that a search must find among rows with other values in every column."""
@@ -359,7 +359,7 @@ class TestSearching:
         assert rows_shown(admin_client, q="ad") == set()
 
 
-class TestFiltering:
+class TestFilteringTokens:
     @pytest.fixture
     def rows(self, user, application, time_machine):
         time_machine.move_to(NOW, tick=False)
@@ -440,7 +440,7 @@ class TestThePermissionToView:
         assert client.get(closed).status_code == 403
 
 
-class TestManyRows:
+class TestAListWithManyRows:
     @staticmethod
     def queries(client: Any, address: str, **query: str) -> list[str]:
         client.get(address, query)
@@ -500,7 +500,7 @@ class TestManyRows:
         assert "are listed" not in page(admin_client, TOKENS)
 
 
-class TestTimes:
+class TestTimesInTheAdmin:
     def test_pages_of_issued_tokens_show_times_in_utc_in_a_project_with_another_time_zone(
         self, user, application, admin_client, settings
     ):
@@ -526,7 +526,7 @@ class TestTimes:
         return re.findall(r'<time class="nowrap">([^<]*)</time>', text)
 
 
-class TestTheColumns:
+class TestTheColumnsOfIssuedTokens:
     @staticmethod
     def cells(client: Any) -> dict[str, str]:
         """Return the cells of the only row in the list of issued tokens by column, without markup."""

@@ -349,7 +349,7 @@ def starts_a_formula(cell: str) -> bool:
 
 
 def symbols(text: str) -> str:
-    """Replace control characters in a text with their symbols, and remove apostrophes."""
+    """Return a text without apostrophes, and with symbols instead of control characters."""
     replaced = []
     for char in text:
         if char < " ":
@@ -456,7 +456,7 @@ class TestAsJsonLines:
 class TestHostileUserAgents:
     AGENTS = ['=cmd|"/C calc"!A0', 'x";=1+1;"', "<script>alert(1)</script>", "a\r\nb,c\n", "\u2028\u0085\t-1", "'"]
 
-    def test_a5_hostile_user_agents_are_exported_safely_in_both_formats(self, row):
+    def test_a5_hostile_user_agents_are_exported_safely_as_csv_and_as_json_lines(self, row):
         agents = {row(user_agent=agent).pk: agent for agent in self.AGENTS}
 
         lines = read_csv("".join(export(Format.CSV)))[1:]

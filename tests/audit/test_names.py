@@ -50,7 +50,7 @@ def erase(user_uuid: str) -> int:
     return names.erase(user_uuid, keks=conf.key_encryption_keys, by="root (command line)")
 
 
-class TestRecording:
+class TestRecordingOfNames:
     def test_a13_audit_rows_still_contain_the_user_names_after_the_users_were_deleted(
         self, initial_keys, user, grace
     ):

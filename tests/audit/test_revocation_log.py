@@ -47,7 +47,7 @@ def is_authentic(row: IssuedToken) -> bool:
     return audit.row_status(row, conf.key_encryption_keys) is audit.HmacStatus.AUTHENTIC
 
 
-class TestAScope:
+class TestTheScopeOfARevocation:
     def test_scope_without_a_value_raises_value_error(self):
         for make in (Scope.user, Scope.account, Scope.key):
             with pytest.raises(ValueError, match="needs a value"):
@@ -184,7 +184,7 @@ class TestRevokingAllTokensOfAUser:
         assert revocation_table.read().users.keys() == {made.user_uuid}
 
 
-class TestTheNumbers:
+class TestTheNumbersOfRevocations:
     def test_numbers_of_revocations_are_microseconds_and_always_increase(self, row):
         row()
         now = timezone.now()
@@ -284,7 +284,7 @@ class TestAnInterruptedRevocation:
         assert "revocation 17 has no valid HMAC" in caplog.text
 
 
-class TestTheHmac:
+class TestTheHmacOfARevocation:
     @pytest.mark.parametrize(
         "change",
         [
@@ -309,8 +309,8 @@ class TestTheHmac:
         assert not revocation_log.is_authentic(recorded, conf.key_encryption_keys)
 
 
-class TestPruning:
-    def test_prune_deletes_old_revocations_except_the_latest_and_those_of_keys(self, row):
+class TestPruningOfRevocations:
+    def test_prune_deletes_old_revocations_except_the_latest_revocation_and_revocations_of_keys(self, row):
         now = timezone.now()
         old = now - timedelta(seconds=RETENTION + 60)
         keks = conf.key_encryption_keys

@@ -32,7 +32,7 @@ def as_json(*args: str) -> Any:
     return json.loads(tokens(*args, "--json"))
 
 
-class TestList:
+class TestTokensList:
     def test_tokens_list_prints_one_line_per_token_the_latest_first(self, row):
         old, new = row(age=100), row()
 
@@ -82,7 +82,7 @@ class TestList:
         assert sum("instaccess_" in query["sql"] for query in queries.captured_queries) == 1
 
 
-class TestShow:
+class TestTokensShow:
     def test_a6_show_prints_no_user_name_if_the_foreign_key_was_modified(self, row):
         each = row()
         other = get_user_model().objects.create(username="mallory")
@@ -113,7 +113,7 @@ class TestShow:
             tokens("show", f"--jti={text}")
 
 
-class TestRevoke:
+class TestTokensRevoke:
     def test_tokens_revoke_with_a_jti_revokes_only_this_token(self, row):
         each, other = row(), row()
 
@@ -226,7 +226,7 @@ class TestRevoke:
         assert as_json("show", "--jti", str(each.jti))["revoked_by"] == f"{user}, command line"
 
 
-class TestErrors:
+class TestErrorsOfInstaccessTokens:
     def test_instaccess_tokens_reports_a_database_error_with_the_command_migrate(self):
         def broken(execute: Any, sql: str, *args: Any) -> Any:
             if "instaccess_" in sql:

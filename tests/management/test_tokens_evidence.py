@@ -53,7 +53,7 @@ def audit(row, initial_keys):
     return [row(age=3 * DAY), row()]
 
 
-class TestSeal:
+class TestTokensSeal:
     def test_seal_prints_the_new_checkpoints_and_the_number_of_remaining_rows(self, audit):
         text = tokens("seal")
 
@@ -76,7 +76,7 @@ class TestSeal:
         assert Checkpoint.objects.count() == 1
 
 
-class TestCheckpoint:
+class TestTokensCheckpoint:
     def test_checkpoint_prints_the_latest_checkpoint_in_lines_that_fit_on_paper(self, audit):
         tokens("seal")
 
@@ -118,7 +118,7 @@ class TestCheckpoint:
             tokens("checkpoint", "--number", "7")
 
 
-class TestVerify:
+class TestTokensVerify:
     def test_verify_prints_the_number_of_checked_rows_and_checkpoints(self, audit):
         tokens("seal")
 
@@ -171,7 +171,7 @@ class TestVerify:
         assert (len(json.loads(facts)["problems"]), json.loads(facts)["more"]) == (100, 3)
 
 
-class TestReview:
+class TestTokensReview:
     @pytest.fixture
     def codes(self, audit):
         """Modify the first audit row. Returns the codes of the problems that `verify` prints."""
@@ -235,7 +235,7 @@ class TestReview:
         assert "No tampering found" in tokens("verify", "--checkpoint", str(path))
 
 
-class TestPrune:
+class TestTokensPrune:
     @pytest.fixture
     def old(self, row, initial_keys):
         return [row(age=401 * DAY), row(age=399 * DAY)]

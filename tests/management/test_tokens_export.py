@@ -38,7 +38,7 @@ def ids(*args: str) -> list[int]:
     return [int(json.loads(line)["id"]) for line in export(*args).splitlines()]
 
 
-class TestExport:
+class TestTokensExport:
     def test_tokens_export_writes_only_csv_to_standard_output(self, row):
         each = row()
 
@@ -110,7 +110,7 @@ class TestExport:
         assert ended.endswith("rows=1")
 
 
-class TestExportToAFile:
+class TestTokensExportToAFile:
     @pytest.fixture
     def path(self, tmp_path):
         return tmp_path / "audit.csv"
@@ -178,7 +178,7 @@ class TestExportWithAFailingDatabase:
 
 
 @pytest.mark.django_db(transaction=True)
-class TestExportInAShell:
+class TestTokensExportInAShell:
     @staticmethod
     def run(pipeline: str, *, before: str = "") -> subprocess.CompletedProcess[bytes]:
         command = f"{before} '{sys.executable}' manage.py instaccess_tokens export {pipeline}"

@@ -91,7 +91,7 @@ def _delete_pruned(marker: Marker, batch: int) -> int:
     """Delete the audit rows that a prune marker covers. Returns the number of deleted rows.
 
     A row is deleted only if both its id and its time of issue are in the pruned range. Otherwise, an attacker could
-    have the row of a live token deleted by changing its id.
+    have the row of a live token deleted by changing the id of the row.
     """
     deleted = 0
     if not marker.number:

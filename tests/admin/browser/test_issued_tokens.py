@@ -68,7 +68,7 @@ class TestAUserWhoseLaptopIsLost:
             assert words == ("revoked" if token in audit["live"][:2] else "live")
 
 
-class TestTheList:
+class TestTheListOfIssuedTokens:
     def test_list_of_issued_tokens_has_a_chart_and_a_table_with_the_same_numbers(
         self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]]
     ) -> None:
@@ -97,7 +97,7 @@ class TestTheList:
         assert faults(page) == []
 
 
-class TestAFile:
+class TestAnExportedFile:
     def test_downloaded_export_contains_the_filtered_rows(
         self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]], tmp_path: Path
     ) -> None:

@@ -71,7 +71,7 @@ class TestAnOperatorWhoRotates:
         assert sorted(signing_keys().values()) == ["current", "future", "past"]
 
 
-class TestThePage:
+class TestThePageOfKeys:
     def test_key_page_has_a_timeline_and_a_table_with_the_same_information(
         self, visit: Visit, superuser: Any, initial_keys: list[Key]
     ) -> None:
@@ -86,7 +86,7 @@ class TestThePage:
             assert words.get_by_role("row", name=key.kid[:8]).get_by_text(key.status, exact=True).is_visible()
 
 
-class TestOneKey:
+class TestThePageOfOneKey:
     def test_operator_views_copies_and_revokes_a_key_in_the_browser(
         self, visit: Visit, superuser: Any, initial_keys: list[Key]
     ) -> None:

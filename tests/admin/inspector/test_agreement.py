@@ -142,7 +142,7 @@ def make_outer(signed: str) -> str:
     return TokenFactory(signing, encryption).encrypted(signed)
 
 
-class TestInspecting:
+class TestAnInspection:
     @pytest.fixture
     def texts(self, issue, make, rsa_pool, access_token):
         """Return a list with a token of each kind that the inspector distinguishes."""

@@ -135,7 +135,7 @@ class TestWhoMayInspect:
         assert signed_in().get(TOKENS).status_code == 403
 
 
-class TestTheRequest:
+class TestTheRequestForAnInspection:
     def test_inspector_page_shows_an_empty_form_for_a_get_request(self, staff_client):
         text = staff_client.get(INSPECT).content.decode()
 
@@ -193,7 +193,7 @@ class TestTheRequest:
             assert not inline.search(text)
 
 
-class TestTheResult:
+class TestTheResultOfAnInspection:
     def test_inspector_page_shows_the_verdict_on_a_valid_token_first(self, staff_client, token):
         text = inspected(staff_client, token)
 

@@ -20,7 +20,7 @@ from tests.support.tokens import TokenFactory
 pytestmark = pytest.mark.django_db
 
 
-class TestKeys:
+class TestTheKeysOfAnInspection:
     def test_inspector_explains_that_the_key_of_a_token_with_an_unknown_kid_is_not_available(self, rsa_pool):
         inspection = inspect_text(TokenFactory(rsa_pool.take("sig"), rsa_pool.take("enc")).token(**times(0)))
 
@@ -133,7 +133,7 @@ class TestKeys:
         assert inspection.claims
 
 
-class TestTheAuditRow:
+class TestTheAuditRowOfAnInspection:
     def test_inspector_warns_if_an_authentic_token_has_no_audit_row(self, make):
         inspection = inspect_text(make.token(**times(0)))
 

@@ -30,7 +30,7 @@ def claim(inspection: Inspection, name: str) -> Any:
     return next(item for item in inspection.claims if item.name == name)
 
 
-class TestAGoodToken:
+class TestTheVerdictOnAValidToken:
     def test_inspector_accepts_a_valid_encrypted_token(self, token):
         inspection = inspect_text(token)
 
@@ -130,7 +130,7 @@ class TestAGoodToken:
         assert any("unknown_user" in alarm for alarm in inspection.alarms)
 
 
-class TestASignedToken:
+class TestTheVerdictOnASignedToken:
     @pytest.fixture
     def signed(self, token):
         return signed_inside(token)
@@ -188,7 +188,7 @@ def failing_hook(claims: Any) -> Any:
     raise AssertionError("called")
 
 
-class TestARefusal:
+class TestTheVerdictOnARefusedToken:
     def test_inspector_shows_the_time_since_an_expired_token_expired(self, issue):
         row, token = issue(minutes_ago=63)
         inspection = inspect_text(token)

@@ -126,7 +126,7 @@ class TestThePermissionToChangeKeys:
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestTheButtons:
+class TestTheButtonsOfTheKeyPage:
     def test_key_pages_show_buttons_to_users_who_may_manage_keys(self, operator_client):
         page = page_text(operator_client.get(LIST))
         kid = key_of(SIG, "current")

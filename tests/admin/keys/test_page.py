@@ -54,7 +54,7 @@ def svg_of(text: str) -> str:
     return text[text.index("<svg class") : text.index("</svg>\n", text.index("instaccess-now-label"))]
 
 
-class TestThePageWithoutKeys:
+class TestTheKeyPageWithoutKeys:
     def test_k5_key_page_without_keys_names_the_command_and_shows_no_timeline(self, operator_client):
         page = page_text(operator_client.get(LIST))
 
@@ -64,7 +64,7 @@ class TestThePageWithoutKeys:
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestThePage:
+class TestTheKeyPage:
     def test_key_page_shows_every_key_in_the_timeline_and_in_the_table(self, operator_client):
         page = page_text(operator_client.get(LIST))
         table = page.partition('<div class="results instaccess-words"')[2]

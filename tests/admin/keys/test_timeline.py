@@ -57,7 +57,7 @@ def phases(row: Row) -> list[tuple[str, bool]]:
     return [(bar.phase, bar.planned) for bar in row.bars]
 
 
-class TestAKeyThatIsCurrent:
+class TestTheTimelineOfACurrentKey:
     def test_timeline_shows_a_future_a_current_and_a_past_phase_of_a_current_key(self):
         row = rows(draw(current(), key("next", "future")))["current"]
 
@@ -89,7 +89,7 @@ class TestAKeyThatIsCurrent:
         assert list(rows(drawing)) == ["current"]
 
 
-class TestAFutureKey:
+class TestTheTimelineOfAFutureKey:
     def test_timeline_plans_that_a_future_key_becomes_current_when_the_current_key_retires(self):
         drawn = rows(draw(current(), key("next", "future")))
 
@@ -111,7 +111,7 @@ class TestAFutureKey:
         assert {phase for phase, _ in phases(rows(drawing)["waiting"])} == {"future"}
 
 
-class TestAPastKey:
+class TestTheTimelineOfAPastKey:
     def test_timeline_shows_the_current_phase_of_a_past_key_and_the_expiry_of_its_tokens(self):
         row = rows(draw(current(), past("old", NOW - 14 * DAY, NOW - 10 * DAY)))["old"]
 
@@ -158,13 +158,13 @@ class TestAPastKey:
         assert drawing.gone == 6
 
 
-class TestWithoutKeys:
+class TestATimelineWithoutKeys:
     @pytest.mark.parametrize("keys", [[], [past("old", NOW - 90 * DAY, NOW - 60 * DAY)]], ids=["none", "long gone"])
     def test_draw_returns_none_if_there_is_no_key_to_draw(self, keys):
         assert timeline.draw(keys, total=len(keys), now=NOW, times=TIMES) is None
 
 
-class TestTheOrder:
+class TestTheOrderOfKeysOnTheTimeline:
     def test_timeline_orders_keys_by_use_and_by_activation(self):
         drawing = draw(
             current("c"),
@@ -225,7 +225,7 @@ def histories(draw_: st.DrawFn) -> History:
     return History(keys, now + times.interval * draw_(st.floats(0, 1.5)), times)
 
 
-class TestEveryHistory:
+class TestTheTimelineOfAnyHistory:
     @staticmethod
     def drawing(history: History) -> Timeline:
         drawn = timeline.draw(history.keys, total=len(history.keys), now=history.now, times=history.times)

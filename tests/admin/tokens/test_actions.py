@@ -204,7 +204,7 @@ class TestRevokingTokensOfApplications:
         assert revoked() == set()
 
 
-class TestWithAnInvalidSetting:
+class TestAnActionWithAnInvalidSetting:
     """Tests with an invalid setting, for example after a rollback of the code. Tokens can still be revoked."""
 
     @pytest.fixture(autouse=True)
@@ -227,7 +227,7 @@ class TestWithAnInvalidSetting:
         assert revoked() == {row}
 
 
-class TestMoreTokensThanTheMaximum:
+class TestAnActionOnMoreTokensThanTheMaximum:
     @pytest.mark.parametrize("action", ["revoke_users", "revoke_applications"])
     def test_action_on_users_or_applications_refuses_a_selection_over_the_maximum(
         self, action, staff_client, issue, user, monkeypatch
@@ -251,7 +251,7 @@ class TestMoreTokensThanTheMaximum:
         assert revoked() == set(tokens)
 
 
-class TestWithoutThePermission:
+class TestAnActionWithoutThePermission:
     @pytest.fixture
     def view_only_client(self, db):
         staff = get_user_model().objects.create_user("auditor", is_staff=True)
@@ -274,7 +274,7 @@ class TestWithoutThePermission:
         assert "revoke_" not in view_only_client.get(TOKENS).content.decode()
 
 
-class TestWithoutTheCSRFToken:
+class TestAnActionWithoutTheCSRFToken:
     def test_action_without_csrf_token_revokes_no_token(self, staff, issue, user):
         client = Client(enforce_csrf_checks=True)
         client.force_login(staff)

@@ -71,7 +71,7 @@ def value(text: str) -> float:
     return float(text.rstrip("%"))
 
 
-class TestTheGeometry:
+class TestTheGeometryOfTheChart:
     def test_highest_bar_of_a_chart_has_the_full_height_and_other_bars_are_proportional(self):
         [panel] = draw_panel([10, 20, 5]).panels
 
@@ -133,7 +133,7 @@ class TestTheGeometry:
         assert len(places) <= LABELS
 
 
-class TestAPeriod:
+class TestThePeriodOfTheChart:
     @pytest.mark.parametrize(
         ("choice", "since", "steps", "step"),
         [
@@ -159,7 +159,7 @@ class TestAPeriod:
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("_now")
-class TestCounting:
+class TestTheCountsInTheChart:
     PERIOD = Period(MIDNIGHT - 2 * DAY, MIDNIGHT + DAY)
 
     @staticmethod
@@ -302,7 +302,7 @@ class TestTheChartOnThePage:
         assert "No matching tokens or refusals in this period" in chart
         assert chart.count('height="0"') == 8 * 3
 
-    def test_chart_counts_only_tokens_that_match_the_filters_and_the_search_of_the_list(
+    def test_chart_counts_only_tokens_that_match_the_filters_and_the_search_of_the_admin_list(
         self, row, user, staff_client
     ):
         grace = get_user_model().objects.create_user("grace")
@@ -324,7 +324,7 @@ class TestTheChartOnThePage:
         ):
             assert table(staff_client, **query)["2026-11-23"]["Issued"] == count, query
 
-    def test_chart_omits_revoked_tokens_if_the_list_contains_only_live_tokens(self, row, staff_client):
+    def test_chart_omits_revoked_tokens_if_the_admin_list_contains_only_live_tokens(self, row, staff_client):
         row()
 
         assert "Revoked" not in chart_text(staff_client, status="live")

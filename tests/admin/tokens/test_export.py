@@ -91,7 +91,7 @@ def listed(client: Client, query: dict[str, Any] | None = None) -> list[str]:
     return [str(token.jti) for token in response.context["cl"].result_list]
 
 
-class TestTheFile:
+class TestTheExportedFile:
     def test_admin_export_as_csv_is_a_valid_file_with_name_and_media_type(self, row, viewers_client, time_machine):
         time_machine.move_to(NOW, tick=False)
         each = row()
@@ -135,7 +135,7 @@ class TestTheFile:
             assert viewers_client.get(f"{LIST}export/{file_format}/").status_code == 404
 
 
-class TestItsRows:
+class TestTheExportedRows:
     @pytest.fixture(autouse=True)
     def _rows(self, row, user, time_machine):
         time_machine.move_to(NOW, tick=False)
@@ -176,7 +176,7 @@ class TestItsRows:
 
         assert counts == [8, 3, 1]
 
-    def test_admin_export_contains_the_rows_of_the_list_in_a_project_with_another_time_zone(
+    def test_admin_export_contains_the_rows_of_the_admin_list_in_a_project_with_another_time_zone(
         self, viewers_client, settings, row
     ):
         settings.TIME_ZONE = "Pacific/Auckland"
@@ -189,7 +189,7 @@ class TestItsRows:
         assert exported(viewers_client, query) == listed(viewers_client, query)
 
     @pytest.mark.parametrize("query", [{"p": "1"}, {"p": "7"}, {"p": "x"}, {"all": ""}, {"o": "-3.1"}, {"e": "1"}])
-    def test_admin_export_ignores_the_page_and_the_order_of_the_list(self, viewers_client, query):
+    def test_admin_export_ignores_the_page_and_the_order_of_the_admin_list(self, viewers_client, query):
         assert exported(viewers_client, query) == exported(viewers_client)
 
     def test_admin_export_filtered_by_application_contains_only_rows_of_the_application(
@@ -200,13 +200,13 @@ class TestItsRows:
         assert exported(viewers_client, query) == listed(viewers_client, query) != exported(viewers_client)
 
 
-class TestAnInvalidQuery:
+class TestAnExportWithAnInvalidQuery:
     @pytest.mark.parametrize(
         "query",
         [{"nonsense": "1"}, {"issued_at__year": "x"}, {"jti": "no uuid"}],
         ids=lambda query: next(iter(query)),
     )
-    def test_a8_admin_export_refuses_an_invalid_query_like_the_list(self, row, viewers_client, query):
+    def test_a8_admin_export_refuses_an_invalid_query_as_the_admin_list_does(self, row, viewers_client, query):
         row()
 
         assert viewers_client.get(url(), query).status_code == 400
@@ -262,7 +262,7 @@ class TestWhoMayExport:
         assert list(IssuedToken.objects.values()) == before
 
 
-class TestTheStream:
+class TestTheStreamOfAnExport:
     def test_admin_export_reads_a_batch_only_when_the_client_needs_the_batch(self, batches, viewers_client):
         response: Any = viewers_client.get(url())
         chunks = iter(response)
@@ -304,7 +304,7 @@ class TestTheStream:
         assert audit_log() == []
 
 
-class TestTheStreamUnderAsgi:
+class TestTheStreamOfAnExportUnderAsgi:
     @staticmethod
     def get(viewer: Any, read: Any) -> Any:
         """Request an export under ASGI. Returns the result of `read` for the response, from the same event loop."""
@@ -372,7 +372,7 @@ class TestTheStreamUnderAsgi:
             assert set(json.loads(self.get(viewer, read))) == {"incomplete"}
 
 
-class TestTheLog:
+class TestTheLogOfAnExport:
     def test_log_of_an_admin_export_contains_the_user_and_the_filters_but_not_the_search(
         self, row, viewers_client, audit_log
     ):

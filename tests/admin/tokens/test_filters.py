@@ -127,7 +127,7 @@ class TestTheApplicationFilter:
         assert "&lt;script&gt;alert(1)" in text
 
 
-class TestManyValues:
+class TestAFilterWithManyValues:
     @pytest.fixture
     def tokens(self, row, monkeypatch):
         monkeypatch.setattr("instaccess.admin.tokens.filters.OFFERED", 3)
@@ -177,7 +177,7 @@ class TestManyValues:
 
 
 @pytest.mark.postgresql
-class TestOnPostgreSQL:
+class TestQueryPlansOnPostgreSQL:
     """Tests of query plans with `enable_seqscan` off, so that a sequential scan proves that no index can be used."""
 
     TERMS = (
@@ -262,7 +262,7 @@ class TestOnPostgreSQL:
         assert "Index Scan Backward using instaccess_issuedtoken_issued_at" in plan
 
 
-class TestTheOrder:
+class TestTheOrderOfIssuedTokens:
     @pytest.mark.parametrize("query", [{}, {"q": "ada"}, {"o": "-1"}])
     def test_list_of_issued_tokens_shows_the_latest_rows_first_on_all_pages(self, query, row, staff_client):
         made = [row(age=number * 60).jti for number in range(45)]

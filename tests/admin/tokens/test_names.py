@@ -109,7 +109,7 @@ class TestADeletedUser:
         assert masquerade.real_user_uuid in text
 
 
-class TestTheInspector:
+class TestNamesInTheInspector:
     @pytest.mark.parametrize("column", ["user_name", "user_agent"])
     def test_a6_inspector_reports_an_audit_row_whose_text_was_modified(self, column, row):
         made = row()

@@ -175,7 +175,7 @@ class TestSeal:
         assert verification.verify(evidence_keys()).problems == []
 
 
-class TestTheCheckpoint:
+class TestACheckpoint:
     def test_checkpoint_is_a_jws_that_other_software_can_verify(self, rows):
         made = rows(9000, 8000)
         seal(evidence_keys())

@@ -49,7 +49,7 @@ class TestPrune:
         assert prunable(ago(30), evidence_keys()) == 0
         assert verification.verify(evidence_keys()).problems == []
 
-    def test_o10_prune_keeps_rows_of_live_and_recently_revoked_tokens_even_if_the_time_is_in_the_future(self, rows):
+    def test_o10_prune_keeps_rows_of_live_and_recently_revoked_tokens_even_if_before_is_in_the_future(self, rows):
         (pruned,) = rows(2 * 3600)
         kept = [*rows(3700), *rows(3500, revoked_at=NOON), *rows(3500, 0)]
 

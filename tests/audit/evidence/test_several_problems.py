@@ -83,7 +83,9 @@ class TestSeveralProblems:
 
         assert {problem[0] for problem in problems()} == {"modified", "reference"}
 
-    def test_a12_verify_lists_a_hundred_problems_and_counts_the_others(self, row, initial_keys, time_machine):
+    def test_a12_verify_lists_a_hundred_problems_and_counts_the_remaining_problems(
+        self, row, initial_keys, time_machine
+    ):
         time_machine.move_to(NOON, tick=False)
         rows = [row(age=60) for _ in range(2 * LISTED + 5)]
         modify(*rows[::2])
@@ -106,7 +108,7 @@ class TestSeveralProblems:
         assert all("LIMIT 2" in sql for sql in pages)
 
 
-class TestAfterAModifiedCheckpoint:
+class TestVerifyAfterAModifiedCheckpoint:
     @pytest.fixture
     def broken(self, audit):
         Checkpoint.objects.filter(number=1).update(mac="x")

@@ -71,7 +71,7 @@ def kid(database: Path) -> str:
 
 
 @pytest.mark.own_database
-class TestAsAProcess:
+class TestInstaccessKeysAsAProcess:
     def test_instaccess_keys_exits_with_1_and_a_readable_error_before_migrate(self, tmp_path):
         result = manage(tmp_path / "empty.sqlite3", "instaccess_keys", "list", "--json")
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 SUBCOMMANDS = ["list", "generate", "import", "export", "rotate", "activate", "revoke", "reseal"]
 
 
-class TestHelp:
+class TestHelpOfInstaccessKeys:
     def help_of(self, capsys: Any, *args: str) -> str:
         parser = load_command_class("instaccess", "instaccess_keys").create_parser("manage.py", "instaccess_keys")
         with pytest.raises(SystemExit) as ended:

@@ -20,7 +20,7 @@ from tests.support import key_texts
 pytestmark = pytest.mark.django_db
 
 
-class TestGenerate:
+class TestKeysGenerate:
     @pytest.mark.parametrize(("use", "word"), [("sig", "signing"), ("enc", "encryption")])
     def test_generate_prints_the_key_id_and_the_time_when_the_key_is_ready(self, use, word):
         text = run("generate", "--use", use)
@@ -38,7 +38,7 @@ class TestGenerate:
         assert facts["status"] == "future"
 
 
-class TestImport:
+class TestKeysImport:
     @pytest.mark.parametrize("name", ["public.pem", "public.jwk"])
     def test_import_of_a_public_key_prints_the_command_that_activates_the_key(self, name, files, pair):
         text = run("import", "--use", "enc", "--file", files[name])
@@ -112,7 +112,7 @@ class TestImport:
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestExport:
+class TestKeysExport:
     @pytest.mark.parametrize("args", [[], ["--format", "pem"], ["--format", "jwk"]])
     def test_export_prints_only_the_public_key_by_default(self, args):
         key = key_of(ENC, "current")
@@ -158,7 +158,7 @@ class TestExport:
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestExportToAFile:
+class TestKeysExportToAFile:
     @pytest.fixture(autouse=True)
     def _permissive_umask(self):
         before = os.umask(0)

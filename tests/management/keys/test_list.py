@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestList:
+class TestKeysList:
     def test_keys_list_prints_each_key_with_its_status_and_next_step(self):
         lines = run("list").splitlines()
 

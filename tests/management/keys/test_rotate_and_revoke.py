@@ -27,7 +27,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestRotate:
+class TestKeysRotate:
     def test_rotate_prints_the_time_of_the_next_rotation_if_no_rotation_is_due(self):
         run("rotate")  # The first call generates the future encryption key.
         before = rows()
@@ -113,7 +113,7 @@ class TestRotate:
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestActivate:
+class TestKeysActivate:
     def test_activate_prints_the_new_current_key(self):
         kid = key_of(SIG, "future").kid
 
@@ -133,7 +133,7 @@ class TestActivate:
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestRevoke:
+class TestKeysRevoke:
     def test_revoke_of_a_key_prints_the_number_of_tokens_and_the_new_current_key(self, user):
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
         issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
@@ -189,7 +189,7 @@ class TestRevoke:
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestReseal:
+class TestKeysReseal:
     def test_reseal_prints_the_number_of_private_keys_that_were_encrypted_again(self):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43, "SECRET_KEY"]}):
             assert run("reseal") == "Private keys encrypted again: 3.\n"
