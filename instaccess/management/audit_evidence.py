@@ -215,4 +215,4 @@ def _read(name: str) -> str:
         return Path(name).read_text()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "the file isn't text"
-        raise CommandError(f"Can't read {name}: {reason}.") from error
+        raise CommandError(f"Can't read {name}: {reason}. Check the path after --checkpoint.") from error

@@ -61,7 +61,7 @@ def write(rows: QuerySet[IssuedToken], options: dict[str, Any], stdout: OutputWr
             return
         _to_file(export, path)
     except OSError as error:
-        raise CommandError(f"Can't write the export: {error}.") from error
+        raise CommandError(f"Can't write the export: {error}. Choose another place with --file.") from error
     stdout.write(f"Exported {export.rows_written} rows to {path}.")
 
 

@@ -107,7 +107,7 @@ def write_new_file(path: str, text: Opaque[str], *, mode: int) -> None:
     except FileExistsError:
         raise CommandError(f"{path} already exists and is not overwritten: choose another file name.") from None
     except OSError as error:
-        raise CommandError(f"Can't write {path}: {error.strerror}.") from error
+        raise CommandError(f"Can't write {path}: {error.strerror}. Choose another path.") from error
     try:
         with open(descriptor, "w", encoding="utf-8", newline="") as file:
             file.write(text.reveal())
@@ -117,7 +117,7 @@ def write_new_file(path: str, text: Opaque[str], *, mode: int) -> None:
         with suppress(OSError):
             os.unlink(path)
         if isinstance(error, OSError):
-            raise CommandError(f"Can't write {path}: {error.strerror}.") from error
+            raise CommandError(f"Can't write {path}: {error.strerror}. Choose another path.") from error
         raise
 
 

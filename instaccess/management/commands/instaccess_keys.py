@@ -126,7 +126,9 @@ class Command(SubcommandCommand):
         try:
             data = Opaque(sys.stdin.buffer.read() if options["file"] == "-" else Path(options["file"]).read_bytes())
         except OSError as error:
-            raise CommandError(f"Can't read {options['file']}: {error.strerror}") from error
+            raise CommandError(
+                f"Can't read {options['file']}: {error.strerror}. Check the path after --file."
+            ) from error
         key = keys.import_key(data, use=Key.Use(options["use"]), with_private=options["with_private"])
         self.print_result(options, key_reports.facts(key), key_reports.imported(key))
 
@@ -165,7 +167,10 @@ class Command(SubcommandCommand):
         )
         self.stderr.flush()
         if sys.stdin is None or sys.stdin.readline().strip() != key.kid:
-            raise CommandError("The key was not exported, because you did not type the key id.")
+            raise CommandError(
+                "The key was not exported, because you did not type the key id. Run the command "
+                "again, and type the key id."
+            )
 
     def _rotate(self, options: dict[str, Any]) -> None:
         uses = [Key.Use(options["use"])] if options["use"] else list(Key.Use)

@@ -89,7 +89,10 @@ class Command(audit_evidence.EvidenceSubcommands):
         related = users.user_relations("user", "real_user")
         token = audit.issued_tokens().filter(jti=_parse_jti(options["jti"])).select_related(*related).first()
         if token is None:
-            raise CommandError(f"There is no token {options['jti']} in the audit log.")
+            raise CommandError(
+                f"There is no token {options['jti']} in the audit log. To print the tokens, run `python manage.py "
+                "instaccess_tokens list`."
+            )
         facts = _facts(token)
         if options["json"]:
             self.print_json(facts)

@@ -86,10 +86,16 @@ class TestKeysImport:
     def test_import_of_a_missing_file_fails_and_names_the_file(self, tmp_path):
         path = str(tmp_path / "nowhere.pem")
 
-        assert error_of("import", "--use", "enc", "--file", path) == f"Can't read {path}: No such file or directory"
+        assert (
+            error_of("import", "--use", "enc", "--file", path)
+            == f"Can't read {path}: No such file or directory. Check the path after --file."
+        )
 
     def test_import_of_a_folder_fails_and_names_the_folder(self, tmp_path):
-        assert error_of("import", "--use", "enc", "--file", str(tmp_path)) == f"Can't read {tmp_path}: Is a directory"
+        assert (
+            error_of("import", "--use", "enc", "--file", str(tmp_path))
+            == f"Can't read {tmp_path}: Is a directory. Check the path after --file."
+        )
 
     def test_import_of_a_file_without_a_key_is_refused(self, tmp_path):
         path = tmp_path / "notes.txt"
@@ -234,14 +240,14 @@ class TestKeysExportToAFile:
 
         assert not path.exists()
         if isinstance(error, OSError):
-            assert str(caught.value) == f"Can't write {path}: No space left on device."
+            assert str(caught.value) == f"Can't write {path}: No space left on device. Choose another path."
 
     def test_export_into_a_missing_folder_fails_and_names_the_path(self, tmp_path):
         path = tmp_path / "nowhere" / "key.pem"
 
         text = error_of("export", "--kid", key_of(SIG, "current").kid, "--private", "--file", str(path))
 
-        assert text == f"Can't write {path}: No such file or directory."
+        assert text == f"Can't write {path}: No such file or directory. Choose another path."
 
     @pytest.mark.parametrize("path", ["", "-"])
     def test_export_fails_if_the_option_file_contains_no_file_name(self, path, tmp_path, monkeypatch):
