@@ -118,10 +118,10 @@ def _let_pass(response: HttpResponse, token: Opaque[str]) -> None:
 def _allow_keeping(response: HttpResponse, seconds: int) -> None:
     """Allow a proxy to keep a 204 for this time, if the time is positive.
 
-    The URL is the same for all users, so a cache that doesn't distinguish requests by their Authorization header would
-    give one user the identity of another user. `private` forbids shared caches to store the response (RFC 9111 §3.5
-    and §5.2.2.7), `Vary` makes the header part of every cache key, and `must-revalidate` forbids using the response
-    after its time if the gateway is unavailable. nginx prefers X-Accel-Expires to Cache-Control.
+    The URL is the same for all users. A cache that stores one response per URL would therefore give one user the
+    identity of another user. `private` forbids shared caches to store the response (RFC 9111 §3.5 and §5.2.2.7), and
+    `Vary` makes the Authorization header a part of every cache key. `must-revalidate` forbids caches to use the
+    response after its time if the gateway is unavailable. nginx prefers X-Accel-Expires to Cache-Control.
     """
     if seconds > 0:
         # nginx before 1.23 ignores an X-Accel-Expires header that comes after `Cache-Control: private`.
