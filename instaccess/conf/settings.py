@@ -37,6 +37,7 @@ nginx compares whole seconds, so it keeps a response for up to a second longer t
 is for reading the deny list, and for the way of the response to the proxy.
 """
 
+_OFF = object()
 _SECRET = re.compile(r"[A-Za-z0-9._~+/-]{32,255}", re.ASCII)
 
 
@@ -273,6 +274,8 @@ class Conf(KeySettings):
         The sum of DENY_LIST_SECONDS, of this time and of KEEPING_SLACK is at most five seconds, so that a revocation
         takes effect within five seconds.
         """
+        if self._get("KEEP_DECISION_SECONDS", _OFF) is _OFF:
+            return 0  # The gateway reads this setting for each request.
         read_after = self.deny_list_seconds
         return self._integer(
             "KEEP_DECISION_SECONDS",

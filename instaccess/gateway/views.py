@@ -46,12 +46,13 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
     refusal: web.Refusal | None = None
     reason = Reason.FAULT
     fault: tuple[str, ...] = ()
+    kept = False
     # An explicit content type without a charset keeps Django from reading its settings.
     response = HttpResponse(status=204, content_type="text/plain")
     try:
         # The token is opaque while keys are loaded, because some error reporters print the variables of all functions
         # that call the logger.
-        _let_pass(response, _bearer_token(request))
+        kept = _let_pass(response, _bearer_token(request))
     except InvalidToken as error:
         logger.warning("refused reason=%s jti=%r detail=%r", error.code, error.jti, error.detail)
         web.refusal_counter.count("gateway", error.code, client_id=error.client_id, user_uuid=error.user_uuid)
@@ -70,7 +71,8 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
         refusal = web.Unavailable(code=Reason.FAULT)
     if refusal is not None:
         response = _refusal_response(refusal)
-    response.setdefault("Cache-Control", "no-store")
+    if not kept:
+        response["Cache-Control"] = "no-store"
     return response
 
 
@@ -100,34 +102,40 @@ def _bearer_token(request: HttpRequest) -> Opaque[str]:
     return Opaque(token)
 
 
-def _let_pass(response: HttpResponse, token: Opaque[str]) -> None:
+def _let_pass(response: HttpResponse, token: Opaque[str]) -> bool:
     """Add the Authorization header for the upstream service to a 204. Raises InvalidToken.
 
-    If KEEP_DECISION_SECONDS allows it, the proxy may keep the response for some seconds. A response with another kind
-    of bearer token is never kept, because the gateway knows neither its expiry nor its revocation.
+    Returns whether the proxy may keep the response. A response with another kind of bearer token is never kept,
+    because the gateway knows neither the expiry nor the revocation of such a token.
     """
     if token.reveal().count(".") != 4:
         response["Authorization"] = f"Bearer {_allow_other_bearer(token.reveal())}"
-        return
+        return False
     unwrapped = unwrapping.unwrap_with_settings(token, now=time.time(), cache=_token_cache)
+    kept = False
     if seconds := conf.keep_decision_seconds:
-        _allow_keeping(response, min(seconds, int(unwrapped.claims.expires_at - time.time()) - KEEPING_SLACK))
+        # Read the clock again, because the gateway may have waited for the keys.
+        remaining = int(unwrapped.claims.expires_at - time.time())
+        kept = _allow_keeping(response, min(seconds, remaining - KEEPING_SLACK))
     response["Authorization"] = f"Bearer {unwrapped.signed}"
+    return kept
 
 
-def _allow_keeping(response: HttpResponse, seconds: int) -> None:
-    """Allow a proxy to keep a 204 for this time, if the time is positive.
+def _allow_keeping(response: HttpResponse, seconds: int) -> bool:
+    """Allow a proxy to keep a 204 for this time. Returns False and changes nothing if the time isn't positive.
 
     The URL is the same for all users. A cache that stores one response per URL would therefore give one user the
     identity of another user. `private` forbids shared caches to store the response (RFC 9111 §3.5 and §5.2.2.7), and
     `Vary` makes the Authorization header a part of every cache key. `must-revalidate` forbids caches to use the
     response after its time if the gateway is unavailable. nginx prefers X-Accel-Expires to Cache-Control.
     """
-    if seconds > 0:
-        # nginx before 1.23 ignores an X-Accel-Expires header that comes after `Cache-Control: private`.
-        response["X-Accel-Expires"] = str(seconds)
-        response["Cache-Control"] = f"private, max-age={seconds}, must-revalidate"
-        response["Vary"] = "Authorization"
+    if seconds <= 0:
+        return False
+    # nginx before 1.23 ignores an X-Accel-Expires header that comes after `Cache-Control: private`.
+    response["X-Accel-Expires"] = str(seconds)
+    response["Cache-Control"] = f"private, max-age={seconds}, must-revalidate"
+    response["Vary"] = "Authorization"
+    return True
 
 
 @sensitive_variables("token")
