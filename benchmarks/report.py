@@ -2,8 +2,9 @@
 
     python -m benchmarks.report
 
-The command writes the chart next to the results, and the Markdown into the README between two markers. `make bench`
-runs the command at the end. A test checks that the README is up to date.
+The command writes the chart next to the results, and the Markdown into the README between two markers. It also writes
+the table and the chart of `report_nginx`. `make bench` runs the command at the end. A test checks that the README is
+up to date.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from . import report_nginx
 from .serve import ROOT
 
 RESULTS = ROOT / "benchmarks/results.json"
@@ -192,7 +194,8 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def write(results: Mapping[str, Any]) -> None:
-    """Write the chart to its file, and the Markdown into the README."""
+    """Write the charts, the README and the table in docs/proxies.md."""
+    report_nginx.write(results)
     CHART.write_text(chart(results))
     before, _, rest = README.read_text().partition(BEGIN)
     README.write_text(before + BEGIN + markdown(results) + END + rest.partition(END)[2])

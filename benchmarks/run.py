@@ -2,9 +2,10 @@
 
     python -m benchmarks.run [--database both] [--seconds 1] [--rounds 15] [--ten-million] [--issues 100000]
 
-Requires PostgreSQL (PGHOST, PGUSER, PGPASSWORD as in the tests), Redis (REDIS_URL), and wrk (Debian package wrk).
-`--only` selects parts (http, servers, crypto, tamper, growth, revocation, memory, startup) or endpoints (ours,
-nothing, …). The results of a selection are written only to `--output`. The command never fails because of slow
+Requires PostgreSQL (PGHOST, PGUSER, PGPASSWORD as in the tests), Redis (REDIS_URL), and Debian's packages wrk and
+nginx-light.
+`--only` selects parts (http, behind_nginx, servers, crypto, tamper, growth, revocation, memory, startup) or endpoints
+(ours, nothing, …). The results of a selection are written only to `--output`. The command never fails because of slow
 results.
 """
 
@@ -22,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import crypto, growth, memory, over_http, report, revocation, sections, servers, startup, tamper
+from . import behind_nginx, crypto, growth, memory, over_http, report, revocation, sections, servers, startup, tamper
 from .report import RESULTS
 from .serve import ROOT
 from .stage import VENDORS, psql
@@ -37,6 +38,7 @@ PACKAGES = (
 # process, because Django can be set up only once per process.
 PARTS = {
     "http": ("over_http", True),
+    "behind_nginx": ("behind_nginx", False),
     "servers": ("servers", False),
     "crypto": ("crypto", False),
     "tamper": ("tamper", True),
@@ -47,6 +49,7 @@ PARTS = {
 }
 _OPTIONS = {
     "http": ("seconds", "rounds", "workers"),
+    "behind_nginx": ("seconds", "nginx_rounds"),
     "servers": ("seconds", "servers_rounds"),
     "crypto": ("crypto_rounds",),
     "tamper": ("tamper_rounds",),
@@ -61,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, conflict_handler="resolve"
     )
-    for part in (over_http, servers, crypto, tamper, growth, revocation, memory, startup):
+    for part in (over_http, behind_nginx, servers, crypto, tamper, growth, revocation, memory, startup):
         part.arguments(parser)
     parser.add_argument("--database", choices=[*VENDORS, "both"], default="both")
     parser.add_argument("--only", default="", help="names of parts or endpoints, separated by commas")

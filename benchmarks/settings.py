@@ -63,6 +63,7 @@ INSTACCESS = {
     # A gateway that reads the revocations from the issuer's URL sends this secret.
     "SERVICE_SECRETS": ["benchmarks-only-0123456789abcdef0123456789"],
     "ALLOW_HTTP_URLS": True,
+    "KEEP_DECISION_SECONDS": int(os.environ.get("BENCHMARK_KEEP_DECISION_SECONDS", "0")),
     # With this hook, the service needs no local users.
     "USER_HOOK": "instaccess.service.TokenUser",
 }

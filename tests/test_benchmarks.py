@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import report
+from benchmarks import report, report_nginx
 from tests.support.paths import ROOT
 from tests.support.processes import PATIENCE
 from tests.support.servers import wait_until
@@ -67,6 +67,18 @@ def test_benchmarks_measure_every_server(tmp_path):
             "nothing",
         }
         assert each["memory of a worker at the end, bytes"] > 0
+
+
+def test_benchmarks_measure_what_the_gateway_costs_behind_nginx(tmp_path):
+    results = run_benchmarks(tmp_path, "--only", "behind_nginx", "--seconds", "0.3", "--nginx-rounds", "1")
+
+    rows = results["behind_nginx"]["rows"]
+    assert {(each["tokens"], each["server"]) for each in rows} == {
+        (tokens, server) for tokens in ("hot", "new") for server in ("none", "auth_request", "kept")
+    }
+    assert all(each["requests/s"]["median"] > 0 for each in rows)
+    assert report_nginx.markdown(results).startswith("|")
+    assert "behind nginx" in report_nginx.chart(results)
 
 
 def test_benchmarks_measure_revocations(tmp_path):

@@ -71,6 +71,10 @@ ERRORS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "E003": (instaccess(USER_UUID_FIELD="no_such_field"), ["USER_UUID_FIELD", "no_such_field", "AUTH_USER_MODEL"]),
     "E004": ({"USE_TZ": False}, ["USE_TZ = True"]),
     "E050": (instaccess(DENY_LIST="https://canvas.example.edu/x"), ["DENY_LIST", "SERVICE_SECRETS"]),
+    "E057": (
+        instaccess(KEEP_DECISION_SECONDS=2, DENY_LIST_SECONDS=2),
+        ["KEEP_DECISION_SECONDS", "DENY_LIST_SECONDS", "revocation", "5 s"],
+    ),
     "E006": (
         {"OAUTH2_PROVIDER": {"SCOPES": {"read": "Read"}, "DEFAULT_SCOPES": ["read"]}},
         [SCOPE, 'OAUTH2_PROVIDER["SCOPES"]'],

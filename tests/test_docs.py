@@ -21,7 +21,7 @@ from django.core.management.base import BaseCommand
 from django.test import override_settings
 from django.urls import resolve
 
-from benchmarks import report
+from benchmarks import report, report_nginx
 from instaccess import issuer, keys, tokens
 from instaccess.conf import SCOPE, SETTINGS, conf
 from instaccess.conf import checks as conf_checks
@@ -319,6 +319,12 @@ class TestTheBenchmarkFigures:
 
     def test_benchmark_figures_in_the_chart_match_the_results(self):
         assert report.CHART.read_text() == report.chart(self.RESULTS)
+
+    def test_benchmark_figures_behind_nginx_match_the_results(self):
+        table = report_nginx.BEGIN + report_nginx.markdown(self.RESULTS) + report_nginx.END
+
+        assert table in readme.page("proxies.md")
+        assert report_nginx.CHART.read_text() == report_nginx.chart(self.RESULTS)
 
 
 class TestTheChangelog:

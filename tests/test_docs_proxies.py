@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -11,9 +12,13 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from django.http import HttpResponse
 from django.test import override_settings
 from django.test.client import Client
 
+from instaccess.conf import KEEPING_SLACK, REVOCATION_SECONDS, conf
+from instaccess.conf import checks as conf_checks
+from instaccess.gateway import views
 from tests.conftest import ISSUE_URL
 from tests.support import readme
 from tests.support.paths import ROOT
@@ -22,6 +27,7 @@ TEXT = readme.page("proxies.md")
 SNIPPETS = readme.snippets(TEXT)
 SHELL = [line for snippet in SNIPPETS if snippet.language == "sh" for line in snippet.lines]
 PYTHON = [snippet.code for snippet in SNIPPETS if snippet.language == "python"]
+SNIPPET_PARTS = ("corsheaders", "without_websockets", "KEEP_DECISION_SECONDS")
 ORIGIN = "https://app.example.edu"
 
 
@@ -33,7 +39,7 @@ def python_snippet(part: str) -> str:
 class TestSnippetsOnThePageOfProxies:
     def test_every_snippet_on_the_page_of_proxies_is_covered_by_a_test(self):
         assert {snippet.language for snippet in SNIPPETS} == {"sh", "python"}
-        assert len(PYTHON) == sum(part in code for code in PYTHON for part in ("corsheaders", "without_websockets"))
+        assert len(PYTHON) == sum(part in code for code in PYTHON for part in SNIPPET_PARTS)
 
     def test_shell_snippet_on_the_page_of_proxies_names_an_existing_folder(self):
         [line] = SHELL
@@ -41,6 +47,14 @@ class TestSnippetsOnThePageOfProxies:
 
         assert command == ["python", "-m", "pytest"]
         assert (ROOT / folder).is_dir()
+
+    def test_snippet_that_keeps_decisions_passes_the_system_checks(self):
+        names: dict[str, Any] = {}
+        exec(python_snippet("KEEP_DECISION_SECONDS"), names)
+
+        with override_settings(INSTACCESS=names["INSTACCESS"]):
+            assert conf_checks.check_settings() == []
+            assert conf.keep_decision_seconds == 1
 
     def test_documented_asgi_application_answers_websocket_handshakes(self, tmp_path):
         (tmp_path / "asgi.py").write_text(python_snippet("without_websockets"))
@@ -118,6 +132,35 @@ class TestTheSettingsOfDjangoCorsHeaders:
         answer = client.get("/internal/services/jwks", headers={"Origin": ORIGIN})
 
         assert "Access-Control-Allow-Origin" not in answer
+
+
+class TestKeptDecisionsOnThePageOfProxies:
+    TABLES = readme.tables(readme.section("Keep decisions", TEXT))
+
+    def test_page_of_proxies_lists_the_headers_of_a_decision_that_may_be_kept(self):
+        response = HttpResponse(status=204)
+        views._allow_keeping(response, 1)
+
+        cells = [row[0] for table in self.TABLES for row in table]
+        documented = [readme.code(cell)[0] for cell in cells if re.match(r"`[\w-]+: ", cell)]
+        assert documented == [f"{name}: {value}" for name, value in response.items() if name != "Content-Type"]
+
+    def test_times_of_a_kept_decision_add_up_to_five_seconds_with_the_default_of_the_deny_list(self):
+        [times] = [rows for rows in self.TABLES if any("DENY_LIST_SECONDS" in row[1] for row in rows)]
+        slack = [int(row[1]) for row in times if row[1].isdigit()]
+
+        assert sum(slack) == KEEPING_SLACK
+        assert conf.deny_list_seconds + 1 + KEEPING_SLACK == REVOCATION_SECONDS
+
+    def test_the_tmpfs_of_the_nginx_example_has_room_for_all_decisions(self):
+        folder = ROOT / "examples/nginx"
+        [zone] = re.findall(r"keys_zone=decisions:(\d+)m", (folder / "nginx.conf").read_text())
+        [size] = re.findall(r"^    tmpfs .* size=(\d+)m,", (folder / "README.md").read_text(), re.MULTILINE)
+        # nginx needs 128 bytes per key. A file contains at most 8 KiB of the key, 4 KiB of headers, and nginx's own.
+        files, largest = int(zone) * 2**20 // 128, 16 * 2**10
+
+        # The other half is for files that nginx is writing.
+        assert 2 * files * largest <= int(size) * 2**20
 
 
 class TestNamesOnThePageOfProxies:

@@ -2,6 +2,16 @@
 
 from .key_encryption import KeyEncryptionKey, kek_id
 from .key_settings import DERIVED
-from .settings import SCOPE, SETTINGS, Conf, conf
+from .settings import KEEPING_SLACK, REVOCATION_SECONDS, SCOPE, SETTINGS, Conf, conf
 
-__all__ = ["DERIVED", "SCOPE", "SETTINGS", "Conf", "KeyEncryptionKey", "conf", "kek_id"]
+__all__ = [
+    "DERIVED",
+    "KEEPING_SLACK",
+    "REVOCATION_SECONDS",
+    "SCOPE",
+    "SETTINGS",
+    "Conf",
+    "KeyEncryptionKey",
+    "conf",
+    "kek_id",
+]

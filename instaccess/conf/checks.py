@@ -53,6 +53,7 @@ BAD_SETTING_IDS = {
     "AUDIT_RETENTION_DAYS": "instaccess.E049",
     "ACCEPTED_ISSUERS": "instaccess.E054",
     "AUDIT_USER_NAMES": "instaccess.E056",
+    "KEEP_DECISION_SECONDS": "instaccess.E057",
 }
 """A mapping from the name of a setting to the id of the check message that reports an invalid value."""
 

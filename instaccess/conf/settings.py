@@ -27,6 +27,17 @@ SCOPE = "url:POST|/api/v1/inst_access_tokens"
 The scope is not a setting, because clients of Canvas already request the scope by this name.
 """
 
+REVOCATION_SECONDS = 5
+"""The time, in seconds, after which no request with a revoked token passes a gateway or its proxy."""
+
+KEEPING_SLACK = 2
+"""Seconds that pass, in addition to KEEP_DECISION_SECONDS, until a proxy no longer uses a decision of the gateway.
+
+nginx compares whole seconds, so it keeps a response for up to a second longer than the gateway says. The other second
+is for reading the deny list, and for the way of the response to the proxy.
+"""
+
+_OFF = object()
 _SECRET = re.compile(r"[A-Za-z0-9._~+/-]{32,255}", re.ASCII)
 
 
@@ -255,6 +266,24 @@ class Conf(KeySettings):
     def other_bearers(self) -> str:
         """Whether a gateway refuses other bearer tokens (`refuse`) or forwards them unchanged (`pass`)."""
         return self._choice("OTHER_BEARERS", "refuse", ("refuse", "pass"))
+
+    @property
+    def keep_decision_seconds(self) -> int:
+        """The time, in seconds, for which a proxy may keep a 204 of the gateway. If 0, a proxy may not keep it.
+
+        The sum of DENY_LIST_SECONDS, of this time and of KEEPING_SLACK is at most five seconds, so that a revocation
+        takes effect within five seconds.
+        """
+        if self._get("KEEP_DECISION_SECONDS", _OFF) is _OFF:
+            return 0  # The gateway reads this setting for each request.
+        read_after = self.deny_list_seconds
+        return self._integer(
+            "KEEP_DECISION_SECONDS",
+            0,
+            0,
+            max(0, REVOCATION_SECONDS - KEEPING_SLACK - read_after),
+            f" if DENY_LIST_SECONDS is {read_after}, because a revocation takes effect within {REVOCATION_SECONDS} s",
+        )
 
     @property
     def remembered_tokens(self) -> int:

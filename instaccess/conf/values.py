@@ -83,11 +83,11 @@ class Values:
         """Read a string of 1 to 255 characters, or None."""
         return None if self._get(name, None) is None else self._string(name, "")
 
-    def _integer(self, name: str, default: int, minimum: int, maximum: int) -> int:
-        """Read an integer within bounds, both inclusive. `True` and `1.0` are refused."""
+    def _integer(self, name: str, default: int, minimum: int, maximum: int, why: str = "") -> int:
+        """Read an integer within bounds, both inclusive. `True` and `1.0` are refused. `why` explains the bounds."""
         value = self._get(name, default)
         if type(value) is not int or not minimum <= value <= maximum:
-            raise self._invalid(name, f"an integer from {minimum} to {maximum}")
+            raise self._invalid(name, f"an integer from {minimum} to {maximum}{why}")
         return value
 
     def _at_least(self, name: str, minimum: int, formula: str) -> int:

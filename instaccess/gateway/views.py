@@ -16,7 +16,7 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.debug import sensitive_variables
 
 from .. import tokens, trust, web
-from ..conf import conf
+from ..conf import KEEPING_SLACK, conf
 from ..exceptions import InstAccessError, InvalidToken, Reason
 from ..opaque import Opaque
 from ..web import isolated_view
@@ -46,12 +46,13 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
     refusal: web.Refusal | None = None
     reason = Reason.FAULT
     fault: tuple[str, ...] = ()
+    kept = False
     # An explicit content type without a charset keeps Django from reading its settings.
     response = HttpResponse(status=204, content_type="text/plain")
     try:
         # The token is opaque while keys are loaded, because some error reporters print the variables of all functions
         # that call the logger.
-        response["Authorization"] = f"Bearer {_upstream_token(_bearer_token(request))}"
+        kept = _let_pass(response, _bearer_token(request))
     except InvalidToken as error:
         logger.warning("refused reason=%s jti=%r detail=%r", error.code, error.jti, error.detail)
         web.refusal_counter.count("gateway", error.code, client_id=error.client_id, user_uuid=error.user_uuid)
@@ -70,7 +71,8 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
         refusal = web.Unavailable(code=Reason.FAULT)
     if refusal is not None:
         response = _refusal_response(refusal)
-    response["Cache-Control"] = "no-store"
+    if not kept:
+        response["Cache-Control"] = "no-store"
     return response
 
 
@@ -100,14 +102,40 @@ def _bearer_token(request: HttpRequest) -> Opaque[str]:
     return Opaque(token)
 
 
-def _upstream_token(token: Opaque[str]) -> str:
-    """Return the bearer token for the upstream service: the signed token, or another bearer token unchanged.
+def _let_pass(response: HttpResponse, token: Opaque[str]) -> bool:
+    """Add the Authorization header for the upstream service to a 204. Raises InvalidToken.
 
-    Raises InvalidToken if the token is refused.
+    Returns whether the proxy may keep the response. A response with another kind of bearer token is never kept,
+    because the gateway knows neither the expiry nor the revocation of such a token.
     """
     if token.reveal().count(".") != 4:
-        return _allow_other_bearer(token.reveal())
-    return unwrapping.unwrap_with_settings(token, now=time.time(), cache=_token_cache).signed
+        response["Authorization"] = f"Bearer {_allow_other_bearer(token.reveal())}"
+        return False
+    unwrapped = unwrapping.unwrap_with_settings(token, now=time.time(), cache=_token_cache)
+    kept = False
+    if seconds := conf.keep_decision_seconds:
+        # Read the clock again, because the gateway may have waited for the keys.
+        remaining = int(unwrapped.claims.expires_at - time.time())
+        kept = _allow_keeping(response, min(seconds, remaining - KEEPING_SLACK))
+    response["Authorization"] = f"Bearer {unwrapped.signed}"
+    return kept
+
+
+def _allow_keeping(response: HttpResponse, seconds: int) -> bool:
+    """Allow a proxy to keep a 204 for this time. Returns False and changes nothing if the time isn't positive.
+
+    The URL is the same for all users. A cache that stores one response per URL would therefore give one user the
+    identity of another user. `private` forbids shared caches to store the response (RFC 9111 §3.5 and §5.2.2.7), and
+    `Vary` makes the Authorization header a part of every cache key. `must-revalidate` forbids caches to use the
+    response after its time if the gateway is unavailable. nginx prefers X-Accel-Expires to Cache-Control.
+    """
+    if seconds <= 0:
+        return False
+    # nginx before 1.23 ignores an X-Accel-Expires header that comes after `Cache-Control: private`.
+    response["X-Accel-Expires"] = str(seconds)
+    response["Cache-Control"] = f"private, max-age={seconds}, must-revalidate"
+    response["Vary"] = "Authorization"
+    return True
 
 
 @sensitive_variables("token")

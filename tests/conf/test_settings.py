@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.test import override_settings
 
-from instaccess.conf import DERIVED, SETTINGS, Conf, KeyEncryptionKey, conf
+from instaccess.conf import DERIVED, KEEPING_SLACK, REVOCATION_SECONDS, SETTINGS, Conf, KeyEncryptionKey, conf
 from instaccess.conf import checks as conf_checks
 from instaccess.exceptions import ConfigError
 from instaccess.keys import sealing
@@ -190,6 +190,7 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
     ),
     "USER_HOOK": (None, [("os.path.basename", os.path.basename), (str.upper, str.upper)], INVALID_HOOKS),
     "OTHER_BEARERS": ("refuse", [("pass", "pass"), ("refuse", "refuse")], ["Pass", "", None, True, 1, ["pass"]]),
+    "KEEP_DECISION_SECONDS": (0, [(0, 0), (1, 1)], [*INVALID_INTEGERS, 2, None]),
     "REMEMBERED_TOKENS": (5000, [(0, 0), (1_000_000, 1_000_000)], [*INVALID_INTEGERS, None]),
     "AUDIT_RETENTION_DAYS": (None, [(None, None), (1, 1), (400, 400)], ["400", 0, -1, 1.5, True, 36_501]),
     "AUDIT_USER_NAMES": (True, [(True, True), (False, False)], INVALID_BOOLEANS),
@@ -482,3 +483,26 @@ class TestTheKeyLifecycleSettings:
                 with pytest.raises(ConfigError) as error:
                     setting(name)
                 assert error.value.setting == "JWKS_MAX_AGE"
+
+
+class TestTheTimeForWhichAProxyMayKeepADecision:
+    @pytest.mark.parametrize(("deny_list", "longest"), [(0, 3), (1, 2), (2, 1), (3, 0), (4, 0)])
+    def test_g35_a_revocation_takes_effect_within_five_seconds_with_the_longest_time(self, deny_list, longest):
+        with override_settings(INSTACCESS={"DENY_LIST_SECONDS": deny_list, "KEEP_DECISION_SECONDS": longest}):
+            assert conf.keep_decision_seconds == longest
+        assert longest == 0 or deny_list + longest + KEEPING_SLACK == REVOCATION_SECONDS
+
+        with (
+            override_settings(INSTACCESS={"DENY_LIST_SECONDS": deny_list, "KEEP_DECISION_SECONDS": longest + 1}),
+            pytest.raises(ConfigError, match=f"from 0 to {longest} if DENY_LIST_SECONDS is {deny_list}, because"),
+        ):
+            _ = conf.keep_decision_seconds
+
+    def test_an_error_in_deny_list_seconds_is_reported_for_deny_list_seconds(self):
+        with (
+            override_settings(INSTACCESS={"DENY_LIST_SECONDS": 5, "KEEP_DECISION_SECONDS": 1}),
+            pytest.raises(ConfigError) as error,
+        ):
+            _ = conf.keep_decision_seconds
+
+        assert error.value.setting == "DENY_LIST_SECONDS"

@@ -48,10 +48,16 @@ def signed_inside(token: str) -> str:
     return jose.decrypt(token, ring.current_ring().decryption_keys())[0]
 
 
+def unverified_parts(authorization: str) -> dict[str, Any]:
+    """Return the header and the claims of a signed token in an Authorization header, without any check."""
+    header, payload, _ = authorization.removeprefix("Bearer ").split(".")
+    parts: dict[str, Any] = json.loads(base64url_decode(header)) | json.loads(base64url_decode(payload))
+    return parts
+
+
 def unverified_jti(authorization: str) -> str:
     """Return the token id in an Authorization header with a signed token, without checking the signature."""
-    payload = authorization.removeprefix("Bearer ").split(".")[1]
-    return str(json.loads(base64url_decode(payload))["jti"])
+    return str(unverified_parts(authorization)["jti"])
 
 
 def claims_of(token: str) -> dict[str, Any]:

@@ -1,0 +1,108 @@
+"""Renders the part `behind_nginx` of benchmarks/results.json for docs/proxies.md: a table and a chart.
+
+`benchmarks/report.py` calls this module. Without figures of this part, the page and the chart stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from .behind_nginx import SERVERS, TOKENS
+from .serve import ROOT
+
+PART = "behind_nginx"
+PAGE = ROOT / "docs/proxies.md"
+CHART = ROOT / "benchmarks/results-behind-nginx.svg"
+BEGIN, END = "<!-- behind nginx: begin -->\n", "<!-- behind nginx: end -->\n"
+
+COLOURS = {"hot": "#4a86b8", "new": "#a9c9dd"}
+WIDTH, LEFT, RIGHT, BAR, GAP, TOP, FOOT = 800, 190, 130, 16, 14, 34, 40
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """Build the table, and a paragraph that describes the measurement."""
+    part = results[PART]
+    lines = [["", *TOKENS.values()], ["---"] * 3]
+    for server, title in SERVERS.items():
+        cells = [_cell(each) for tokens in TOKENS for each in part["rows"] if _is(each, tokens, server)]
+        lines.append([title, *cells])
+    table = "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    new = part["new tokens, kept to auth_request"]
+    values = {
+        "ratio": f"{new['median']:.2f} ({new['low']:.2f} to {new['high']:.2f})",
+        "connections": part["connections"],
+        "workers": part["workers"],
+        "cores": results["cores"],
+    }
+    return table + _MEANING.format_map(values)
+
+
+_MEANING = """
+The ratios are those to nginx without authentication: the median, and the range of the rounds. With new tokens, the
+rate with kept decisions is {ratio} of the rate with `auth_request`. The gateway has {workers} workers.
+The load generator has {connections} connections. Both share {cores} cores with nginx and with a service that answers
+at once (`python -m benchmarks.behind_nginx`).
+"""
+
+
+def _is(row: Mapping[str, Any], tokens: str, server: str) -> bool:
+    return bool(row["tokens"] == tokens and row["server"] == server)
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    rate, ratio = f"{row['requests/s']['median']:,.0f}/s", row["ratio"]
+    if ratio["low"] == ratio["high"] == 1:
+        return rate
+    return f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}), {rate}"
+
+
+def chart(results: Mapping[str, Any]) -> str:
+    """Draw the rates. Bars are medians and lines are ranges."""
+    rows = results[PART]["rows"]
+    scale = (WIDTH - LEFT - RIGHT) / max(each["requests/s"]["high"] for each in rows)
+    parts = [_text(LEFT, 20, "requests per second", "start")]
+    y = TOP
+    for server, title in SERVERS.items():
+        parts.append(_text(LEFT - 10, y + BAR + 4, title.replace("`", ""), "end"))
+        for tokens in TOKENS:
+            (rate,) = (each["requests/s"] for each in rows if _is(each, tokens, server))
+            low, high = LEFT + rate["low"] * scale, LEFT + rate["high"] * scale
+            width, middle = rate["median"] * scale, y + BAR / 2
+            parts += [
+                f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="{BAR - 1}" fill="{COLOURS[tokens]}"/>',
+                f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}" stroke="#222"/>',
+                _text(high + 6, middle + 4, f"{rate['median']:,.0f}", "start"),
+            ]
+            y += BAR
+        y += GAP
+    x = LEFT
+    for tokens, title in TOKENS.items():
+        parts.append(f'<rect x="{x}" y="{y}" width="12" height="12" fill="{COLOURS[tokens]}"/>')
+        parts.append(_text(x + 18, y + 10, title, "start"))
+        x += 250
+    height = y + FOOT - GAP
+    described = "; ".join(
+        f"{SERVERS[each['server']].replace('`', '')}, {TOKENS[each['tokens']]}: {each['requests/s']['median']:,.0f}"
+        for each in rows
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
+        ' role="img" font-family="sans-serif" font-size="13">\n'
+        f"<title>Requests per second behind nginx</title>\n<desc>{escape(described)}</desc>\n"
+        f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>\n' + "\n".join(parts) + "\n</svg>\n"
+    )
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#222">{escape(text)}</text>'
+
+
+def write(results: Mapping[str, Any]) -> None:
+    """Write the chart, and the table in docs/proxies.md. Does nothing if the results don't contain this part."""
+    if PART not in results:
+        return
+    CHART.write_text(chart(results))
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    PAGE.write_text(before + BEGIN + markdown(results) + END + rest.partition(END)[2])
