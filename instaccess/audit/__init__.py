@@ -41,6 +41,7 @@ from .rows import (
     token_status,
 )
 from .scopes import Scope, scopes_of_account, scopes_of_user
+from .writability import check_database, check_writable
 
 __all__ = [
     "ERASED_NAME",
@@ -57,7 +58,9 @@ __all__ = [
     "Statement",
     "authenticate",
     "canonical_bytes",
+    "check_database",
     "check_hmac",
+    "check_writable",
     "checkpoints",
     "commit",
     "complete_revocations",

@@ -14,7 +14,7 @@ from .provision import (
     missing_keys,
     reseal,
 )
-from .ring import KeyRing, current_ring, lifecycle_times, sign_once
+from .ring import KeyRing, check_issuing_keys, current_ring, lifecycle_times, sign_once
 from .rotation import (
     Times,
     can_rotate_automatically,
@@ -50,6 +50,7 @@ __all__ = [
     "activate",
     "authentic_keys",
     "can_rotate_automatically",
+    "check_issuing_keys",
     "check_sealed_keys",
     "current_key",
     "current_ring",

@@ -25,8 +25,16 @@ def current() -> DenyList:
         ConfigError: a setting is missing or invalid.
     """
     interval, max_staleness = conf.deny_list_seconds, conf.max_staleness
-    source = _database if conf.deny_list == "database" else _remote
-    return source.get(interval=interval, max_staleness=max_staleness)
+    return _source().get(interval=interval, max_staleness=max_staleness)
+
+
+def age() -> float | None:
+    """Return the age of the cached deny list in seconds, or None if none is cached. Raises ConfigError."""
+    return _source().age
+
+
+def _source() -> Refreshed[DenyList]:
+    return _database if conf.deny_list == "database" else _remote
 
 
 def clear_cache() -> None:

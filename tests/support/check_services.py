@@ -44,6 +44,8 @@ def find_missing() -> list[str]:
         missing.append("Chromium for the tests of the admin: run `apt install chromium`, or set CHROMIUM to its path")
     if shutil.which("wrk") is None:
         missing.append("wrk for the tests of the benchmarks: run `apt install wrk`")
+    if shutil.which("systemd-analyze") is None:
+        missing.append("systemd-analyze for the tests of the units for systemd: run `apt install systemd`")
     return missing
 
 
