@@ -4,6 +4,8 @@ At startup, the app passes database functions to the packages that must not impo
 checks.
 """
 
+from itertools import chain
+
 from django.apps import AppConfig
 from django.db import router
 from django.utils.translation import gettext_lazy as _
@@ -39,3 +41,4 @@ class InstAccessConfig(AppConfig):
         monitoring.add_check("database", audit.check_database, roles=["issuer", "service"])
         monitoring.add_check("audit", audit.check_writable, roles=["issuer"])
         monitoring.add_check("cache", throttling.check_cache, roles=["issuer"], required=False)
+        monitoring.add_source("database", lambda: chain(keys.measure(), audit.measure()), role="issuer")

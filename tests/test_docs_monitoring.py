@@ -12,7 +12,7 @@ import pytest
 import yaml
 from django.urls import resolve
 
-from instaccess.monitoring import probes, readiness
+from instaccess.monitoring import background, probes, readiness
 from tests.monitoring.helpers import probe
 from tests.support import readme
 from tests.support.paths import ROOT
@@ -46,7 +46,7 @@ class TestTheHealthPage:
             assert resolve(path).url_name.startswith("instaccess-")
 
     def test_times_are_those_of_the_code(self):
-        assert f"after at most {probes.ANSWER_SECONDS} seconds" in TEXT
+        assert f"after at most {background.ANSWER_SECONDS} seconds" in TEXT
         assert f"older than {readiness.LATE_SECONDS} seconds" in TEXT
 
     def test_modules_with_urls_exist(self):
@@ -75,7 +75,7 @@ class TestTheExamplesOfProbes:
         probes_ = {name: container[name] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
 
         for each in probes_.values():
-            assert each["timeoutSeconds"] > probes.ANSWER_SECONDS
+            assert each["timeoutSeconds"] > background.ANSWER_SECONDS
             headers = {header["name"]: header["value"] for header in each["httpGet"]["httpHeaders"]}
             assert headers.keys() == {"Host", "X-Forwarded-Proto"}
             assert each["httpGet"]["port"] in {port["name"] for port in container["ports"]}
@@ -88,7 +88,7 @@ class TestTheExamplesOfProbes:
     def test_haproxy_waits_longer_than_an_answer_takes(self):
         [seconds] = re.findall(r"timeout check ([0-9]+)s", (EXAMPLES / "haproxy.cfg").read_text())
 
-        assert int(seconds) > probes.ANSWER_SECONDS
+        assert int(seconds) > background.ANSWER_SECONDS
 
     @pytest.mark.services
     def test_systemd_accepts_the_units(self, tmp_path):

@@ -2,10 +2,10 @@
 
 from django.urls import path
 
-from ..monitoring import health_urls
+from ..monitoring import monitoring_urls
 from . import views
 
 urlpatterns = [
     path("internal/gateway/verify", views.verify, name="instaccess-verify"),
-    *health_urls("gateway"),
+    *monitoring_urls("gateway"),
 ]

@@ -2,11 +2,11 @@
 
 from django.urls import path
 
-from ..monitoring import health_urls
+from ..monitoring import monitoring_urls
 from . import internal_views
 
 urlpatterns = [
     path("internal/services/jwks", internal_views.jwks, name="instaccess-jwks"),
     path("internal/services/revocations", internal_views.revocations, name="instaccess-revocations"),
-    *health_urls("issuer"),
+    *monitoring_urls("issuer"),
 ]

@@ -4,6 +4,7 @@ from .audit_keys import evidence_keys, keks_for_revocation
 from .health import KeyHealth, load_health, short_kid
 from .held_keys import HeldKey
 from .lifecycle import Rotation, activate, revoke, rotate
+from .measurements import measure
 from .provision import (
     check_sealed_keys,
     export,
@@ -74,6 +75,7 @@ __all__ = [
     "keks_for_revocation",
     "lifecycle_times",
     "load_health",
+    "measure",
     "missing_keys",
     "next_key",
     "problem",

@@ -1,7 +1,8 @@
-"""Health: what load balancers and monitoring systems read about a process. This package imports no models."""
+"""Health and metrics, for load balancers and monitoring systems. This package imports no models."""
 
 from .findings import Finding, Status
 from .probes import add_check
-from .views import health_urls
+from .sources import Sample, add_source
+from .views import monitoring_urls
 
-__all__ = ["Finding", "Status", "add_check", "health_urls"]
+__all__ = ["Finding", "Sample", "Status", "add_check", "add_source", "monitoring_urls"]

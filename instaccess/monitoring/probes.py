@@ -1,51 +1,17 @@
-"""Health checks in threads of their own, so that a probe is answered although a server stalls.
-
-Each check of a process has at most one thread. While a check stalls, later probes report the stalled check and start
-no other thread.
-"""
+"""The health checks of this process."""
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 
-from django.db import Error as DbError
-from django.db import connections
-
-from .. import trust
+from . import background
+from .background import Background, Run
 from .findings import Finding, Status, describe
-
-ANSWER_SECONDS = 0.7
-"""Seconds after which a probe is answered. Load balancers usually wait for a second."""
-
-
-class _Run:
-    """One run of a check, which may not have ended yet."""
-
-    def __init__(self) -> None:
-        self.started_at = time.monotonic()
-        self._finding: Finding | None = None
-        self._ended = threading.Event()
-
-    @property
-    def has_ended(self) -> bool:
-        return self._ended.is_set()
-
-    def end(self, finding: Finding) -> None:
-        self._finding = finding
-        self._ended.set()
-
-    def wait(self, deadline: float) -> Finding | None:
-        """Return the finding, or None if the check hasn't ended at the deadline, a time of the monotonic clock."""
-        self._ended.wait(max(deadline - time.monotonic(), 0))
-        return self._finding
 
 
 class Check:
-    """A health check of this process.
+    """A health check of this process. Each check has at most one thread.
 
     Args:
         name: the name of the check in the response.
@@ -58,52 +24,17 @@ class Check:
         self, name: str, function: Callable[[], Finding | None], *, roles: Iterable[str], required: bool
     ) -> None:
         self.name, self.roles = name, frozenset(roles)
-        self._function = function
         self._failure = Status.ERROR if required else Status.WARNING
-        self._reset()
-        # Threads don't survive a fork. If a thread of the parent holds the lock during a fork, the child can never
-        # acquire the lock.
-        os.register_at_fork(after_in_child=self._reset)
+        self.start = Background(name, function).start
 
-    def _reset(self) -> None:
-        self._lock = threading.Lock()
-        self._run: _Run | None = None
-
-    def start(self) -> _Run:
-        """Start a run in a new thread, unless a run hasn't ended. Returns the run that hasn't ended."""
-        with self._lock:
-            if self._run is not None and not self._run.has_ended:
-                return self._run
-            run = self._run = _Run()
-            thread = threading.Thread(
-                target=self._execute, args=(run,), name=f"instaccess-health-{self.name}", daemon=True
-            )
-            try:
-                thread.start()
-            except RuntimeError:  # The operating system allows no more threads, or Python is shutting down.
-                run.end(Finding(self._failure, "no thread can be started"))
-            return run
-
-    def finding(self, run: _Run, deadline: float) -> Finding:
+    def finding(self, run: Run[Finding | None], deadline: float) -> Finding:
         """Return the finding of a run. If the run hasn't ended at the deadline, the finding reports this."""
-        if (finding := run.wait(deadline)) is not None:
-            return finding
-        pending = round(time.monotonic() - run.started_at, 1)
-        return Finding(self._failure, "no answer yet", {"pending_seconds": pending})
-
-    def _execute(self, run: _Run) -> None:
-        finding = Finding(self._failure, "the check was interrupted")
-        try:
-            trust.open_own_connections()
-            finding = self._function() or Finding()
-        except Exception as error:  # A hook or a cache backend of the project can raise any error.
-            finding = Finding(self._failure, describe(error))
-        finally:
-            # Each run opens new connections. A stalled query would otherwise block the check until the operating
-            # system notices that the connection is dead.
-            with suppress(DbError):
-                connections.close_all()
-            run.end(finding)
+        outcome = run.wait(deadline)
+        if outcome is None:
+            return Finding(self._failure, "no answer yet", {"pending_seconds": round(run.seconds, 1)})
+        if isinstance(outcome, Exception):
+            return Finding(self._failure, describe(outcome))
+        return outcome[0] or Finding()
 
 
 _checks: dict[str, Check] = {}
@@ -123,7 +54,7 @@ def run_checks(roles: Iterable[str]) -> tuple[Mapping[str, Finding], Mapping[str
     ready.
     """
     wanted = frozenset(roles)
-    deadline = time.monotonic() + ANSWER_SECONDS
+    deadline = time.monotonic() + background.ANSWER_SECONDS
     checks = [check for check in _checks.values() if check.roles & wanted]
     runs = [check.start() for check in checks]
     findings = {check.name: check.finding(run, deadline) for check, run in zip(checks, runs, strict=True)}

@@ -1,4 +1,4 @@
-"""The health endpoints `/internal/health/live` and `/internal/health/ready` (docs/monitoring.md)."""
+"""The endpoints `/internal/health/live`, `/internal/health/ready` and `/internal/metrics` (docs/monitoring.md)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.urls import NoReverseMatch, URLPattern, path, reverse
 
 from .. import web
 from ..exceptions import Reason
-from . import readiness  # noqa: F401  (adds the checks of gateways and services)
+from . import prometheus, readiness  # noqa: F401  (adds the checks of gateways and services)
 from .probes import run_checks
 
 _ROLES = ("issuer", "gateway", "service")
@@ -31,7 +31,7 @@ def ready_view(request: HttpRequest, role: str) -> HttpResponse:
     """
     if request.method not in _METHODS:
         return _method_not_allowed()
-    roles = [each for each in _ROLES if each == role or _is_included(each)]
+    roles = _included_roles(role)
     if (wanted := request.GET.get("role")) is not None:
         if wanted not in roles:
             return _answer({"status": "unknown role", "roles": roles}, status=404)
@@ -46,12 +46,38 @@ def ready_view(request: HttpRequest, role: str) -> HttpResponse:
     return _answer(body, status=200 if all_ready else 503)
 
 
-def health_urls(role: str) -> list[URLPattern]:
-    """Return the URLs of the health endpoints, for the URLs of a role."""
+def metrics_view(request: HttpRequest, role: str) -> HttpResponse:
+    """Return the metrics of every role of this process in the text format of Prometheus.
+
+    Args:
+        role: the role whose URLs contain the matched pattern.
+    """
+    if request.method not in _METHODS:
+        return _method_not_allowed()
+    if prometheus.recorder is None:
+        return _answer({"status": "install django-instaccess[metrics] to get metrics"}, status=404)
+    try:
+        body, content_type = prometheus.render(_included_roles(role))
+    except (OSError, ValueError) as error:
+        detail = f"PROMETHEUS_MULTIPROC_DIR must name a folder that the process can read ({type(error).__name__})"
+        return _answer({"status": detail}, status=503)
+    response = HttpResponse(body, content_type=content_type)
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def monitoring_urls(role: str) -> list[URLPattern]:
+    """Return the URLs of the endpoints for monitoring, for the URLs of a role."""
     return [
         path("internal/health/live", live, name=f"instaccess-live-{role}"),
         path("internal/health/ready", ready, {"role": role}, name=f"instaccess-ready-{role}"),
+        path("internal/metrics", metrics, {"role": role}, name=f"instaccess-metrics-{role}"),
     ]
+
+
+def _included_roles(matched: str) -> list[str]:
+    """Return the roles whose URLs this project includes."""
+    return [role for role in _ROLES if role == matched or _is_included(role)]
 
 
 def _is_included(role: str) -> bool:
@@ -85,3 +111,4 @@ def _answer(body: dict[str, Any], *, status: int) -> HttpResponse:
 
 live = web.isolated_view(live_view)
 ready = web.isolated_view(ready_view)
+metrics = web.isolated_view(metrics_view)

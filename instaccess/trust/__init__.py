@@ -4,6 +4,7 @@ from .denylist import age as deny_list_age
 from .denylist import clear_cache as clear_deny_list
 from .denylist import current as current_deny_list
 from .denylist import read_revocations
+from .denylist import sizes as deny_list_sizes
 from .loading import open_own_connections
 from .material import for_use, private_to_text, public_members
 from .material import generate as generate_key
@@ -23,6 +24,7 @@ __all__ = [
     "current_deny_list",
     "decryption_keys",
     "deny_list_age",
+    "deny_list_sizes",
     "for_use",
     "generate_key",
     "has_key_table",

@@ -154,6 +154,11 @@ class Refreshed(Generic[T]):
         held = self._held
         return None if held.value is None else time.monotonic() - held.loaded_at
 
+    @property
+    def cached(self) -> T | None:
+        """The cached value, however old. None if no value is cached."""
+        return self._held.value
+
     def get(self, *, interval: float, max_staleness: float = 0, patience: float | None = None) -> T:
         """Return the value, at most `interval` seconds old. Load the value if no cached value is recent enough.
 

@@ -12,7 +12,7 @@ from django.test import override_settings
 from django.urls import include, path
 
 from instaccess.gateway import views as gateway_views
-from instaccess.monitoring import probes
+from instaccess.monitoring import background
 from instaccess.trust import sources
 from tests.support import servers
 
@@ -29,13 +29,13 @@ def fresh_caches() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def wait_for_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for the checks of a probe until they end, because a busy machine runs them slowly."""
-    monkeypatch.setattr(probes, "ANSWER_SECONDS", servers.PATIENCE)
+    monkeypatch.setattr(background, "ANSWER_SECONDS", servers.PATIENCE)
 
 
 @pytest.fixture
 def answer_soon(wait_for_checks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait only briefly for the checks of a probe, because they never end."""
-    monkeypatch.setattr(probes, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(background, "ANSWER_SECONDS", 0.1)
 
 
 @pytest.fixture

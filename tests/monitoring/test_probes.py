@@ -40,7 +40,7 @@ def check(function: StallingCheck) -> Check:
 
 
 def threads() -> int:
-    return sum(thread.name == "instaccess-health-stalling" for thread in threading.enumerate())
+    return sum(thread.name == "instaccess-monitoring-stalling" for thread in threading.enumerate())
 
 
 def patient() -> float:
@@ -81,7 +81,7 @@ class TestACheckWithoutAThread:
 
         finding = check.finding(check.start(), patient())
 
-        assert (finding.status, finding.detail) == (Status.ERROR, "no thread can be started")
+        assert (finding.status, finding.detail) == (Status.ERROR, "an unexpected error occurred (RuntimeError)")
 
 
 class TestACheckThatFails:
