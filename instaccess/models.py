@@ -1,7 +1,7 @@
-"""The tables of this app: keys, issued tokens, revocations, refusal counts, user uuids, and service users.
+"""The tables: keys, issued tokens, revocations, refusal counts, maintenance runs, user uuids, and service users.
 
 The models contain no logic. The `keys` package writes keys. The `audit` package writes issued tokens, revocations,
-checkpoints, prune markers, reviews and refusal counts. The `users` module writes user identities.
+checkpoints, prune markers, reviews, refusal counts and maintenance runs. The `users` module writes user identities.
 """
 
 from __future__ import annotations
@@ -362,6 +362,30 @@ class RefusalCount(models.Model):
 
     def __str__(self) -> str:
         return f"{self.hour.astimezone(UTC):%Y-%m-%dT%H}Z {self.role} {self.reason}: {self.count}"
+
+
+class MaintenanceRun(models.Model):
+    """The last run of a maintenance command, such as `seal` or `rotate`. See `audit/maintenance.py`."""
+
+    class Result(models.TextChoices):
+        RUNNING = "running", _("running")
+        SUCCEEDED = "succeeded", _("succeeded")
+        FAILED = "failed", _("failed")
+
+    command = models.CharField(_("command"), max_length=16, primary_key=True)
+    started_at = models.DateTimeField(_("started"))
+    finished_at = models.DateTimeField(_("finished"), null=True)
+    result = models.CharField(_("result"), max_length=9, choices=Result.choices)
+    # The end of the last run that succeeded, which may be an earlier run.
+    succeeded_at = models.DateTimeField(_("last success"), null=True)
+
+    class Meta:
+        verbose_name = _("maintenance run")
+        verbose_name_plural = _("maintenance runs")
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.command}: {self.result}"
 
 
 class UserIdentity(models.Model):

@@ -24,6 +24,7 @@ from instaccess.exceptions import ConfigError
 from instaccess.issuer import checks as issuer_checks
 from instaccess.keys import checks as keys_checks
 from instaccess.models import Key
+from instaccess.monitoring import checks as monitoring_checks
 from instaccess.service import checks as service_checks
 from instaccess.trust import checks as trust_checks
 
@@ -104,10 +105,11 @@ TESTED_SEPARATELY = {"E005", "E007", "E008", "E009", "W008", "W011", "W012", "W0
     "E060",
     "E061",
     "W021",
+    "W031",
 }
 
 
-CHECKS = (conf_checks, issuer_checks, keys_checks, service_checks, trust_checks)
+CHECKS = (conf_checks, issuer_checks, keys_checks, monitoring_checks, service_checks, trust_checks)
 
 
 class TestEveryCheckId:
@@ -393,6 +395,17 @@ class TestTheDeploymentCheck:
     def test_o14_check_warns_about_the_issuing_scope_among_the_default_scopes(self, default_scopes):
         with override_settings(OAUTH2_PROVIDER={"SCOPES": SCOPES, "DEFAULT_SCOPES": default_scopes}):
             assert list(run()) == list(run(deploy=True)) == ["W003"]
+
+    @pytest.mark.parametrize("urls", ["instaccess.issuer.urls_internal", "instaccess.service.urls"])
+    def test_redirected_probes_of_an_issuer_or_a_service_get_a_warning(self, urls):
+        with override_settings(ROOT_URLCONF=urls, SECURE_REDIRECT_EXEMPT=[]):
+            message = run(deploy=True)["W031"]
+            assert run() == {}
+        with override_settings(ROOT_URLCONF=urls, SECURE_REDIRECT_EXEMPT=[r"^internal/"]):
+            assert run(deploy=True) == {}
+
+        assert message.level == WARNING
+        assert "SECURE_REDIRECT_EXEMPT" in message.hint
 
     @pytest.mark.parametrize("hosts", [["*"], [".example.edu"], ["canvas.example.edu", ".example.edu"]])
     @pytest.mark.parametrize("account", [{"ACCOUNT_UUID": "account-1"}, {"ACCOUNT_HOOK": str.upper}])

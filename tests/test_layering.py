@@ -18,7 +18,7 @@ PACKAGE = Path(instaccess.__file__).parent
 
 # A module or package imports only modules and packages that come before it in this list.
 ORDER = [
-    *("exceptions", "times", "opaque", "tokens", "conf", "web", "trust"),
+    *("exceptions", "times", "opaque", "tokens", "conf", "web", "trust", "monitoring"),
     *("charsets", "models", "signals", "users", "audit", "keys"),
     *("issuer", "gateway", "service", "warmup", "asgi", "urls", "apps", "admin", "management"),
 ]
@@ -32,6 +32,7 @@ WITHOUT_MODELS = {
     "conf",
     "web",
     "trust",
+    "monitoring",
     "gateway",
     "service",
     "warmup",

@@ -10,6 +10,8 @@ from .evidence.signatures import read_checkpoint, signed_by
 from .evidence.statements import EvidenceKeys, Statement
 from .evidence.verification import verify
 from .export import Export, Format
+from .maintenance import maintenance_runs, record_run
+from .measurements import measure
 from .names import ERASED as ERASED_NAME
 from .names import count as count_names
 from .names import erase as erase_name
@@ -41,6 +43,7 @@ from .rows import (
     token_status,
 )
 from .scopes import Scope, scopes_of_account, scopes_of_user
+from .writability import check_database, check_writable
 
 __all__ = [
     "ERASED_NAME",
@@ -57,7 +60,9 @@ __all__ = [
     "Statement",
     "authenticate",
     "canonical_bytes",
+    "check_database",
     "check_hmac",
+    "check_writable",
     "checkpoints",
     "commit",
     "complete_revocations",
@@ -76,7 +81,9 @@ __all__ = [
     "insert",
     "issued_tokens",
     "live_tokens",
+    "maintenance_runs",
     "mark_revoked",
+    "measure",
     "names_status",
     "prunable",
     "prune",
@@ -85,6 +92,7 @@ __all__ = [
     "reauthenticate",
     "record_review",
     "record_revocation",
+    "record_run",
     "recorded_keys",
     "refusal_rows",
     "refusal_spikes",

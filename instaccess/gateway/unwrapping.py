@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from django.db import Error as DbError
 from jwcrypto.jwk import JWK
 
-from .. import tokens, trust
+from .. import tokens, trust, web
 from ..conf import conf
 from ..exceptions import InstAccessError, InvalidToken, Reason, TokenExpired, TokenRevoked
 from ..opaque import Opaque
@@ -123,9 +123,11 @@ def unwrap(
     """
     unwrapped = cache.get(token) if cache is not None and cache_size else None
     if unwrapped is None:
+        started = web.metrics.clock()
         unwrapped = _decrypt_and_verify(
             token, now, decryption_keys, verification_keys, issuers, leeway, key_algorithms
         )
+        web.metrics.stage("gateway", "crypto", started)
         if cache is not None and cache_size:
             cache.put(token, unwrapped, size=cache_size)
     try:
@@ -153,6 +155,7 @@ def unwrap_with_settings(token: Opaque[str], *, now: float, cache: TokenCache | 
     """
     max_staleness = conf.max_staleness
     key_algorithms = conf.key_algorithms
+    started = web.metrics.clock()
     try:
         decryption_keys = trust.decryption_keys(max_staleness=max_staleness)
         verification_keys = trust.verification_keys(max_staleness=max_staleness)
@@ -162,6 +165,7 @@ def unwrap_with_settings(token: Opaque[str], *, now: float, cache: TokenCache | 
         # 401 and not a 503.
         tokens.parse_encrypted(token.reveal(), key_algorithms=key_algorithms)
         raise
+    web.metrics.stage("gateway", "lookup", started)
     return unwrap(
         token.reveal(),
         now=now,

@@ -1,9 +1,11 @@
-"""The URL of the gateway's endpoint: `path("", include("instaccess.gateway.urls"))`."""
+"""The URLs of the gateway: `path("", include("instaccess.gateway.urls"))`."""
 
 from django.urls import path
 
+from ..monitoring import monitoring_urls
 from . import views
 
 urlpatterns = [
     path("internal/gateway/verify", views.verify, name="instaccess-verify"),
+    *monitoring_urls("gateway"),
 ]

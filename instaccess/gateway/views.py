@@ -43,6 +43,7 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
     Answers 204 with the Authorization header for the upstream service, 401 if the token is refused, or 503 after a
     server-side error.
     """
+    started = web.metrics.clock()
     refusal: web.Refusal | None = None
     reason = Reason.FAULT
     fault: tuple[str, ...] = ()
@@ -73,6 +74,7 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
         response = _refusal_response(refusal)
     if not kept:
         response["Cache-Control"] = "no-store"
+    web.metrics.decided(response.status_code, started)
     return response
 
 

@@ -87,7 +87,9 @@ def issue(
     )
     for _ in range(_ATTEMPTS):
         # The token is opaque until its row is committed. If the commit fails, error reporters print the variables.
+        started = web.metrics.clock()
         token = _sign_and_encrypt(claims, signing=signing, encryption=encryption if encrypted else None)
+        web.metrics.stage("issuer", "crypto", started)
         row = _build_row(
             claims,
             user=user,
@@ -98,6 +100,7 @@ def issue(
             signing_kid=signing.kid,
             encryption_kid=encryption.kid if encrypted else "",
         )
+        started = web.metrics.clock()
         try:
             audit.commit(row, keks=conf.key_encryption_keys)
         except IntegrityError:
@@ -105,6 +108,7 @@ def issue(
             # fixes the first problem.
             claims = replace(claims, jti=str(uuid.uuid4()))
             continue
+        web.metrics.stage("issuer", "audit", started)
         logger.info(
             "issued jti=%s user=%s real_user=%s client_id=%r signing_kid=%s",
             claims.jti,

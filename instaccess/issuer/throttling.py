@@ -123,6 +123,16 @@ def peek(access_token_pk: Any) -> Level:
     return _with_bucket(access_token_pk, _peek)
 
 
+def check_cache() -> None:
+    """Read a bucket, even shortly after a failure. Does nothing if throttling is off.
+
+    Raises the errors of the cache backend, and ConfigError.
+    """
+    if (limit := conf.throttle_limit) is not None:
+        alias, rate = conf.throttle_cache, Rate(limit, conf.throttle_cost, conf.throttle_leak)
+        open_bucket(alias, _cache(alias), "instaccess.health", rate).peek()
+
+
 def reset() -> None:
     """Forget earlier failures of the cache, so that the next operation calls the cache again."""
     _outage.clear()

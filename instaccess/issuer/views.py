@@ -51,6 +51,7 @@ class IssueView(APIView):
     metadata_class = None
     http_method_names = ["post", "options"]
     domain: str
+    started: float
     fault = ""
     """The description of a server-side error, or "". The description is logged after the `except` block has ended."""
 
@@ -59,9 +60,12 @@ class IssueView(APIView):
         if request.method not in {"POST", "OPTIONS"}:
             raise web.MethodNotAllowed(code=Reason.METHOD)
         if request.method == "POST":
+            self.started = web.metrics.clock()
             # Refuse a host that isn't in ALLOWED_HOSTS before any database query runs.
             self.domain = request_domain(request._request)
+            started = web.metrics.clock()
             super().initial(request, *args, **kwargs)
+            web.metrics.stage("issuer", "lookup", started)
 
     @sensitive_variables("text")
     def post(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -70,7 +74,9 @@ class IssueView(APIView):
         Raises a Refusal or another InstAccessError.
         """
         as_user_id = _parameter(request, "as_user_id").strip()
+        started = web.metrics.clock()
         level = throttling.charge(request.auth.pk)
+        web.metrics.stage("issuer", "throttle", started)
         try:
             user = _subject(request, as_user_id, level)
             text = self._issue(request, user)
@@ -83,6 +89,7 @@ class IssueView(APIView):
         response = web.json_response({"token": text}, status=201)
         response["X-Request-Cost"] = str(conf.throttle_cost)
         _set_remaining(response, level)
+        web.metrics.issued(self.started)
         return response
 
     @sensitive_variables("text")

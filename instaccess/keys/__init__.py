@@ -4,6 +4,7 @@ from .audit_keys import evidence_keys, keks_for_revocation
 from .health import KeyHealth, load_health, short_kid
 from .held_keys import HeldKey
 from .lifecycle import Rotation, activate, revoke, rotate
+from .measurements import measure
 from .provision import (
     check_sealed_keys,
     export,
@@ -14,7 +15,7 @@ from .provision import (
     missing_keys,
     reseal,
 )
-from .ring import KeyRing, current_ring, lifecycle_times, sign_once
+from .ring import KeyRing, check_issuing_keys, current_ring, lifecycle_times, sign_once
 from .rotation import (
     Times,
     can_rotate_automatically,
@@ -50,6 +51,7 @@ __all__ = [
     "activate",
     "authentic_keys",
     "can_rotate_automatically",
+    "check_issuing_keys",
     "check_sealed_keys",
     "current_key",
     "current_ring",
@@ -73,6 +75,7 @@ __all__ = [
     "keks_for_revocation",
     "lifecycle_times",
     "load_health",
+    "measure",
     "missing_keys",
     "next_key",
     "problem",

@@ -177,6 +177,16 @@ def clear_cache() -> None:
     _ring.clear_cache()
 
 
+def check_issuing_keys() -> None:
+    """Get the current keys as issuing does, and unseal the private signing key. Raises KeyUnavailable if one fails.
+
+    Raises DatabaseError or ConfigError if the keys can't be loaded.
+    """
+    ring = current_ring()
+    ring.signing_key().private()
+    ring.encryption_key()
+
+
 def sign_once() -> None:
     """Sign and verify a string with the current signing key, so that OpenSSL loads and prepares the key."""
     ring = current_ring()

@@ -79,6 +79,8 @@ def add_arguments(sub: Mapping[str, CommandParser]) -> None:
 class EvidenceSubcommands(SubcommandCommand):
     """A base class for `instaccess_tokens`, with one method for each of `SUBCOMMANDS`."""
 
+    recorded = frozenset({"seal", "verify", "prune"})
+
     def _seal(self, options: dict[str, Any]) -> None:
         # First mark the tokens of interrupted revocations, because a row must not change after a checkpoint covers
         # it.

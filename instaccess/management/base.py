@@ -7,13 +7,14 @@ import getpass
 import json
 import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 
+from .. import audit
 from ..exceptions import InstAccessError
 from ..opaque import Opaque
 from ..times import format_rfc3339
@@ -23,7 +24,13 @@ with suppress(ImportError):  # Windows has no user ids.
 
 
 class SubcommandCommand(BaseCommand):
-    """A command with subcommands. For `erase-name`, for example, the command calls the method `_erase_name`."""
+    """A command with subcommands. For `erase-name`, for example, the command calls the method `_erase_name`.
+
+    Attributes:
+        recorded: the subcommands whose last run is recorded for monitoring.
+    """
+
+    recorded: frozenset[str] = frozenset()
 
     def add_subcommands(
         self, parser: CommandParser, texts: Mapping[str, str], *, parser_class: type[CommandParser] = CommandParser
@@ -53,8 +60,10 @@ class SubcommandCommand(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         run: Callable[[dict[str, Any]], None] = getattr(self, "_" + options["subcommand"].replace("-", "_"))
+        is_recorded = options["subcommand"] in self.recorded and not options.get("dry_run")
         try:
-            run(options)
+            with audit.record_run(options["subcommand"]) if is_recorded else nullcontext():
+                run(options)
         except InstAccessError as error:
             raise CommandError(error.detail) from error
         except Error as error:

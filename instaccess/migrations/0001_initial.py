@@ -239,6 +239,31 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="MaintenanceRun",
+            fields=[
+                (
+                    "command",
+                    models.CharField(max_length=16, primary_key=True, serialize=False, verbose_name="command"),
+                ),
+                ("started_at", models.DateTimeField(verbose_name="started")),
+                ("finished_at", models.DateTimeField(null=True, verbose_name="finished")),
+                (
+                    "result",
+                    models.CharField(
+                        choices=[("running", "running"), ("succeeded", "succeeded"), ("failed", "failed")],
+                        max_length=9,
+                        verbose_name="result",
+                    ),
+                ),
+                ("succeeded_at", models.DateTimeField(null=True, verbose_name="last success")),
+            ],
+            options={
+                "verbose_name": "maintenance run",
+                "verbose_name_plural": "maintenance runs",
+                "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
             name="RefusalCount",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),

@@ -29,6 +29,7 @@ from ..web import (
     account_uuid,
     challenge,
     describe_unexpected,
+    metrics,
     request_domain,
 )
 from .lenient_parsing import find_issuers
@@ -109,6 +110,7 @@ class InstAccessAuthentication(BaseAuthentication):
         except InvalidToken as refusal:
             jti = identifiers(payload or {}).get("jti", "")[:64]
             logger.warning("refused reason=%s jti=%r detail=%r", refusal.code, jti, refusal.detail)
+            metrics.refused("service", refusal.code)
             answer = _Refused
         except (DbError, InstAccessError) as error:
             fault = ("the service could not check the token (%s): %s", type(error).__name__, str(error))
@@ -121,6 +123,7 @@ class InstAccessAuthentication(BaseAuthentication):
         # frames contain the token, and the first exception would become the `__context__` of the new exception.
         if fault:
             logger.error(*fault)
+            metrics.refused("service", Reason.FAULT)
         raise answer
 
     @sensitive_variables("token")

@@ -6,7 +6,7 @@ The first load reads all revocations. Later loads read only the new revocations.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ..conf import conf
 from . import revocation_table, revocation_url
@@ -25,8 +25,22 @@ def current() -> DenyList:
         ConfigError: a setting is missing or invalid.
     """
     interval, max_staleness = conf.deny_list_seconds, conf.max_staleness
-    source = _database if conf.deny_list == "database" else _remote
-    return source.get(interval=interval, max_staleness=max_staleness)
+    return _source().get(interval=interval, max_staleness=max_staleness)
+
+
+def age() -> float | None:
+    """Return the age of the cached deny list in seconds, or None if none is cached. Raises ConfigError."""
+    return _source().age
+
+
+def sizes() -> Mapping[str, int]:
+    """Return the number of cached entries by kind. Empty if no deny list is cached. Raises ConfigError."""
+    deny_list = _source().cached
+    return {} if deny_list is None else deny_list.sizes()
+
+
+def _source() -> Refreshed[DenyList]:
+    return _database if conf.deny_list == "database" else _remote
 
 
 def clear_cache() -> None:

@@ -51,7 +51,7 @@ class LoadingThread:
         return True
 
     def _run(self) -> None:
-        _open_own_connections()
+        open_own_connections()
         while True:
             try:
                 function = self._work.get(timeout=IDLE_SECONDS)
@@ -70,7 +70,7 @@ class LoadingThread:
         connections.close_all()
 
 
-def _open_own_connections() -> None:
+def open_own_connections() -> None:
     """Replace this thread's database connections by connections with time limits.
 
     Other threads are not affected, because each thread has separate connections in Django.

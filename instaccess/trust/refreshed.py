@@ -148,6 +148,17 @@ class Refreshed(Generic[T]):
         # The time of the last failed load, and the last time when a caller stopped waiting for a slow load.
         self._failed_at = self._waited_at = float("-inf")
 
+    @property
+    def age(self) -> float | None:
+        """The seconds since the load of the cached value began. None if no value is cached."""
+        held = self._held
+        return None if held.value is None else time.monotonic() - held.loaded_at
+
+    @property
+    def cached(self) -> T | None:
+        """The cached value, however old. None if no value is cached."""
+        return self._held.value
+
     def get(self, *, interval: float, max_staleness: float = 0, patience: float | None = None) -> T:
         """Return the value, at most `interval` seconds old. Load the value if no cached value is recent enough.
 

@@ -94,6 +94,16 @@ class DenyList(AbstractSet[str]):
                 return "all tokens of the account were revoked"
         return None
 
+    def sizes(self) -> Mapping[str, int]:
+        """Return the number of entries by kind. An entry that was added again counts twice."""
+        recent, older = self._recent, self._older
+        return {
+            "token": len(recent.tokens) + len(older.tokens),
+            "user": len(recent.users) + len(older.users),
+            "account": len(recent.accounts) + len(older.accounts),
+            "key": len(self._keys),
+        }
+
     def __contains__(self, jti: object) -> bool:
         return jti in self._recent.tokens or jti in self._older.tokens
 

@@ -18,6 +18,7 @@ from .answers import (
 )
 from .endpoint import isolated_view
 from .explanations import Explanation
+from .metrics import Recorder, metrics
 from .origin import account_uuid, client_address, request_domain
 from .parameters import forget_parameters, takes_secrets
 from .reasons import ACCEPTED_BY_GATEWAY, ACCEPTED_BY_SERVICE, Variant, explain
@@ -38,6 +39,7 @@ __all__ = [
     "JWTFromJWT",
     "Kind",
     "MethodNotAllowed",
+    "Recorder",
     "Refusal",
     "Throttled",
     "Unauthenticated",
@@ -51,6 +53,7 @@ __all__ = [
     "forget_parameters",
     "isolated_view",
     "json_response",
+    "metrics",
     "refusal_counter",
     "request_domain",
     "takes_secrets",

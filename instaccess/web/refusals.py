@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from django.core.signals import request_finished
 
 from ..exceptions import Reason
+from .metrics import metrics
 from .tally import Kind, Tally
 
 logger = logging.getLogger("instaccess.refusals")
@@ -86,6 +87,7 @@ class RefusalCounter:
             reason: a code. A hook's own code, which isn't in `Reason`, is counted as `Reason.OTHER`.
             client_id, user_uuid: the client and user that were refused, if known from a trusted source.
         """
+        metrics.refused(role, reason)
         if self._table is None:
             return
         reason_code = str(reason) if reason in _REASONS else str(Reason.OTHER)

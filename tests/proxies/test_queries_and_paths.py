@@ -31,6 +31,8 @@ class TestPathsThatAreNotPublic:
             "/internal/gateway/verify",
             "/internal/services/jwks",
             "/internal/services/revocations",
+            "/internal/health/live",
+            "/internal/health/ready",
             "//internal/gateway/verify",
             "/./internal/gateway/verify",
             "/%69nternal/gateway/verify",

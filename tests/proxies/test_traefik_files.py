@@ -136,6 +136,7 @@ class TestPathsBehindTraefik:
             "/api/v1/..%5c..%5cinternal",
             "/api/v1/x%2f..",
             "/internal/services/jwks",
+            "/internal/health/ready",
             "/api/v1",
             "/",
         ],

@@ -44,6 +44,10 @@ def find_missing() -> list[str]:
         missing.append("Chromium for the tests of the admin: run `apt install chromium`, or set CHROMIUM to its path")
     if shutil.which("wrk") is None:
         missing.append("wrk for the tests of the benchmarks: run `apt install wrk`")
+    if shutil.which("systemd-analyze") is None:
+        missing.append("systemd-analyze for the tests of the units for systemd: run `apt install systemd`")
+    if shutil.which("promtool") is None or shutil.which("prometheus") is None:
+        missing.append("Prometheus and promtool for the tests of the metrics: run `apt install prometheus`")
     return missing
 
 

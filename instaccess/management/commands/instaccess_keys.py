@@ -64,6 +64,7 @@ class _Parser(CommandParser):
 
 class Command(SubcommandCommand):
     help = "List, generate, import, export, rotate, activate, revoke and reseal keys."
+    recorded = frozenset({"rotate"})
 
     def add_arguments(self, parser: CommandParser) -> None:
         sub = self.add_subcommands(parser, _SUBCOMMANDS, parser_class=_Parser)

@@ -1,0 +1,80 @@
+"""Measurements of the audit log for a scrape, each read with bounded cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from jwcrypto.common import base64url_decode
+
+from ..models import MaintenanceRun
+from ..monitoring import Sample
+from .evidence.checkpoints import checkpoints, markers, rows_after
+from .maintenance import maintenance_runs
+from .row_ids import id_time
+
+MAX_COUNTED = 100_000
+"""The largest number of rows that are counted, because counting 10,000,000 rows takes seconds."""
+
+
+def measure() -> Iterator[Sample]:
+    """Return the number and the age of the rows that no checkpoint covers, and the last runs of the commands.
+
+    Raises DatabaseError, or ValueError if the last checkpoint was modified.
+    """
+    for run in maintenance_runs():
+        yield from _measure_run(run)
+    rows = rows_after(_last_covered_row())
+    # Without `values_list`, the subquery of the count would read all columns.
+    count = rows.values_list("pk", flat=True)[:MAX_COUNTED].count()
+    yield Sample(
+        "instaccess_audit_unsealed_rows", f"Audit rows that no checkpoint covers, up to {MAX_COUNTED}.", count
+    )
+    if (first := rows.values_list("pk", flat=True).first()) is not None:
+        yield Sample(
+            "instaccess_audit_oldest_unsealed_timestamp_seconds",
+            "Time of issue of the oldest audit row that no checkpoint covers.",
+            id_time(first).timestamp(),
+        )
+
+
+def _measure_run(run: MaintenanceRun) -> Iterator[Sample]:
+    labels = {"command": run.command}
+    yield Sample(
+        "instaccess_maintenance_started_timestamp_seconds",
+        "Start of the last run of a command.",
+        run.started_at.timestamp(),
+        labels,
+    )
+    if run.finished_at is not None:
+        yield Sample(
+            "instaccess_maintenance_finished_timestamp_seconds",
+            "End of the last run of a command. Absent while the command runs, or if it was killed.",
+            run.finished_at.timestamp(),
+            labels,
+        )
+        yield Sample(
+            "instaccess_maintenance_succeeded",
+            "Whether the last run of a command succeeded.",
+            float(run.result == MaintenanceRun.Result.SUCCEEDED),
+            labels,
+        )
+    if run.succeeded_at is not None:
+        yield Sample(
+            "instaccess_maintenance_last_success_timestamp_seconds",
+            "End of the last run of a command that succeeded.",
+            run.succeeded_at.timestamp(),
+            labels,
+        )
+
+
+def _last_covered_row() -> int:
+    """Return the id of the last row that a checkpoint or a prune marker covers, or 0.
+
+    The signature isn't verified, because `verify` does this, and because the index of a checkpoint is large.
+    """
+    for statements in (checkpoints(), markers()):
+        jws = statements.reverse().values_list("jws", flat=True).first()
+        if jws is not None:
+            return int(json.loads(base64url_decode(jws.split(".")[1]))["last"])
+    return 0

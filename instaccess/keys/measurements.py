@@ -1,0 +1,40 @@
+"""Measurements of the keys for a scrape."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from ..models import Key
+from ..monitoring import Sample
+from . import ring, rotation, store
+
+
+def measure() -> Iterator[Sample]:
+    """Return the number of keys, the activation of each current key and the time of the next rotation.
+
+    Raises DatabaseError or ConfigError.
+    """
+    rows = list(store.stored_keys().defer("public_jwk"))
+    for (use, status), count in sorted(Counter((row.use, row.status) for row in rows).items()):
+        if use in Key.Use and status in Key.Status:  # An attacker who can write to the database could store any text.
+            yield Sample("instaccess_keys", "Stored keys.", count, {"use": use, "status": status})
+    times = ring.lifecycle_times()
+    for row in rows:
+        if row.status != Key.Status.CURRENT or row.activated_at is None:
+            continue
+        yield Sample(
+            "instaccess_key_activated_timestamp_seconds",
+            "Time at which the current key became current.",
+            row.activated_at.timestamp(),
+            {"use": row.use},
+        )
+        # Nothing is due at the time of the activation, so the decision contains the due time of the next rotation.
+        due = rotation.decide(rows, use=Key.Use(row.use), now=row.activated_at, times=times).next_due
+        if due is not None:
+            yield Sample(
+                "instaccess_next_rotation_timestamp_seconds",
+                "Time from which `instaccess_keys rotate` replaces the current key.",
+                due.timestamp(),
+                {"use": row.use},
+            )

@@ -1,0 +1,114 @@
+"""The endpoints `/internal/health/live`, `/internal/health/ready` and `/internal/metrics` (docs/monitoring.md)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import NoReverseMatch, URLPattern, path, reverse
+
+from .. import web
+from ..exceptions import Reason
+from . import prometheus, readiness  # noqa: F401  (adds the checks of gateways and services)
+from .probes import run_checks
+
+_ROLES = ("issuer", "gateway", "service")
+_METHODS = ("GET", "HEAD")
+
+
+def live_view(request: HttpRequest) -> HttpResponse:
+    """Answer 200, which shows that the process answers requests. Nothing is checked."""
+    return _method_not_allowed() if request.method not in _METHODS else _answer({"status": "live"}, status=200)
+
+
+def ready_view(request: HttpRequest, role: str) -> HttpResponse:
+    """Answer 200 if every role of this process can answer requests, otherwise 503. The JSON names the problems.
+
+    The roles are those whose URLs this project includes. The parameter `role` selects one of them.
+
+    Args:
+        role: the role whose URLs contain the matched pattern.
+    """
+    if request.method not in _METHODS:
+        return _method_not_allowed()
+    roles = _included_roles(role)
+    if (wanted := request.GET.get("role")) is not None:
+        if wanted not in roles:
+            return _answer({"status": "unknown role", "roles": roles}, status=404)
+        roles = [wanted]
+    findings, ready = run_checks(roles)
+    all_ready = all(ready.values())
+    body = {
+        "status": _status(all_ready),
+        "roles": {name: _status(is_ready) for name, is_ready in ready.items()},
+        "checks": {name: finding.to_json() for name, finding in findings.items()},
+    }
+    return _answer(body, status=200 if all_ready else 503)
+
+
+def metrics_view(request: HttpRequest, role: str) -> HttpResponse:
+    """Return the metrics of every role of this process in the text format of Prometheus.
+
+    Args:
+        role: the role whose URLs contain the matched pattern.
+    """
+    if request.method not in _METHODS:
+        return _method_not_allowed()
+    if prometheus.recorder is None:
+        return _answer({"status": "install django-instaccess[metrics] to get metrics"}, status=404)
+    try:
+        body, content_type = prometheus.render(_included_roles(role))
+    except (OSError, ValueError) as error:
+        detail = f"PROMETHEUS_MULTIPROC_DIR must name a folder that the process can read ({type(error).__name__})"
+        return _answer({"status": detail}, status=503)
+    response = HttpResponse(body, content_type=content_type)
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def monitoring_urls(role: str) -> list[URLPattern]:
+    """Return the URLs of the endpoints for monitoring, for the URLs of a role."""
+    return [
+        path("internal/health/live", live, name=f"instaccess-live-{role}"),
+        path("internal/health/ready", ready, {"role": role}, name=f"instaccess-ready-{role}"),
+        path("internal/metrics", metrics, {"role": role}, name=f"instaccess-metrics-{role}"),
+    ]
+
+
+def _included_roles(matched: str) -> list[str]:
+    """Return the roles whose URLs this project includes."""
+    return [role for role in _ROLES if role == matched or _is_included(role)]
+
+
+def _is_included(role: str) -> bool:
+    # Several roles have the same path, of which Django resolves the first, so each role has a name of its own.
+    try:
+        reverse(f"instaccess-ready-{role}")
+    except NoReverseMatch:
+        return False
+    return True
+
+
+def _status(is_ready: bool) -> str:
+    return "ready" if is_ready else "not ready"
+
+
+def _method_not_allowed() -> HttpResponse:
+    response = web.MethodNotAllowed(code=Reason.METHOD).to_response()
+    response["Allow"] = ", ".join(_METHODS)
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def _answer(body: dict[str, Any], *, status: int) -> HttpResponse:
+    response = web.json_response(body, status=status)
+    response["Cache-Control"] = "no-store"
+    # Django logs each response with a status of 400 or more, unless a view has logged it. An outage would otherwise
+    # add a line per probe.
+    response._has_been_logged = True  # type: ignore[attr-defined]
+    return response
+
+
+live = web.isolated_view(live_view)
+ready = web.isolated_view(ready_view)
+metrics = web.isolated_view(metrics_view)

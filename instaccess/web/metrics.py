@@ -1,0 +1,67 @@
+"""The calls with which the roles report measurements. By default, they do nothing.
+
+`monitoring` passes in a recorder if `prometheus_client` is installed. Each call without a recorder takes less than a
+tenth of a microsecond.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Recorder(Protocol):
+    """A recorder of measurements. Its methods never raise an error, because they run within requests."""
+
+    def clock(self) -> float:
+        """Return the start of a measurement, in seconds."""
+
+    def issued(self, started: float) -> None:
+        """Record an issued token. `started` is the time of the clock at the start of the request."""
+
+    def decided(self, status: int, started: float) -> None:
+        """Record a decision of the gateway: the status of the response."""
+
+    def stage(self, role: str, stage: str, started: float) -> None:
+        """Record the duration of a stage of issuing or deciding."""
+
+    def refused(self, role: str, reason: str) -> None:
+        """Record a refusal."""
+
+
+class _NoRecorder:
+    def clock(self) -> float:
+        return 0.0
+
+    def issued(self, started: float) -> None:
+        pass
+
+    def decided(self, status: int, started: float) -> None:
+        pass
+
+    def stage(self, role: str, stage: str, started: float) -> None:
+        pass
+
+    def refused(self, role: str, reason: str) -> None:
+        pass
+
+
+class Metrics:
+    """The recorder of this process. The attributes are the methods of the recorder."""
+
+    def __init__(self) -> None:
+        self.use(_NoRecorder())
+
+    def use(self, recorder: Recorder) -> None:
+        """Use this recorder from now on."""
+        self.clock = recorder.clock
+        self.issued = recorder.issued
+        self.decided = recorder.decided
+        self.stage = recorder.stage
+        self.refused = recorder.refused
+
+    def stop(self) -> None:
+        """Record nothing from now on."""
+        self.use(_NoRecorder())
+
+
+metrics = Metrics()

@@ -1,0 +1,102 @@
+"""The last run of each maintenance command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
+from django.utils import timezone
+
+from instaccess import audit
+from instaccess.models import IssuedToken, MaintenanceRun
+
+pytestmark = pytest.mark.django_db
+
+COMMANDS = {
+    "seal": ["instaccess_tokens", "seal"],
+    "verify": ["instaccess_tokens", "verify"],
+    "prune": ["instaccess_tokens", "prune", "--older-than", "400d"],
+    "rotate": ["instaccess_keys", "rotate"],
+}
+
+
+def runs() -> dict[str, MaintenanceRun]:
+    return {run.command: run for run in audit.maintenance_runs()}
+
+
+class TestACommandThatSucceeds:
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_run_is_recorded_with_its_times(self, initial_keys, command):
+        before = timezone.now()
+        call_command(*COMMANDS[command])
+
+        [run] = runs().values()
+        assert (run.command, run.result) == (command, "succeeded")
+        assert before <= run.started_at <= run.finished_at == run.succeeded_at <= timezone.now()
+
+    def test_second_run_replaces_the_first(self, initial_keys):
+        call_command(*COMMANDS["seal"])
+        first = runs()["seal"]
+        call_command(*COMMANDS["seal"])
+
+        assert runs()["seal"].started_at > first.started_at
+        assert len(runs()) == 1
+
+    def test_dry_run_and_other_subcommands_are_not_recorded(self, initial_keys):
+        call_command(*COMMANDS["prune"], "--dry-run")
+        call_command("instaccess_tokens", "list")
+        call_command("instaccess_keys", "list")
+
+        assert runs() == {}
+
+
+class TestACommandThatFails:
+    def test_last_success_is_kept(self, initial_keys, row):
+        token = row(age=audit.SETTLED + 60)
+        call_command(*COMMANDS["verify"])
+        succeeded_at = runs()["verify"].succeeded_at
+        IssuedToken.objects.filter(pk=token.pk).update(client_id="changed")
+
+        with pytest.raises(CommandError):
+            call_command(*COMMANDS["verify"])
+
+        run = runs()["verify"]
+        assert (run.result, run.succeeded_at) == ("failed", succeeded_at)
+        assert run.finished_at > succeeded_at
+
+    def test_run_that_never_succeeded_has_no_success(self, row):
+        row(age=audit.SETTLED + 60)
+
+        with pytest.raises(CommandError):  # There is no signing key.
+            call_command(*COMMANDS["seal"])
+
+        assert (runs()["seal"].result, runs()["seal"].succeeded_at) == ("failed", None)
+
+    def test_interrupted_run_has_failed(self):
+        with pytest.raises(KeyboardInterrupt), audit.record_run("seal"):
+            raise KeyboardInterrupt
+
+        assert runs()["seal"].result == "failed"
+
+    def test_run_that_was_killed_is_still_running(self):
+        with audit.record_run("seal"):
+            run = runs()["seal"]
+
+        assert (run.result, run.finished_at) == ("running", None)
+
+
+class TestRunsThatCanNotBeRecorded:
+    def test_command_runs_anyway_and_a_warning_is_logged(self, initial_keys, capsys, caplog):
+        def fail_on_runs(execute: Any, sql: str, *args: Any) -> Any:
+            if "maintenancerun" in sql:
+                raise OperationalError("gone")
+            return execute(sql, *args)
+
+        with connection.execute_wrapper(fail_on_runs):
+            call_command(*COMMANDS["seal"])
+
+        assert "No rows are ready for a checkpoint." in capsys.readouterr().out
+        assert "the run of seal could not be recorded (OperationalError): gone" in caplog.text
+        assert runs() == {}

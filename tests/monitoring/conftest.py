@@ -1,0 +1,66 @@
+"""Empty gateway caches, and the release of probes that a test lets hang."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+from django.test import override_settings
+from django.urls import include, path
+
+from instaccess.gateway import views as gateway_views
+from instaccess.monitoring import background
+from instaccess.trust import sources
+from tests.support import servers
+
+
+@pytest.fixture(autouse=True)
+def fresh_caches() -> Iterator[None]:
+    """Clear the deny list and the JWK sets of other tests."""
+    gateway_views.clear_caches()
+    sources._remote.cache_clear()
+    yield
+    gateway_views.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def wait_for_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for the checks of a probe until they end, because a busy machine runs them slowly."""
+    monkeypatch.setattr(background, "ANSWER_SECONDS", servers.PATIENCE)
+
+
+@pytest.fixture
+def answer_soon(wait_for_checks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait only briefly for the checks of a probe, because they never end."""
+    monkeypatch.setattr(background, "ANSWER_SECONDS", 0.1)
+
+
+@pytest.fixture
+def stall() -> Iterator[Callable[..., None]]:
+    """Return a function that doesn't return before the test ends."""
+    released = threading.Event()
+
+    def wait(*args: Any) -> None:
+        released.wait()
+
+    yield wait
+    released.set()
+
+
+@pytest.fixture
+def including() -> Iterator[Callable[..., None]]:
+    """Return a function that replaces the URLs of the project by the URLs of these modules."""
+    patches: list[Any] = []
+
+    def include_(*modules: str) -> None:
+        urlconf = ModuleType("urls_of_the_test")
+        urlconf.urlpatterns = [path("", include(module)) for module in modules]  # type: ignore[attr-defined]
+        patches.append(override_settings(ROOT_URLCONF=urlconf))
+        patches[-1].enable()
+
+    yield include_
+    for patch in reversed(patches):
+        patch.disable()
