@@ -46,7 +46,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CRITICAL = {
     "instaccess/tokens": ["tests/tokens", "tests/gateway", "tests/service"],
     "instaccess/issuer": ["tests/issuer", "tests/web"],
-    "instaccess/gateway": ["tests/gateway"],
+    "instaccess/gateway": ["tests/gateway", "tests/web/refusals"],
     "instaccess/service": ["tests/service"],
     "instaccess/trust": ["tests/trust", "tests/gateway", "tests/service", "tests/keys"],
     "instaccess/audit": ["tests/audit", "tests/management", "tests/issuer"],
