@@ -134,6 +134,14 @@ class TestUserUuidField:
         assert error.value.setting == "USER_UUID_FIELD"
 
 
+class TestTheNameOfAUser:
+    def test_a_long_name_is_shortened_to_the_length_of_its_column(self):
+        assert users.user_name(User(username="x" * 300)) == "x" * 255
+
+    def test_a_user_without_a_name_has_an_empty_name(self):
+        assert users.user_name(User(username=None)) == ""
+
+
 @pytest.mark.django_db
 class TestActiveUser:
     def test_active_user_finds_the_user_of_a_uuid(self, user):

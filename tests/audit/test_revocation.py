@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from instaccess import signals, users
-from instaccess.audit import revocation
+from instaccess.audit import revocation, row_hmac
 from instaccess.audit import rows as audit_rows
 from instaccess.keys import keks_for_revocation
 from instaccess.models import IssuedToken
@@ -173,6 +173,22 @@ class TestRevoke:
         revoke(audit_rows.live_tokens(), reason="stolen", by=user)
 
         assert received == [{"sender": IssuedToken, "jtis": [str(each.jti)], "reason": "stolen", "by": user}]
+
+    def test_signal_names_only_the_tokens_that_no_other_process_has_revoked_meanwhile(
+        self, revoke, row, received, monkeypatch
+    ):
+        theirs, mine = row(), row()
+        load = row_hmac.load
+
+        def revoke_meanwhile(rows: Any) -> Any:
+            loaded = load(rows)
+            IssuedToken.objects.filter(pk=theirs.pk).update(revoked_at=timezone.now() - timedelta(seconds=1))
+            return loaded
+
+        monkeypatch.setattr(row_hmac, "load", revoke_meanwhile)
+
+        assert revoke(audit_rows.live_tokens(), reason="x") == 1
+        assert [call["jtis"] for call in received] == [[str(mine.jti)]]
 
     def test_revoke_still_revokes_the_token_if_a_receiver_of_the_signal_fails(self, revoke, row, caplog, received):
         def fail(**kwargs: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from django.utils import timezone
 from instaccess import audit, signals, users
 from instaccess.audit import revocation, revocation_log
 from instaccess.audit.scopes import Scope
-from instaccess.conf import conf
+from instaccess.conf import KeyEncryptionKey, conf
 from instaccess.models import IssuedToken, Revocation
 from instaccess.tokens import CLOCK_SKEW
 from instaccess.trust import revocation_table
@@ -285,6 +285,25 @@ class TestAnInterruptedRevocation:
 
 
 class TestTheHmacOfARevocation:
+    def test_canonical_bytes_and_hmac_of_a_revocation_never_change(self):
+        """A new format needs a new label. Otherwise, an upgrade would complete no interrupted revocation."""
+        revoked_at = datetime(2026, 3, 2, 12, 0, 0, 123_000, tzinfo=UTC)
+        made = Revocation(
+            number=7,
+            kind="user",
+            value="ü",
+            latest_iat=1_900_000_000,
+            revoked_at=revoked_at,
+            revoked_by="ada",
+            reason="lost",
+            mac="BvHe6PZZiVlh.Wmesr8eH4FhTiNiBDXXDaLG2Io7BEcgmLZ3A2FeLB2k",
+        )
+
+        assert revocation_log.canonical_bytes(made) == (
+            rb'["instaccess revocation 1",7,"user","\u00fc",1900000000,1772452800123000,"ada","lost"]'
+        )
+        assert revocation_log.is_authentic(made, [KeyEncryptionKey(bytes(range(32)))])
+
     @pytest.mark.parametrize(
         "change",
         [

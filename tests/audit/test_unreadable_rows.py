@@ -30,12 +30,15 @@ class Pair(NamedTuple):
     unreadable: IssuedToken
 
 
-@pytest.fixture
-def pair(initial_keys: Any, row: Any) -> Pair:
+@pytest.fixture(params=["issued_at", "jti"])
+def pair(request: pytest.FixtureRequest, initial_keys: Any, row: Any) -> Pair:
+    """Make a row unreadable: Django reads an invalid time as None, and raises ValueError for an invalid uuid."""
     now = timezone.now()
     made = Pair(row(issued_at=now), row(issued_at=now))
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE instaccess_issuedtoken SET issued_at = 'zzz' WHERE id = %s", [made.unreadable.pk])
+        cursor.execute(
+            f"UPDATE instaccess_issuedtoken SET {request.param} = 'zzz' WHERE id = %s", [made.unreadable.pk]
+        )
     return made
 
 

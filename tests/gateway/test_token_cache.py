@@ -13,6 +13,7 @@ from instaccess import tokens
 from instaccess.exceptions import InvalidToken, TokenExpired, TokenRevoked
 from instaccess.gateway.unwrapping import TokenCache
 from instaccess.tokens import PrivateKey, jose
+from tests.support import forks
 from tests.support.tokens import NOW, TokenFactory, denying, non_canonical_forms
 
 
@@ -178,3 +179,13 @@ class TestACachedToken:
         for thread in threads:
             thread.join()
         assert mixed == []
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+class TestAForkedProcess:
+    def test_a_child_process_starts_without_the_tokens_and_the_lock_of_its_parent(self, make, unwrap_):
+        cache, token = TokenCache(), make.token()
+        unwrapped = unwrap_(token, cache=cache, cache_size=10)
+
+        assert forks.run_in_child(cache._lock, lambda: cache.get(token) is None)
+        assert cache.get(token) is unwrapped

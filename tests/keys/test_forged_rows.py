@@ -217,6 +217,23 @@ class TestARevokedKeyThatAnAttackerMadeValidAgain:
 
 
 class TestARoutineChangeOfAModifiedRow:
+    @pytest.mark.parametrize("status", ["current", "future"])
+    def test_k17_a_succession_with_a_modified_key_is_refused_and_no_row_gets_a_new_hmac(self, status):
+        modify(key_of(SIG, status), alg="odd")
+        before = list(Key.objects.order_by("pk").values())
+
+        with pytest.raises(KeyAltered):
+            store.succeed(key_of(SIG, "current"), key_of(SIG, "future"), START)
+        assert list(Key.objects.order_by("pk").values()) == before
+
+    def test_k17_the_private_key_of_a_modified_row_is_not_erased_and_the_row_gets_no_new_hmac(self):
+        key = modify(key_of(ENC, "current"), alg="odd")
+        before = list(Key.objects.order_by("pk").values())
+
+        with pytest.raises(KeyAltered):
+            store.erase(key)
+        assert list(Key.objects.order_by("pk").values()) == before
+
     def test_k17_a_rotation_does_not_erase_a_modified_past_key(self, clock):
         past = lifecycle.rotate(SIG, force=True).retired
         modify(past, alg="odd")

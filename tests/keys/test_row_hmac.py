@@ -14,7 +14,7 @@ from django.test import override_settings
 from instaccess import audit
 from instaccess.conf import conf, kek_id
 from instaccess.exceptions import KeyAltered, UnsealError
-from instaccess.keys import lifecycle, provision, row_hmac, store
+from instaccess.keys import health, lifecycle, provision, row_hmac, store
 from instaccess.models import Key
 from tests.keys.helpers import ENC, SIG, START, key_of, public_pem
 from tests.support import key_texts
@@ -241,6 +241,12 @@ class TestAnUnreadableKeyRow:
             assert len(rows) == 2
             assert list(errors) == [unreadable.pk]
             assert f"delete the row with id {unreadable.pk}" in errors[unreadable.pk].detail
+
+    def test_k17_health_reports_the_id_of_the_unreadable_row_and_lists_the_other_keys(self, unreadable):
+        state = health.load_health(since=START, now=START)
+
+        assert (state.altered, state.unreadable) == ((), (unreadable.pk,))
+        assert {key.status for key in state.keys} == {"current"}
 
     def test_k17_another_key_can_be_revoked_if_one_key_row_is_unreadable(self, unreadable):
         done = lifecycle.revoke(key_of(ENC, "current").kid)

@@ -44,16 +44,22 @@ from cosmic_ray.plugins import get_operator, operator_names
 ROOT = Path(__file__).resolve().parents[2]
 
 CRITICAL = {
-    "instaccess/tokens": ["tests/tokens", "tests/gateway", "tests/service"],
-    "instaccess/issuer": ["tests/issuer", "tests/web"],
-    "instaccess/gateway": ["tests/gateway"],
+    "instaccess/tokens": ["tests/tokens", "tests/gateway", "tests/service", "tests/test_concealed_functions.py"],
+    "instaccess/issuer": ["tests/issuer", "tests/web", "tests/test_concealed_functions.py"],
+    "instaccess/gateway": ["tests/gateway", "tests/web/refusals"],
     "instaccess/service": ["tests/service"],
-    "instaccess/trust": ["tests/trust", "tests/gateway", "tests/service", "tests/keys"],
+    "instaccess/trust": [
+        "tests/trust",
+        "tests/gateway",
+        "tests/service",
+        "tests/keys",
+        "tests/test_concealed_functions.py",
+    ],
     "instaccess/audit": ["tests/audit", "tests/management", "tests/issuer"],
-    "instaccess/keys": ["tests/keys", "tests/management"],
+    "instaccess/keys": ["tests/keys", "tests/management", "tests/test_concealed_functions.py"],
     "instaccess/users.py": ["tests/test_users.py", "tests/issuer", "tests/service"],
     "instaccess/web": ["tests/web", "tests/issuer", "tests/gateway"],
-    "instaccess/conf": ["tests/conf", "tests/test_checks.py", "tests/keys"],
+    "instaccess/conf": ["tests/conf", "tests/test_checks.py", "tests/test_concealed_functions.py", "tests/keys"],
 }
 """The critical modules, with the tests that run first for a mutant of each module."""
 

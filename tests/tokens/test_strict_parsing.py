@@ -367,6 +367,12 @@ class TestTheContentOfAToken:
 
         assert refusal.value.code == "malformed"
 
+    @pytest.mark.parametrize("number", [0.5, -1.25, 1e-7, 1.5e300, 1e16])
+    def test_verify_accepts_a_decimal_number_in_signed_claims(self, number, signing_key):
+        token = jose.sign(json.dumps({"score": number}).encode(), PrivateKey(signing_key), kid="s1")
+
+        assert jose.verify(token, {"s1": signing_key})[0] == {"score": number}
+
     def test_verify_checks_the_signature_before_the_payload_is_parsed(self, rsa_pool):
         # An invalid payload must cause the error of the signature, because the payload must not be parsed first.
         token = jose.sign(b"not json", PrivateKey(rsa_pool.take("sig")), kid="s1")

@@ -227,7 +227,17 @@ class TestVerifyWithATamperedCheckpoint:
     def test_a6_verify_reports_a_missing_checkpoint(self, audit):
         Checkpoint.objects.filter(number=1).delete()
 
-        assert "a checkpoint is missing" in verification.verify(evidence_keys()).summary
+        assert "a checkpoint is missing: checkpoint 2" in verification.verify(evidence_keys()).summary
+
+    def test_a6_verify_reports_how_many_checkpoints_are_missing(self, audit, time_machine):
+        time_machine.shift(2 * 3600)
+        checkpoints.seal(evidence_keys())
+        Checkpoint.objects.filter(number__lt=3).delete()
+
+        [problem] = verification.verify(evidence_keys()).problems
+        assert problem.text == (
+            "2 checkpoints are missing: checkpoint 3 doesn't follow the beginning of the audit log"
+        )
 
     @pytest.mark.parametrize("column", ["jws", "index", "mac"])
     def test_a6_verify_reports_a_modified_checkpoint(self, audit, column):

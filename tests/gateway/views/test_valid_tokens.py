@@ -38,6 +38,11 @@ class TestAValidToken:
     def test_gateway_accepts_the_bearer_scheme_in_any_case_and_with_more_spaces(self, token, scheme):
         assert by_wsgi(headers=[("Authorization", f"{scheme} {token}")]).status_code == 204
 
+    def test_gateway_accepts_a_token_with_a_decimal_number_in_an_extra_claim(self, issue, settings):
+        settings.INSTACCESS = {"CLAIMS_HOOK": lambda user, application: {"score": 0.5}}
+
+        assert status(issue()[1]) == 204
+
     def test_gateway_accepts_a_valid_token_repeatedly(self, token):
         assert [status(token) for _ in range(3)] == [204] * 3
 

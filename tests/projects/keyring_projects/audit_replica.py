@@ -45,16 +45,16 @@ if __name__ == "__main__":
     read.clear()
     with connections["replica"].execute_wrapper(record):
         run("instaccess_tokens", "seal")
+        tokens = len(run("instaccess_tokens", "export", "--format", "csv")) - 1
         with connections["default"].cursor() as cursor:
-            cursor.execute("UPDATE instaccess_issuedtoken SET issued_at = 'zzz' WHERE id = %s", [rows[3].pk])
-        facts: dict[str, Any] = {"unreadable": problems() == [("unreadable", rows[3].pk, 1)]}
+            cursor.execute("UPDATE instaccess_issuedtoken SET jti = 'zzz' WHERE id = %s", [rows[3].pk])
+        facts: dict[str, Any] = {"tokens": tokens, "unreadable": problems() == [("unreadable", rows[3].pk, 1)]}
         audit.record_review(audit.verify(keys.evidence_keys()).problems, keys.evidence_keys(), by="ada", reason="x")
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43, "SECRET_KEY"]}):
             # Six HMACs are renewed: of a checkpoint, a review, a row without a checkpoint, and the names in three
             # rows.
             facts["reauthenticated"] = audit.reauthenticate(keys.evidence_keys())
             facts["resealed"] = keys.reseal()
-            facts["tokens"] = len(run("instaccess_tokens", "export", "--format", "csv")) - 1
             uuid = rows[0].user_uuid
             facts["uuids found"] = audit.find_uuids(uuid) == {uuid}
             facts["names"] = audit.count_names(uuid)

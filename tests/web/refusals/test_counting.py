@@ -86,6 +86,16 @@ class TestRefusalCountsOfTheIssuer:
         assert post(access_token).status_code == 503
         assert counted() == {("issuer", "claims_too_large", "", ""): 1}
 
+    @pytest.mark.parametrize("error", [RuntimeError("a bug"), OperationalError("the connection was closed")])
+    def test_issuer_counts_an_unexpected_error_as_fault(self, post, access_token, settings, error):
+        def fail(user: Any, application: Any) -> Any:
+            raise error
+
+        settings.INSTACCESS = {"CLAIMS_HOOK": fail}
+
+        assert post(access_token).status_code == 503
+        assert counted() == {("issuer", "fault", "", ""): 1}
+
     def test_issuer_does_not_count_issued_tokens(self, post, access_token):
         assert post(access_token).status_code == 201
         assert counted() == {}
@@ -172,9 +182,10 @@ class TestRefusalCountsOfTheGateway:
         assert {(role, total) for (role, *_), total in counted().items()} == {("gateway", 2)}
         assert {reason for _, reason, *_ in written()} <= set(exceptions.Reason) - {"other"}
 
-    def test_gateway_counts_an_unavailable_database_as_fault(self, token, monkeypatch):
+    @pytest.mark.parametrize("error", [RuntimeError("a bug"), OperationalError("the connection was closed")])
+    def test_gateway_counts_an_unexpected_error_as_fault(self, token, monkeypatch, error):
         def fail(*args: Any, **kwargs: Any) -> Any:
-            raise OperationalError("the server closed the connection unexpectedly")
+            raise error
 
         monkeypatch.setattr("instaccess.gateway.unwrapping.unwrap_with_settings", fail)
         assert ask(token) == 503

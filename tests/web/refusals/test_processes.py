@@ -9,7 +9,8 @@ import pytest
 from django.db import connection
 
 from instaccess.models import RefusalCount
-from tests.support import processes, tasks
+from instaccess.web import refusals
+from tests.support import forks, processes, tasks
 from tests.support.processes import KilledError, together
 from tests.web.refusals.helpers import GATEWAY_URL, PACKAGE, REAL_TRANSACTIONS, total, written
 
@@ -52,6 +53,12 @@ class TestProcessesThatCountRefusals:
             worker.ask(tasks.write_refusals)
 
         assert total() in (0, 3)
+
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+    def test_forked_process_can_write_although_its_parent_was_writing_during_the_fork(self):
+        counter = refusals.RefusalCounter()
+
+        assert forks.run_in_child(counter._lock, counter.flush) == 0
 
     def test_process_that_exits_normally_writes_its_pending_refusal_counts(self):
         run_process("Client().get(url)")
