@@ -18,10 +18,10 @@ from .answers import (
 )
 from .endpoint import isolated_view
 from .explanations import Explanation
-from .metrics import Recorder, metrics
 from .origin import account_uuid, client_address, request_domain
 from .parameters import forget_parameters, takes_secrets
 from .reasons import ACCEPTED_BY_GATEWAY, ACCEPTED_BY_SERVICE, Variant, explain
+from .recorder import Recorder, metrics
 from .refusals import counter as refusal_counter
 from .tally import Kind
 from .unexpected import describe_unexpected

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from django.core.signals import request_finished
 
 from ..exceptions import Reason
-from .metrics import metrics
+from .recorder import metrics
 from .tally import Kind, Tally
 
 logger = logging.getLogger("instaccess.refusals")
