@@ -20,8 +20,9 @@ from instaccess.exceptions import Reason
 from instaccess.management import audit_evidence
 from instaccess.management.commands import instaccess_keys
 from instaccess.models import MaintenanceRun
+from instaccess.monitoring import background
 from tests.monitoring.metrics import Scraped, scrape
-from tests.support import readme
+from tests.support import readme, servers
 from tests.support.paths import ROOT
 
 TEXT = readme.page("monitoring.md")
@@ -34,8 +35,9 @@ REASONS = {str(reason) for reason in Reason}
 
 
 @pytest.fixture
-def scraped(transactional_db: None, initial_keys: Any, row: Any) -> Scraped:
+def scraped(transactional_db: None, initial_keys: Any, row: Any, monkeypatch: pytest.MonkeyPatch) -> Scraped:
     """Return a scrape in which each metric has a sample."""
+    monkeypatch.setattr(background, "ANSWER_SECONDS", servers.PATIENCE)
     row(age=audit.SETTLED + 60)
     call_command("instaccess_keys", "rotate")
     web.metrics.refused("gateway", Reason.EXPIRED)

@@ -64,7 +64,6 @@ class TestTheProtocol:
 
     @pytest.mark.services
     def test_promtool_finds_no_problem(self, initial_keys, user):
-        Growth()
         ask(issue(user))
         call_command("instaccess_tokens", "seal")
         result = subprocess.run(

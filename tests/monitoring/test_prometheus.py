@@ -93,7 +93,13 @@ class TestSeveralWorkers:
             scraped = Scraped(request(issuer, "GET", METRICS)[1].decode())
             assert scraped("instaccess_tokens_issued_total") == issued
             assert scraped("instaccess_issue_stage_duration_seconds_count", stage="audit") == issued
-            assert scraped("instaccess_keys", use="sig", status="current") == 1
+
+    def test_worker_that_answers_the_scrape_reads_the_database(self, issuer, initial_keys):
+        # A busy machine may not read the database in time for the first scrape.
+        servers.wait_until(
+            lambda: Scraped(request(issuer, "GET", METRICS)[1].decode()),
+            lambda scraped: scraped("instaccess_keys", use="sig", status="current") == 1,
+        )
 
     def test_promtool_finds_no_problem_in_the_metrics_of_several_workers(self, issuer, initial_keys, access_token):
         use_all_workers(issuer, access_token.token)
@@ -119,9 +125,7 @@ class TestARealPrometheus:
         shutil.copytree(ROOT / "examples" / "prometheus", folder)
         config = folder / "prometheus.yml"
         text = config.read_text().replace("192.0.2.21:8080", f"{servers.HOST}:{issuer}")
-        for seconds in ("scrape_interval: 30s", "evaluation_interval: 30s"):
-            text = text.replace(seconds, seconds.replace("30s", "1s"))
-        config.write_text(text.replace("scrape_timeout: 5s", "scrape_timeout: 1s"))
+        config.write_text(text.replace("_interval: 30s", "_interval: 5s"))
         address = f"--web.listen-address={servers.HOST}:{port}"
         prometheus = shutil.which("prometheus") or "prometheus"
         start([prometheus, "--config.file=prometheus.yml", "--storage.tsdb.path=data", address], port, cwd=folder)
