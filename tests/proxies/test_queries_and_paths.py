@@ -33,6 +33,7 @@ class TestPathsThatAreNotPublic:
             "/internal/services/revocations",
             "/internal/health/live",
             "/internal/health/ready",
+            "/internal/metrics",
             "//internal/gateway/verify",
             "/./internal/gateway/verify",
             "/%69nternal/gateway/verify",
