@@ -134,6 +134,22 @@ class TestUserUuidField:
         assert error.value.setting == "USER_UUID_FIELD"
 
 
+@pytest.mark.django_db
+class TestAnInvalidUserUuidField:
+    @pytest.fixture(autouse=True)
+    def invalid_setting(self, settings: Any) -> None:
+        settings.INSTACCESS = {"USER_UUID_FIELD": 7}
+
+    def test_loaded_uuid_of_a_user_is_empty(self, user):
+        assert users.loaded_uuid(user) == ""
+
+    def test_existing_uuid_of_a_user_is_read_from_the_identity(self, user):
+        identity = UserIdentity.objects.create(user=user)
+
+        assert users.existing_uuid(user) == str(identity.uuid)
+        assert users.user_relations("user") == ["user__instaccess_identity"]
+
+
 class TestTheNameOfAUser:
     def test_a_long_name_is_shortened_to_the_length_of_its_column(self):
         assert users.user_name(User(username="x" * 300)) == "x" * 255
