@@ -150,6 +150,21 @@ class TestAnInvalidUserUuidField:
         assert users.user_relations("user") == ["user__instaccess_identity"]
 
 
+@pytest.mark.django_db
+class TestTheDisplayNameOfAUser:
+    def test_display_name_is_the_current_name_of_the_user(self, user):
+        assert users.display_name(user, users.user_uuid(user), "earlier name") == "ada"
+
+    def test_display_name_is_none_if_the_user_does_not_have_the_uuid(self, user):
+        users.user_uuid(user)
+
+        assert users.display_name(user, str(uuid.UUID(int=1)), "grace") is None
+
+    def test_display_name_of_a_deleted_user_is_the_recorded_name(self):
+        assert users.display_name(None, str(uuid.UUID(int=1)), "grace") == "grace"
+        assert users.display_name(None, str(uuid.UUID(int=1))) is None
+
+
 class TestTheNameOfAUser:
     def test_a_long_name_is_shortened_to_the_length_of_its_column(self):
         assert users.user_name(User(username="x" * 300)) == "x" * 255
