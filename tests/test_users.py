@@ -134,6 +134,37 @@ class TestUserUuidField:
         assert error.value.setting == "USER_UUID_FIELD"
 
 
+@pytest.mark.django_db
+class TestAnInvalidUserUuidField:
+    @pytest.fixture(autouse=True)
+    def invalid_setting(self, settings: Any) -> None:
+        settings.INSTACCESS = {"USER_UUID_FIELD": 7}
+
+    def test_loaded_uuid_of_a_user_is_empty(self, user):
+        assert users.loaded_uuid(user) == ""
+
+    def test_existing_uuid_of_a_user_is_read_from_the_identity(self, user):
+        identity = UserIdentity.objects.create(user=user)
+
+        assert users.existing_uuid(user) == str(identity.uuid)
+        assert users.user_relations("user") == ["user__instaccess_identity"]
+
+
+@pytest.mark.django_db
+class TestTheDisplayNameOfAUser:
+    def test_display_name_is_the_current_name_of_the_user(self, user):
+        assert users.display_name(user, users.user_uuid(user), "earlier name") == "ada"
+
+    def test_display_name_is_none_if_the_user_does_not_have_the_uuid(self, user):
+        users.user_uuid(user)
+
+        assert users.display_name(user, str(uuid.UUID(int=1)), "grace") is None
+
+    def test_display_name_of_a_deleted_user_is_the_recorded_name(self):
+        assert users.display_name(None, str(uuid.UUID(int=1)), "grace") == "grace"
+        assert users.display_name(None, str(uuid.UUID(int=1))) is None
+
+
 class TestTheNameOfAUser:
     def test_a_long_name_is_shortened_to_the_length_of_its_column(self):
         assert users.user_name(User(username="x" * 300)) == "x" * 255
