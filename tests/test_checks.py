@@ -98,13 +98,14 @@ DEPLOYMENT_WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "W007": ({"SECURE_SSL_REDIRECT": False}, ["SECURE_SSL_REDIRECT", "SECURE_PROXY_SSL_HEADER"]),
     "W020": (instaccess(ALLOW_HTTP_URLS=True), ["ALLOW_HTTP_URLS", "https://"]),
 }
-# Separate tests cover these check ids: in this file, in tests/gateway/test_separate_gateway.py, in tests/issuer or in
-# tests/service.
+# Separate tests cover these check ids: in this file, in tests/test_restore.py, in tests/issuer, in tests/service or
+# in tests/gateway/test_separate_gateway.py.
 TESTED_SEPARATELY = {"E005", "E007", "E008", "E009", "W008", "W011", "W012", "W013", "E051", "E052", "E053"} | {
     "E055",
     "E060",
     "E061",
     "W021",
+    "W030",
     "W031",
 }
 
