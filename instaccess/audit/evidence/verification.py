@@ -16,6 +16,7 @@ from django.utils import timezone
 from ...exceptions import AuditAltered
 from ...models import Checkpoint, PruneMarker
 from ...times import format_utc
+from ..batches import in_batches
 from ..row_ids import id_time
 from ..rows import issued_tokens
 from . import reviews, signatures
@@ -156,9 +157,7 @@ class _Verification:
         """Yield each checkpoint number with the checkpoint and its exported copy, either of which may be None."""
         waiting = sorted(number for number in self._copies if number > start)
         stored = checkpoints().filter(number__gt=start)
-        for checkpoint in (stored if self._until is None else stored.filter(number__lte=self._until)).iterator(
-            chunk_size=20
-        ):
+        for checkpoint in in_batches(stored if self._until is None else stored.filter(number__lte=self._until), 20):
             # In SQLite, an attacker can store a number that isn't an integer. No exported copy matches such a number.
             while waiting and isinstance(checkpoint.number, int) and waiting[0] < checkpoint.number:
                 number = waiting.pop(0)
