@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 
+from tests.support import clusters
 from tests.support.pgbouncer import find_program
 
 DATABASES = {
@@ -52,6 +53,8 @@ def find_missing() -> list[str]:
         missing.append("Prometheus and promtool for the tests of the metrics: run `apt install prometheus`")
     if find_program() is None:
         missing.append("PgBouncer for the tests of connection pools: run `apt install pgbouncer`")
+    if clusters.find_programs() is None:
+        missing.append("the server programs of PostgreSQL, such as initdb: run `apt install postgresql`")
     for program, package in {"pg_dump": "postgresql-client", "mariadb-dump": "mariadb-client"}.items():
         if shutil.which(program) is None:
             missing.append(f"{program} for the tests of restored dumps: run `apt install {package}`")
