@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg
-
 from tests.support import servers
 
 SUPERUSER = "postgres"
@@ -31,7 +29,7 @@ class Cluster:
     """A running PostgreSQL server, without a password for local connections."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self.data, self.port = folder / name, servers.free_port()
+        self.data, self.port = folder / name, 0
         self._log = folder / f"{name}.log"
         self._process: servers.Process | None = None
 
@@ -44,6 +42,7 @@ class Cluster:
         _run("pg_basebackup", *source, "--checkpoint=fast", "--write-recovery-conf", f"--pgdata={self.data}")
 
     def start(self) -> None:
+        self.port = servers.free_port()
         options = {"port": self.port, "listen_addresses": servers.HOST, "unix_socket_directories": "", "fsync": "off"}
         arguments = [f"--{name}={value}" for name, value in options.items()]
         command = _command("postgres", "-D", str(self.data), *arguments)
@@ -52,6 +51,8 @@ class Cluster:
 
     def execute(self, *statements: str) -> list[tuple[object, ...]]:
         """Run statements as superuser, each in its own transaction. Returns the rows of the last statement."""
+        import psycopg  # `make test` collects this file, but doesn't install the driver.
+
         with psycopg.connect(**self.connection, autocommit=True) as connection:
             for statement in statements:
                 cursor = connection.execute(statement.encode())
@@ -67,6 +68,8 @@ class Cluster:
             self._process.kill()
 
     def _accepts_connections(self) -> bool:
+        import psycopg
+
         try:
             self.execute("SELECT 1")
         except psycopg.OperationalError:  # The server is starting.

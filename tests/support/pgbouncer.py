@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg
 from django.db import connections
 
 from tests.support import servers
@@ -41,6 +40,8 @@ def find_program() -> str | None:
 
 def _open_all_connections(port: int) -> None:
     """Let PgBouncer open all connections to PostgreSQL, with as many transactions at the same time."""
+    import psycopg  # `make test` collects this file, but doesn't install the driver.
+
     settings = connections["default"].settings_dict
     clients = [
         psycopg.connect(host=servers.HOST, port=port, dbname=settings["NAME"], user=settings["USER"])
