@@ -22,6 +22,7 @@ class InstAccessConfig(AppConfig):
         # These modules import the models. Django loads the models before it calls `ready`, but after it has imported
         # this file. Importing a checks module registers the module's system checks.
         from . import audit, keys, users  # noqa: PLC0415
+        from .audit import checks as audit_checks  # noqa: F401, PLC0415
         from .audit import refusal_counts  # noqa: PLC0415
         from .conf import checks as conf_checks  # noqa: F401, PLC0415
         from .issuer import checks as issuer_checks  # noqa: F401, PLC0415

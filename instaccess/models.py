@@ -233,12 +233,12 @@ class RevocationLock(models.Model):
 
 
 class Revocation(models.Model):
-    """A revocation of a batch of single tokens, or of all tokens of a user, an account or a key.
+    """A revocation of a batch of single tokens, of all tokens of a user, an account or a key, or of all tokens.
 
     Gateways read the rows in the order of `number`. Every new row has the highest number, so a gateway that
-    continues after the last number that it has read gets all new rows. A revocation of all tokens of a user, an
-    account or a key takes effect when its row is committed. The tokens are marked as revoked in the audit log
-    afterwards. See `audit/revocation_log.py`.
+    continues after the last number that it has read gets all new rows. A revocation takes effect when its row is
+    committed. The tokens are marked as revoked in the audit log afterwards, unless they are single tokens. See
+    `audit/revocation_log.py`.
     """
 
     class Kind(models.TextChoices):
@@ -246,15 +246,15 @@ class Revocation(models.Model):
         USER = "user"
         ACCOUNT = "account"
         KEY = "key"
+        ALL = "all"
 
     # Microseconds since 1970, so that a database restored from a backup never uses a number twice.
     number = models.BigIntegerField(primary_key=True)
     kind = models.CharField(max_length=8, choices=Kind.choices)
-    # The uuid of the user or the account, or the key id. Empty for a batch of single tokens, whose audit rows have
-    # the same `revoked_at` as this row.
+    # The uuid of the user or the account, or the key id. Empty for all tokens and for a batch of single tokens. The
+    # audit rows of a batch have the same `revoked_at` as this row.
     value = models.CharField(max_length=255, blank=True)
-    # The largest `iat` of the revoked tokens of a user or an account, in seconds since 1970. NULL for a batch of
-    # single tokens and for a key.
+    # The largest `iat` of the revoked tokens, in seconds since 1970. NULL for a batch of single tokens and for a key.
     latest_iat = models.BigIntegerField(null=True)
     revoked_at = models.DateTimeField()
     revoked_by = models.CharField(max_length=255, blank=True)

@@ -18,6 +18,7 @@ from django.core.management.base import SystemCheckError
 from django.db import OperationalError, connection
 from django.test import override_settings
 
+from instaccess.audit import checks as audit_checks
 from instaccess.conf import SCOPE, Conf, conf
 from instaccess.conf import checks as conf_checks
 from instaccess.exceptions import ConfigError
@@ -98,18 +99,21 @@ DEPLOYMENT_WARNINGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "W007": ({"SECURE_SSL_REDIRECT": False}, ["SECURE_SSL_REDIRECT", "SECURE_PROXY_SSL_HEADER"]),
     "W020": (instaccess(ALLOW_HTTP_URLS=True), ["ALLOW_HTTP_URLS", "https://"]),
 }
-# Separate tests cover these check ids: in this file, in tests/gateway/test_separate_gateway.py, in tests/issuer or in
-# tests/service.
+# Separate tests cover these check ids: in this file, in tests/test_restore.py, in tests/audit, in tests/issuer, in
+# tests/service or in tests/gateway/test_separate_gateway.py.
 TESTED_SEPARATELY = {"E005", "E007", "E008", "E009", "W008", "W011", "W012", "W013", "E051", "E052", "E053"} | {
     "E055",
     "E060",
     "E061",
     "W021",
+    "W030",
     "W031",
+    "W032",
+    "W033",
 }
 
 
-CHECKS = (conf_checks, issuer_checks, keys_checks, monitoring_checks, service_checks, trust_checks)
+CHECKS = (audit_checks, conf_checks, issuer_checks, keys_checks, monitoring_checks, service_checks, trust_checks)
 
 
 class TestEveryCheckId:

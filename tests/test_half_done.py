@@ -300,6 +300,40 @@ class TestChangingKeys:
         check(provision.init, before=before, between=lambda: None, after=after, least=8)
 
 
+class TestReplacingAllKeys:
+    def test_k22_a_stopped_command_after_a_restore_changes_all_keys_or_none_and_completes_when_run_again(self, check):
+        first: set[str] = set()
+
+        def remember() -> None:
+            first.clear()
+            first.update(Key.objects.values_list("kid", flat=True))
+
+        def between() -> None:
+            revoked = set(Key.objects.filter(status=REVOKED).values_list("kid", flat=True))
+            assert first & revoked in (set(), first)
+            assert set(trust.read_revocations().keys) == revoked
+            assert (trust.read_revocations().all_until > 0) == bool(revoked)
+            assert revoked or not revoked_tokens()
+            current_kid(SIG)
+            current_kid(ENC)
+
+        def after() -> None:
+            between()
+            assert Key.objects.filter(kid__in=first, status=REVOKED).count() == len(first)
+            assert len(revoked_tokens()) == LIVE
+            assert len(kids(SIG, FUTURE)) == 1
+            assert not Revocation.objects.filter(completed_at=None).exists()
+            assert_evidence_is_intact()
+
+        check(
+            lambda: run("instaccess_keys", "after-restore", "--yes"),
+            before=remember,
+            between=between,
+            after=after,
+            least=15,
+        )
+
+
 class TestResealing:
     def test_k22_reseal_that_failed_midway_completes_when_run_again(self, check, prepare, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [OLD_KEK]}

@@ -16,6 +16,7 @@ from .names import ERASED as ERASED_NAME
 from .names import count as count_names
 from .names import erase as erase_name
 from .names import find_uuids, names_status
+from .progress import check_progress, reset_progress
 from .recording import commit, insert
 from .refusal_counts import RETENTION as REFUSAL_RETENTION
 from .refusal_counts import RefusalSpike, refusal_spikes
@@ -62,6 +63,7 @@ __all__ = [
     "canonical_bytes",
     "check_database",
     "check_hmac",
+    "check_progress",
     "check_writable",
     "checkpoints",
     "commit",
@@ -97,6 +99,7 @@ __all__ = [
     "refusal_rows",
     "refusal_spikes",
     "require_columns",
+    "reset_progress",
     "revocable_tokens",
     "revoke",
     "row_status",

@@ -85,7 +85,7 @@ def record(
     now: datetime | None = None,
     latest_iat: int | None = None,
 ) -> list[Revocation]:
-    """Record that all tokens of users, accounts or keys are revoked, without marking the audit rows of the tokens.
+    """Record that all tokens of scopes are revoked, without marking the audit rows of the tokens.
 
     The caller must call `complete` after the commit. The arguments are those of `revoke` and `revocation_log.record`.
     Returns the recorded revocations.

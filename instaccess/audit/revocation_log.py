@@ -1,8 +1,8 @@
 """The revocation log: the revocations in the order of their commits. Gateways read new revocations from the log.
 
-A revocation of all tokens of a user, an account or a key is one row, which gateways compare with the claims of each
-token. A batch of single tokens is also one row. Gateways find the tokens of a batch in the audit log, by the time of
-the revocation. `trust/revocation_table.py` reads the rows without the models.
+A revocation of all tokens, or of all tokens of a user, an account or a key, is one row. Gateways compare the row with
+the claims of each token. A batch of single tokens is also one row. Gateways find the tokens of a batch in the audit
+log, by the time of the revocation. `trust/revocation_table.py` reads the rows without the models.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def numbers(count: int, now: datetime) -> Iterator[range]:
 def record(
     scopes: Sequence[Scope], act: Act, *, latest_iat: int | None, keks: Sequence[KeyEncryptionKey]
 ) -> list[Revocation]:
-    """Record that all tokens of users, accounts or keys are revoked. After the commit, gateways refuse the tokens.
+    """Record that all tokens of scopes are revoked. After the commit, gateways refuse the tokens.
 
     Args:
         latest_iat: the latest `iat`, in seconds since 1970, of the tokens that are revoked. Not used for a key,

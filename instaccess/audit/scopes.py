@@ -1,4 +1,4 @@
-"""The scopes of revocations: all tokens of a user, an account or a key, and the audit rows of these tokens."""
+"""The scopes of revocations: all tokens, or all tokens of a user, an account or a key; and their audit rows."""
 
 from __future__ import annotations
 
@@ -51,21 +51,23 @@ def latest_issued_at(rows: QuerySet[IssuedToken]) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The scope of a revocation: all tokens of a user, an account or a key.
+    """The scope of a revocation: all tokens, or all tokens of a user, an account or a key.
 
     A token belongs to a user if its subject or its real user is the user. A token belongs to a key if the token was
     signed with or encrypted for the key.
 
     Attributes:
-        kind: USER, ACCOUNT or KEY.
-        value: the uuid of the user, the uuid of the account, or the key id.
+        kind: ALL, USER, ACCOUNT or KEY.
+        value: the uuid of the user, the uuid of the account, or the key id. Empty if the kind is ALL.
     """
 
     kind: Revocation.Kind
     value: str
 
     def __post_init__(self) -> None:
-        if not self.value:  # An empty string would match every token without a real user.
+        if (
+            not self.value and self.kind != Revocation.Kind.ALL
+        ):  # An empty string would match every token without a real user.
             raise ValueError("a scope needs a value")
 
     @classmethod
@@ -84,13 +86,18 @@ class Scope:
         return cls(Revocation.Kind.KEY, kid)
 
     @classmethod
+    def everything(cls) -> Self:
+        """Return the scope of all tokens."""
+        return cls(Revocation.Kind.ALL, "")
+
+    @classmethod
     def of(cls, revocation: Revocation) -> Self:
         """Return the scope of a recorded revocation."""
         return cls(Revocation.Kind(revocation.kind), revocation.value)
 
 
 class Coverage:
-    """An index of the revocations of users, accounts and keys, to look up the revocation that covers an audit row."""
+    """An index of the revocations of scopes, to look up the revocation that covers an audit row."""
 
     def __init__(self, revocations: Iterable[Revocation]) -> None:
         self._by_scope: dict[tuple[str, str], list[Revocation]] = {}
@@ -102,6 +109,8 @@ class Coverage:
 
         Pass each row to `find` afterwards, because some databases ignore case.
         """
+        if (Revocation.Kind.ALL, "") in self._by_scope:
+            return Q(pk__isnull=False)
         users, accounts, keys = (
             [value for kind_, value in self._by_scope if kind_ == kind]
             for kind in (Revocation.Kind.USER, Revocation.Kind.ACCOUNT, Revocation.Kind.KEY)
@@ -110,7 +119,7 @@ class Coverage:
         return by_user | Q(account_uuid__in=accounts) | filter_by_keys(keys)
 
     def is_in_scope(self, row: Columns) -> bool:
-        """Return whether an audit row belongs to one of the users, accounts or keys, for any time of issue."""
+        """Return whether an audit row belongs to one of the scopes, for any time of issue."""
         return any(scope in self._by_scope for scope in _scopes(row))
 
     def find(self, row: Columns) -> Revocation | None:
@@ -126,6 +135,7 @@ class Coverage:
 
 
 def _scopes(row: Columns) -> Iterator[tuple[str, str]]:
+    yield Revocation.Kind.ALL, ""
     yield Revocation.Kind.USER, row.user_uuid
     yield Revocation.Kind.USER, row.real_user_uuid
     yield Revocation.Kind.ACCOUNT, row.account_uuid

@@ -74,13 +74,19 @@ def revocations_view(request: HttpRequest) -> HttpResponseBase:
             "the issuer could not return the revocation list (%s): %s", type(error).__name__, error
         )
         return _unavailable()
+    if page.position_lost:
+        _revocation_logger.error(
+            "a gateway has read revocations that this database doesn't contain: %s", trust.RESTORED
+        )
     document = {
         "revoked": sorted(page.tokens),
         "revoked_keys": sorted(page.keys),
         "revoked_users": page.users,
         "revoked_accounts": page.accounts,
+        "revoked_until": page.all_until,
         "cursor": page.cursor,
         "more": page.more,
+        "position_lost": page.position_lost,
     }
     return _document(request, document, cache_control="private, no-cache")
 

@@ -15,6 +15,7 @@ from .provision import (
     missing_keys,
     reseal,
 )
+from .replacement import Plan, Replacement, plan_replacement, replace_all
 from .ring import KeyRing, check_issuing_keys, current_ring, lifecycle_times, sign_once
 from .rotation import (
     Times,
@@ -46,6 +47,8 @@ __all__ = [
     "HeldKey",
     "KeyHealth",
     "KeyRing",
+    "Plan",
+    "Replacement",
     "Rotation",
     "Times",
     "activate",
@@ -78,8 +81,10 @@ __all__ = [
     "measure",
     "missing_keys",
     "next_key",
+    "plan_replacement",
     "problem",
     "ready_at",
+    "replace_all",
     "reseal",
     "revoke",
     "rotate",

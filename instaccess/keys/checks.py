@@ -9,9 +9,10 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import Error as DbError
 from django.db import connections, router
 
+from .. import audit, trust
 from ..exceptions import ConfigError, KeyAltered, KeyUnavailable
 from ..models import Key
-from . import provision, store
+from . import audit_keys, provision, store
 
 _MAX_REPORTED = 20
 
@@ -42,6 +43,29 @@ def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[Ch
             "There is no " + ", no ".join(f"{status} {use.label} key" for use, status in missing) + ".",
             hint="Run `python manage.py instaccess_init`.",
             id="instaccess.W008",
+        )
+    ]
+
+
+@register(Tags.database)
+def check_progress(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that the database contains what earlier runs of this check have seen.
+
+    The result is a warning, because `migrate` runs this check too, and is often needed after a restore.
+    """
+    if not databases or router.db_for_write(Key) not in databases:
+        return []
+    try:
+        lost = audit.check_progress(audit_keys.evidence_keys())
+    except (ConfigError, DbError, KeyUnavailable):
+        return []  # `check_settings` and `check_keys` report the problem.
+    if not lost:
+        return []
+    return [
+        Warning(
+            f"The database has lost rows: {lost}.",
+            hint=f"{trust.RESTORED[:1].upper()}{trust.RESTORED[1:]}.",
+            id="instaccess.W030",
         )
     ]
 

@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
-from .. import audit, keys
+from .. import audit, keys, trust
 from ..audit import Report, Statement
 from ..conf import conf
 from ..exceptions import AuditAltered
@@ -86,6 +86,7 @@ class EvidenceSubcommands(SubcommandCommand):
         # it.
         audit.complete_revocations(keks=keys.keks_for_revocation())
         result = audit.seal(keys.evidence_keys())
+        audit.check_progress(keys.evidence_keys())
         lines = [
             f"Checkpoint {created.number}: {created.rows} rows up to row {created.last}, digest {created.digest}"
             for created in result.made
@@ -128,11 +129,14 @@ class EvidenceSubcommands(SubcommandCommand):
 
     def _verify(self, options: dict[str, Any]) -> None:
         report = _run_verify(options)
+        lost = audit.check_progress(keys.evidence_keys())
         refused = [error.detail for error in keys.examine()[1].values()]
-        facts = {**audit_reports.report_facts(report), **audit_reports.key_facts(refused)}
+        facts = {**audit_reports.report_facts(report), **audit_reports.key_facts(refused), "lost": lost or None}
         lines = audit_reports.report_lines(report) + audit_reports.key_lines(refused)
         self.print_result(options, facts, "\n".join(lines))
         failures = []
+        if lost:
+            failures.append(f"The database has lost rows: {lost}. What to do: {trust.RESTORED}.")
         if report.problems:
             failures.append(f"The audit log was tampered with or can't be checked: {report.summary}.")
         if refused:

@@ -187,7 +187,13 @@ class Migration(migrations.Migration):
                 (
                     "kind",
                     models.CharField(
-                        choices=[("tokens", "Tokens"), ("user", "User"), ("account", "Account"), ("key", "Key")],
+                        choices=[
+                            ("tokens", "Tokens"),
+                            ("user", "User"),
+                            ("account", "Account"),
+                            ("key", "Key"),
+                            ("all", "All"),
+                        ],
                         max_length=8,
                     ),
                 ),

@@ -1,9 +1,9 @@
 """The keys of gateways and services, and the deny list of gateways. This package imports no models."""
 
+from .denylist import RESTORED, read_revocations
 from .denylist import age as deny_list_age
 from .denylist import clear_cache as clear_deny_list
 from .denylist import current as current_deny_list
-from .denylist import read_revocations
 from .denylist import sizes as deny_list_sizes
 from .loading import open_own_connections
 from .material import for_use, private_to_text, public_members
@@ -17,6 +17,7 @@ from .sources import decryption_keys, has_key_table, verification_keys
 from .sources import use as use_key_table
 
 __all__ = [
+    "RESTORED",
     "DenyList",
     "Page",
     "Refreshed",

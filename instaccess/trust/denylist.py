@@ -5,6 +5,7 @@ The first load reads all revocations. Later loads read only the new revocations.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 
@@ -13,6 +14,14 @@ from . import revocation_table, revocation_url
 from .loading import load_from_database
 from .refreshed import Refreshed
 from .revoked import DenyList, Page
+
+logger = logging.getLogger("instaccess.revocation")
+
+RESTORED = (
+    "if the database was restored from a backup, run `python manage.py instaccess_keys after-restore` at the issuer. "
+    "Otherwise, find out who deleted the rows"
+)
+"""What to do if a database has lost rows."""
 
 
 def current() -> DenyList:
@@ -88,6 +97,12 @@ def _read(read_page: Callable[[DenyList], Page | None], last: DenyList | None) -
     position = deny_list.cursor
     while (page := read_page(deny_list)) is not None:
         deny_list.add(page, now=time.monotonic())
+        if page.position_lost:
+            logger.error(
+                "the issuer's database no longer contains revocations that this process has read, and this process "
+                "keeps refusing their tokens: %s",
+                RESTORED,
+            )
         if not page.more or page.cursor == position:  # Otherwise, an issuer that repeats a page would cause a loop.
             break
         position = page.cursor

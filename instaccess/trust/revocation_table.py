@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -62,7 +63,7 @@ _TOKENS = (
 _TIME = f"SELECT revoked_at FROM {TOKENS_TABLE} WHERE id = %s"  # noqa: S608
 _RECENT = (
     f"SELECT number, kind, value, latest_iat FROM {REVOCATIONS_TABLE}"  # noqa: S608
-    " WHERE kind = 'key' OR kind IN ('user', 'account') AND number > %s"
+    " WHERE kind = 'key' OR kind IN ('user', 'account', 'all') AND number > %s"
 )
 
 
@@ -103,8 +104,9 @@ def read(position: str = "") -> Page:
     The revocations are read from the database that revocations are written to, because a replica may be outdated.
 
     Args:
-        position: the `cursor` of the last page. If empty, or if the position is unknown because the database was
-            restored from a backup, the first page of all revocations is returned.
+        position: the `cursor` of the last page. If empty or unknown, the first page of all revocations is returned.
+            A position is unknown if its row was pruned, or if the database was restored from a backup. In the second
+            case, `position_lost` of the page is True.
 
     Raises:
         ConfigError: DATABASES doesn't configure the database of the revocations.
@@ -132,7 +134,17 @@ def read(position: str = "") -> Page:
         if "no such table" in str(error):  # SQLite raises no ProgrammingError for a missing table.
             raise _describe_missing_table(error) from None
         raise
-    return read() if page is None else page
+    if page is None:
+        page = read()
+        page = replace(page, position_lost=_was_lost(number, page))
+    return page
+
+
+def _was_lost(number: int, page: Page) -> bool:
+    """Return whether an unknown position was lost. Otherwise, its row was pruned, which leaves the last row."""
+    last = int(page.cursor.partition("-")[0])
+    age = (datetime.now(UTC) - _EPOCH) // _MICROSECOND - number
+    return number > last or age < RETENTION * 10**6
 
 
 def _read_later(cursor: Any, number: int) -> Page | None:
@@ -191,7 +203,8 @@ def _page(tokens: list[str], rows: Sequence[Any], *, cursor: str, more: bool) ->
         if kind in scopes and isinstance(latest_iat, int):
             scopes[kind][str(value)] = max(latest_iat, scopes[kind].get(str(value), 0))
     keys = [str(value) for _, kind, value, _ in rows if kind == "key"]
-    return Page(tokens, scopes["user"], scopes["account"], keys, cursor, more)
+    all_until = max((iat for _, kind, _, iat in rows if kind == "all" and isinstance(iat, int)), default=-1)
+    return Page(tokens, scopes["user"], scopes["account"], keys, all_until, cursor, more)
 
 
 def _jti(value: Any) -> str:

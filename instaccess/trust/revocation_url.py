@@ -53,16 +53,22 @@ def _parse(document: Any, etag: str) -> Page | None:
         return None
     tokens, keys = document["revoked"], document.get("revoked_keys", [])
     users, accounts = document.get("revoked_users", {}), document.get("revoked_accounts", {})
+    all_until = document.get("revoked_until", -1)
     cursor, more = document.get("cursor", ""), document.get("more", False)
+    position_lost = document.get("position_lost", False)
     valid = (
         all(_is_list_of_strings(value) for value in (tokens, keys))
         and all(_maps_to_seconds(value) for value in (users, accounts))
+        and type(all_until) is int
         and isinstance(cursor, str)
         and isinstance(more, bool)
+        and isinstance(position_lost, bool)
         # If there are more parts, a cursor is required. Otherwise, the same part would be read again and again.
         and not (more and not cursor)
     )
-    return Page(tokens, users, accounts, keys, cursor, more, etag) if valid else None
+    if not valid:
+        return None
+    return Page(tokens, users, accounts, keys, all_until, cursor, more, etag, position_lost)
 
 
 def _is_list_of_strings(value: Any) -> bool:

@@ -28,18 +28,24 @@ class Page:
         users, accounts: mappings from the uuid of a user or an account to the largest `iat`, in seconds since 1970,
             of its revoked tokens.
         keys: the kid of each revoked key.
+        all_until: the largest `iat` of the revoked tokens, whatever user, account or key they have. -1 if there are
+            none.
         cursor: the position after this page, to read the next page. Empty if the issuer doesn't support positions.
         more: whether more pages can be read now.
         etag: the ETag of the HTTP response that contained this page, or an empty string.
+        position_lost: whether the issuer has lost the requested position, for example because its database was
+            restored from a backup.
     """
 
     tokens: Collection[str] = ()
     users: Mapping[str, int] = field(default_factory=dict)
     accounts: Mapping[str, int] = field(default_factory=dict)
     keys: Collection[str] = ()
+    all_until: int = -1
     cursor: str = ""
     more: bool = False
     etag: str = ""
+    position_lost: bool = False
 
 
 class DenyList(AbstractSet[str]):
@@ -71,6 +77,7 @@ class DenyList(AbstractSet[str]):
             self._recent.tokens.update(page.tokens)
             for own, added in ((self._recent.users, page.users), (self._recent.accounts, page.accounts)):
                 own.update((uuid, max(iat, own.get(uuid, iat))) for uuid, iat in added.items())
+            self._recent.all_until = max(page.all_until, self._recent.all_until)
             if not self._keys.issuperset(page.keys):
                 self._keys |= frozenset(page.keys)
             self.cursor, self.etag = page.cursor, page.etag
@@ -86,6 +93,8 @@ class DenyList(AbstractSet[str]):
         if not self._keys.isdisjoint(kids):
             return "the key of the token was revoked"
         for entries in (self._recent, self._older):
+            if claims.issued_at <= entries.all_until:
+                return "all tokens that were issued until then were revoked"
             # Compare the real user of a masquerade too, because the real user has the token.
             for uuid in filter(None, (claims.user_uuid, claims.masquerading_user_uuid)):
                 if claims.issued_at <= entries.users.get(uuid, -1):
@@ -121,3 +130,4 @@ class _Entries:
         self.tokens: set[str] = set()
         self.users: dict[str, int] = {}
         self.accounts: dict[str, int] = {}
+        self.all_until = -1

@@ -84,6 +84,7 @@ RUNS: dict[tuple[str, str], dict[str, Callable[[Server], str]]] = {
     (KEYS, "activate"): {"": lambda server: server.run(KEYS, "activate", "--kid", server.future, "--force")},
     (KEYS, "revoke"): {"": lambda server: server.run(KEYS, "revoke", "--kid", server.signing)},
     (KEYS, "reseal"): {"": lambda server: server.reseal()},
+    (KEYS, "after-restore"): {"": lambda server: server.run(KEYS, "after-restore", "--yes")},
     (TOKENS, "list"): {"": lambda server: server.run(TOKENS, "list")},
     (TOKENS, "show"): {"": lambda server: server.run(TOKENS, "show", "--jti", server.old.jti)},
     (TOKENS, "export"): {"": lambda server: server.run(TOKENS, "export", "--format", "csv")},

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import servers
+from tests.support import dumps, servers
 from tests.support.answers import unverified_jti
 from tests.support.demos import SetUp, manage
 from tests.support.paths import ROOT
@@ -345,6 +345,48 @@ class TestARevokedKey:
         own_issuer.revoke_key("sig")
 
         assert refused_within_five_seconds(process, token)
+
+
+class TestARestoredIssuer:
+    """K15: the issuer's database is restored from a copy of its file, and gateways have their own key files."""
+
+    @pytest.fixture(params=["deny list from the URL", "deny list from the database"])
+    def options(self, request, own_issuer) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the databases and the settings of a gateway that keeps accepting the keys of a file."""
+        own_keys = {"VERIFICATION_KEYS": [str(own_issuer.jwks_file())]}
+        if "URL" in request.param:
+            return {}, remote(own_issuer) | own_keys
+        return shared(own_issuer), {"DECRYPTION_KEYS": [str(own_issuer.decryption_key)]} | own_keys
+
+    def restore(self, issuer: Issuer) -> None:
+        issuer.process.kill()
+        dumps.copy_sqlite(issuer.folder / "backup", issuer.folder / "demo.sqlite3")
+        issuer.process = issuer.start()
+
+    def test_k15_tokens_stay_refused_at_a_running_gateway_and_at_a_new_one_after_the_command(
+        self, own_issuer, gateway, options
+    ):
+        databases, settings = options
+        dumps.copy_sqlite_online(own_issuer.folder / "demo.sqlite3", own_issuer.folder / "backup")
+        running = gateway(databases, **settings)
+        revoked, issued_later = own_issuer.token(), own_issuer.token()
+        own_issuer.revoke(accepted_jti(running, revoked))
+        assert refused_within_five_seconds(running, revoked)
+
+        self.restore(own_issuer)
+
+        def has_noticed() -> bool:
+            assert verify_status(running, revoked) == 401
+            return "instaccess_keys after-restore" in running.log.read_text()
+
+        assert within(servers.PATIENCE, has_noticed)
+        assert verify_status(running, issued_later) == 204
+
+        own_issuer.manage("instaccess_keys", "after-restore", "--yes")
+
+        assert refused_within_five_seconds(running, issued_later)
+        new = gateway(databases, **settings)
+        assert [verify_status(new, token) for token in (revoked, issued_later)] == [401, 401]
 
 
 class TestSystemChecksOfAGateway:

@@ -10,6 +10,9 @@ import shutil
 import subprocess
 import sys
 
+from tests.support import clusters
+from tests.support.pgbouncer import find_program
+
 DATABASES = {
     "postgresql": "PostgreSQL (PGHOST, PGUSER, PGPASSWORD)",
     "mariadb": "MariaDB (MARIADB_HOST, MARIADB_USER, MARIADB_PASSWORD)",
@@ -48,6 +51,13 @@ def find_missing() -> list[str]:
         missing.append("systemd-analyze for the tests of the units for systemd: run `apt install systemd`")
     if shutil.which("promtool") is None or shutil.which("prometheus") is None:
         missing.append("Prometheus and promtool for the tests of the metrics: run `apt install prometheus`")
+    if find_program() is None:
+        missing.append("PgBouncer for the tests of connection pools: run `apt install pgbouncer`")
+    if clusters.find_programs() is None:
+        missing.append("the server programs of PostgreSQL, such as initdb: run `apt install postgresql`")
+    for program, package in {"pg_dump": "postgresql-client", "mariadb-dump": "mariadb-client"}.items():
+        if shutil.which(program) is None:
+            missing.append(f"{program} for the tests of restored dumps: run `apt install {package}`")
     return missing
 
 

@@ -253,15 +253,26 @@ class TestADenyListFromAURL:
         assert len(remote.requests) == 2
 
     def test_gateway_reads_revoked_users_accounts_and_keys_from_the_deny_list(self, remote):
-        members = {"revoked_users": {"u": 7}, "revoked_accounts": {"a": 8}, "revoked_keys": ["k"]}
+        members = {"revoked_users": {"u": 7}, "revoked_accounts": {"a": 8}, "revoked_keys": ["k"], "revoked_until": 6}
         remote.answer_with(200, document(**members))
         deny_list = denylist.current()
 
-        for changes, kid in (({"sub": "u", "iat": 7}, ""), ({"acct": "a", "iat": 8}, ""), ({}, "k")):
+        refused = [({"sub": "u", "iat": 7}, ""), ({"acct": "a", "iat": 8}, ""), ({}, "k"), ({"iat": 6}, "")]
+        for changes, kid in refused:
             payload = claims() | changes
             payload["exp"] = payload["iat"] + 3600
             token = Claims.from_payload(payload, now=payload["iat"], issuers=[ISSUER])
             assert deny_list.find(token, kid) is not None
+
+    def test_k15_a_lost_position_is_logged_and_earlier_revocations_are_kept(self, remote, clock, caplog):
+        remote.answer_with(200, document("one", cursor="17"))
+        denylist.current()
+        remote.answer_with(200, document("two", cursor="16", position_lost=True))
+        clock.now += 10
+
+        assert denylist.current() == {"one", "two"}
+        assert "keeps refusing their tokens" in caplog.text
+        assert "after-restore" in caplog.text
 
     def test_deny_list_request_keeps_the_query_of_the_configured_url(self, remote, settings):
         settings.INSTACCESS = settings.INSTACCESS | {"DENY_LIST": f"{remote.base_url}{REVOCATIONS}?tenant=a"}
@@ -296,7 +307,10 @@ class TestADenyListFromAURL:
             (200, b'{"revoked": [], "revoked_keys": {}}'),
             (200, b'{"revoked": [], "revoked_users": ["u"]}'),
             (200, b'{"revoked": [], "revoked_accounts": {"a": "7"}}'),
+            (200, b'{"revoked": [], "revoked_until": "7"}'),
+            (200, b'{"revoked": [], "revoked_until": true}'),
             (200, b'{"revoked": [], "cursor": 17}'),
+            (200, b'{"revoked": [], "position_lost": 1}'),
             (200, b'{"revoked": [], "more": true}'),
             (200, b"[" * 100_000),
             (200, b"\xff\xfe"),

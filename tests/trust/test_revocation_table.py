@@ -94,9 +94,52 @@ class TestTheFirstReadingOfRevocations:
         options: Any = {"keks": conf.key_encryption_keys, "reason": "x", "now": long_ago}
         audit.record_revocation([audit.Scope.user("u1"), audit.Scope.account("a1")], **options)
         audit.record_revocation([audit.Scope.key("k1")], **options)
+        audit.record_revocation([audit.Scope.everything()], latest_iat=17, **options)
 
         page = read()
-        assert (page.users, page.accounts, page.keys) == ({}, {}, ["k1"])
+        assert (page.users, page.accounts, page.keys, page.all_until) == ({}, {}, ["k1"], -1)
+
+
+class TestARevocationOfAllTokens:
+    def test_k15_the_latest_time_of_issue_is_read_with_the_whole_list_and_after_a_position(self, row):
+        revoke(row())
+        position = read().cursor
+        options: Any = {"keks": conf.key_encryption_keys, "reason": "x"}
+        for latest_iat in (17, 19, 18):
+            audit.record_revocation([audit.Scope.everything()], latest_iat=latest_iat, **options)
+
+        assert (read().all_until, read(position).all_until) == (19, 19)
+        assert read(read().cursor).all_until == -1
+
+
+class TestALostPosition:
+    @pytest.fixture
+    def position(self, row):
+        """Create two revocations, and delete the row of the second one, as a restored backup does."""
+        revoke(row())
+        revoke(row())
+        position = read().cursor
+        Revocation.objects.get(pk=int(position)).delete()
+        return position
+
+    def test_k15_a_position_after_the_last_revocation_is_lost(self, position):
+        page = read(position)
+        assert (page.position_lost, len(page.tokens)) == (True, 2)
+        assert not read(page.cursor).position_lost
+
+    def test_k15_a_recent_position_before_the_last_revocation_is_lost(self, position, row):
+        revoke(row())
+        assert read(position).position_lost
+
+    def test_a_position_whose_row_was_pruned_is_not_lost(self, row):
+        revoke(row())
+        old = int(read().cursor) - (RETENTION + 1) * 10**6
+        assert not read(str(old)).position_lost
+
+    def test_an_empty_and_an_invalid_position_are_not_lost(self, row):
+        revoke(row())
+        assert not read("").position_lost
+        assert not read("x").position_lost
 
 
 class TestALaterReadingOfRevocations:

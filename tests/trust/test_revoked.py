@@ -30,6 +30,20 @@ class TestARevokedToken:
         assert reason(Page(["another"]), jti="mine") is None
 
 
+class TestAllTokens:
+    @pytest.mark.parametrize(
+        ("all_until", "refused"), [(NOW - 1, False), (NOW, True), (NOW + 1, True)], ids=["before", "equal", "after"]
+    )
+    def test_k15_all_tokens_issued_until_a_time_are_refused(self, all_until, refused):
+        assert (reason(Page(all_until=all_until)) is not None) is refused
+
+    def test_k15_the_latest_time_counts(self):
+        deny_list = DenyList(Page(all_until=NOW))
+        deny_list.add(Page(all_until=NOW - 20), now=0)
+        deny_list.add(Page(), now=0)
+        assert deny_list.find(token()) == "all tokens that were issued until then were revoked"
+
+
 class TestAllTokensOfAUser:
     @pytest.mark.parametrize(
         ("latest_iat", "refused"), [(NOW - 1, False), (NOW, True), (NOW + 1, True)], ids=["before", "equal", "after"]
@@ -75,7 +89,9 @@ class TestAllTokensOfAKey:
 
 
 class TestTheAgeOfADenyListEntry:
-    @pytest.mark.parametrize("page", [Page(["mine"]), Page(users={USER: NOW}), Page(accounts={ACCOUNT: NOW})])
+    @pytest.mark.parametrize(
+        "page", [Page(["mine"]), Page(users={USER: NOW}), Page(accounts={ACCOUNT: NOW}), Page(all_until=NOW)]
+    )
     def test_deny_list_keeps_an_entry_until_every_token_has_expired_and_then_drops_the_entry(self, page):
         deny_list = DenyList(now=0)
         deny_list.add(page, now=RETENTION - 1)

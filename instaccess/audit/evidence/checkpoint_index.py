@@ -7,7 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from ...exceptions import AuditAltered
+from ...exceptions import AuditAltered, Reason
 from ...models import Checkpoint
 from .signatures import read_signed
 from .statements import EvidenceKeys, Statement
@@ -76,4 +76,14 @@ def read_exported(text: str, keys: EvidenceKeys, *, name: str) -> Exported:
         jws = index = matches = None
     if not matches or not isinstance(jws, str) or not isinstance(index, str):
         raise AuditAltered(f"{name} isn't an exported checkpoint")
-    return Exported(read_signed(jws, index, keys, name=name), jws, index)
+    try:
+        return Exported(read_signed(jws, index, keys, name=name), jws, index)
+    except AuditAltered as error:
+        if error.code != Reason.UNKNOWN_KID:
+            raise
+        raise AuditAltered(
+            f"{name} can't be compared, because the database doesn't contain the key of its signature. If the "
+            "database was restored from a backup that is older than the key, run `python manage.py instaccess_keys "
+            "after-restore`. Otherwise, the checkpoint belongs to another deployment, or an attacker has signed it",
+            code=error.code,
+        ) from error

@@ -25,6 +25,7 @@ from django.utils import timezone
 from ...models import Checkpoint, IssuedToken, PruneMarker
 from ...tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 from .. import row_hmac
+from ..batches import in_batches
 from ..row_ids import first_id, id_time
 from ..rows import issued_tokens
 from . import reviews, signatures
@@ -209,7 +210,7 @@ def markers() -> QuerySet[PruneMarker]:
 
 def chain_start(keys: EvidenceKeys) -> Marker:
     """Return the contents of the latest prune marker that can be read, or `START` if no marker can be read."""
-    for row in markers().reverse().iterator(chunk_size=20):
+    for row in in_batches(markers().reverse(), 1):
         marker, _ = signatures.try_read(signatures.read_marker, row, keys)
         if marker is not None:
             return marker
@@ -220,7 +221,7 @@ def chain_end(keys: EvidenceKeys) -> ChainEnd:
     """Return the end of the chain: the last checkpoint that can be read, or else the latest prune marker."""
     start = chain_start(keys)
     taken: set[int] = set()
-    for row in checkpoints().filter(number__gt=start.number).reverse().iterator(chunk_size=20):
+    for row in in_batches(checkpoints().filter(number__gt=start.number).reverse(), 1):
         statement, _ = signatures.try_read(signatures.read_checkpoint, row, keys)
         if statement is not None:
             return ChainEnd(statement.number, statement.last, statement.digest, frozenset(taken))

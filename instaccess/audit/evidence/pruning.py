@@ -18,6 +18,7 @@ from django.utils import timezone
 from ...exceptions import AuditAltered
 from ...models import IssuedToken
 from .. import revocation_log
+from ..batches import in_batches
 from ..revocation import BATCH
 from ..row_hmac import HmacStatus, load, row_status
 from ..row_ids import first_id, id_time
@@ -141,7 +142,7 @@ def _old_checkpoints(before: datetime, keys: EvidenceKeys) -> Iterator[Statement
     Modified checkpoints are left out, because `verify` reports them.
     """
     unpruned = checkpoints.checkpoints().filter(number__gt=chain_start(keys).number)
-    for checkpoint in unpruned.iterator(chunk_size=20):
+    for checkpoint in in_batches(unpruned, 20):
         statement, _ = signatures.try_read(signatures.read_checkpoint, checkpoint, keys)
         if statement is not None and statement.last >= first_id(before):
             return

@@ -10,6 +10,7 @@ from django.db.models import Case, F, QuerySet, Value, When
 
 from ...conf import KeyEncryptionKey
 from .. import names, row_hmac
+from ..batches import in_batches
 from ..rows import issued_tokens
 from . import signatures
 from .checkpoints import chain_end, checkpoints, markers, rows_after
@@ -67,7 +68,7 @@ def _renew_names(keks: Sequence[KeyEncryptionKey]) -> int:
 
 def _renew_statements(stored: QuerySet[Any], keys: EvidenceKeys) -> int:
     count = 0
-    for row in stored.iterator(chunk_size=100):
+    for row in in_batches(stored, 100):
         if mac := _new_mac(signatures.covered_bytes(row), row.mac, keys.keks):
             count += stored.filter(pk=row.pk, mac=row.mac).update(mac=mac)
     return count

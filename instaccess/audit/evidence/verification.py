@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.utils import timezone
 
 from ...exceptions import AuditAltered
 from ...models import Checkpoint, PruneMarker
+from ...times import format_utc
+from ..batches import in_batches
 from ..row_ids import id_time
 from ..rows import issued_tokens
 from . import reviews, signatures
@@ -78,6 +80,7 @@ class _Verification:
         start = self._check_markers()
         self._check_pruned(start)
         last = self._check_chain(start)
+        self._note_newer_copies(start)
         if self._until is None:
             first = self._rows.check_uncovered(last)
             if first is not None and self._now - id_time(first) > timedelta(seconds=SETTLED, days=1):
@@ -140,13 +143,21 @@ class _Verification:
             self._latest_review = max(self._latest_review, statement.reviews)
         return end.last
 
+    def _note_newer_copies(self, start: Marker) -> None:
+        """Add a note if an exported copy is newer than every checkpoint in the database."""
+        newest = max(self._copies, default=0)
+        if newest > start.number and not checkpoints().filter(number__gte=newest).exists():
+            sealed_at = datetime.fromtimestamp(self._copies[newest].statement.sealed_at, UTC)
+            self._report.notes.append(
+                f"the database is older than the exported checkpoint {newest} of {format_utc(sealed_at)}: if it was "
+                "restored from a backup, run `python manage.py instaccess_keys after-restore`"
+            )
+
     def _numbered(self, start: int) -> Iterator[tuple[int, Checkpoint | None, Exported | None]]:
         """Yield each checkpoint number with the checkpoint and its exported copy, either of which may be None."""
         waiting = sorted(number for number in self._copies if number > start)
         stored = checkpoints().filter(number__gt=start)
-        for checkpoint in (stored if self._until is None else stored.filter(number__lte=self._until)).iterator(
-            chunk_size=20
-        ):
+        for checkpoint in in_batches(stored if self._until is None else stored.filter(number__lte=self._until), 20):
             # In SQLite, an attacker can store a number that isn't an integer. No exported copy matches such a number.
             while waiting and isinstance(checkpoint.number, int) and waiting[0] < checkpoint.number:
                 number = waiting.pop(0)

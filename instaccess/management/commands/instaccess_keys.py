@@ -12,7 +12,7 @@ from ... import audit, keys
 from ...exceptions import InstAccessError
 from ...models import Key
 from ...opaque import Opaque, concealed
-from .. import key_reports
+from .. import key_reports, restoring
 from ..base import SubcommandCommand, operator, write_new_file
 
 _SUBCOMMANDS = {
@@ -45,11 +45,12 @@ _SUBCOMMANDS = {
         "recompute HMACs of keys and of the audit log with this key. A modified row gets no new HMAC. You can run "
         "this command while tokens are issued. If the command was interrupted, run it again."
     ),
+    "after-restore": restoring.HELP,
 }
 
 
 class _Parser(CommandParser):
-    """A parser that accepts any word after `--kid`, because one key id in 64 begins with a dash.
+    """A parser that accepts any word after `--kid` and `--keep`, because one key id in 64 begins with a dash.
 
     argparse would read such a key id as an option, and the key could not be revoked.
     """
@@ -57,13 +58,13 @@ class _Parser(CommandParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         words, joined = iter(args or ()), []
         for word in words:
-            value = next(words, None) if word == "--kid" else None
+            value = next(words, None) if word in {"--kid", "--keep"} else None
             joined.append(word if value is None else f"{word}={value}")
         return super().parse_known_args(joined, namespace)
 
 
 class Command(SubcommandCommand):
-    help = "List, generate, import, export, rotate, activate, revoke and reseal keys."
+    help = "List, generate, import, export, rotate, activate, revoke and reseal keys; replace them after a restore."
     recorded = frozenset({"rotate"})
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -100,6 +101,13 @@ class Command(SubcommandCommand):
         sub["revoke"].add_argument(
             "--reason", default="", help="The reason, stored in the audit log with the revoked tokens."
         )
+        sub["after-restore"].add_argument(
+            "--keep", action="append", default=[], metavar="KID", help=restoring.KEEP_HELP
+        )
+        sub["after-restore"].add_argument(
+            "--reason", default="", help="The reason, stored in the audit log with the revoked tokens."
+        )
+        sub["after-restore"].add_argument("--yes", action="store_true", help="Don't ask for confirmation.")
         for name in _SUBCOMMANDS.keys() - {"export"}:
             sub[name].add_argument("--json", action="store_true", help="Print one JSON document to standard output.")
 
@@ -227,6 +235,22 @@ class Command(SubcommandCommand):
         if renewed:
             text += f" HMACs of the audit log recomputed: {renewed}."
         self.print_result(options, {"resealed": count, "reauthenticated": renewed}, text)
+
+    def _after_restore(self, options: dict[str, Any]) -> None:
+        plan = keys.plan_replacement(options["keep"])
+        if not options["yes"]:
+            self._confirm(restoring.plan_lines(plan))
+        reason = {"reason": options["reason"]} if options["reason"].strip() else {}
+        result = keys.replace_all(keep=options["keep"], by=operator(), **reason)
+        audit.reset_progress(keys.evidence_keys())
+        self.print_result(options, restoring.facts(result), "\n".join(restoring.result_lines(result)))
+
+    def _confirm(self, lines: list[str]) -> None:
+        """Ask the operator for confirmation, on standard error, so that the output stays valid JSON."""
+        self.stderr.write("\n".join([*lines, "To continue, type yes: "]), ending="")
+        self.stderr.flush()
+        if sys.stdin is None or sys.stdin.readline().strip() != "yes":
+            raise CommandError("Nothing was changed, because you did not type yes.")
 
 
 def _name_risk(key: Key) -> str:

@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.django_db
 
-SUBCOMMANDS = ["list", "generate", "import", "export", "rotate", "activate", "revoke", "reseal"]
+SUBCOMMANDS = ["list", "generate", "import", "export", "rotate", "activate", "revoke", "reseal", "after-restore"]
 
 
 class TestHelpOfInstaccessKeys:
@@ -44,6 +44,7 @@ class TestHelpOfInstaccessKeys:
             ("activate", "The previous key becomes past"),
             ("revoke", "A revocation can't be undone"),
             ("reseal", "If the command was interrupted, run it again"),
+            ("after-restore", "every gateway refuses all tokens issued so far"),
         ],
     )
     def test_help_of_each_instaccess_keys_subcommand_describes_its_effect(self, subcommand, words, capsys):

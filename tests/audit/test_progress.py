@@ -1,0 +1,124 @@
+"""The progress of the database, which a cache outside the database remembers."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from django.core.cache import caches
+from django.utils import timezone
+
+from instaccess import audit, keys
+from instaccess.conf import conf
+from instaccess.keys import lifecycle
+from instaccess.models import IssuedToken, Key, KeyLock, RevocationLock
+from instaccess.times import format_utc
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
+
+DAY = 86_400
+
+
+@pytest.fixture(autouse=True)
+def shared_cache(settings, tmp_path):
+    backend = "django.core.cache.backends.filebased.FileBasedCache"
+    settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": str(tmp_path / "cache")}}
+
+
+def check() -> str:
+    return audit.check_progress(keys.evidence_keys())
+
+
+class TestProgress:
+    def test_nothing_is_lost_while_tokens_are_issued_and_keys_change(self, row):
+        for _ in range(3):
+            row()
+            lifecycle.rotate(Key.Use.SIGNING, force=True)
+            assert check() == ""
+
+    def test_k15_a_lost_token_is_reported_until_the_progress_is_reset(self, row):
+        old, new = row(age=DAY), row()
+        assert check() == ""
+        new.delete()
+
+        for _ in range(2):
+            assert check().startswith(f"the last token in the audit log was issued at {format_utc(old.issued_at)}")
+        audit.reset_progress(keys.evidence_keys())
+        assert check() == ""
+
+    def test_k15_an_empty_audit_log_is_reported(self, row):
+        row()
+        check()
+        IssuedToken.objects.all().delete()
+
+        assert check().startswith("the audit log is empty, but the audit log once contained a token issued at")
+
+    def test_k15_lost_revocations_and_changes_of_keys_are_reported(self, row):
+        row()
+        audit.revoke(IssuedToken.objects.all(), keks=conf.key_encryption_keys, reason="x")
+        check()
+        RevocationLock.objects.update(last_number=5)
+        KeyLock.objects.update(changes=0)
+
+        assert check() == "recorded revocations are missing; the last changes of keys are missing (at least 1)"
+
+    def test_pruned_rows_are_not_lost(self, row):
+        row(age=3 * DAY)
+        check()
+        audit.prune(timezone.now() - timedelta(days=1), keys.evidence_keys())
+
+        assert not IssuedToken.objects.exists()
+        assert check() == ""
+
+    def test_a_row_with_an_id_in_the_distant_future_does_not_count(self, row):
+        row()
+        with time_machine.travel(timezone.now() + timedelta(days=9)):
+            moved = row()
+        check()
+        moved.delete()
+
+        assert check() == ""
+
+    def test_another_database_in_the_same_cache_has_its_own_progress(self, row):
+        row()
+        check()
+        IssuedToken.objects.all().delete()
+        Key.objects.order_by("pk")[0].delete()  # The first key identifies the deployment.
+
+        assert check() == ""
+
+    def test_without_keys_there_is_no_progress(self):
+        Key.objects.all().delete()
+        assert check() == ""
+        audit.reset_progress(keys.evidence_keys())
+
+
+class TestTheCache:
+    @pytest.mark.parametrize("backend", ["locmem.LocMemCache", "dummy.DummyCache"])
+    def test_a_cache_that_belongs_to_this_process_is_not_used(self, row, settings, backend):
+        settings.CACHES = {"default": {"BACKEND": f"django.core.cache.backends.{backend}", "LOCATION": "progress"}}
+        row()
+        check()
+        IssuedToken.objects.all().delete()
+
+        assert check() == ""
+
+    def test_an_unavailable_cache_is_logged_and_nothing_is_reported(self, settings, caplog, tmp_path):
+        (tmp_path / "a file").touch()
+        settings.CACHES = {"default": settings.CACHES["default"] | {"LOCATION": str(tmp_path / "a file" / "cache")}}
+
+        with caplog.at_level(logging.WARNING, logger="instaccess.audit"):
+            assert check() == ""
+        assert "the progress of the database can't be compared, because the cache is unavailable" in caplog.text
+
+    @pytest.mark.parametrize("value", ["x", [1, 2], [1, 2, None], [True, 1, 1], {"token": 1}], ids=repr)
+    def test_a_value_of_another_program_is_replaced(self, row, value: Any):
+        name = f"instaccess:progress:{Key.objects.order_by('pk')[0].kid}"
+        caches["default"].set(name, value)
+        row()
+
+        assert check() == ""
+        assert caches["default"].get(name)[0] == IssuedToken.objects.get().pk
