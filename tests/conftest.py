@@ -18,7 +18,7 @@ from django.utils.log import AdminEmailHandler
 from jwcrypto.jwk import JWK
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from instaccess import trust, users
+from instaccess import trust, users, web
 from instaccess.audit import names, row_hmac
 from instaccess.conf import SCOPE, conf
 from instaccess.gateway import views as gateway_views
@@ -202,6 +202,12 @@ def fresh_counts() -> Iterator[None]:
     refusals.counter.reset()
     yield
     refusals.counter.reset()
+
+
+@pytest.fixture(autouse=True)
+def fresh_outage_log() -> None:
+    """Forget the outages of other tests, so that the next outage is logged completely."""
+    web.outage_log.clear()
 
 
 @pytest.fixture

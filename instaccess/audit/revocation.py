@@ -8,7 +8,6 @@ marked.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -20,6 +19,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from ..conf import KeyEncryptionKey
+from ..logs import get_logger
 from ..models import IssuedToken, Revocation
 from ..signals import tokens_revoked
 from ..tokens import CLOCK_SKEW
@@ -30,7 +30,7 @@ from .revocation_log import Act
 from .rows import fit, issued_tokens, revocable_tokens
 from .scopes import Coverage, Scope, latest_issued_at, read_columns
 
-logger = logging.getLogger("instaccess.revocation")
+logger = get_logger("instaccess.revocation")
 
 BATCH = 500
 """The number of audit rows that one UPDATE marks as revoked."""
@@ -151,7 +151,9 @@ def _interrupted(recorded: Sequence[Revocation], keks: Sequence[KeyEncryptionKey
         else:
             # An attacker may have inserted this revocation. Gateways refuse its tokens, but the audit rows are not
             # marked.
-            logger.error("revocation %s has no valid HMAC, so no audit row is marked", revocation.number)
+            logger.error(
+                "revocation %(revocation)s has no valid HMAC, so no audit row is marked", revocation=revocation.number
+            )
 
 
 def _latest_iat(tokens: QuerySet[IssuedToken], now: datetime) -> int:
@@ -196,10 +198,21 @@ def _announce_after_commit(jtis: list[str], reason: str, by: Any) -> None:
 
 def _announce(jtis: list[str], *, reason: str, by: Any) -> None:
     """Log the revocation of a batch of tokens, and send the signal `tokens_revoked`."""
-    logger.warning("revoked %d tokens by=%s reason=%r jti=%s", len(jtis), getattr(by, "pk", by), reason, jtis)
+    logger.warning(
+        "revoked %(tokens)d tokens by=%(by)s reason=%(reason)r jti=%(jti)s",
+        tokens=len(jtis),
+        by=getattr(by, "pk", by),
+        reason=reason,
+        jti=jtis,
+    )
     for receiver, error in tokens_revoked.send_robust(IssuedToken, jtis=jtis, reason=reason, by=by):
         if isinstance(error, Exception):
-            logger.error("receiver %r of tokens_revoked failed: %s", receiver, error)
+            logger.error(
+                "receiver %(receiver)r of tokens_revoked failed: %(detail)s",
+                receiver=receiver,
+                error=type(error).__name__,
+                detail=str(error),
+            )
 
 
 def _act(reason: str, by: Any, now: datetime) -> Act:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,10 +12,11 @@ from django.utils import timezone
 from .. import charsets, users
 from ..conf import conf
 from ..exceptions import ConfigError
+from ..logs import get_logger
 from ..models import IssuedToken
 from ..tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 
-logger = logging.getLogger("instaccess.revocation")
+logger = get_logger("instaccess.revocation")
 
 
 def issued_tokens() -> QuerySet[IssuedToken]:
@@ -52,7 +52,7 @@ def _leeway() -> int:
     try:
         return conf.leeway
     except ConfigError as error:
-        logger.error("live tokens are determined without a leeway: %s", error)
+        logger.error("live tokens are determined without a leeway: %(detail)s", reason=error.code, detail=str(error))
         return 0
 
 

@@ -6,7 +6,6 @@ while the lock is held. If another process has made the same change in the meant
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,13 +17,14 @@ from django.utils import timezone
 from .. import audit, trust
 from ..conf import KeyEncryptionKey, conf
 from ..exceptions import InstAccessError, KeyRefused, KeyUnavailable
+from ..logs import get_logger
 from ..models import Key
 from ..models import Revocation as RevocationRow
 from ..times import format_utc
 from ..tokens import PrivateKey
 from . import audit_keys, ring, rotation, row_hmac, store, succession
 
-logger = logging.getLogger("instaccess.keys")
+logger = get_logger("instaccess.keys")
 
 _DEFAULT_REASON = "its key was revoked"
 
@@ -222,9 +222,13 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
                 # key is revoked nevertheless.
                 failure = error.detail
     if newly_revoked:
-        logger.warning("key %s revoked by %s: %r", key.kid, getattr(by, "pk", by), reason)
+        logger.warning(
+            "key %(kid)s revoked by %(by)s: %(reason)r", kid=key.kid, by=getattr(by, "pk", by), reason=reason
+        )
     if failure:
-        logger.error("no new %s key was generated after a revocation: %s", use.label, failure)
+        logger.error(
+            "no new %(use)s key was generated after a revocation: %(detail)s", use=str(use.label), detail=failure
+        )
     tokens = _mark_tokens([key.kid], recorded, keks, reason=reason, by=by, now=now)
     return Revocation(key, successor, generated, tokens, failure)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -11,12 +10,13 @@ from django.utils import timezone
 from .. import trust
 from ..conf import conf, kek_id
 from ..exceptions import KeyRefused, KeyUnavailable, UnsealError
+from ..logs import get_logger
 from ..models import Key
 from ..opaque import Opaque
 from . import row_hmac, sealing, store
 from .held_keys import public_key
 
-logger = logging.getLogger("instaccess.keys")
+logger = get_logger("instaccess.keys")
 
 INITIAL = (
     (Key.Use.SIGNING, Key.Status.CURRENT),
@@ -180,7 +180,7 @@ def export_private(row: Key, *, file_format: str) -> Opaque[str]:
             "that stores the private key"
         )
     key = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=conf.key_encryption_keys)
-    logger.warning("private key of key %s exported", row.kid)
+    logger.warning("private key of key %(kid)s exported", kid=row.kid)
     return trust.private_to_text(key, file_format=file_format)
 
 
@@ -209,7 +209,7 @@ def reseal() -> int:
             except KeyUnavailable as error:
                 failures.append(error)
     for failure in failures:
-        logger.error("a key could not be resealed: %s", failure)
+        logger.error("a key could not be resealed: %(detail)s", reason=failure.code, detail=str(failure))
     if failures:
         raise failures[0]
     return resealed
