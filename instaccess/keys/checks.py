@@ -7,8 +7,9 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import Error as DbError
-from django.db import connections, router
+from django.db import router
 
+from .. import database_errors
 from ..exceptions import ConfigError, KeyAltered, KeyUnavailable
 from ..models import Key
 from . import provision, store
@@ -70,17 +71,14 @@ def _report(problems: Sequence[KeyUnavailable]) -> list[CheckMessage]:
 
 
 def _check_database(alias: str, error: DbError) -> list[CheckMessage]:
-    """Report a database that can't be reached. Missing tables aren't reported, because `migrate` creates them."""
-    if connections[alias].in_atomic_block:
-        return []  # Every query fails in the failed transaction, so the cause of the error can't be determined.
-    try:
-        connections[alias].introspection.table_names()
-    except DbError:
-        return [
-            Error(
-                f"Keys can't be read from the database {alias!r}: {type(error).__name__}.",
-                hint=f"Check that the database server is running, and check DATABASES[{alias!r}].",
-                id="instaccess.E009",
-            )
-        ]
-    return []
+    """Report that keys can't be read. Missing tables aren't reported, because `migrate` creates them."""
+    if database_errors.needs_migration(error):
+        return []
+    return [
+        Error(
+            f"Keys can't be read from the database {alias!r} ({type(error).__name__}): "
+            f"{database_errors.describe(error)}.",
+            hint=f"Check that the database server is running, and check DATABASES[{alias!r}].",
+            id="instaccess.E009",
+        )
+    ]

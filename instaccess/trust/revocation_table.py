@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, OperationalError, ProgrammingError, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.db.models import DateTimeField, Value
 
+from .. import database_errors
 from ..exceptions import ConfigError, SourceUnavailable
 from ..tokens import AFTERLIFE
 from .revoked import RETENTION, Page
@@ -126,10 +127,8 @@ def read(position: str = "") -> Page:
             if match[2] is not None:
                 return _read_all(connection, cursor, number, _EPOCH + int(match[2]) * _MICROSECOND, int(match[3]))
             page = _read_later(cursor, number)
-    except ProgrammingError as error:
-        raise _describe_missing_table(error) from None
-    except OperationalError as error:
-        if "no such table" in str(error):  # SQLite raises no ProgrammingError for a missing table.
+    except DatabaseError as error:
+        if database_errors.needs_migration(error):
             raise _describe_missing_table(error) from None
         raise
     return read() if page is None else page
@@ -214,4 +213,6 @@ def _describe_missing_table(error: Exception) -> SourceUnavailable:
         if _audit.find_alias is not None
         else "use the issuer's database, or set INSTACCESS['DENY_LIST'] to the URL of the issuer's revocation list"
     )
-    return SourceUnavailable(f"the database {find_alias()!r} contains no deny list ({error}): {hint}")
+    return SourceUnavailable(
+        f"the database {find_alias()!r} contains no deny list ({database_errors.describe(error)}): {hint}"
+    )
