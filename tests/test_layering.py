@@ -18,7 +18,7 @@ PACKAGE = Path(instaccess.__file__).parent
 
 # A module or package imports only modules and packages that come before it in this list.
 ORDER = [
-    *("exceptions", "times", "opaque", "logs", "database_errors", "tokens", "conf", "web", "trust"),
+    *("exceptions", "times", "opaque", "logs", "database_errors", "database_clock", "tokens", "conf", "web", "trust"),
     *("charsets", "models", "signals", "users", "audit", "keys"),
     *("issuer", "gateway", "service", "warmup", "asgi", "urls", "apps", "admin", "management"),
 ]
@@ -30,6 +30,7 @@ WITHOUT_MODELS = {
     "opaque",
     "logs",
     "database_errors",
+    "database_clock",
     "tokens",
     "conf",
     "web",

@@ -16,7 +16,6 @@ from typing import Any
 
 from django.db import connections, transaction
 from django.db.models import QuerySet
-from django.utils import timezone
 
 from ..conf import KeyEncryptionKey
 from ..logs import get_logger
@@ -27,7 +26,7 @@ from ..users import user_name
 from . import revocation_log
 from .marking import mark_batch
 from .revocation_log import Act
-from .rows import fit, issued_tokens, revocable_tokens
+from .rows import current_time, fit, issued_tokens, revocable_tokens
 from .scopes import Coverage, Scope, latest_issued_at, read_columns
 
 logger = get_logger("instaccess.revocation")
@@ -69,7 +68,7 @@ def revoke(
     """
     if not scopes:
         return _revoke_single(_ids(tokens), keks, reason, by, now)
-    latest_iat = _latest_iat(tokens, now or timezone.now())
+    latest_iat = _latest_iat(tokens, now or current_time())
     recorded = record(scopes, keks=keks, reason=reason, by=by, now=now, latest_iat=latest_iat)
     revoked = _revoke_single(_ids_outside(tokens, Coverage(recorded)), keks, reason, by, now)
     marked = complete(keks=keks, recorded=recorded, by=by, now=now)
@@ -90,7 +89,7 @@ def record(
     The caller must call `complete` after the commit. The arguments are those of `revoke` and `revocation_log.record`.
     Returns the recorded revocations.
     """
-    return revocation_log.record(scopes, _act(reason, by, now or timezone.now()), latest_iat=latest_iat, keks=keks)
+    return revocation_log.record(scopes, _act(reason, by, now or current_time()), latest_iat=latest_iat, keks=keks)
 
 
 def complete(
@@ -109,7 +108,7 @@ def complete(
 
     Returns the number of marked rows for each scope. Raises DatabaseError if a query fails.
     """
-    now, marked = now or timezone.now(), Counter[Scope]()
+    now, marked = now or current_time(), Counter[Scope]()
     pending = [*recorded, *_interrupted(recorded, keks)]
     if not pending:
         return marked
@@ -138,7 +137,7 @@ def mark(
     For example, a process with cached keys may have signed a token after the signing key was revoked. The arguments
     are the arguments of `revoke`. Returns the number of marked rows. Raises DatabaseError if a query fails.
     """
-    now = now or timezone.now()
+    now = now or current_time()
     return _mark(_ids(tokens), _act(reason, by, now), keks, by, now)
 
 
@@ -172,7 +171,7 @@ def _revoke_single(
     """Revoke single tokens in batches, and return their number. Gateways refuse tokens of every committed batch."""
     revoked = 0
     for batch in _batches(pks):
-        act = _act(reason, by, now or timezone.now())
+        act = _act(reason, by, now or current_time())
         with revocation_log.numbers(1, act.revoked_at) as (number,):
             count, jtis = mark_batch(batch, act, keks, act.revoked_at)
             if count:

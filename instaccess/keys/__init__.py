@@ -14,7 +14,7 @@ from .provision import (
     missing_keys,
     reseal,
 )
-from .ring import KeyRing, current_ring, lifecycle_times, sign_once
+from .ring import KeyRing, current_ring, current_time, lifecycle_times, sign_once
 from .rotation import (
     Times,
     can_rotate_automatically,
@@ -53,6 +53,7 @@ __all__ = [
     "check_sealed_keys",
     "current_key",
     "current_ring",
+    "current_time",
     "decide",
     "evidence_keys",
     "examine",

@@ -9,12 +9,19 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import Error as DbError
 from django.db import router
 
-from .. import database_errors
+from .. import database_clock, database_errors
 from ..exceptions import ConfigError, KeyAltered, KeyUnavailable
 from ..models import Key
+from ..tokens import CLOCK_SKEW
 from . import provision, store
 
 _MAX_REPORTED = 20
+
+CLOCK_DIFFERENCE = 5
+"""The difference, in seconds, from which the clocks of this host and of the database are reported.
+
+With NTP, clocks differ by milliseconds.
+"""
 
 
 @register(Tags.database)
@@ -43,6 +50,30 @@ def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[Ch
             "There is no " + ", no ".join(f"{status} {use.label} key" for use, status in missing) + ".",
             hint="Run `python manage.py instaccess_init`.",
             id="instaccess.W008",
+        )
+    ]
+
+
+@register(Tags.database)
+def check_clock(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Compare the clock of this host with the clock of the database that contains the keys."""
+    alias = router.db_for_write(Key)
+    if not databases or alias not in databases:
+        return []
+    try:
+        difference = database_clock.compare(alias)
+    except DbError:
+        return []  # `check_keys` reports the unavailable database.
+    if difference is None or abs(difference.seconds) - difference.error < CLOCK_DIFFERENCE:
+        return []
+    direction = "ahead of" if difference.seconds > 0 else "behind"
+    return [
+        Warning(
+            f"The clock of this host is {abs(difference.seconds):.1f} seconds {direction} the clock of the database "
+            f"{alias!r}.",
+            hint=f"Synchronise the clocks of all hosts with NTP. From {CLOCK_SKEW} seconds on, gateways and services "
+            "refuse new tokens.",
+            id="instaccess.W030",
         )
     ]
 

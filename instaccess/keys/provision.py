@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from django.utils import timezone
-
 from .. import trust
 from ..conf import conf, kek_id
 from ..exceptions import KeyRefused, KeyUnavailable, UnsealError
 from ..logs import get_logger
 from ..models import Key
 from ..opaque import Opaque
-from . import row_hmac, sealing, store
+from . import ring, row_hmac, sealing, store
 from .held_keys import public_key
 
 logger = get_logger("instaccess.keys")
@@ -59,7 +57,7 @@ def init(*, now: datetime | None = None) -> list[Key]:
         # Check again which keys are missing, because another process may have stored a key in the meantime.
         for use, status in missing_keys():
             if private := pregenerated.get((use, status)):
-                generated.append(store.store(private, use=use, status=status, now=now or timezone.now()))
+                generated.append(store.store(private, use=use, status=status, now=now or ring.current_time()))
     return generated
 
 
@@ -100,7 +98,7 @@ def generate(use: Key.Use, *, now: datetime | None = None) -> Key:
     """Generate and store a future key, and return its row."""
     private = trust.generate_key(use)
     with store.locked():
-        return store.store(private, use=use, status=Key.Status.FUTURE, now=now or timezone.now())
+        return store.store(private, use=use, status=Key.Status.FUTURE, now=now or ring.current_time())
 
 
 def import_key(
@@ -135,7 +133,7 @@ def import_key(
         existing = next(iter(row_hmac.load(keys.filter(kid=key.thumbprint()))[0]), None)
         if existing is not None:
             raise KeyRefused(_describe_duplicate(existing, use, with_private=key.has_private))
-        return store.store(key, use=use, status=status, now=now or timezone.now())
+        return store.store(key, use=use, status=status, now=now or ring.current_time())
 
 
 def _describe_duplicate(existing: Key, use: Key.Use, *, with_private: bool) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.db.models import DateTimeField, Value
 
-from .. import database_errors
+from .. import database_clock, database_errors
 from ..exceptions import ConfigError, SourceUnavailable
 from ..tokens import AFTERLIFE
 from .revoked import RETENTION, Page
@@ -161,7 +161,10 @@ def _read_all(connection: Any, cursor: Any, number: int, after: datetime, id_: i
             last page.
         after, id_: the time of the revocation and the id of the last audit row of the previous page.
     """
-    now, adapt = datetime.now(UTC), connection.ops.adapt_datetimefield_value
+    # Use the earlier time. If the clock of an issuer is fast, gateways elsewhere still get all revocations. If
+    # the clock of a gateway is slow, the gateway accepts tokens for longer, so it needs their revocations for longer.
+    now = min(datetime.now(UTC), database_clock.now(connection.alias))
+    adapt = connection.ops.adapt_datetimefield_value
     earliest = now - timedelta(seconds=RETENTION)
     # Include tokens that have expired within the largest possible leeway. The gateway's LEEWAY may be larger than the
     # LEEWAY of this process, and the gateway could otherwise accept a revoked token.

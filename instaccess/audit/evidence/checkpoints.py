@@ -19,14 +19,13 @@ from typing import NamedTuple
 
 from django.db import IntegrityError, router, transaction
 from django.db.models import QuerySet
-from django.utils import timezone
 
 from ...logs import get_logger
 from ...models import Checkpoint, IssuedToken, PruneMarker
 from ...tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 from .. import row_hmac
 from ..row_ids import first_id, id_time
-from ..rows import issued_tokens
+from ..rows import current_time, issued_tokens
 from . import reviews, signatures
 from .checkpoint_index import UNREADABLE, Entry, row_digest
 from .statements import START, EvidenceKeys, Marker, Statement, chain_digest, next_number
@@ -92,7 +91,7 @@ def seal(keys: EvidenceKeys, *, now: datetime | None = None, cut: datetime | Non
 
     Raises KeyUnavailable or UnsealError if there is no usable signing key.
     """
-    now = now or timezone.now()
+    now = now or current_time()
     signatures.check_signing_key(keys)  # Fail before reading rows if no key is usable.
     made: list[Statement] = []
     try:
@@ -199,7 +198,7 @@ def mark_pruned(
         digest=statement.digest,
         rows=before.rows + rows,
         altered=altered or before.altered,
-        pruned_at=int((now or timezone.now()).timestamp()),
+        pruned_at=int((now or current_time()).timestamp()),
     )
     row = PruneMarker(number=marker.number, jws=signatures.sign(marker, keys))
     signatures.authenticate(row, keys)

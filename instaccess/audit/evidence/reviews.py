@@ -14,11 +14,11 @@ from datetime import datetime
 
 from django.db import router, transaction
 from django.db.models import QuerySet
-from django.utils import timezone
 
 from ...exceptions import AuditAltered
 from ...logs import get_logger
 from ...models import IncidentReview
+from ..rows import current_time
 from . import signatures
 from .report import Finding, Incident, Kind, Problem, state
 from .statements import EvidenceKeys, Review, next_number, sha256
@@ -50,7 +50,7 @@ def record_review(
         by=by,
         reason=reason,
         problems=sha256(text),
-        reviewed_at=int((now or timezone.now()).timestamp()),
+        reviewed_at=int((now or current_time()).timestamp()),
     )
     row = IncidentReview(number=review.number, jws=signatures.sign(review, keys), problems=text)
     signatures.authenticate(row, keys)
