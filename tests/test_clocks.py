@@ -14,6 +14,7 @@ from instaccess import audit, database_clock, keys, trust
 from instaccess.audit import refusal_counts
 from instaccess.conf import conf
 from instaccess.exceptions import KeyRefused
+from instaccess.gateway import views as gateway_views
 from instaccess.issuer import issuing
 from instaccess.keys import checks, ring
 from instaccess.models import IssuedToken, Key, RefusalCount
@@ -160,6 +161,22 @@ class TestAnIssuerOrAGatewayWithAWrongClock:
         IssuedToken.objects.filter(pk=token.pk).update(revoked_at=now())
 
         assert str(token.jti) in trust.read_revocations().tokens
+
+
+class TestAnIssuerAndAGatewayWithTheSameWrongClock:
+    @pytest.mark.parametrize("hours", HOURS)
+    def test_k16_a_revocation_of_a_user_is_effective(self, empty_gateway_caches, user, hours):
+        with host_clock(hours):
+            _, text = issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
+            assert status(text) == 204
+
+        tokens = audit.issued_tokens().filter(audit.filter_by_user("ada"), revoked_at=None)
+        scopes = audit.scopes_of_user("ada")
+        audit.revoke(tokens, keks=conf.key_encryption_keys, reason="lost", scopes=scopes)
+
+        gateway_views.clear_caches()
+        with host_clock(hours):
+            assert status(text) == 401
 
 
 class TestTheToleranceOfAGateway:
