@@ -12,11 +12,12 @@ from collections.abc import Callable
 
 from django.db import connections
 
-from . import tokens, trust
+from . import database_errors, tokens, trust
 from .conf import conf
 from .exceptions import KeyUnavailable
+from .logs import get_logger
 
-logger = logging.getLogger("instaccess.keys")
+logger = get_logger("instaccess.keys")
 
 _steps: list[Callable[[], None]] = []
 
@@ -46,7 +47,12 @@ def _warm_up() -> None:
         except Exception as error:  # A worker must start despite any error.
             # A missing key is not an error: an issuer may lack decryption keys, and a gateway may lack signing keys.
             level = logging.DEBUG if type(error) is KeyUnavailable else logging.ERROR
-            logger.log(level, "a step of the warm-up failed (%s): %s", type(error).__name__, error)
+            logger.log(
+                level,
+                "a step of the warm-up failed (%(error)s): %(detail)s",
+                error=type(error).__name__,
+                detail=database_errors.describe(error),
+            )
     connections.close_all()
 
 

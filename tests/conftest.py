@@ -18,7 +18,7 @@ from django.utils.log import AdminEmailHandler
 from jwcrypto.jwk import JWK
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from instaccess import trust, users
+from instaccess import database_clock, trust, users, web
 from instaccess.audit import names, row_hmac
 from instaccess.conf import SCOPE, conf
 from instaccess.gateway import views as gateway_views
@@ -202,6 +202,28 @@ def fresh_counts() -> Iterator[None]:
     refusals.counter.reset()
     yield
     refusals.counter.reset()
+
+
+@pytest.fixture(autouse=True)
+def database_clock_of_the_test(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the clock of the database follow the clock of time-machine, which sets only the clock of this process.
+
+    Tests that use `real_database_clock` read the clock of the database.
+    """
+    if "real_database_clock" not in request.fixturenames:
+        monkeypatch.setattr(database_clock, "now", lambda using: timezone.now())
+        monkeypatch.setattr(database_clock, "compare", lambda using: None)
+
+
+@pytest.fixture
+def real_database_clock() -> None:
+    """Read the clock of the database server, as in production."""
+
+
+@pytest.fixture(autouse=True)
+def fresh_outage_log() -> None:
+    """Forget the outages of other tests, so that the next outage is logged completely."""
+    web.outage_log.clear()
 
 
 @pytest.fixture

@@ -18,16 +18,20 @@ PACKAGE = Path(instaccess.__file__).parent
 
 # A module or package imports only modules and packages that come before it in this list.
 ORDER = [
-    *("exceptions", "times", "opaque", "tokens", "conf", "web", "trust", "monitoring"),
+    *("exceptions", "times", "opaque", "logs", "database_errors", "database_clock", "tokens", "conf", "web", "trust"),
+    "monitoring",
     *("charsets", "models", "signals", "users", "audit", "keys"),
     *("issuer", "gateway", "service", "warmup", "asgi", "urls", "apps", "admin", "management"),
 ]
 ROLES = {"issuer", "gateway", "service"}
-WITHOUT_DJANGO = ("exceptions", "times", "opaque", "tokens", "asgi")
+WITHOUT_DJANGO = ("exceptions", "times", "opaque", "logs", "tokens", "asgi")
 WITHOUT_MODELS = {
     "exceptions",
     "times",
     "opaque",
+    "logs",
+    "database_errors",
+    "database_clock",
     "tokens",
     "conf",
     "web",

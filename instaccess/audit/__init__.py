@@ -30,6 +30,7 @@ from .row_hmac import HmacStatus, authenticate, canonical_bytes, row_status
 from .row_hmac import check as check_hmac
 from .row_ids import id_time
 from .rows import (
+    current_time,
     filter_by_account,
     filter_by_application,
     filter_by_keys,
@@ -69,6 +70,7 @@ __all__ = [
     "commit",
     "complete_revocations",
     "count_names",
+    "current_time",
     "erase_name",
     "export_checkpoint",
     "filter_by_account",

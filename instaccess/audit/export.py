@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -21,11 +20,12 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from ..conf import conf
+from ..logs import get_logger
 from ..models import IssuedToken
 from ..times import format_rfc3339
 from .rows import token_status
 
-logger = logging.getLogger("instaccess.audit")
+logger = get_logger("instaccess.audit")
 
 BATCH = 1000
 """The number of audit rows that the export reads per query."""
@@ -112,7 +112,12 @@ class Export:
     def __iter__(self) -> Iterator[str]:
         write = as_csv if self._format is Format.CSV else as_json_lines
         now = self._now or timezone.now()
-        logger.info("export started by=%r format=%s filters=%s", self._by, self._format, json.dumps(self._filters))
+        logger.info(
+            "export started by=%(by)r format=%(format)s filters=%(filters)s",
+            by=self._by,
+            format=str(self._format),
+            filters=json.dumps(self._filters),
+        )
         # The CSV header is part of the first batch. Otherwise, the view could not return an error if the first query
         # fails.
         text = as_csv([COLUMNS]) if self._format is Format.CSV else ""
@@ -125,14 +130,19 @@ class Export:
             if text:
                 yield text
         except GeneratorExit:
-            logger.info("export aborted by=%r rows=%d", self._by, self.rows_written)
+            logger.info("export aborted by=%(by)r rows=%(rows)d", by=self._by, rows=self.rows_written)
             raise
         except Exception as error:
-            logger.error("export failed by=%r rows=%d: %s", self._by, self.rows_written, type(error).__name__)
+            logger.error(
+                "export failed by=%(by)r rows=%(rows)d: %(error)s",
+                by=self._by,
+                rows=self.rows_written,
+                error=type(error).__name__,
+            )
             if self.rows_written:
                 yield _incomplete(self._format, self.rows_written)
             raise
-        logger.info("export complete by=%r rows=%d", self._by, self.rows_written)
+        logger.info("export complete by=%(by)r rows=%(rows)d", by=self._by, rows=self.rows_written)
 
 
 def _pages(rows: QuerySet[IssuedToken], size: int) -> Iterator[list[dict[str, Any]]]:

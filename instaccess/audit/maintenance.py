@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,9 +10,10 @@ from django.db import Error as DbError
 from django.db import router, transaction
 from django.utils import timezone
 
+from ..logs import get_logger
 from ..models import MaintenanceRun
 
-logger = logging.getLogger("instaccess.audit")
+logger = get_logger("instaccess.audit")
 
 
 @contextmanager
@@ -45,4 +45,9 @@ def _store(command: str, **columns: Any) -> None:
             if not runs.filter(command=command).update(**columns):
                 runs.get_or_create(command=command, defaults={"started_at": timezone.now(), **columns})
     except DbError as error:
-        logger.warning("the run of %s could not be recorded (%s): %s", command, type(error).__name__, error)
+        logger.warning(
+            "the run of %(command)s could not be recorded (%(error)s): %(detail)s",
+            command=command,
+            error=type(error).__name__,
+            detail=str(error),
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -10,12 +9,13 @@ from typing import Any
 from django.db import connections
 
 from ..conf import KeyEncryptionKey
+from ..logs import get_logger
 from ..models import IssuedToken
 from . import row_hmac
 from .revocation_log import Act
 from .rows import expiry_cutoff, issued_tokens
 
-logger = logging.getLogger("instaccess.revocation")
+logger = get_logger("instaccess.revocation")
 
 
 def mark_batch(
@@ -41,7 +41,9 @@ def mark_batch(
     loaded = row_hmac.load(rows)
     readable = [row for _, row in loaded if row is not None]
     if unreadable := [pk for pk, row in loaded if row is None]:
-        logger.error("the tokens of unreadable rows are revoked, but the rows get no new HMAC: %s", unreadable)
+        logger.error(
+            "the tokens of unreadable rows are revoked, but the rows get no new HMAC: %(rows)s", rows=unreadable
+        )
     jtis = {row.pk: str(row.jti) for row in readable}
     macs = {row.pk: mac for row in readable if (mac := _new_mac(row, act, keks))}
     selected = [*jtis, *unreadable]

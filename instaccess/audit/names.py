@@ -7,7 +7,6 @@ right to erasure, an operator can therefore replace the name without a change to
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,13 +14,14 @@ from django.db.models import Case, F, Q, QuerySet, Value, When
 
 from .. import users
 from ..conf import KeyEncryptionKey, kek_id
+from ..logs import get_logger
 from ..models import IssuedToken
 from . import row_hmac
 from .revocation import BATCH
 from .row_hmac import HmacStatus
 from .rows import fit, issued_tokens
 
-logger = logging.getLogger("instaccess.audit")
+logger = get_logger("instaccess.audit")
 
 ERASED = "[erased]"
 """The text that replaces an erased user name in an audit row."""
@@ -92,7 +92,9 @@ def erase(uuid: str, *, keks: Sequence[KeyEncryptionKey], by: str) -> int:
                 for start in range(0, len(pks), BATCH):
                     erased += _erase_batch(pks[start : start + BATCH], name_column, keks)
     finally:
-        logger.warning("user name erased: user_uuid=%r rows=%d by=%r", uuid, erased, by)
+        logger.warning(
+            "user name erased: user_uuid=%(user_uuid)r rows=%(rows)d by=%(by)r", user_uuid=uuid, rows=erased, by=by
+        )
     return erased
 
 
@@ -114,7 +116,10 @@ def _erase_batch(pks: Sequence[int], name_column: str, keks: Sequence[KeyEncrypt
         else:
             unchecked.append(pk)
     if unchecked:
-        logger.error("the HMACs of erased names don't match or can't be checked, and are not replaced: %s", unchecked)
+        logger.error(
+            "the HMACs of erased names don't match or can't be checked, and are not replaced: %(rows)s",
+            rows=unchecked,
+        )
     changes: dict[str, Any] = {name_column: ERASED, "names_mac": Case(*whens, default=F("names_mac"))}
     # The condition on `names_mac` leaves out rows whose names another process has changed after the rows were loaded.
     return rows.filter(Q(names_mac__in=macs) | Q(pk__in=unchecked)).update(**changes)

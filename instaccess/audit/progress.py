@@ -8,7 +8,6 @@ noticed here. `verify --checkpoint` doesn't need the cache.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, NamedTuple, Self
@@ -20,6 +19,7 @@ from django.db import router
 from django.utils import timezone
 
 from ..conf import conf
+from ..logs import get_logger
 from ..models import Key, KeyLock, RevocationLock
 from ..times import format_utc
 from .evidence.checkpoints import chain_start
@@ -27,7 +27,7 @@ from .evidence.statements import EvidenceKeys
 from .row_ids import first_id, id_time
 from .rows import issued_tokens
 
-logger = logging.getLogger("instaccess.audit")
+logger = get_logger("instaccess.audit")
 
 
 class _Progress(NamedTuple):
@@ -115,7 +115,10 @@ def _recall(name: str) -> _Progress | None:
         cache = _cache()
         values = None if cache is None else cache.get(name)
     except Exception as error:  # Each cache backend raises its own errors.
-        logger.warning("the progress of the database can't be compared, because the cache is unavailable: %s", error)
+        logger.warning(
+            "the progress of the database can't be compared, because the cache is unavailable: %(detail)s",
+            detail=str(error),
+        )
         return None
     if isinstance(values, list) and [type(value) for value in values] == [int, int, int]:
         return _Progress(*values)
@@ -128,5 +131,6 @@ def _remember(name: str, progress: _Progress) -> None:
             cache.set(name, list(progress), timeout=None)
     except Exception as error:
         logger.warning(
-            "the progress of the database can't be remembered, because the cache is unavailable: %s", error
+            "the progress of the database can't be remembered, because the cache is unavailable: %(detail)s",
+            detail=str(error),
         )

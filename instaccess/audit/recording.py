@@ -16,7 +16,7 @@ from django.db import Error as DbError
 from django.db import IntegrityError, connections, models, router, transaction
 from django.db.models.signals import post_save, pre_save
 
-from .. import charsets
+from .. import charsets, database_errors
 from ..conf import KeyEncryptionKey
 from ..exceptions import AuditError
 from ..models import IssuedToken
@@ -88,7 +88,9 @@ def commit(row: IssuedToken, *, keks: Sequence[KeyEncryptionKey]) -> None:
     except (DbError, RuntimeError, ValueError) as error:
         if connection.in_atomic_block and isinstance(error, RuntimeError):
             raise AuditError(_OPEN_TRANSACTION) from error
-        raise AuditError(f"the audit row was not written: {type(error).__name__}: {error}") from error
+        raise AuditError(
+            f"the audit row was not written: {type(error).__name__}: {database_errors.describe(error)}"
+        ) from error
 
 
 def _fit(row: IssuedToken, using: str) -> None:

@@ -12,6 +12,7 @@ from django.db import DatabaseError, connections, router, transaction
 from django.db.models import F, Min, Q, QuerySet, Sum
 from django.utils import timezone
 
+from .. import database_clock
 from ..models import RefusalCount
 from ..web import Kind
 
@@ -59,7 +60,7 @@ def trim() -> bool:
 
     Returns False if the next call must delete further counts. Raises DatabaseError if a query fails.
     """
-    oldest = timezone.now() - RETENTION
+    oldest = database_clock.now(connection().alias) - RETENTION
     newest_first = rows().order_by("-hour", "-pk")
     for _ in range(_BATCHES):
         surplus = [*newest_first.filter(hour__lt=oldest).values_list("pk", flat=True)[:_BATCH]]

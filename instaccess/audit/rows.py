@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import router
 from django.db.models import F, Q, QuerySet
-from django.utils import timezone
 
-from .. import charsets, users
+from .. import charsets, database_clock, users
 from ..conf import conf
 from ..exceptions import ConfigError
+from ..logs import get_logger
 from ..models import IssuedToken
 from ..tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 
-logger = logging.getLogger("instaccess.revocation")
+logger = get_logger("instaccess.revocation")
 
 
 def issued_tokens() -> QuerySet[IssuedToken]:
@@ -35,12 +34,17 @@ def require_columns(rows: QuerySet[Any]) -> None:
     list(every_row.filter(pk=F("pk") + 1))
 
 
+def current_time() -> datetime:
+    """Return the time of the database that contains the audit log. Raises DatabaseError."""
+    return database_clock.now(router.db_for_write(IssuedToken))
+
+
 def live_tokens(*, now: datetime | None = None) -> QuerySet[IssuedToken]:
     """Return the audit rows of tokens that are neither revoked nor expired.
 
-    A token expires when this server's clock is past `expires_at` and INSTACCESS['LEEWAY'].
+    A token expires when the database's clock is past `expires_at` and INSTACCESS['LEEWAY'].
     """
-    now = now or timezone.now()
+    now = now or current_time()
     expired = now - timedelta(seconds=_leeway())
     # The condition on `issued_at` lets the database use an index, because `expires_at` isn't indexed. All live tokens
     # meet the condition, because every token expires at most one hour after its issue.
@@ -52,13 +56,13 @@ def _leeway() -> int:
     try:
         return conf.leeway
     except ConfigError as error:
-        logger.error("live tokens are determined without a leeway: %s", error)
+        logger.error("live tokens are determined without a leeway: %(detail)s", reason=error.code, detail=str(error))
         return 0
 
 
 def revocable_tokens(*, now: datetime | None = None) -> QuerySet[IssuedToken]:
     """Return the audit rows of unrevoked tokens that a gateway with the maximum leeway may still accept."""
-    cutoff = expiry_cutoff(now or timezone.now())
+    cutoff = expiry_cutoff(now or current_time())
     oldest = cutoff - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
     return issued_tokens().filter(issued_at__gt=oldest, expires_at__gt=cutoff, revoked_at=None)
 

@@ -6,11 +6,9 @@ accepts every method, reads only the Authorization header, and answers 204, 401 
 
 from __future__ import annotations
 
-import logging
 import string
 import time
 
-from django.db import Error as DbError
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.debug import sensitive_variables
@@ -18,11 +16,12 @@ from django.views.decorators.debug import sensitive_variables
 from .. import tokens, trust, web
 from ..conf import KEEPING_SLACK, conf
 from ..exceptions import InstAccessError, InvalidToken, Reason
+from ..logs import get_logger
 from ..opaque import Opaque
 from ..web import isolated_view
 from . import unwrapping
 
-logger = logging.getLogger("instaccess.gateway")
+logger = get_logger("instaccess.gateway")
 
 # The characters of a bearer token before any trailing `=` (RFC 6750 §2.1). A comma is not among these characters, so
 # a request with two Authorization headers is refused, because servers join two headers with a comma.
@@ -45,8 +44,7 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
     """
     started = web.metrics.clock()
     refusal: web.Refusal | None = None
-    reason = Reason.FAULT
-    fault: tuple[str, ...] = ()
+    fault: web.Fault | None = None
     kept = False
     # An explicit content type without a charset keeps Django from reading its settings.
     response = HttpResponse(status=204, content_type="text/plain")
@@ -55,23 +53,30 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
         # that call the logger.
         kept = _let_pass(response, _bearer_token(request))
     except InvalidToken as error:
-        logger.warning("refused reason=%s jti=%r detail=%r", error.code, error.jti, error.detail)
+        logger.warning(
+            "refused reason=%(reason)s jti=%(jti)r detail=%(detail)r",
+            reason=error.code,
+            jti=error.jti,
+            detail=error.detail,
+            user_uuid=error.user_uuid,
+            client_id=error.client_id,
+            ip_address=web.client_address_or_none(request),
+        )
         web.refusal_counter.count("gateway", error.code, client_id=error.client_id, user_uuid=error.user_uuid)
         refusal = web.InvalidAccessToken(code=error.code)
-    except (DbError, InstAccessError) as error:
-        fault = ("the gateway could not check the token (%s): %s", type(error).__name__, str(error))
-        reason = error.code if isinstance(error, InstAccessError) else Reason.FAULT
     except Exception as error:
         # An unexpected error must never let a request pass.
-        fault = ("the gateway could not check the token: %s", web.describe_unexpected(error))
-    if fault:
+        fault = web.Fault.of("the gateway could not check the token", error)
+    if fault is not None:
         # Log after the `except` block. Within the block, log handlers could reach the exception, whose frames contain
         # the token.
-        logger.error(*fault)
-        web.refusal_counter.count("gateway", reason)
+        is_logged = fault.log(logger)
+        web.refusal_counter.count("gateway", fault.reason)
         refusal = web.Unavailable(code=Reason.FAULT)
     if refusal is not None:
         response = _refusal_response(refusal)
+        if fault is not None and not is_logged:
+            web.skip_request_log(response)
     if not kept:
         response["Cache-Control"] = "no-store"
     web.metrics.decided(response.status_code, started)
@@ -82,7 +87,12 @@ def _refusal_response(refusal: web.Refusal) -> HttpResponse:
     try:
         return refusal.to_response()
     except InstAccessError as error:  # REALM is invalid.
-        logger.error("the gateway could not build the refusal (%s): %s", type(error).__name__, error)
+        logger.error(
+            "the gateway could not build the refusal (%(error)s): %(detail)s",
+            error=type(error).__name__,
+            reason=error.code,
+            detail=str(error),
+        )
         return web.Unavailable(code=error.code).to_response()
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import logging
 from dataclasses import replace
 from typing import Any
 
@@ -20,10 +19,11 @@ from django.utils.cache import get_conditional_response
 from .. import keys, trust, web
 from ..conf import conf
 from ..exceptions import InstAccessError, Reason
+from ..logs import Logger, get_logger
 from ..opaque import concealed
 
-_keys_logger = logging.getLogger("instaccess.keys")
-_revocation_logger = logging.getLogger("instaccess.revocation")
+_keys_logger = get_logger("instaccess.keys")
+_revocation_logger = get_logger("instaccess.revocation")
 
 
 def jwks_view(request: HttpRequest) -> HttpResponseBase:
@@ -38,12 +38,12 @@ def jwks_view(request: HttpRequest) -> HttpResponseBase:
         published = keys.current_ring().published()
         max_age = conf.jwks_max_age
     except (DbError, InstAccessError) as error:
-        _keys_logger.error("the issuer could not return the JWKS (%s): %s", type(error).__name__, error)
-        return _unavailable()
+        return _unavailable(web.Fault.of("the issuer could not return the JWKS", error), _keys_logger)
     if not published:
         _keys_logger.error(
             "the issuer could not return the JWKS, because there is no signing key; run `python manage.py "
-            "instaccess_init`"
+            "instaccess_init`",
+            reason=Reason.NO_KEY,
         )
         return _unavailable()
     return _document(request, {"keys": published}, cache_control=f"public, max-age={max_age}")
@@ -64,19 +64,19 @@ def revocations_view(request: HttpRequest) -> HttpResponseBase:
         if not _is_service_secret(request.META.get("HTTP_AUTHORIZATION", "")):
             _revocation_logger.warning(
                 "the issuer refused to return the revocation list, because the bearer token is missing or not in "
-                "INSTACCESS['SERVICE_SECRETS']"
+                "INSTACCESS['SERVICE_SECRETS']",
+                reason=Reason.SERVICE_SECRET,
+                ip_address=web.client_address_or_none(request),
             )
             return web.InvalidAccessToken(code=Reason.SERVICE_SECRET).to_response()
         since = request.GET.get("since")
         page = _all_revocations() if since is None else trust.read_revocations(since)
     except (DbError, InstAccessError) as error:
-        _revocation_logger.error(
-            "the issuer could not return the revocation list (%s): %s", type(error).__name__, error
-        )
-        return _unavailable()
+        fault = web.Fault.of("the issuer could not return the revocation list", error)
+        return _unavailable(fault, _revocation_logger)
     if page.position_lost:
         _revocation_logger.error(
-            "a gateway has read revocations that this database doesn't contain: %s", trust.RESTORED
+            "a gateway has read revocations that this database doesn't contain: %(detail)s", detail=trust.RESTORED
         )
     document = {
         "revoked": sorted(page.tokens),
@@ -110,8 +110,11 @@ def _method_not_allowed() -> HttpResponse:
     return response
 
 
-def _unavailable() -> HttpResponse:
+def _unavailable(fault: web.Fault | None = None, logger: Logger = _keys_logger) -> HttpResponse:
+    """Log a server-side error, and return the response for it."""
     response = web.Unavailable(code=Reason.FAULT).to_response()
+    if fault is not None and not fault.log(logger):
+        web.skip_request_log(response)
     response["Cache-Control"] = "no-store"
     return response
 

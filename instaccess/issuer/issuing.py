@@ -5,7 +5,6 @@ Every issued token is recorded in the audit log before the token is returned.
 
 from __future__ import annotations
 
-import logging
 import re
 import uuid
 from dataclasses import dataclass, replace
@@ -14,14 +13,15 @@ from typing import Any
 
 from django.db import IntegrityError
 
-from .. import audit, keys, tokens, users, web
+from .. import audit, database_errors, keys, tokens, users, web
 from ..conf import conf
 from ..exceptions import AuditError, ConfigError
+from ..logs import get_logger
 from ..models import IssuedToken
 from ..opaque import Opaque, concealed
 from ..tokens import Claims
 
-logger = logging.getLogger("instaccess.issuer")
+logger = get_logger("instaccess.issuer")
 
 _ATTEMPTS = 2
 _MAX_USER_AGENT_CHARS = 512
@@ -85,6 +85,7 @@ def issue(
     claims = _build_claims(
         user=user, real_user=real_user, application=application, service=service, origin=origin, now=now
     )
+    rejection = ""
     for _ in range(_ATTEMPTS):
         # The token is opaque until its row is committed. If the commit fails, error reporters print the variables.
         started = web.metrics.clock()
@@ -103,22 +104,27 @@ def issue(
         started = web.metrics.clock()
         try:
             audit.commit(row, keks=conf.key_encryption_keys)
-        except IntegrityError:
+        except IntegrityError as error:
             # Either the jti already exists, or the user was deleted during this request. Retry with a new jti, which
             # fixes the first problem.
+            rejection = database_errors.describe(error)
             claims = replace(claims, jti=str(uuid.uuid4()))
             continue
         web.metrics.stage("issuer", "audit", started)
         logger.info(
-            "issued jti=%s user=%s real_user=%s client_id=%r signing_kid=%s",
-            claims.jti,
-            user.pk,
-            getattr(real_user, "pk", None),
-            row.client_id,
-            row.signing_kid,
+            "issued jti=%(jti)s user=%(user)s real_user=%(real_user)s client_id=%(client_id)r "
+            "signing_kid=%(signing_kid)s",
+            jti=claims.jti,
+            user=user.pk,
+            real_user=getattr(real_user, "pk", None),
+            client_id=row.client_id,
+            signing_kid=row.signing_kid,
+            ip_address=row.ip_address,
         )
         return row, token.reveal()
-    raise AuditError("the database rejected the audit row twice: the jti already exists, or the user was deleted")
+    raise AuditError(
+        f"the database rejected the audit row twice: the jti already exists, or the user was deleted ({rejection})"
+    )
 
 
 def _build_claims(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from django.core.files.uploadhandler import FileUploadHandler, SkipFile
 from django.http import HttpRequest, QueryDict
 
-logger = logging.getLogger("instaccess.issuer")
+from ..logs import get_logger
+
+logger = get_logger("instaccess.issuer")
 
 _NO_QUERY = QueryDict("", encoding="utf-8")
 _FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
@@ -54,5 +55,5 @@ def form(request: HttpRequest) -> Any:
             request.upload_handlers = [_NoFiles(request)]
         return request.POST
     except Exception as error:  # Django raises many kinds of exceptions for malformed forms.
-        logger.debug("the form body could not be parsed: %s", type(error).__name__)
+        logger.debug("the form body could not be parsed: %(error)s", error=type(error).__name__)
         return {}

@@ -7,7 +7,6 @@ issuing tokens and logs an error.
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -18,9 +17,10 @@ from django.core.cache import caches
 
 from ..conf import conf
 from ..exceptions import ConfigError
+from ..logs import get_logger
 from .leaky_buckets import Bucket, Rate, open_bucket
 
-logger = logging.getLogger("instaccess.throttle")
+logger = get_logger("instaccess.throttle")
 
 _LOG_SECONDS = 60
 """The minimum time, in seconds, between two log messages of this process about an unavailable cache."""
@@ -88,9 +88,9 @@ class _Outage:
         if time.monotonic() - self._logged_at >= _LOG_SECONDS:
             self._logged_at = time.monotonic()
             logger.error(
-                "requests are not throttled, because the cache %r is unavailable: %s",
-                conf.throttle_cache,
-                type(error).__name__,
+                "requests are not throttled, because the cache %(cache)r is unavailable: %(error)s",
+                cache=conf.throttle_cache,
+                error=type(error).__name__,
             )
 
 

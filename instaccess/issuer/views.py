@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import traceback
 from typing import Any
@@ -17,14 +16,16 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from .. import users, web
+from .. import database_errors, users, web
 from ..conf import conf
 from ..exceptions import InstAccessError, MasqueradeRefused, Reason
+from ..logs import get_logger
 from ..web import client_address, isolated_view, request_domain
 from . import authentication, issuing, parameters, throttling
 
-logger = logging.getLogger("instaccess.issuer")
+logger = get_logger("instaccess.issuer")
 
+_FAULT = "the issuer could not issue a token"
 _TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 
 
@@ -52,8 +53,8 @@ class IssueView(APIView):
     http_method_names = ["post", "options"]
     domain: str
     started: float
-    fault = ""
-    """The description of a server-side error, or "". The description is logged after the `except` block has ended."""
+    fault: web.Fault | None = None
+    """A server-side error, or None. The error is logged after the `except` block has ended."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Check the method and the host, then authenticate the client. Raises a Refusal or DisallowedHost."""
@@ -120,11 +121,12 @@ class IssueView(APIView):
         refusal = self._to_refusal(exc)
         if refusal.status < 500:  # Server-side errors are logged later.
             logger.warning(
-                "refused reason=%s user=%s client_id=%r detail=%r",
-                refusal.code,
-                getattr(refusal.user, "pk", None),
-                refusal.client_id,
-                refusal.detail,
+                "refused reason=%(reason)s user=%(user)s client_id=%(client_id)r detail=%(detail)r",
+                reason=refusal.code,
+                user=getattr(refusal.user, "pk", None),
+                client_id=refusal.client_id,
+                detail=refusal.detail,
+                ip_address=web.client_address_or_none(self.request._request),
             )
         user_uuid = users.loaded_uuid(refusal.user)
         web.refusal_counter.count("issuer", refusal.code, client_id=refusal.client_id, user_uuid=user_uuid)
@@ -153,19 +155,20 @@ class IssueView(APIView):
         if isinstance(error, web.Refusal):
             return error
         if isinstance(error, InstAccessError):
-            self.fault = self.fault or str(error)
+            self.fault = self.fault or web.Fault.of(_FAULT, error, detail=str(error))
             return web.Unavailable(error.detail, code=error.code)
         if isinstance(error, SuspiciousOperation):
             return web.BadRequest(type(error).__name__, code=Reason.BAD_REQUEST)
-        self.fault = _traceback(error, self.request)
+        self.fault = web.Fault.of(_FAULT, error, detail=_traceback(error, self.request))
         return web.Unavailable(type(error).__name__, code=Reason.FAULT)
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.fault:
+        if self.fault is not None:
             # DRF calls this method after its `except` block. Within the block, log handlers and error reporters could
             # reach the exception, whose frames contain the access token.
             web.forget_parameters(request._request)
-            logger.error("the issuer could not issue a token: %s", self.fault)
+            if not self.fault.log(logger):
+                web.skip_request_log(response)
         # Discard DRF's headers, such as `Vary`, because Canvas does not send them.
         self.headers = {}
         finalized: HttpResponseBase = super().finalize_response(request, response, *args, **kwargs)
@@ -229,7 +232,7 @@ def _traceback(error: Exception, request: Request) -> str:
         return web.describe_unexpected(error)
     for credential in filter(None, credentials):
         text = text.replace(credential, "[credential]")
-    return text
+    return database_errors.without_passwords(text)
 
 
 def _parameter(request: Request, name: str) -> str:

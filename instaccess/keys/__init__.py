@@ -16,7 +16,7 @@ from .provision import (
     reseal,
 )
 from .replacement import Plan, Replacement, plan_replacement, replace_all
-from .ring import KeyRing, check_issuing_keys, current_ring, lifecycle_times, sign_once
+from .ring import KeyRing, check_issuing_keys, current_ring, current_time, lifecycle_times, sign_once
 from .rotation import (
     Times,
     can_rotate_automatically,
@@ -58,6 +58,7 @@ __all__ = [
     "check_sealed_keys",
     "current_key",
     "current_ring",
+    "current_time",
     "decide",
     "evidence_keys",
     "examine",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-
 from .. import audit, tokens
 from ..conf import KeyEncryptionKey, conf
 from ..exceptions import ConfigError
+from ..logs import get_logger
 from ..models import Key
 from . import ring, store
 from .held_keys import public_key
 
-logger = logging.getLogger("instaccess.keys")
+logger = get_logger("instaccess.keys")
 
 
 def evidence_keys() -> audit.EvidenceKeys:
@@ -46,5 +45,7 @@ def keks_for_revocation() -> list[KeyEncryptionKey]:
     try:
         return conf.key_encryption_keys
     except ConfigError as error:
-        logger.error("the rows of revoked keys and tokens get no new HMAC: %s", error)
+        logger.error(
+            "the rows of revoked keys and tokens get no new HMAC: %(detail)s", reason=error.code, detail=str(error)
+        )
         return []

@@ -7,14 +7,21 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import Error as DbError
-from django.db import connections, router
+from django.db import router
 
-from .. import audit, trust
+from .. import audit, database_clock, database_errors, trust
 from ..exceptions import ConfigError, KeyAltered, KeyUnavailable
 from ..models import Key
+from ..tokens import CLOCK_SKEW
 from . import audit_keys, provision, store
 
 _MAX_REPORTED = 20
+
+CLOCK_DIFFERENCE = 5
+"""The difference, in seconds, from which the clocks of this host and of the database are reported.
+
+With NTP, clocks differ by milliseconds.
+"""
 
 
 @register(Tags.database)
@@ -70,6 +77,30 @@ def check_progress(databases: Sequence[str] | None = None, **kwargs: Any) -> lis
     ]
 
 
+@register(Tags.database)
+def check_clock(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Compare the clock of this host with the clock of the database that contains the keys."""
+    alias = router.db_for_write(Key)
+    if not databases or alias not in databases:
+        return []
+    try:
+        difference = database_clock.compare(alias)
+    except DbError:
+        return []  # `check_keys` reports the unavailable database.
+    if difference is None or abs(difference.seconds) - difference.error < CLOCK_DIFFERENCE:
+        return []
+    direction = "ahead of" if difference.seconds > 0 else "behind"
+    return [
+        Warning(
+            f"The clock of this host is {abs(difference.seconds):.1f} seconds {direction} the clock of the database "
+            f"{alias!r}.",
+            hint=f"Synchronise the clocks of all hosts with NTP. From {CLOCK_SKEW} seconds on, gateways and services "
+            "refuse new tokens.",
+            id="instaccess.W034",
+        )
+    ]
+
+
 def _report(problems: Sequence[KeyUnavailable]) -> list[CheckMessage]:
     """Report at most `_MAX_REPORTED` modified rows, and the first key that can't be used for another reason.
 
@@ -94,17 +125,14 @@ def _report(problems: Sequence[KeyUnavailable]) -> list[CheckMessage]:
 
 
 def _check_database(alias: str, error: DbError) -> list[CheckMessage]:
-    """Report a database that can't be reached. Missing tables aren't reported, because `migrate` creates them."""
-    if connections[alias].in_atomic_block:
-        return []  # Every query fails in the failed transaction, so the cause of the error can't be determined.
-    try:
-        connections[alias].introspection.table_names()
-    except DbError:
-        return [
-            Error(
-                f"Keys can't be read from the database {alias!r}: {type(error).__name__}.",
-                hint=f"Check that the database server is running, and check DATABASES[{alias!r}].",
-                id="instaccess.E009",
-            )
-        ]
-    return []
+    """Report that keys can't be read. Missing tables aren't reported, because `migrate` creates them."""
+    if database_errors.needs_migration(error):
+        return []
+    return [
+        Error(
+            f"Keys can't be read from the database {alias!r} ({type(error).__name__}): "
+            f"{database_errors.describe(error)}.",
+            hint=f"Check that the database server is running, and check DATABASES[{alias!r}].",
+            id="instaccess.E009",
+        )
+    ]

@@ -5,7 +5,6 @@ This module never reads or writes the database.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from jwcrypto.jwk import JWK
 
 from ..conf import conf
 from ..exceptions import KeyUnavailable, UnsealError
+from ..logs import get_logger
 from ..models import Key
 from ..tokens import PrivateKey
 from . import sealing
 
-logger = logging.getLogger("instaccess.keys")
+logger = get_logger("instaccess.keys")
 
 
 def public_key(row: Key) -> JWK:
@@ -89,7 +89,9 @@ class HeldKey:
             return self.private()
         except UnsealError as error:
             if not self._error_logged:
-                logger.error("a private key can't be unsealed: %s", error)
+                logger.error(
+                    "a private key can't be unsealed: %(detail)s", kid=self.kid, reason=error.code, detail=str(error)
+                )
             self._error_logged = True
             return None
 

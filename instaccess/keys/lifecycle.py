@@ -6,25 +6,24 @@ while the lock is held. If another process has made the same change in the meant
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.db.models import QuerySet
-from django.utils import timezone
 
 from .. import audit, trust
 from ..conf import KeyEncryptionKey, conf
 from ..exceptions import InstAccessError, KeyRefused, KeyUnavailable
+from ..logs import get_logger
 from ..models import Key
 from ..models import Revocation as RevocationRow
 from ..times import format_utc
 from ..tokens import PrivateKey
 from . import audit_keys, ring, rotation, row_hmac, store, succession
 
-logger = logging.getLogger("instaccess.keys")
+logger = get_logger("instaccess.keys")
 
 _DEFAULT_REASON = "its key was revoked"
 
@@ -86,7 +85,7 @@ def rotate(
         UnsealError: the future key can't be unsealed, so the key must not become current. Or the key-encryption key
             of the current key is not configured. New keys would hide the loss of this key-encryption key.
     """
-    given, now = now, now or timezone.now()
+    given, now = now, now or ring.current_time()
     mark_tokens_of_revoked_keys(now=now)
     current = store.current_key(store.stored_keys(), use)
     if current is None:
@@ -108,7 +107,7 @@ def rotate(
     with store.locked() as keys:
         # Read the clock again, because generating keys and waiting for the lock took time. With the earlier time, the
         # lead time of a new key would begin before other processes can read the key.
-        return _rotate_locked(keys, current, pregenerated, now=given or timezone.now(), force=force)
+        return _rotate_locked(keys, current, pregenerated, now=given or ring.current_time(), force=force)
 
 
 def _rotate_locked(
@@ -152,7 +151,7 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
         KeyRefused: the key is not a future key, has no private key for signing, or its lead time has not passed.
         UnsealError: the private key of the key can't be unsealed, or a row can't be checked.
     """
-    now = now or timezone.now()
+    now = now or ring.current_time()
     with store.locked() as keys:
         key = store.find_key(kid, keys)
         if key.status != Key.Status.FUTURE:
@@ -200,7 +199,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
     newly_revoked = False
     with store.locked() as keys:
         # Read the clock after the keys were generated. Otherwise, the lead time of the keys would begin too early.
-        now = now or timezone.now()
+        now = now or ring.current_time()
         key = store.find_key(kid, keys)
         recorded = _record([key.kid], keks, reason=reason, by=by, now=now)
         if key.status != Key.Status.REVOKED or not store.is_authentic(key, keks):
@@ -222,9 +221,13 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
                 # key is revoked nevertheless.
                 failure = error.detail
     if newly_revoked:
-        logger.warning("key %s revoked by %s: %r", key.kid, getattr(by, "pk", by), reason)
+        logger.warning(
+            "key %(kid)s revoked by %(by)s: %(reason)r", kid=key.kid, by=getattr(by, "pk", by), reason=reason
+        )
     if failure:
-        logger.error("no new %s key was generated after a revocation: %s", use.label, failure)
+        logger.error(
+            "no new %(use)s key was generated after a revocation: %(detail)s", use=str(use.label), detail=failure
+        )
     tokens = _mark_tokens([key.kid], recorded, keks, reason=reason, by=by, now=now)
     return Revocation(key, successor, generated, tokens, failure)
 

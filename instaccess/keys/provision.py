@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from datetime import datetime
-
-from django.utils import timezone
 
 from .. import trust
 from ..conf import conf, kek_id
 from ..exceptions import KeyRefused, KeyUnavailable, UnsealError
+from ..logs import get_logger
 from ..models import Key
 from ..opaque import Opaque
-from . import row_hmac, sealing, store
+from . import ring, row_hmac, sealing, store
 from .held_keys import public_key
 
-logger = logging.getLogger("instaccess.keys")
+logger = get_logger("instaccess.keys")
 
 INITIAL = (
     (Key.Use.SIGNING, Key.Status.CURRENT),
@@ -59,7 +57,7 @@ def init(*, now: datetime | None = None) -> list[Key]:
         # Check again which keys are missing, because another process may have stored a key in the meantime.
         for use, status in missing_keys():
             if private := pregenerated.get((use, status)):
-                generated.append(store.store(private, use=use, status=status, now=now or timezone.now()))
+                generated.append(store.store(private, use=use, status=status, now=now or ring.current_time()))
     return generated
 
 
@@ -100,7 +98,7 @@ def generate(use: Key.Use, *, now: datetime | None = None) -> Key:
     """Generate and store a future key, and return its row."""
     private = trust.generate_key(use)
     with store.locked():
-        return store.store(private, use=use, status=Key.Status.FUTURE, now=now or timezone.now())
+        return store.store(private, use=use, status=Key.Status.FUTURE, now=now or ring.current_time())
 
 
 def import_key(
@@ -135,7 +133,7 @@ def import_key(
         existing = next(iter(row_hmac.load(keys.filter(kid=key.thumbprint()))[0]), None)
         if existing is not None:
             raise KeyRefused(_describe_duplicate(existing, use, with_private=key.has_private))
-        return store.store(key, use=use, status=status, now=now or timezone.now())
+        return store.store(key, use=use, status=status, now=now or ring.current_time())
 
 
 def _describe_duplicate(existing: Key, use: Key.Use, *, with_private: bool) -> str:
@@ -180,7 +178,7 @@ def export_private(row: Key, *, file_format: str) -> Opaque[str]:
             "that stores the private key"
         )
     key = sealing.unseal(row.sealed_private_jwk, kid=row.kid, use=row.use, keks=conf.key_encryption_keys)
-    logger.warning("private key of key %s exported", row.kid)
+    logger.warning("private key of key %(kid)s exported", kid=row.kid)
     return trust.private_to_text(key, file_format=file_format)
 
 
@@ -209,7 +207,7 @@ def reseal() -> int:
             except KeyUnavailable as error:
                 failures.append(error)
     for failure in failures:
-        logger.error("a key could not be resealed: %s", failure)
+        logger.error("a key could not be resealed: %(detail)s", reason=failure.code, detail=str(failure))
     if failures:
         raise failures[0]
     return resealed

@@ -6,7 +6,6 @@ database doesn't show which keys and tokens these are. Therefore, all keys and a
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,11 +17,12 @@ from django.utils import timezone
 from .. import audit, trust
 from ..conf import KeyEncryptionKey, conf
 from ..exceptions import KeyRefused, Reason
+from ..logs import get_logger
 from ..models import Key, Revocation
 from ..tokens import CLOCK_SKEW, PrivateKey
 from . import row_hmac, store
 
-logger = logging.getLogger("instaccess.keys")
+logger = get_logger("instaccess.keys")
 
 REASON = "the database was restored from a backup"
 
@@ -123,11 +123,12 @@ def replace_all(
         generated = _store(pregenerated, plan, now)
     until = datetime.fromtimestamp(refused_until, UTC)
     logger.warning(
-        "all keys except %s were replaced, and all tokens issued until %s were revoked, by %s: %r",
-        [key.kid for key in plan.kept],
-        until,
-        getattr(by, "pk", by),
-        reason,
+        "all keys except %(kept)s were replaced, and all tokens issued until %(until)s were revoked, by %(by)s: "
+        "%(reason)r",
+        kept=[key.kid for key in plan.kept],
+        until=until,
+        by=getattr(by, "pk", by),
+        reason=reason,
     )
     marked = audit.complete_revocations(keks=keks, recorded=recorded, by=by, now=now)
     return Replacement(plan, generated, until, sum(marked.values()))

@@ -5,26 +5,25 @@ This module never writes to the database and never generates a missing key.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 
 from django.db import router
-from django.utils import timezone
 from jwcrypto.jwk import JWK
 
-from .. import tokens
+from .. import database_clock, tokens
 from ..conf import conf
 from ..exceptions import KeyUnavailable, Reason
+from ..logs import get_logger
 from ..models import Key
 from ..tokens import PrivateKey
 from ..trust import Refreshed
 from . import rotation, row_hmac
 from .held_keys import HeldKey, PrivateKeys, PublicKeys, RefusedKey
 
-logger = logging.getLogger("instaccess.keys")
+logger = get_logger("instaccess.keys")
 
 NO_KEY = {
     Key.Use.SIGNING: "there is no current signing key: run `python manage.py instaccess_init`",
@@ -114,6 +113,14 @@ class KeyRing:
         raise KeyUnavailable(NO_KEY[use])
 
 
+def current_time() -> datetime:
+    """Return the time of the database that contains the keys. All decisions about keys use this time.
+
+    Raises DatabaseError.
+    """
+    return database_clock.now(router.db_for_write(Key))
+
+
 def lifecycle_times() -> rotation.Times:
     """Return the durations of the key lifecycle, which are read from the settings."""
     return rotation.Times(
@@ -139,9 +146,9 @@ def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
     stored = Key.objects.using(router.db_for_write(Key)).filter(status__in=rotation.ACCEPTED)
     rows, errors = row_hmac.examine(stored, conf.key_encryption_keys)
     for error in errors.values():
-        logger.error("a key can't be used: %s", error)
+        logger.error("a key can't be used: %(detail)s", reason=error.code, detail=str(error))
     refused = [RefusedKey(row.kid, row.use, row.status, errors[row.pk]) for row in rows if row.pk in errors]
-    now, times = timezone.now(), lifecycle_times()
+    now, times = current_time(), lifecycle_times()
     accepted = [row for row in rows if row.pk not in errors and rotation.is_accepted(row, now=now, times=times)]
     keys = []
     for row in sorted(accepted, key=_order):

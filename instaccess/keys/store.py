@@ -7,7 +7,6 @@ Every written row gets an HMAC (`row_hmac.py`). A row that isn't authentic is ch
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,11 +18,12 @@ from jwcrypto.jwk import JWK
 from .. import audit, trust
 from ..conf import KeyEncryptionKey, conf
 from ..exceptions import ConfigError, KeyUnavailable, UnsealError
+from ..logs import get_logger
 from ..models import Key, KeyLock
 from ..tokens import PrivateKey
 from . import ring, rotation, row_hmac, sealing
 
-logger = logging.getLogger("instaccess.keys")
+logger = get_logger("instaccess.keys")
 
 SHORTEST_KID = 6
 """The minimum length of an abbreviated kid."""
@@ -82,7 +82,7 @@ def authentic_keys(keys: QuerySet[Key] | None = None) -> list[Key]:
     """
     rows, errors = examine(keys)
     for error in errors.values():
-        logger.error("a key was skipped: %s", error)
+        logger.error("a key was skipped: %(detail)s", reason=error.code, detail=str(error))
     return [row for row in rows if row.pk not in errors]
 
 
@@ -176,7 +176,13 @@ def store(key: JWK | PrivateKey, *, use: Key.Use, status: Key.Status, now: datet
     _make_storable(row, *_TIMES)
     row.mac = row_hmac.authenticate(row, conf.key_encryption_keys)
     row.save(using=router.db_for_write(Key), force_insert=True)
-    logger.info("key %s stored: use=%s status=%s private=%s", row.kid, use, status, row.has_private)
+    logger.info(
+        "key %(kid)s stored: use=%(use)s status=%(status)s private=%(private)s",
+        kid=row.kid,
+        use=use,
+        status=status,
+        private=row.has_private,
+    )
     return row
 
 
@@ -194,7 +200,12 @@ def succeed(retired: Key | None, activated: Key, now: datetime) -> None:
     if retired is not None:
         _save(retired, keks, "status", "retired_at")
     _save(activated, keks, "status", "activated_at")
-    logger.info("key %s is current for %s, after %s", activated.kid, activated.use, getattr(retired, "kid", None))
+    logger.info(
+        "key %(kid)s is current for %(use)s, after %(retired)s",
+        kid=activated.kid,
+        use=activated.use,
+        retired=getattr(retired, "kid", None),
+    )
 
 
 def mark_revoked(key: Key, now: datetime, keks: Sequence[KeyEncryptionKey]) -> None:
@@ -226,7 +237,7 @@ def erase(key: Key) -> None:
     row_hmac.check(key, keks)
     key.sealed_private_jwk = ""
     _save(key, keks, "sealed_private_jwk")
-    logger.info("private key of key %s erased", key.kid)
+    logger.info("private key of key %(kid)s erased", kid=key.kid)
 
 
 def _public_key_of_sealed(key: Key, keks: Sequence[KeyEncryptionKey]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import datetime
 
 from django.db.models import QuerySet
@@ -10,11 +9,12 @@ from django.db.models import QuerySet
 from .. import trust
 from ..conf import conf
 from ..exceptions import ConfigError, InstAccessError, KeyRefused, KeyUnavailable, Reason, UnsealError
+from ..logs import get_logger
 from ..models import Key
 from ..tokens import PrivateKey
 from . import rotation, row_hmac, sealing, store
 
-logger = logging.getLogger("instaccess.keys")
+logger = get_logger("instaccess.keys")
 
 
 def pregenerate_keys(key: Key) -> tuple[list[PrivateKey], str]:
@@ -98,12 +98,14 @@ def check_key_encryption_key(key: Key) -> None:
 def _usable_future(keys: QuerySet[Key], use: Key.Use, *, previous_has_private: bool) -> Key | None:
     for key in store.future_keys(keys, use):
         if not rotation.can_rotate_automatically(key, previous_has_private=previous_has_private):
-            logger.warning("future key %s was skipped, because it can't become current automatically", key.kid)
+            logger.warning(
+                "future key %(kid)s was skipped, because it can't become current automatically", kid=key.kid
+            )
             continue
         try:
             check_usable(key)
         except (ConfigError, KeyRefused, KeyUnavailable) as error:
-            logger.error("a future key was skipped: %s", error)
+            logger.error("a future key was skipped: %(detail)s", kid=key.kid, reason=error.code, detail=str(error))
         else:
             return key
     return None

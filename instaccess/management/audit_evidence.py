@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.utils import timezone
 
 from .. import audit, keys, trust
 from ..audit import Report, Statement
@@ -194,7 +193,7 @@ def _before(age: str | None) -> datetime:
     if match is None:
         raise CommandError(f"--older-than {age!r} isn't an age: use a value such as 400d, 36h or 52w.")
     try:
-        return timezone.now() - timedelta(**{_UNITS[match[2]]: int(match[1])})
+        return audit.current_time() - timedelta(**{_UNITS[match[2]]: int(match[1])})
     except OverflowError:
         raise CommandError(f"--older-than {age} is before the year 1: use a smaller age.") from None
 

@@ -1,20 +1,22 @@
-"""The base class of commands with subcommands, and functions that several commands share."""
+"""The base classes of commands, and functions that several commands share."""
 
 from __future__ import annotations
 
 import argparse
 import getpass
+import io
 import json
 import os
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 
-from .. import audit
+from .. import audit, database_errors
 from ..exceptions import InstAccessError
 from ..opaque import Opaque
 from ..times import format_rfc3339
@@ -23,7 +25,21 @@ with suppress(ImportError):  # Windows has no user ids.
     import pwd
 
 
-class SubcommandCommand(BaseCommand):
+class OperatorCommand(BaseCommand):
+    """A command that prints on any terminal, and reports an error of the database in one line."""
+
+    failure = ""
+    """The sentence before an error of the database."""
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        with escaping(sys.stdout), escaping(sys.stderr):
+            try:
+                return super().execute(*args, **options)
+            except Error as error:
+                raise CommandError(f"{self.failure}{describe_database_error(error)}") from error
+
+
+class SubcommandCommand(OperatorCommand):
     """A command with subcommands. For `erase-name`, for example, the command calls the method `_erase_name`.
 
     Attributes:
@@ -66,10 +82,6 @@ class SubcommandCommand(BaseCommand):
                 run(options)
         except InstAccessError as error:
             raise CommandError(error.detail) from error
-        except Error as error:
-            raise CommandError(
-                f"Database error: {error}. If tables are missing, run `python manage.py migrate`."
-            ) from error
 
     def print_result(self, options: dict[str, Any], facts: Any, text: str) -> None:
         """Print the result of a subcommand: `facts` as JSON if `--json` is given, otherwise `text`."""
@@ -81,6 +93,30 @@ class SubcommandCommand(BaseCommand):
     def print_json(self, value: Any) -> None:
         """Print one JSON document to standard output."""
         self.stdout.write(json.dumps(value, indent=2))
+
+
+@contextmanager
+def escaping(stream: Any) -> Iterator[None]:
+    """Let a stream print an escape sequence for each character that its encoding doesn't contain.
+
+    For example, an ASCII terminal shows `M\\xfcller`. Otherwise, a command would fail because of a user's name.
+    A stream without an encoding, such as `io.StringIO`, is not changed.
+    """
+    errors = getattr(stream, "errors", None)
+    if not isinstance(stream, io.TextIOWrapper) or errors not in {"strict", "surrogateescape"}:
+        yield
+        return
+    stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        stream.reconfigure(errors=errors)
+
+
+def describe_database_error(error: Error) -> str:
+    """Return the database's own message as a sentence. If a table is missing, the command to run follows."""
+    message = f"Database error: {database_errors.describe(error).rstrip('.?')}."
+    return f"{message} Run `python manage.py migrate`." if database_errors.needs_migration(error) else message
 
 
 def operator() -> str:

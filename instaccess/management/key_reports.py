@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from django.utils import timezone
-
 from .. import keys
 from ..exceptions import ConfigError
 from ..models import Key
@@ -67,7 +65,7 @@ def printable(value: str | None) -> str:
 
 def next_step(key: Key, all_keys: Iterable[Key] | None = None) -> str:
     """Describe the next step in the lifecycle of a key, without a period at the end."""
-    times, now, use = keys.lifecycle_times(), timezone.now(), Key.Use(key.use)
+    times, now, use = keys.lifecycle_times(), keys.current_time(), Key.Use(key.use)
     all_keys = keys.authentic_keys() if all_keys is None else all_keys
     match key.status:
         case Key.Status.FUTURE:
@@ -157,7 +155,7 @@ def imported(key: Key) -> str:
     if key.use == Key.Use.SIGNING and not key.has_private:
         return text
     command = f"python manage.py instaccess_keys activate --kid {key.kid}"
-    if not keys.is_ready(key, now=timezone.now(), times=keys.lifecycle_times()):
+    if not keys.is_ready(key, now=keys.current_time(), times=keys.lifecycle_times()):
         return f"{text} To use the key earlier, although services may refuse its tokens: `{command} --force`"
     if key.has_private:
         return f"{text} To use the key now: `{command}`"

@@ -7,7 +7,6 @@ in INSTALLED_APPS, nor an OAuth2 provider, nor database tables.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import re
 import time
 from typing import Any
@@ -21,14 +20,16 @@ from rest_framework.request import Request
 from .. import tokens, trust
 from ..conf import conf
 from ..exceptions import ConfigError, InstAccessError, InvalidToken, Reason
+from ..logs import get_logger
 from ..tokens import Claims, identifiers
 from ..web import (
     RETRY_AFTER,
+    Fault,
     InvalidAccessToken,
     Unavailable,
     account_uuid,
     challenge,
-    describe_unexpected,
+    client_address_or_none,
     metrics,
     request_domain,
 )
@@ -36,7 +37,7 @@ from .lenient_parsing import find_issuers
 from .local_tables import local_tables
 from .token_user import TokenUser
 
-logger = logging.getLogger("instaccess.service")
+logger = get_logger("instaccess.service")
 
 _ASCII_WHITE = " \t\n\r\x0b\x0c"
 _ASCII_SPACE = re.compile(rf"[{_ASCII_WHITE}]+")
@@ -97,7 +98,7 @@ class InstAccessAuthentication(BaseAuthentication):
         """
         payload: dict[str, Any] | None = {}
         answer: type[APIException] = _Unavailable
-        fault: tuple[str, ...] = ()
+        fault: Fault | None = None
         try:
             # No variable of this function contains the token, because some error reporters print the variables of
             # all functions, and USER_HOOK can raise any error.
@@ -108,21 +109,27 @@ class InstAccessAuthentication(BaseAuthentication):
             self.check_client(claims, request)
             return self.get_user(claims), claims
         except InvalidToken as refusal:
-            jti = identifiers(payload or {}).get("jti", "")[:64]
-            logger.warning("refused reason=%s jti=%r detail=%r", refusal.code, jti, refusal.detail)
+            known = {name: value[:64] for name, value in identifiers(payload or {}).items()}
+            logger.warning(
+                "refused reason=%(reason)s jti=%(jti)r detail=%(detail)r",
+                reason=refusal.code,
+                jti=known.get("jti", ""),
+                detail=refusal.detail,
+                user_uuid=known.get("user_uuid", ""),
+                client_id=known.get("client_id", ""),
+                ip_address=client_address_or_none(request._request),
+            )
             metrics.refused("service", refusal.code)
             answer = _Refused
-        except (DbError, InstAccessError) as error:
-            fault = ("the service could not check the token (%s): %s", type(error).__name__, str(error))
         except Exception as error:
-            if payload:
+            if payload and not isinstance(error, (DbError, InstAccessError)):
                 # The error occurred after the verification, for example in a hook. No frame contains the token.
                 raise
-            fault = ("the service could not check the token: %s", describe_unexpected(error))
+            fault = Fault.of("the service could not check the token", error)
         # Log and raise after the `except` blocks. Otherwise, log handlers could reach the first exception, whose
         # frames contain the token, and the first exception would become the `__context__` of the new exception.
-        if fault:
-            logger.error(*fault)
+        if fault is not None:
+            fault.log(logger)
             metrics.refused("service", Reason.FAULT)
         raise answer
 
@@ -249,5 +256,5 @@ def _challenge() -> str:
     try:
         return challenge()
     except ConfigError as error:
-        logger.error("the WWW-Authenticate header has no realm: %s", error)
+        logger.error("the WWW-Authenticate header has no realm: %(detail)s", reason=error.code, detail=str(error))
         return "Bearer"

@@ -5,17 +5,17 @@ The first load reads all revocations. Later loads read only the new revocations.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 
 from ..conf import conf
+from ..logs import get_logger
 from . import revocation_table, revocation_url
 from .loading import load_from_database
 from .refreshed import Refreshed
 from .revoked import DenyList, Page
 
-logger = logging.getLogger("instaccess.revocation")
+logger = get_logger("instaccess.revocation")
 
 RESTORED = (
     "if the database was restored from a backup, run `python manage.py instaccess_keys after-restore` at the issuer. "
@@ -100,8 +100,8 @@ def _read(read_page: Callable[[DenyList], Page | None], last: DenyList | None) -
         if page.position_lost:
             logger.error(
                 "the issuer's database no longer contains revocations that this process has read, and this process "
-                "keeps refusing their tokens: %s",
-                RESTORED,
+                "keeps refusing their tokens: %(detail)s",
+                detail=RESTORED,
             )
         if not page.more or page.cursor == position:  # Otherwise, an issuer that repeats a page would cause a loop.
             break

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -12,7 +11,10 @@ from django.db import Error as DbError
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-logger = logging.getLogger("instaccess.snapshot")
+from .. import database_errors
+from ..logs import get_logger
+
+logger = get_logger("instaccess.snapshot")
 
 T = TypeVar("T")
 
@@ -83,7 +85,11 @@ def _close_old_connections() -> None:
     try:
         close_old_connections()
     except DbError as error:  # The thread must not end, because callers wait for the function that it runs.
-        logger.warning("a database connection could not be closed (%s): %s", type(error).__name__, error)
+        logger.warning(
+            "a database connection could not be closed (%(error)s): %(detail)s",
+            error=type(error).__name__,
+            detail=database_errors.describe(error),
+        )
 
 
 def _with_timeouts(connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
@@ -120,6 +126,10 @@ def load_from_database(load: Callable[[], T], alias: str) -> T:
     except (InterfaceError, OperationalError) as error:
         if not was_open or connection.in_atomic_block:
             raise
-        logger.info("the database connection is dead, so a new connection is opened (%s)", type(error).__name__)
+        logger.info(
+            "the database connection is dead, so a new connection is opened (%(error)s)",
+            error=type(error).__name__,
+            database=alias,
+        )
         connection.close()
         return load()

@@ -17,12 +17,16 @@ from typing import Generic, NamedTuple, TypeVar
 
 from django.db import connections
 
+from .. import database_errors, web
 from ..exceptions import SourceUnavailable
+from ..logs import get_logger
 from .loading import LoadingThread, load_from_database
 
-logger = logging.getLogger("instaccess.snapshot")
+logger = get_logger("instaccess.snapshot")
 
 T = TypeVar("T")
+
+_FAILED = "loading the keys or the deny list failed, so the cached value is kept"
 
 PATIENCE = 0.5
 """The time, in seconds after the start of a load, for which callers wait before they use the cached value.
@@ -266,7 +270,9 @@ class Refreshed(Generic[T]):
         try:
             self._thread = LoadingThread()
         except RuntimeError as error:  # The operating system allows no more threads, or Python is shutting down.
-            logger.warning("no thread can be started, so requests load the keys and the deny list: %s", error)
+            logger.warning(
+                "no thread can be started, so requests load the keys and the deny list: %(detail)s", detail=str(error)
+            )
             return False
         return self._thread.offer(function)
 
@@ -281,11 +287,9 @@ class Refreshed(Generic[T]):
             if generation == self._generation:
                 self._failed_at = time.monotonic()
             if last is not None:
-                logger.warning(
-                    "loading the keys or the deny list failed, so the cached value is kept (%s): %s",
-                    type(error).__name__,
-                    error,
-                )
+                message = f"{_FAILED} ({type(error).__name__})"
+                detail = database_errors.describe(error) or "-"
+                web.Fault.of(message, error, detail=detail).log(logger, level=logging.WARNING)
         finally:
             load.end()
 

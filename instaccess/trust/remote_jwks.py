@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import threading
 import time
@@ -14,13 +13,14 @@ from jwcrypto.jwk import JWK
 
 from ..conf import conf
 from ..exceptions import KeyRefused, SourceUnavailable
+from ..logs import get_logger
 from ..opaque import Opaque
 from ..tokens import ReloadableKeys
 from . import material
 from .fetch import fetch_json, without_query
 from .refreshed import Refreshed
 
-logger = logging.getLogger("instaccess.keys")
+logger = get_logger("instaccess.keys")
 
 JWKS_SECONDS = 300
 """The time, in seconds, after which a JWK set is reloaded, unless the server's `max-age` is shorter."""
@@ -128,14 +128,16 @@ def read_jwks(document: Any) -> dict[str, JWK]:
         try:
             key = material.parse(Opaque(json.dumps(member).encode()))
         except KeyRefused as error:
-            logger.warning("a member of a JWK set was skipped: %s", error)
+            logger.warning("a member of a JWK set was skipped: %(detail)s", reason=error.code, detail=str(error))
             continue
         # Use the kid in the JWK set, because tokens contain this kid. Other issuers may use kids that aren't
         # thumbprints.
         kid = member.get("kid")
         kid = kid if isinstance(kid, str) else key.thumbprint()
         if kid in keys:
-            logger.warning("a member of a JWK set was skipped, because an earlier member has the same kid")
+            logger.warning(
+                "a member of a JWK set was skipped, because an earlier member has the same kid", kid=kid[:255]
+            )
             continue
         keys[kid] = JWK(**material.public_members(key, use="sig"))
     return keys

@@ -17,9 +17,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, OperationalError, ProgrammingError, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.db.models import DateTimeField, Value
 
+from .. import database_clock, database_errors
 from ..exceptions import ConfigError, SourceUnavailable
 from ..tokens import AFTERLIFE
 from .revoked import RETENTION, Page
@@ -128,10 +129,8 @@ def read(position: str = "") -> Page:
             if match[2] is not None:
                 return _read_all(connection, cursor, number, _EPOCH + int(match[2]) * _MICROSECOND, int(match[3]))
             page = _read_later(cursor, number)
-    except ProgrammingError as error:
-        raise _describe_missing_table(error) from None
-    except OperationalError as error:
-        if "no such table" in str(error):  # SQLite raises no ProgrammingError for a missing table.
+    except DatabaseError as error:
+        if database_errors.needs_migration(error):
             raise _describe_missing_table(error) from None
         raise
     if page is None:
@@ -174,7 +173,10 @@ def _read_all(connection: Any, cursor: Any, number: int, after: datetime, id_: i
             last page.
         after, id_: the time of the revocation and the id of the last audit row of the previous page.
     """
-    now, adapt = datetime.now(UTC), connection.ops.adapt_datetimefield_value
+    # Use the earlier time. If the clock of an issuer is fast, gateways elsewhere still get all revocations. If
+    # the clock of a gateway is slow, the gateway accepts tokens for longer, so it needs their revocations for longer.
+    now = min(datetime.now(UTC), database_clock.now(connection.alias))
+    adapt = connection.ops.adapt_datetimefield_value
     earliest = now - timedelta(seconds=RETENTION)
     # Include tokens that have expired within the largest possible leeway. The gateway's LEEWAY may be larger than the
     # LEEWAY of this process, and the gateway could otherwise accept a revoked token.
@@ -227,4 +229,6 @@ def _describe_missing_table(error: Exception) -> SourceUnavailable:
         if _audit.find_alias is not None
         else "use the issuer's database, or set INSTACCESS['DENY_LIST'] to the URL of the issuer's revocation list"
     )
-    return SourceUnavailable(f"the database {find_alias()!r} contains no deny list ({error}): {hint}")
+    return SourceUnavailable(
+        f"the database {find_alias()!r} contains no deny list ({database_errors.describe(error)}): {hint}"
+    )

@@ -7,7 +7,6 @@ function that reads the key table.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -17,12 +16,13 @@ from jwcrypto.jwk import JWK
 
 from ..conf import conf
 from ..exceptions import ConfigError, KeyRefused, KeyUnavailable, SourceUnavailable
+from ..logs import get_logger
 from ..opaque import Opaque, OpaqueText, concealed
 from ..tokens import PrivateKey
 from . import material
 from .remote_jwks import RemoteKeys, read_jwks
 
-logger = logging.getLogger("instaccess.keys")
+logger = get_logger("instaccess.keys")
 
 K = TypeVar("K", JWK, PrivateKey)
 

@@ -18,7 +18,9 @@ from .answers import (
 )
 from .endpoint import isolated_view
 from .explanations import Explanation
-from .origin import account_uuid, client_address, request_domain
+from .faults import Fault, skip_request_log
+from .faults import outages as outage_log
+from .origin import account_uuid, client_address, client_address_or_none, request_domain
 from .parameters import forget_parameters, takes_secrets
 from .reasons import ACCEPTED_BY_GATEWAY, ACCEPTED_BY_SERVICE, Variant, explain
 from .recorder import Recorder, metrics
@@ -33,6 +35,7 @@ __all__ = [
     "BadRequest",
     "ExpiredAccessToken",
     "Explanation",
+    "Fault",
     "InsufficientScope",
     "InvalidAccessToken",
     "InvalidAsUserId",
@@ -48,13 +51,16 @@ __all__ = [
     "account_uuid",
     "challenge",
     "client_address",
+    "client_address_or_none",
     "describe_unexpected",
     "explain",
     "forget_parameters",
     "isolated_view",
     "json_response",
     "metrics",
+    "outage_log",
     "refusal_counter",
     "request_domain",
+    "skip_request_log",
     "takes_secrets",
 ]

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.http.request import split_domain_port
 
 from ..conf import conf
-from ..exceptions import ConfigError
+from ..exceptions import ConfigError, InstAccessError
 
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _MAX_HOST_CHARS, _MAX_PORT_CHARS = 253, 5
@@ -51,6 +51,14 @@ def client_address(request: HttpRequest) -> str | None:
         if len(chain) >= hops and chain[-hops]:
             address = chain[-hops]
     return _parse_address(address) if len(address) <= _MAX_ADDRESS_CHARS else None
+
+
+def client_address_or_none(request: HttpRequest) -> str | None:
+    """Return the client's IP address for a log line, or None if the address or TRUSTED_PROXIES is invalid."""
+    try:
+        return client_address(request)
+    except InstAccessError:
+        return None
 
 
 @lru_cache(maxsize=1024)

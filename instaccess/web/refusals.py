@@ -12,7 +12,6 @@ app's tables doesn't count refusals.
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
 import time
@@ -21,11 +20,13 @@ from typing import Any, Protocol
 
 from django.core.signals import request_finished
 
+from .. import database_errors
 from ..exceptions import Reason
+from ..logs import get_logger
 from .recorder import metrics
 from .tally import Kind, Tally
 
-logger = logging.getLogger("instaccess.refusals")
+logger = get_logger("instaccess.refusals")
 
 INTERVAL = 10
 """The minimum time, in seconds, between two attempts of a process to write its counts."""
@@ -185,9 +186,9 @@ class RefusalCounter:
         if time.monotonic() - self._logged_at >= _LOG_SECONDS:
             self._logged_at = time.monotonic()
             logger.warning(
-                "the counts of refusals could not be written and are kept for later (%s): %s",
-                type(error).__name__,
-                error,
+                "the counts of refusals could not be written and are kept for later (%(error)s): %(detail)s",
+                error=type(error).__name__,
+                detail=database_errors.describe(error),
             )
 
 

@@ -21,7 +21,7 @@ def describe_unexpected(error: BaseException) -> str:
         except Exception as error:
             unexpected = web.describe_unexpected(error)
         if unexpected:
-            logger.error("the gateway could not check the token: %s", unexpected)
+            logger.error("the inspector could not check the token: %(detail)s", detail=unexpected)
     """
     frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
     return f"{type(error).__name__}\n{frames}"

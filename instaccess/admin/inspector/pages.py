@@ -7,7 +7,6 @@ The page writes nothing to the database.
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any
 
@@ -20,13 +19,14 @@ from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_variables
 
 from ... import users, web
+from ...logs import get_logger
 from ...models import IssuedToken
 from ..common import ReadOnlyAdmin, take_form
 from ..forms import InspectForm
 from . import verdict
 from .verdict import Inspection
 
-logger = logging.getLogger("instaccess.inspector")
+logger = get_logger("instaccess.inspector")
 
 
 class InspectorPages(ReadOnlyAdmin):
@@ -113,15 +113,15 @@ def _inspect_request(request: HttpRequest) -> Inspection:
     if unexpected:
         # Log after the `except` block. Otherwise, an exception in a log handler would have the first exception as its
         # context, whose message may contain the token.
-        logger.error("the inspector could not check the token: %s", unexpected)
+        logger.error("the inspector could not check the token: %(detail)s", detail=unexpected)
         return verdict.failed()
     logger.info(
-        "inspected kind=%s verdict=%s reason=%s jti=%s by=%s",
-        inspection.kind.name,
-        inspection.outcome.name,
-        inspection.code,
-        inspection.jti,
-        request.user.pk,
+        "inspected kind=%(kind)s verdict=%(verdict)s reason=%(reason)s jti=%(jti)s by=%(by)s",
+        kind=inspection.kind.name,
+        verdict=inspection.outcome.name,
+        reason=inspection.code,
+        jti=inspection.jti,
+        by=request.user.pk,
     )
     return inspection
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -129,7 +128,7 @@ def key_status(kid: str, use: Key.Use) -> KeyStatus:
         since.get(row.status),
         row.pk,
         private_held=row.has_private,
-        gone=keys.is_gone(row, now=timezone.now(), times=keys.lifecycle_times()),
+        gone=keys.is_gone(row, now=keys.current_time(), times=keys.lifecycle_times()),
         altered=isinstance(errors.get(row.pk), KeyAltered),
         use=use,
     )

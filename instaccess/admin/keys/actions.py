@@ -15,7 +15,6 @@ from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -51,7 +50,7 @@ class KeyActions(ReadOnlyAdmin):
     def rotate_view(self, request: HttpRequest, use: str) -> HttpResponse:
         if use not in Key.Use.values:
             return self._refuse(request, _("Unknown key use in the URL. The key use must be `sig` or `enc`."))
-        kind, now = Key.Use(use), timezone.now()
+        kind, now = Key.Use(use), keys.current_time()
         current = keys.current_key(keys.stored_keys(), kind)
         if current is None:
             return self._refuse(

@@ -8,7 +8,6 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -51,7 +50,7 @@ class KeyAdmin(KeyActions):
         js = ["instaccess/copy.js"]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        context = {"title": _("Keys"), **panel(now=timezone.now()), **(extra_context or {})}
+        context = {"title": _("Keys"), **panel(now=keys.current_time()), **(extra_context or {})}
         return super().changelist_view(request, self._may_manage(request, context))
 
     def change_view(

@@ -12,7 +12,6 @@ last checkpoints were modified, the next checkpoint is chained to the last check
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -20,19 +19,19 @@ from typing import NamedTuple
 
 from django.db import IntegrityError, router, transaction
 from django.db.models import QuerySet
-from django.utils import timezone
 
+from ...logs import get_logger
 from ...models import Checkpoint, IssuedToken, PruneMarker
 from ...tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 from .. import row_hmac
 from ..batches import in_batches
 from ..row_ids import first_id, id_time
-from ..rows import issued_tokens
+from ..rows import current_time, issued_tokens
 from . import reviews, signatures
 from .checkpoint_index import UNREADABLE, Entry, row_digest
 from .statements import START, EvidenceKeys, Marker, Statement, chain_digest, next_number
 
-logger = logging.getLogger("instaccess.audit")
+logger = get_logger("instaccess.audit")
 
 ROWS = 10_000
 """The maximum number of audit rows that one checkpoint covers, and that `seal` and `verify` hold in memory."""
@@ -93,14 +92,14 @@ def seal(keys: EvidenceKeys, *, now: datetime | None = None, cut: datetime | Non
 
     Raises KeyUnavailable or UnsealError if there is no usable signing key.
     """
-    now = now or timezone.now()
+    now = now or current_time()
     signatures.check_signing_key(keys)  # Fail before reading rows if no key is usable.
     made: list[Statement] = []
     try:
         while added := _seal_page(keys, now, cut):
             made += added
     except IntegrityError:
-        logger.info("another process created the next checkpoint and continues with the rest")
+        logger.info("another process created the next checkpoint and continues with the rest", checkpoints=len(made))
     waiting = rows_after(chain_end(keys).last)
     first = waiting.values_list("pk", flat=True).first()
     ready_at = None if first is None else id_time(first) + timedelta(seconds=SETTLED)
@@ -113,7 +112,11 @@ def _seal_page(keys: EvidenceKeys, now: datetime, cut: datetime | None) -> list[
     # can't be read, or whose time of issue is in the future.
     end = chain_end(keys)
     if end.taken:
-        logger.error("these checkpoints were modified, and the next one follows checkpoint %d: %s", end[0], end.taken)
+        logger.error(
+            "these checkpoints were modified, and the next one follows checkpoint %(checkpoint)d: %(modified)s",
+            checkpoint=end.number,
+            modified=sorted(end.taken),
+        )
     settled = rows_after(end.last).filter(pk__lt=first_id(now - timedelta(seconds=SETTLED)))
     ids = list(settled.values_list("pk", flat=True)[:ROWS])
     ranges = [list(group) for _, group in groupby(ids, key=lambda row: _part(row, cut))]
@@ -153,10 +156,18 @@ def _add_checkpoint(end: ChainEnd, last: int, keys: EvidenceKeys, now: datetime)
     with transaction.atomic(using=alias):
         checkpoint.save(using=alias, force_insert=True)
     logger.info(
-        "checkpoint %d: %d rows up to %d digest=%s", statement.number, len(entries), statement.last, statement.digest
+        "checkpoint %(checkpoint)d: %(rows)d rows up to %(last)d digest=%(digest)s",
+        checkpoint=statement.number,
+        rows=len(entries),
+        last=statement.last,
+        digest=statement.digest,
     )
     if altered:
-        logger.error("checkpoint %d covers rows whose HMAC doesn't match: %s", statement.number, altered[:100])
+        logger.error(
+            "checkpoint %(checkpoint)d covers rows whose HMAC doesn't match: %(modified)s",
+            checkpoint=statement.number,
+            modified=altered[:100],
+        )
     return statement
 
 
@@ -188,7 +199,7 @@ def mark_pruned(
         digest=statement.digest,
         rows=before.rows + rows,
         altered=altered or before.altered,
-        pruned_at=int((now or timezone.now()).timestamp()),
+        pruned_at=int((now or current_time()).timestamp()),
     )
     row = PruneMarker(number=marker.number, jws=signatures.sign(marker, keys))
     signatures.authenticate(row, keys)

@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 
 from django.db import IntegrityError
 from django.db.models import QuerySet
-from django.utils import timezone
 
 from ...exceptions import AuditAltered
 from ...models import IssuedToken
@@ -22,7 +21,7 @@ from ..batches import in_batches
 from ..revocation import BATCH
 from ..row_hmac import HmacStatus, load, row_status
 from ..row_ids import first_id, id_time
-from ..rows import issued_tokens
+from ..rows import current_time, issued_tokens
 from . import checkpoints, signatures, verification
 from .checkpoints import SETTLED, chain_start, rows_after
 from .statements import EvidenceKeys, Marker, Statement
@@ -57,7 +56,7 @@ def prune(
     `force`, deletes the rows anyway and records the tampering in the prune marker. Raises KeyUnavailable or
     UnsealError if there is no usable signing key.
     """
-    now = now or timezone.now()
+    now = now or current_time()
     checkpoints.seal(keys, now=now, cut=before)
     deleted = _delete_pruned(chain_start(keys), batch)
     old = list(_old_checkpoints(before, keys))
@@ -123,7 +122,7 @@ def _delete_modified(rows: QuerySet[IssuedToken], now: datetime, keys: EvidenceK
 
 def prunable(before: datetime, keys: EvidenceKeys, *, now: datetime | None = None) -> int:
     """Return the number of audit rows that `prune` would delete now if no row was modified."""
-    now = now or timezone.now()
+    now = now or current_time()
     marker = chain_start(keys)
     last, number = marker.last, marker.number
     for statement in _old_checkpoints(before, keys):

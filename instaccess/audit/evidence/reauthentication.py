@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 from django.db.models import Case, F, QuerySet, Value, When
 
 from ...conf import KeyEncryptionKey
+from ...logs import get_logger
 from .. import names, row_hmac
 from ..batches import in_batches
 from ..rows import issued_tokens
@@ -17,7 +17,7 @@ from .checkpoints import chain_end, checkpoints, markers, rows_after
 from .reviews import reviews
 from .statements import EvidenceKeys
 
-logger = logging.getLogger("instaccess.audit")
+logger = get_logger("instaccess.audit")
 
 
 def reauthenticate(keys: EvidenceKeys) -> int:
@@ -36,7 +36,7 @@ def reauthenticate(keys: EvidenceKeys) -> int:
     while pks := list(rows_after(last).values_list("pk", flat=True)[:200]):
         loaded = row_hmac.load(rows_after(last).filter(pk__lte=pks[-1]))
         if unreadable := [pk for pk, row in loaded if row is None]:
-            logger.error("unreadable rows get no new HMAC: %s", unreadable)
+            logger.error("unreadable rows get no new HMAC: %(rows)s", rows=unreadable)
         rows = [row for _, row in loaded if row is not None]
         renewed = {row: mac for row in rows if (mac := _new_mac(row_hmac.canonical_bytes(row), row.mac, keys.keks))}
         if renewed:

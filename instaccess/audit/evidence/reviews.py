@@ -8,22 +8,22 @@ who can only write to the database can't create a review. If the attacker delete
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from datetime import datetime
 
 from django.db import router, transaction
 from django.db.models import QuerySet
-from django.utils import timezone
 
 from ...exceptions import AuditAltered
+from ...logs import get_logger
 from ...models import IncidentReview
+from ..rows import current_time
 from . import signatures
 from .report import Finding, Incident, Kind, Problem, state
 from .statements import EvidenceKeys, Review, next_number, sha256
 
-logger = logging.getLogger("instaccess.audit")
+logger = get_logger("instaccess.audit")
 
 
 def reviews() -> QuerySet[IncidentReview]:
@@ -50,14 +50,20 @@ def record_review(
         by=by,
         reason=reason,
         problems=sha256(text),
-        reviewed_at=int((now or timezone.now()).timestamp()),
+        reviewed_at=int((now or current_time()).timestamp()),
     )
     row = IncidentReview(number=review.number, jws=signatures.sign(review, keys), problems=text)
     signatures.authenticate(row, keys)
     alias = router.db_for_write(IncidentReview)
     with transaction.atomic(using=alias):
         row.save(using=alias, force_insert=True)
-    logger.warning("review %d: %d problems reviewed by=%r reason=%r", review.number, len(problems), by, reason)
+    logger.warning(
+        "review %(review)d: %(problems)d problems reviewed by=%(by)r reason=%(reason)r",
+        review=review.number,
+        problems=len(problems),
+        by=by,
+        reason=reason,
+    )
     return review
 
 

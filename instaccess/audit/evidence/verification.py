@@ -11,14 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from django.utils import timezone
-
 from ...exceptions import AuditAltered
 from ...models import Checkpoint, PruneMarker
 from ...times import format_utc
 from ..batches import in_batches
 from ..row_ids import id_time
-from ..rows import issued_tokens
+from ..rows import current_time, issued_tokens
 from . import reviews, signatures
 from .checkpoint_index import Exported
 from .checkpoints import SETTLED, ChainEnd, chain_start, checkpoints, markers
@@ -54,7 +52,7 @@ def verify(
     copies = {copy.statement.number: copy for copy in exported}
     while True:
         latest = _latest_marker()
-        report = _Verification(keys, copies, until, now or timezone.now()).run()
+        report = _Verification(keys, copies, until, now or current_time()).run()
         # If another process has pruned rows in the meantime, missing rows aren't a problem, so the audit log is
         # verified again.
         if not report.problems or _latest_marker() == latest:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-from django.db import Error as DbError
+from django.core.management.base import CommandError
 
 from ... import keys
 from ...exceptions import InstAccessError
+from ..base import OperatorCommand
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
+    failure = "No key was generated. "
     help = (
         "Generate the keys that are missing: a current and a future signing key, and a current encryption key with "
         "its private key. One deployment can then issue and decrypt tokens. Run this command once after `migrate`. "
@@ -23,11 +24,6 @@ class Command(BaseCommand):
             generated = keys.init()
         except InstAccessError as error:
             raise CommandError(f"No key was generated: {error.detail}.") from error
-        except DbError as error:
-            raise CommandError(
-                f"No key was generated. Database error: {error}. If tables are missing, run `python manage.py "
-                "migrate`."
-            ) from error
         for key in generated:
             self.stdout.write(self.style.SUCCESS(f"Generated the {key.status} {key.get_use_display()} key {key.kid}"))
         if not generated:

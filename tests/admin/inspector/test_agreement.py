@@ -38,7 +38,7 @@ def reason_of_gateway(text: str, caplog: Any) -> str:
     if status == 204:
         return ""
     assert status == 401
-    return next(str(record.args[0]) for record in caplog.records if record.name == "instaccess.gateway")
+    return next(record.reason for record in caplog.records if record.name == "instaccess.gateway")
 
 
 def reason_of_service(text: str, caplog: Any) -> str:
@@ -48,7 +48,7 @@ def reason_of_service(text: str, caplog: Any) -> str:
     try:
         return "" if authentication.InstAccessAuthentication().authenticate(request) else "-"
     except APIException:
-        return next(str(record.args[0]) for record in caplog.records if record.name == "instaccess.service")
+        return next(record.reason for record in caplog.records if record.name == "instaccess.service")
 
 
 HEADERS: list[dict[str, Any]] = [

@@ -24,15 +24,23 @@ pytestmark = pytest.mark.django_db
 class TestADatabaseError:
     @pytest.mark.parametrize("error", [OperationalError, InterfaceError])
     @pytest.mark.parametrize("args", [["list"], ["generate", "--use", "sig"], ["rotate"], ["reseal"]], ids=" ".join)
-    def test_o1_instaccess_keys_reports_a_database_error_with_the_command_migrate(self, args, error):
+    def test_o1_instaccess_keys_reports_the_message_of_the_database_without_the_command_migrate(self, args, error):
         def fail(*_: Any) -> Any:
-            raise error("no such table: instaccess_key")
+            raise error("connection refused\n\tIs the server running?")
+
+        with connection.execute_wrapper(fail):
+            assert error_of(*args) == "Database error: connection refused Is the server running."
+
+    @pytest.mark.parametrize("args", [["list"], ["generate", "--use", "sig"], ["rotate"], ["reseal"]], ids=" ".join)
+    def test_instaccess_keys_reports_a_missing_table_with_the_command_migrate(self, args):
+        def fail(execute: Any, sql: str, *others: Any) -> Any:
+            return execute(sql.replace("instaccess_key", "instaccess_missing"), *others)
 
         with connection.execute_wrapper(fail):
             text = error_of(*args)
 
-        assert "no such table: instaccess_key" in text
-        assert "`python manage.py migrate`" in text
+        assert "instaccess_missing" in text
+        assert text.endswith(". Run `python manage.py migrate`.")
 
 
 def manage(database: Path, *args: str, **kwargs: Any) -> Any:

@@ -1,0 +1,65 @@
+"""Loggers whose lines carry their values as fields of the log record, so that a JSON formatter writes these fields.
+
+Every log line of this package goes through `get_logger`. The values have the names of the `key=value` texts in the
+messages, such as `reason` and `jti`. The names have no prefix, and none of them is an attribute of each log record.
+`tests/test_logs.py` fails if a line has no values, or if a name is reserved.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import Enum
+from typing import Any
+
+
+class Logger:
+    """A logger that accepts values by name, and passes the values on as the arguments and as the fields of a line."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._logger = logging.getLogger(name)
+
+    def debug(self, message: str, /, **facts: Any) -> None:
+        """Log a line with the level DEBUG."""
+        self.log(logging.DEBUG, message, stacklevel=3, **facts)
+
+    def info(self, message: str, /, **facts: Any) -> None:
+        """Log a line with the level INFO."""
+        self.log(logging.INFO, message, stacklevel=3, **facts)
+
+    def warning(self, message: str, /, **facts: Any) -> None:
+        """Log a line with the level WARNING."""
+        self.log(logging.WARNING, message, stacklevel=3, **facts)
+
+    def error(self, message: str, /, **facts: Any) -> None:
+        """Log a line with the level ERROR."""
+        self.log(logging.ERROR, message, stacklevel=3, **facts)
+
+    def log(self, level: int, message: str, /, *, stacklevel: int = 2, **facts: Any) -> None:
+        """Log a line.
+
+        Args:
+            level: the level, such as `logging.INFO`.
+            message: the text with placeholders such as `%(reason)s`.
+            stacklevel: the number of frames between `logging` and the caller whose place the record contains.
+            facts: the values of the placeholders, and further values that only the fields contain.
+        """
+        if self._logger.isEnabledFor(level):
+            fields = {name: _plain(value) for name, value in facts.items()}
+            self._logger.log(level, message, facts, extra=fields, stacklevel=stacklevel)
+
+
+def get_logger(name: str) -> Logger:
+    """Return the logger with this name."""
+    return Logger(name)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that every JSON formatter can write."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

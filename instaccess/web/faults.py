@@ -1,0 +1,175 @@
+"""Log lines about server-side errors, with a limit for a database or another server that is unavailable.
+
+Without the limit, each failed request would write a traceback during an outage. A process logs each kind of outage at
+most once per minute, and at most one traceback per minute for all kinds together. Further errors of the same kind are
+counted, and the count is logged when the minute is over, or before the next line of this kind. Errors with another
+cause, such as a fault in a hook, are never counted instead of logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django.core.signals import request_finished
+from django.db import Error as DbError
+from django.http.response import HttpResponseBase
+
+from .. import database_errors
+from ..exceptions import InstAccessError, Reason, SourceUnavailable
+from ..logs import Logger
+from .unexpected import describe_unexpected
+
+SECONDS = 60
+"""The minimum time, in seconds, between two lines about the same kind of outage, and between two tracebacks."""
+
+_PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A server-side error that is logged when the exception is no longer being handled.
+
+    The object contains no reference to the exception, because log handlers and error reporters could reach a token in
+    the frames of the exception.
+
+    Attributes:
+        message: the text with the placeholders `%(error)s` and `%(detail)s`.
+        error: the class name of the exception.
+        reason: the code.
+        detail: the message of the exception, or its traceback.
+        brief: the text that replaces a traceback in `detail` if the process has logged a traceback recently.
+        kind: the cause and the place of an outage. None for every other error.
+    """
+
+    message: str
+    error: str
+    reason: Reason
+    detail: str
+    brief: str = ""
+    kind: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, message: str, error: BaseException, *, detail: str = "") -> Fault:
+        """Describe an exception that is being handled.
+
+        Args:
+            message: the text without the description, such as `the gateway could not check the token`.
+            detail: the description of the exception, without secrets. By default, the description is the class and
+                the message of an expected error. For every other error, it contains only the stack frames.
+        """
+        name, kind = type(error).__name__, _outage_kind(error)
+        reason = error.code if isinstance(error, InstAccessError) else Reason.FAULT
+        summary = database_errors.describe(error)
+        if detail:
+            brief = f"{name}: {summary}{_place(error)}" if "\n" in detail else ""
+            return cls(f"{message}: %(detail)s", name, reason, detail, brief, kind)
+        if isinstance(error, (DbError, InstAccessError)):
+            return cls(f"{message} (%(error)s): %(detail)s", name, reason, summary, "", kind)
+        return cls(f"{message}: %(detail)s", name, reason, describe_unexpected(error), "", kind)
+
+    def log(self, logger: Logger, *, level: int = logging.ERROR) -> bool:
+        """Log the error, or count the error if it repeats a recent outage. Returns whether the error was logged."""
+        return outages.log(self, logger, level)
+
+
+@dataclass(slots=True)
+class _Outage:
+    """An outage that was logged. `count` is the number of later errors of the same kind."""
+
+    fault: Fault
+    logger: Logger
+    level: int
+    logged_at: float
+    count: int = 0
+
+
+class OutageLog:
+    """The outages that this process has logged in the last minute. Threads share one object."""
+
+    def __init__(self) -> None:
+        self.clear()
+        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock. The parent
+        # logs the counts, so the child starts without counts.
+        os.register_at_fork(after_in_child=self.clear)
+
+    def clear(self) -> None:
+        """Forget all outages, so that the next one is logged completely."""
+        self._lock = threading.Lock()
+        self._recent: dict[tuple[str, ...], _Outage] = {}
+        self._traced_at = float("-inf")
+
+    def log(self, fault: Fault, logger: Logger, level: int) -> bool:
+        """Log an error, unless it repeats an outage of the last minute. Returns whether the error was logged."""
+        detail = fault.detail
+        if fault.kind is not None:
+            key, now = (logger.name, fault.message, *fault.kind), time.monotonic()
+            with self._lock:
+                previous = self._recent.get(key)
+                if previous is not None and now - previous.logged_at < SECONDS:
+                    previous.count += 1
+                    return False
+                self._recent[key] = _Outage(fault, logger, level, now)
+                if fault.brief and now - self._traced_at < SECONDS:
+                    detail = fault.brief
+                elif fault.brief:
+                    self._traced_at = now
+            request_finished.connect(self._log_counts_when_due, dispatch_uid="instaccess.outages")
+            if previous is not None:
+                _log_count(previous, now)
+        logger.log(level, fault.message, stacklevel=4, error=fault.error, reason=fault.reason, detail=detail)
+        return True
+
+    def _log_counts_when_due(self, **kwargs: Any) -> None:
+        """Log the counts of the outages whose minute is over. Called when a request has ended."""
+        if not self._recent:
+            return
+        now = time.monotonic()
+        with self._lock:
+            over = [key for key, outage in self._recent.items() if now - outage.logged_at >= SECONDS]
+            ended = [self._recent.pop(key) for key in over]
+        for outage in ended:
+            _log_count(outage, now)
+
+
+def skip_request_log(response: HttpResponseBase) -> None:
+    """Keep Django from logging a response, because the error was counted. Otherwise, Django logs a line per 503."""
+    response._has_been_logged = True  # type: ignore[attr-defined]
+
+
+def _log_count(outage: _Outage, now: float) -> None:
+    if outage.count:
+        outage.logger.log(
+            outage.level,
+            "the same error occurred %(count)d more times in %(seconds)d seconds (%(error)s): %(repeated)s",
+            count=outage.count,
+            seconds=round(now - outage.logged_at),
+            error=outage.fault.error,
+            reason=outage.fault.reason,
+            repeated=outage.fault.message.partition(" (%")[0].partition(": %")[0],
+        )
+
+
+def _outage_kind(error: BaseException) -> tuple[str, ...] | None:
+    """Return the classes, the code and the place of an outage. Returns None if the error has another cause."""
+    if not isinstance(error, SourceUnavailable) and not database_errors.is_outage(error):
+        return None
+    classes = [type(each).__name__ for each in database_errors.chain(error)]
+    return (*classes, database_errors.code(error), _place(error))
+
+
+def _place(error: BaseException) -> str:
+    """Return the innermost place in this package at which an error passed, such as ` (audit/recording.py:93)`."""
+    for frame, line in reversed([*traceback.walk_tb(error.__traceback__)]):
+        if (name := frame.f_code.co_filename).startswith(_PACKAGE):
+            return f" ({name.removeprefix(_PACKAGE)}:{line})"
+    return ""
+
+
+outages = OutageLog()

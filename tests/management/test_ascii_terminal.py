@@ -1,0 +1,150 @@
+"""O19: every command prints on an ASCII terminal, also if a user's name or a reason contains an umlaut."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.core.management import load_command_class
+
+from instaccess import audit, keys, users
+from instaccess.management import base
+from instaccess.models import IssuedToken, Key
+from tests.support.commands import END
+from tests.support.paths import ROOT
+from tests.support.processes import environment
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+NAME = "Müller 😱"
+ESCAPED = "M\\xfcller \\U0001f631"
+COMMANDS = ("instaccess_init", "instaccess_keys", "instaccess_tokens")
+
+
+def subcommands(command):
+    """Return the subcommands of a command; None stands for a command without subcommands."""
+    parser = load_command_class("instaccess", command).create_parser("manage.py", command)
+    actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return [name for action in actions for name in action.choices] or [None]
+
+
+ALL = [(command, name) for command in COMMANDS for name in subcommands(command)]
+
+
+def run(*commands, encoding="ascii"):
+    """Run commands on a terminal with this encoding. Returns exit code and output for each command."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.commands", json.dumps(commands)],
+        env={**environment(), "PYTHONIOENCODING": encoding},
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    outputs = []
+    for out, err in zip(*(split(stream.decode(encoding)) for stream in (done.stdout, done.stderr)), strict=True):
+        outputs.append((out[0], out[1] + err[1]))
+    assert len(outputs) == len(commands)
+    return outputs
+
+
+def split(text):
+    """Return exit code and text for each command."""
+    parts = text.split(END)
+    texts = [parts[0], *(part.partition("\n")[2] for part in parts[1:])]
+    return [(part.partition("\n")[0], text) for part, text in zip(parts[1:], texts, strict=False)]
+
+
+@pytest.fixture
+def project(initial_keys, row, tmp_path):
+    """Create a user called Müller with tokens, a reviewed incident with an umlaut, and a checkpoint."""
+    mueller = get_user_model().objects.create_user(NAME)
+    rows = [row(user=mueller, user_uuid=users.user_uuid(mueller), age=age) for age in (7200, 7100, 0, 0)]
+    IssuedToken.objects.filter(pk=rows[0].pk).update(ip_address="192.0.2.99")
+    audit.seal(keys.evidence_keys())
+    problems = audit.verify(keys.evidence_keys()).problems
+    audit.record_review(problems, keys.evidence_keys(), by=NAME, reason=f"{NAME} was here")
+    IssuedToken.objects.filter(pk=rows[1].pk).update(ip_address="192.0.2.99")
+    future = Key.objects.get(status=Key.Status.FUTURE)
+    [code] = [problem.code for problem in audit.verify(keys.evidence_keys()).problems]
+    pem = tmp_path / "ü.pem"
+    pem.write_text("no key")
+    return {
+        ("instaccess_init", None): [],
+        ("instaccess_keys", "list"): ["list"],
+        ("instaccess_keys", "generate"): ["generate", "--use", "sig"],
+        ("instaccess_keys", "import"): ["import", "--use", "enc", "--file", str(pem)],
+        ("instaccess_keys", "export"): ["export", "--kid", future.kid, "--file", str(tmp_path / "ö.pem")],
+        ("instaccess_keys", "rotate"): ["rotate"],
+        ("instaccess_keys", "activate"): ["activate", "--kid", f"ü{future.kid}"],
+        ("instaccess_keys", "revoke"): ["revoke", "--kid", future.kid, "--reason", NAME],
+        ("instaccess_keys", "reseal"): ["reseal"],
+        ("instaccess_tokens", "list"): ["list", "--user", NAME],
+        ("instaccess_tokens", "show"): ["show", "--jti", str(rows[2].jti)],
+        ("instaccess_tokens", "revoke"): ["revoke", "--user", NAME, "--reason", NAME],
+        ("instaccess_tokens", "erase-name"): ["erase-name", "--user", "Mühler"],
+        ("instaccess_tokens", "export"): ["export", "--format", "csv", "--file", str(tmp_path / "ü.csv")],
+        ("instaccess_tokens", "seal"): ["seal"],
+        ("instaccess_tokens", "checkpoint"): ["checkpoint", "--file", str(tmp_path / "ä.json")],
+        ("instaccess_tokens", "verify"): ["verify"],
+        ("instaccess_tokens", "review"): ["review", code, "--reason", NAME],
+        ("instaccess_tokens", "prune"): ["prune", "--older-than", "ä"],
+    }
+
+
+class TestAnASCIITerminal:
+    def test_o19_every_command_prints_its_result_or_its_error(self, project):
+        assert set(project) == set(ALL)
+
+        outputs = dict(zip(ALL, run(*([name, *project[name, sub]] for name, sub in ALL)), strict=True))
+
+        assert [key for key, (_, text) in outputs.items() if "Traceback" in text or "Unicode" in text] == []
+        assert [key for key, (_, text) in outputs.items() if not text.strip()] == []
+        assert ESCAPED in outputs["instaccess_tokens", "list"][1]
+        assert ESCAPED in outputs["instaccess_tokens", "show"][1]
+        assert f"{ESCAPED} was here" in outputs["instaccess_tokens", "verify"][1]
+        assert "M\\xfchler" in outputs["instaccess_tokens", "erase-name"][1]
+        failed = {key for key, (code, _) in outputs.items() if code != "0"}
+        assert failed <= {
+            *(("instaccess_keys", "import"), ("instaccess_keys", "activate")),
+            *(("instaccess_tokens", name) for name in ("erase-name", "verify", "seal", "prune")),
+        }
+
+    def test_o19_every_help_text_is_printed(self):
+        outputs = run(*([name, *filter(None, [sub]), "--help"] for name, sub in ALL))
+
+        assert [code for code, _ in outputs] == ["0"] * len(ALL)
+
+    def test_json_is_ascii_anyway_and_a_terminal_with_utf_8_shows_the_name(self, project):
+        listing = ["instaccess_tokens", "list", "--user", NAME]
+        [(_, text), (_, document)] = run(listing, [*listing, "--json"], encoding="utf-8")
+
+        assert NAME in text
+        assert json.loads(document)[0]["user_name"] == NAME
+
+
+class TestEscaping:
+    def test_stream_gets_its_error_handler_back(self):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+
+        with base.escaping(stream):
+            stream.write("ü")
+        stream.flush()
+
+        assert (stream.buffer.getvalue(), stream.errors) == (b"\\xfc", "strict")
+
+    def test_stream_with_a_handler_of_its_own_is_not_changed(self):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="replace")
+
+        with base.escaping(stream):
+            assert stream.errors == "replace"
+
+    def test_stream_without_an_encoding_is_not_changed(self):
+        with base.escaping(io.StringIO()) as nothing:
+            assert nothing is None

@@ -1,0 +1,254 @@
+"""K16: the clock of a host is hours ahead or behind. The clock of the database decides about keys and rows."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import time_machine
+from django.core.checks import run_checks
+from django.db import OperationalError, connection
+
+from instaccess import audit, database_clock, keys, trust
+from instaccess.audit import refusal_counts
+from instaccess.conf import conf
+from instaccess.exceptions import KeyRefused
+from instaccess.gateway import views as gateway_views
+from instaccess.issuer import issuing
+from instaccess.keys import checks, ring
+from instaccess.models import IssuedToken, Key, RefusalCount
+from tests.support.stored_keys import write
+from tests.support.verifying import status
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("real_database_clock", "initial_keys")]
+
+SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
+HOURS = (-30, -2, 2, 30)
+DAY = timedelta(days=1)
+
+
+def host_clock(hours):
+    """Set the clock of this process. The clock of the database stays as it is."""
+    return time_machine.travel(datetime.now(UTC) + timedelta(hours=hours), tick=True)
+
+
+def now():
+    return database_clock.now("default")
+
+
+@pytest.fixture(params=HOURS, ids=lambda hours: f"{hours:+}h")
+def wrong_host(request):
+    """Let the clock of this host be wrong."""
+    ring.clear_cache()
+    with host_clock(request.param):
+        yield request.param
+    ring.clear_cache()
+
+
+class TestTheClockOfTheDatabase:
+    def test_time_is_the_time_of_this_host_if_both_clocks_are_right(self):
+        before = datetime.now(UTC)
+        measured = now()
+        after = datetime.now(UTC)
+
+        # SQLite returns milliseconds. A server on another host may differ by more.
+        assert before - timedelta(seconds=2) <= measured <= after + timedelta(seconds=2)
+        assert measured.tzinfo is UTC
+
+    def test_time_passes_within_a_transaction(self):
+        times = [now()]
+        while len(times) < 3:
+            if (read := now()) != times[-1]:
+                times.append(read)
+
+        assert times == sorted(times)
+
+    def test_time_doesnt_depend_on_the_clock_of_this_host(self):
+        before = now()
+        with host_clock(30):
+            assert now() - before < timedelta(hours=1)
+
+
+class TestACronHostWithAWrongClock:
+    @pytest.fixture
+    def retired(self):
+        """Retire the first keys now. Their tokens stay valid for an hour."""
+        return [keys.rotate(use, force=True).retired for use in (SIG, ENC)]
+
+    def test_k16_no_private_key_of_a_live_token_is_erased(self, retired, wrong_host):
+        for use in (SIG, ENC):
+            assert keys.rotate(use).erased == ()
+
+        assert all(Key.objects.get(pk=key.pk).has_private for key in retired)
+
+    def test_k16_no_key_becomes_current_before_its_time(self, wrong_host):
+        assert keys.rotate(SIG).activated is None
+        future = Key.objects.get(use=SIG, status=Key.Status.FUTURE)
+        with pytest.raises(KeyRefused, match="can't be activated before"):
+            keys.activate(future.kid)
+
+    def test_k16_keys_that_are_due_rotate_and_are_erased(self, retired, wrong_host):
+        past = now() - 400 * DAY
+        write(Key.objects.filter(status=Key.Status.CURRENT), created_at=past, activated_at=past)
+        write(Key.objects.filter(status=Key.Status.FUTURE), created_at=past)
+        write(Key.objects.filter(status=Key.Status.PAST), retired_at=past)
+
+        rotation = keys.rotate(SIG)
+
+        assert [key.pk for key in rotation.erased] == [retired[0].pk]
+        assert rotation.activated is not None
+        # The new times are times of the database, so that other hosts decide correctly too.
+        current = Key.objects.get(use=SIG, status=Key.Status.CURRENT)
+        assert abs(current.activated_at - now()) < timedelta(minutes=10)
+        assert abs(rotation.generated.created_at - now()) < timedelta(minutes=10)
+
+    def test_k16_a_revocation_covers_the_live_tokens_and_has_the_time_of_the_database(self, row, wrong_host):
+        token = row(issued_at=now(), expires_at=now() + timedelta(hours=1))
+
+        assert audit.revoke(audit.revocable_tokens(), keks=conf.key_encryption_keys, reason="lost") == 1
+
+        token.refresh_from_db()
+        assert abs(token.revoked_at - now()) < timedelta(minutes=10)
+
+    def test_k16_a_checkpoint_covers_no_row_that_can_still_change(self, row, wrong_host):
+        recent = row(issued_at=now(), expires_at=now() + timedelta(hours=1))
+        old = row(issued_at=now() - DAY, expires_at=now() - DAY + timedelta(hours=1))
+
+        sealed = audit.seal(keys.evidence_keys())
+
+        assert [(made.first, made.last) for made in sealed.made] == [(old.pk, old.pk)]
+        assert sealed.waiting == 1
+        assert recent.pk > old.pk
+        assert audit.verify(keys.evidence_keys()).problems == []
+
+    def test_k16_prune_deletes_no_row_of_a_live_token(self, row, wrong_host):
+        row(issued_at=now(), expires_at=now() + timedelta(hours=1))
+
+        audit.prune(now() + 30 * DAY, keys.evidence_keys())
+
+        assert IssuedToken.objects.count() == 1
+
+    def test_k16_counts_of_refusals_are_kept_for_their_time(self, wrong_host):
+        hour = now().replace(minute=0, second=0, microsecond=0)
+        kept = refusal_counts.RETENTION - timedelta(hours=3)
+        RefusalCount.objects.create(role="issuer", reason="method", hour=hour - kept, count=1)
+
+        assert refusal_counts.trim()
+        assert RefusalCount.objects.count() == 1
+
+
+class TestAnIssuerOrAGatewayWithAWrongClock:
+    def test_k16_no_key_is_left_out_and_every_published_key_stays(self, wrong_host):
+        retired = keys.rotate(SIG, force=True).retired
+        keys.rotate(ENC, force=True)
+        ring.clear_cache()
+        stored = {key.kid for key in Key.objects.filter(use=SIG)}
+
+        assert {jwk["kid"] for jwk in keys.current_ring().published()} == stored
+        assert retired.kid in keys.current_ring().verification_keys()
+        assert len(keys.current_ring().decryption_keys()) == Key.objects.filter(use=ENC).count()
+
+    def test_k16_a_key_whose_retention_is_over_is_not_accepted(self, wrong_host):
+        retired = keys.rotate(SIG, force=True).retired
+        write(Key.objects.filter(pk=retired.pk), retired_at=now() - 400 * DAY)
+        ring.clear_cache()
+
+        assert retired.kid not in keys.current_ring().verification_keys()
+
+    def test_k16_the_list_of_revocations_contains_every_token_that_another_gateway_may_accept(self, row, wrong_host):
+        token = row(issued_at=now(), expires_at=now() + timedelta(hours=1))
+        IssuedToken.objects.filter(pk=token.pk).update(revoked_at=now())
+
+        assert str(token.jti) in trust.read_revocations().tokens
+
+
+class TestAnIssuerAndAGatewayWithTheSameWrongClock:
+    @pytest.mark.parametrize("hours", HOURS)
+    def test_k16_a_revocation_of_a_user_is_effective(self, empty_gateway_caches, user, hours):
+        with host_clock(hours):
+            _, text = issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
+            assert status(text) == 204
+
+        tokens = audit.issued_tokens().filter(audit.filter_by_user("ada"), revoked_at=None)
+        scopes = audit.scopes_of_user("ada")
+        audit.revoke(tokens, keks=conf.key_encryption_keys, reason="lost", scopes=scopes)
+
+        gateway_views.clear_caches()
+        with host_clock(hours):
+            assert status(text) == 401
+
+
+class TestTheToleranceOfAGateway:
+    """The issuer writes `iat` and `exp` with the clock of its host."""
+
+    @pytest.fixture(autouse=True)
+    def _empty_caches(self, empty_gateway_caches):
+        pass
+
+    @pytest.fixture
+    def token(self, user):
+        return issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())[1]
+
+    @pytest.mark.parametrize(("behind", "expected"), [(0, 204), (55, 204), (90, 401)])
+    def test_a_gateway_whose_clock_is_slow_refuses_new_tokens_beyond_a_minute(self, token, behind, expected):
+        with time_machine.travel(datetime.now(UTC) - timedelta(seconds=behind)):
+            assert status(token) == expected
+
+    def test_a_gateway_90_seconds_behind_accepts_a_token_30_seconds_after_the_issue(self, user):
+        issued_at = int(time.time())
+        text = issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=issued_at)[1]
+
+        found = {}
+        for age in (29, 30, 31):
+            with time_machine.travel(datetime.fromtimestamp(issued_at + age - 90, UTC), tick=False):
+                found[age] = status(text)
+
+        assert found == {29: 401, 30: 204, 31: 204}
+
+    @pytest.mark.parametrize("leeway", [0, 120])
+    def test_leeway_extends_the_expiry_and_above_a_minute_also_the_tolerance_for_iat(self, user, settings, leeway):
+        settings.INSTACCESS = {"LEEWAY": leeway}
+        issued_at = int(time.time())
+        text = issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=issued_at)[1]
+
+        found = {}
+        for offset in (-120, 3600 + 119):
+            with time_machine.travel(datetime.fromtimestamp(issued_at + offset, UTC), tick=False):
+                found[offset] = status(text)
+
+        assert set(found.values()) == ({401} if leeway == 0 else {204})
+
+
+class TestTheCheck:
+    def messages(self):
+        return [message for message in run_checks(databases=["default"]) if message.id == "instaccess.W034"]
+
+    def test_check_says_nothing_about_clocks_that_agree(self):
+        assert self.messages() == []
+
+    @pytest.mark.parametrize(("hours", "text"), [(2, "ahead of"), (-2, "behind")])
+    def test_check_says_how_far_apart_the_clocks_are(self, hours, text):
+        with host_clock(hours):
+            found = self.messages()
+
+        if connection.vendor == "sqlite":  # SQLite has no clock of its own.
+            assert found == []
+            return
+        [message] = found
+        seconds = float(message.msg.split(" is ")[1].split(" ")[0])
+        assert abs(seconds - 7200) < checks.CLOCK_DIFFERENCE
+        assert f"seconds {text} the clock of the database 'default'" in message.msg
+        assert "NTP" in message.hint
+
+    def test_check_considers_the_time_that_the_measurement_takes(self, monkeypatch):
+        for difference, reported in (((5.2, 0.1), True), ((5.2, 0.4), False), ((-5.2, 0.1), True), ((4.9, 0), False)):
+            monkeypatch.setattr(database_clock, "compare", lambda using, d=difference: database_clock.Difference(*d))
+            assert bool(self.messages()) == reported
+
+    def test_check_leaves_an_unavailable_database_to_another_check(self):
+        def fail(*args):
+            raise OperationalError("gone")
+
+        with connection.execute_wrapper(fail):
+            assert checks.check_clock(databases=["default"]) == []

@@ -1,0 +1,199 @@
+"""Log lines as JSON: each value of a line is a field of its own."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import logging.config
+import re
+import sys
+import uuid
+from enum import StrEnum
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+import instaccess
+from instaccess.logs import get_logger
+from tests.support import readme
+from tests.support.verifying import verify
+
+PACKAGE = Path(instaccess.__file__).parent
+LEVELS = {"debug", "info", "warning", "error", "log", "exception", "critical"}
+
+# Names that `logging` or Django use for attributes of a record.
+RESERVED = {
+    *vars(logging.makeLogRecord({})),
+    "message",
+    "asctime",
+    "taskName",
+    "request",
+    "status_code",
+    "server_time",
+}
+
+
+class Line:
+    """A call of a logger in the source code."""
+
+    def __init__(self, path, call):
+        self.path, self.call = path, call
+        self.texts = [argument for argument in call.args if isinstance(argument, (ast.Constant, ast.JoinedStr))]
+        self.names = {keyword.arg for keyword in call.keywords} - {"stacklevel"}
+
+    def __str__(self):
+        return f"{self.path.relative_to(PACKAGE)}:{self.call.lineno}"
+
+    @property
+    def placeholders(self):
+        return set(re.findall(r"%\((\w+)\)", "".join(text.value for text in self.texts)))
+
+
+def is_logger(node):
+    name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+    return name.endswith("logger")
+
+
+LINES = [
+    Line(path, node)
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.name != "logs.py"
+    for node in ast.walk(ast.parse(path.read_text()))
+    if isinstance(node, ast.Call)
+    and isinstance(node.func, ast.Attribute)
+    and node.func.attr in LEVELS
+    and is_logger(node.func.value)
+]
+
+
+class TestEveryLine:
+    def test_the_lines_are_found(self):
+        assert len(LINES) > 40
+
+    @pytest.mark.parametrize("line", LINES, ids=str)
+    def test_line_has_values_by_name(self, line):
+        assert line.names - {None}
+
+    @pytest.mark.parametrize("line", LINES, ids=str)
+    def test_line_has_no_value_without_a_name(self, line):
+        positional = [argument for argument in line.call.args if argument not in line.texts]
+        placeholders = "".join(text.value for text in line.texts if isinstance(text, ast.Constant))
+
+        # The level of `log` is the only other argument.
+        assert len(positional) <= (line.call.func.attr == "log") + (not line.texts)
+        assert not re.search(r"%[^(%]", placeholders)
+
+    @pytest.mark.parametrize("line", LINES, ids=str)
+    def test_line_has_a_value_for_each_placeholder(self, line):
+        assert line.placeholders <= line.names
+
+    @pytest.mark.parametrize("line", LINES, ids=str)
+    def test_names_of_values_are_no_attributes_of_each_record(self, line):
+        assert not line.names & RESERVED
+
+    def test_only_the_module_of_the_loggers_gets_loggers_from_logging(self):
+        others = [path for path in PACKAGE.rglob("*.py") if path.name != "logs.py"]
+
+        assert [path for path in others if "getLogger" in path.read_text()] == []
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+class TestALogger:
+    def test_values_are_in_the_text_and_in_the_fields(self, caplog):
+        get_logger("instaccess.test").warning("refused reason=%(reason)s jti=%(jti)r", reason=Colour.RED, jti="a")
+
+        [record] = caplog.records
+        assert record.getMessage() == "refused reason=red jti='a'"
+        assert (record.reason, record.jti) == ("red", "a")
+
+    @pytest.mark.parametrize(
+        ("value", "field"),
+        [
+            (None, None),
+            (7, 7),
+            (Colour.RED, "red"),
+            (uuid.UUID(int=7), "00000000-0000-0000-0000-000000000007"),
+            ((Colour.RED, 1), ["red", 1]),
+            ({"n": Colour.RED}, {"n": "red"}),
+        ],
+    )
+    def test_fields_contain_only_what_json_can_contain(self, caplog, value, field):
+        get_logger("instaccess.test").warning("text", value=value)
+
+        assert json.loads(json.dumps(caplog.records[0].value)) == field
+        assert type(caplog.records[0].value) is type(field)
+
+    @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+    def test_record_contains_the_level_and_the_place_of_the_caller(self, caplog, level):
+        caplog.set_level(logging.DEBUG, "instaccess.test")
+        getattr(get_logger("instaccess.test"), level)("text", value=1)
+
+        assert (caplog.records[0].levelname, caplog.records[0].filename) == (level.upper(), "test_logs.py")
+
+
+@pytest.fixture
+def lines():
+    """Apply the documented LOGGING with JSON, and return a function that returns the lines as objects."""
+    [code] = [each.code for each in readme.snippets() if "pythonjsonlogger" in each.code]
+    names: dict = {}
+    exec(code, names)
+    stream = StringIO()
+    before = [
+        (logger, logger.level, list(logger.handlers), logger.propagate)
+        for logger in map(logging.getLogger, ("", "instaccess"))
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        logging.config.dictConfig(names["LOGGING"])
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    for logger, level, handlers, propagate in before:
+        logger.level, logger.handlers, logger.propagate = level, handlers, propagate
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("initial_keys")
+class TestJSON:
+    def test_issued_token_has_its_fields(self, lines, post, access_token, user):
+        post(access_token)
+
+        [line] = [line for line in lines() if line.get("signing_kid")]
+        assert (line["name"], line["levelname"], line["user"]) == ("instaccess.issuer", "INFO", user.pk)
+        assert line["client_id"] == access_token.application.client_id
+        assert line["ip_address"] == "127.0.0.1"
+        assert line["message"].startswith(f"issued jti={line['jti']} ")
+
+    def test_refusal_of_the_issuer_has_its_fields(self, lines, post):
+        post("no-such-token")
+
+        assert {line["reason"] for line in lines()} == {"unknown_token"}
+        assert {line["ip_address"] for line in lines()} == {"127.0.0.1"}
+
+    def test_refusal_of_the_gateway_has_its_fields_on_one_line(self, lines):
+        verify("a.b.c\n.d.e")
+
+        [line] = lines()
+        assert (line["name"], line["reason"], line["jti"]) == ("instaccess.gateway", "malformed_header", "")
+
+    def test_key_changes_have_their_fields(self, lines):
+        from instaccess import keys
+
+        rotation = keys.rotate("sig", force=True)
+
+        assert rotation.activated.kid in {line["kid"] for line in lines()}
+
+    def test_lines_carry_the_request_id_of_the_project(self, lines, client, settings):
+        settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "django_guid"]
+        settings.MIDDLEWARE = ["django_guid.middleware.guid_middleware", *settings.MIDDLEWARE]
+        sent = uuid.uuid4().hex
+
+        client.post("/api/v1/inst_access_tokens", headers={"Correlation-ID": sent})
+        client.post("/api/v1/inst_access_tokens", headers={"Correlation-ID": "forged\x1b[2J" * 100})
+
+        ids = [line["correlation_id"] for line in lines() if line["name"] == "instaccess.issuer"]
+        assert ids[0] == sent
+        assert re.fullmatch(r"[0-9a-f-]{32,36}", ids[1])

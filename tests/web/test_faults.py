@@ -1,0 +1,176 @@
+"""The limit for log lines about a database or another server that is unavailable."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+from django.core.signals import request_finished
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
+
+from instaccess import web
+from instaccess.exceptions import AuditError, ConfigError, Reason, SourceUnavailable
+from instaccess.logs import get_logger
+from instaccess.web import faults
+from tests.support.clocks import Clock
+
+# Django's receivers of `request_finished` use the database.
+pytestmark = pytest.mark.django_db
+
+logger = get_logger("instaccess.test")
+
+TRACEBACK = "Traceback (most recent call last):\n  …\nOperationalError: gone"
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    clock = Clock(frozen=True)
+    monkeypatch.setattr(faults, "time", clock)
+    return clock
+
+
+def here(error):
+    """Return an error that passed through this function."""
+    try:
+        raise error
+    except type(error) as raised:
+        return raised
+
+
+def there(error):
+    """Return an error that passed through this function."""
+    try:
+        raise error
+    except type(error) as raised:
+        return raised
+
+
+def log(error, message="the role failed", *, detail="", to=logger):
+    return web.Fault.of(message, error, detail=detail).log(to)
+
+
+def end_request():
+    request_finished.send(sender=None)
+
+
+class TestOneOutage:
+    def test_first_error_is_logged_completely_and_its_repetitions_within_a_minute_are_not(self, caplog, clock):
+        assert log(OperationalError("gone"), detail=TRACEBACK)
+        clock.advance(59)
+        assert not any(log(OperationalError("gone"), detail=TRACEBACK) for _ in range(20))
+
+        assert caplog.messages == [f"the role failed: {TRACEBACK}"]
+
+    def test_count_is_logged_before_the_next_line_after_a_minute(self, caplog, clock):
+        for _ in range(4):
+            log(OperationalError("gone"))
+        clock.advance(60)
+        log(OperationalError("gone"))
+
+        first, count, second = caplog.messages
+        assert first == second == "the role failed (OperationalError): gone"
+        assert count == "the same error occurred 3 more times in 60 seconds (OperationalError): the role failed"
+
+    def test_count_is_logged_at_the_end_of_a_request_if_the_outage_is_over(self, caplog, clock):
+        for _ in range(4):
+            log(OperationalError("gone"))
+        end_request()
+        assert len(caplog.messages) == 1
+
+        clock.advance(60)
+        end_request()
+        end_request()
+
+        assert len(caplog.messages) == 2
+        assert (caplog.records[1].count, caplog.records[1].levelname) == (3, "ERROR")
+
+    def test_an_outage_without_repetitions_has_no_count(self, caplog, clock):
+        log(OperationalError("gone"))
+        clock.advance(60)
+        end_request()
+
+        assert caplog.messages == ["the role failed (OperationalError): gone"]
+
+    def test_threads_count_every_repetition(self, caplog, clock):
+        def work():
+            for _ in range(50):
+                log(OperationalError("gone"))
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        clock.advance(60)
+        end_request()
+
+        assert len(caplog.messages) == 2
+        assert caplog.records[1].count == 399
+
+    def test_a_forked_process_starts_without_counts_even_if_the_lock_was_held(self, caplog, clock):
+        log(OperationalError("gone"))
+        log(OperationalError("gone"))
+        with web.outage_log._lock:
+            child = os.fork()
+            if child == 0:  # The exit code is the number of lines of this process, plus 10 if there is a count.
+                caplog.clear()
+                log(OperationalError("gone"))
+                clock.advance(60)
+                end_request()
+                os._exit(len(caplog.messages) + 10 * ("more times" in caplog.text))
+        _, status = os.waitpid(child, 0)
+
+        assert os.waitstatus_to_exitcode(status) == 1
+
+
+class TestAnotherError:
+    @pytest.mark.parametrize(
+        "other",
+        [
+            InterfaceError("gone"),
+            OperationalError(1021, "Disk full"),
+            ProgrammingError("permission denied"),
+            SourceUnavailable("the JWKS can't be read"),
+        ],
+    )
+    def test_an_outage_of_another_kind_is_logged(self, caplog, other):
+        log(OperationalError("gone"))
+
+        assert log(other)
+
+    def test_an_outage_with_another_message_of_the_app_or_another_logger_is_logged(self):
+        log(OperationalError("gone"))
+
+        assert log(OperationalError("gone"), "another role failed")
+        assert log(OperationalError("gone"), to=get_logger("instaccess.another"))
+
+    def test_an_outage_at_another_place_in_the_package_is_logged(self, caplog, monkeypatch):
+        monkeypatch.setattr(faults, "_PACKAGE", os.path.dirname(__file__) + os.sep)
+        first, second = here(OperationalError("gone")), there(OperationalError("gone"))
+
+        assert log(first)
+        assert log(second)
+        assert not log(first)
+
+    def test_a_second_kind_within_a_minute_is_one_line_without_a_traceback(self, caplog):
+        log(OperationalError("gone"), detail=TRACEBACK)
+        log(InterfaceError("the connection\nis closed"), detail="Traceback\n  …\nInterfaceError")
+
+        assert caplog.text.count("Traceback") == 1
+        assert caplog.messages[1] == "the role failed: InterfaceError: the connection is closed"
+
+    @pytest.mark.parametrize(
+        "error",
+        [ConfigError("REALM is invalid"), ZeroDivisionError(), DataError("too long"), IntegrityError("duplicate")],
+    )
+    def test_an_error_that_is_not_an_outage_is_always_logged(self, caplog, error):
+        assert all(log(error) for _ in range(5))
+
+    def test_an_outage_is_recognised_behind_an_error_of_the_app(self, caplog):
+        error = AuditError("the audit row was not written")
+        error.__cause__ = OperationalError("gone")
+
+        assert log(error)
+        assert not log(error)
+        assert caplog.records[0].reason == Reason.AUDIT
