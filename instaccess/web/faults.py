@@ -66,12 +66,12 @@ class Fault:
         """
         name, kind = type(error).__name__, _outage_kind(error)
         reason = error.code if isinstance(error, InstAccessError) else Reason.FAULT
-        summary = database_errors.describe(error)
         if detail:
-            brief = f"{name}: {summary}{_place(error)}" if "\n" in detail else ""
+            brief = _last_message(detail, error) + _place(error) if kind and "\n" in detail else ""
             return cls(f"{message}: %(detail)s", name, reason, detail, brief, kind)
         if isinstance(error, (DbError, InstAccessError)):
-            return cls(f"{message} (%(error)s): %(detail)s", name, reason, summary, "", kind)
+            detail = database_errors.describe(error)
+            return cls(f"{message} (%(error)s): %(detail)s", name, reason, detail, "", kind)
         return cls(f"{message}: %(detail)s", name, reason, describe_unexpected(error), "", kind)
 
     def log(self, logger: Logger, *, level: int = logging.ERROR) -> bool:
@@ -162,6 +162,16 @@ def _outage_kind(error: BaseException) -> tuple[str, ...] | None:
         return None
     classes = [type(each).__name__ for each in database_errors.chain(error)]
     return (*classes, database_errors.code(error), _place(error))
+
+
+def _last_message(trace: str, error: BaseException) -> str:
+    """Return the class and the message of an error as one line.
+
+    The message is read from the traceback, from which the caller has removed the credentials of the client.
+    """
+    name = f"{type(error).__module__}.{type(error).__qualname__}"
+    found, _, message = f"\n{trace}".rpartition(f"\n{name}:")
+    return " ".join(f"{name}: {message}".split()) if found else name
 
 
 def _place(error: BaseException) -> str:
