@@ -10,6 +10,7 @@ from django.db import Error as DbError
 from django.db import router, transaction
 from django.utils import timezone
 
+from .. import database_errors
 from ..logs import get_logger
 from ..models import MaintenanceRun
 
@@ -49,5 +50,5 @@ def _store(command: str, **columns: Any) -> None:
             "the run of %(command)s could not be recorded (%(error)s): %(detail)s",
             command=command,
             error=type(error).__name__,
-            detail=str(error),
+            detail=database_errors.describe(error),
         )

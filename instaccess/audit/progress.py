@@ -16,7 +16,6 @@ from django.core.cache import caches
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.db import router
-from django.utils import timezone
 
 from ..conf import conf
 from ..logs import get_logger
@@ -25,7 +24,7 @@ from ..times import format_utc
 from .evidence.checkpoints import chain_start
 from .evidence.statements import EvidenceKeys
 from .row_ids import first_id, id_time
-from .rows import issued_tokens
+from .rows import current_time, issued_tokens
 
 logger = get_logger("instaccess.audit")
 
@@ -46,7 +45,7 @@ class _Progress(NamedTuple):
     @classmethod
     def load(cls, evidence_keys: EvidenceKeys) -> Self:
         # An attacker can give a row an id in the distant future. The row must not count, because `prune` deletes it.
-        earlier = issued_tokens().filter(pk__lt=first_id(timezone.now() + timedelta(days=1)))
+        earlier = issued_tokens().filter(pk__lt=first_id(current_time() + timedelta(days=1)))
         token = earlier.order_by("pk").values_list("pk", flat=True).last() or 0
         revocation = RevocationLock.objects.using(router.db_for_write(RevocationLock))
         keys = KeyLock.objects.using(router.db_for_write(KeyLock))
@@ -117,6 +116,7 @@ def _recall(name: str) -> _Progress | None:
     except Exception as error:  # Each cache backend raises its own errors.
         logger.warning(
             "the progress of the database can't be compared, because the cache is unavailable: %(detail)s",
+            error=type(error).__name__,
             detail=str(error),
         )
         return None
@@ -132,5 +132,6 @@ def _remember(name: str, progress: _Progress) -> None:
     except Exception as error:
         logger.warning(
             "the progress of the database can't be remembered, because the cache is unavailable: %(detail)s",
+            error=type(error).__name__,
             detail=str(error),
         )

@@ -76,7 +76,9 @@ def revocations_view(request: HttpRequest) -> HttpResponseBase:
         return _unavailable(fault, _revocation_logger)
     if page.position_lost:
         _revocation_logger.error(
-            "a gateway has read revocations that this database doesn't contain: %(detail)s", detail=trust.RESTORED
+            "a gateway has read revocations that this database doesn't contain: %(detail)s",
+            detail=trust.RESTORED,
+            ip_address=web.client_address_or_none(request),
         )
     document = {
         "revoked": sorted(page.tokens),

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.db.models import QuerySet
-from django.utils import timezone
 
 from .. import audit, trust
 from ..conf import KeyEncryptionKey, conf
@@ -20,7 +19,7 @@ from ..exceptions import KeyRefused, Reason
 from ..logs import get_logger
 from ..models import Key, Revocation
 from ..tokens import CLOCK_SKEW, PrivateKey
-from . import row_hmac, store
+from . import ring, row_hmac, store
 
 logger = get_logger("instaccess.keys")
 
@@ -114,7 +113,7 @@ def replace_all(
     pregenerated = [(use, status, trust.generate_key(use)) for use, status in plan_replacement(keep).generated]
     with store.locked() as keys:
         # Read the clock and the keys again, because generating keys and waiting for the lock took time.
-        now = given or timezone.now()
+        now = given or ring.current_time()
         plan = plan_replacement(keep, keys=keys)
         refused_until = int(now.timestamp()) + CLOCK_SKEW
         recorded = _record(keys, plan, keks, latest_iat=refused_until, reason=reason, by=by, now=now)

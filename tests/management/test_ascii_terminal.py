@@ -85,6 +85,7 @@ def project(initial_keys, row, tmp_path):
         ("instaccess_keys", "activate"): ["activate", "--kid", f"ü{future.kid}"],
         ("instaccess_keys", "revoke"): ["revoke", "--kid", future.kid, "--reason", NAME],
         ("instaccess_keys", "reseal"): ["reseal"],
+        ("instaccess_keys", "after-restore"): ["after-restore", "--reason", NAME, "--yes"],
         ("instaccess_tokens", "list"): ["list", "--user", NAME],
         ("instaccess_tokens", "show"): ["show", "--jti", str(rows[2].jti)],
         ("instaccess_tokens", "revoke"): ["revoke", "--user", NAME, "--reason", NAME],
