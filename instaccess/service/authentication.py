@@ -117,7 +117,7 @@ class InstAccessAuthentication(BaseAuthentication):
                 detail=refusal.detail,
                 user_uuid=known.get("user_uuid", ""),
                 client_id=known.get("client_id", ""),
-                ip_address=client_address_or_none(request._request),
+                ip_address=client_address_or_none(getattr(request, "_request", request)),
             )
             metrics.refused("service", refusal.code)
             answer = _Refused

@@ -118,10 +118,11 @@ class TestRevokingAllTokensOfAUser:
 
     def test_revocation_of_a_user_covers_no_later_tokens_despite_a_time_of_issue_in_the_far_future(self, row):
         now = timezone.now()
-        row(issued_at=now + timedelta(days=1))
+        far_ahead = row(issued_at=now + timedelta(days=1))
         revoke_user(now=now)
 
-        assert Revocation.objects.get().latest_iat == int(now.timestamp()) + CLOCK_SKEW
+        assert Revocation.objects.get(kind="user").latest_iat == int(now.timestamp()) + CLOCK_SKEW
+        assert marked() == {far_ahead}
 
     def test_revocation_of_a_user_does_not_cover_a_token_that_is_issued_later(self, row):
         early, now = row(), timezone.now()

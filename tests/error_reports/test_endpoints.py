@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
 SELF = "/api/v1/users/self"
 ISSUE = "/api/v1/inst_access_tokens"
 VERIFY = "/internal/gateway/verify"
+MONITORING = {"live": "/internal/health/live", "ready": "/internal/health/ready", "metrics": "/internal/metrics"}
 
 
 class Clients:
@@ -49,6 +50,13 @@ REQUESTS: dict[str, dict[str, Callable[[Clients], Any]]] = {
     "instaccess-jwks": {"": lambda clients: clients.client.get("/internal/services/jwks")},
     "instaccess-revocations": {
         "": lambda clients: clients.send("GET", "/internal/services/revocations", clients.service_secret)
+    },
+    **{
+        f"instaccess-{page}-{role}": {
+            "": lambda clients, url=url, role=role: clients.client.get(f"{url}?role={role}")
+        }
+        for page, url in MONITORING.items()
+        for role in ("issuer", "gateway", "service")
     },
     "service": {
         "signed": lambda clients: clients.send("GET", SELF, clients.signed),
