@@ -131,7 +131,7 @@ def measure(*, runs: int, only: str) -> dict[str, dict[str, list[float]]]:
                 took = (time.perf_counter() - started) * 1000
                 if response.status_code != 200:
                     raise SystemExit(f"{name} at {size}: {response.status_code}")
-                if run:  # The first run is a warm-up.
+                if run:  # The first run is a warm-up, so its time is not recorded.
                     times[name][size].append(took)
     for raw in opened.values():
         raw.close()

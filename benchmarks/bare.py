@@ -1,6 +1,7 @@
-"""Bare OpenSSL operations that encode and decode a token, as a lower bound for the time of `instaccess.tokens.jose`.
+"""Token encoding and decoding with direct calls of OpenSSL, for comparison with `instaccess.tokens.jose`.
 
-Do not use this code elsewhere, because it omits checks that every reader of tokens must perform.
+An encoder in Python can hardly be faster. Do not use this code elsewhere, because it omits checks that every reader
+of tokens must perform.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Decoder:
-    """A decoder of the tokens of `Encoder`."""
+    """A decoder for tokens that an `Encoder` has encoded."""
 
     decryption: RSAPrivateKey
     verification: RSAPublicKey

@@ -1,10 +1,11 @@
-"""Benchmark of requests per second behind nginx with the example configuration: the cost of checking tokens.
+"""A benchmark of the requests per second behind nginx, with and without checks of tokens by the gateway.
 
     python -m benchmarks.behind_nginx [--nginx-rounds 10] [--seconds 1]
 
-Three nginx servers forward requests to the same service, which answers at once. The first doesn't authenticate, the
-second asks the gateway about each request (`auth_request`), and the third keeps the gateway's decisions for a second.
-Each server is measured with tokens that are used again and again, and with a new token for each request.
+Three nginx servers with the example configuration forward requests to one service, which answers at once. The first
+server doesn't authenticate requests. The second server asks the gateway about each request (`auth_request`). The
+third server keeps each decision of the gateway for a second. Each server is measured with a few tokens that all
+requests share, and with a new token for each request.
 """
 
 # ruff: noqa: PLC0415  (Functions contain imports, because Django is set up after the database is created.)
@@ -88,7 +89,10 @@ def _tokens(count: int) -> tuple[str, ...]:
 
 
 def _check_responses(name: str, url: str) -> None:
-    """Check that a valid token reaches the service, and an invalid token doesn't. Raises AssertionError."""
+    """Check that a request with a valid token reaches the service, and that an invalid token is refused.
+
+    Raises AssertionError.
+    """
     from instaccess.keys import ring
     from instaccess.tokens import jose
 
@@ -114,7 +118,7 @@ def _rounds(urls: dict[str, str], options: argparse.Namespace) -> Rounds:
     for name, url in urls.items():
         load.drive(load.Request("GET", url, hot), seconds=warm_up)
         rates[name] = load.drive(load.Request("GET", url, new), seconds=warm_up).rate
-    # Without authentication, a token has no effect, so the tokens may repeat.
+    # The server without authentication doesn't count, because it doesn't check tokens, so its tokens may repeat.
     count = math.ceil(2 * max(rates[ASKED], rates[KEPT]) * options.seconds) + load.CONNECTIONS
     for number in range(options.nginx_rounds):
         new = _tokens(count)

@@ -1,4 +1,4 @@
-"""The benchmarks' settings with other database connections: the variable BENCHMARK_CONNECTIONS selects the kind."""
+"""The settings of the benchmarks, with the kind of database connections that BENCHMARK_CONNECTIONS selects."""
 
 import os
 from typing import Any

@@ -32,7 +32,7 @@ from . import sections, timing
 from .bare import Decoder, Encoder
 
 with warnings.catch_warnings():
-    # Authlib warns that joserfc should be used instead, but authlib.jose is still widely used.
+    # Ignore Authlib's advice to use joserfc. The benchmark measures authlib.jose, because many projects still use it.
     warnings.simplefilter("ignore", AuthlibDeprecationWarning)
     import authlib.jose as authlib
 
@@ -65,7 +65,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def alternatives() -> tuple[dict[str, Operation], dict[str, Operation]]:
-    """Return the encoders and the decoders, by name. Each one has already produced the correct result once."""
+    """Return the encoders and the decoders, by name. Before, check that each of them produces a correct result."""
     signing, encryption = (JWK.generate(kty="RSA", size=2048, use=use) for use in ("sig", "enc"))
     kids = signing.thumbprint(), encryption.thumbprint()
     public = [JWK(**key.export_public(as_dict=True)) for key in (signing, encryption)]
@@ -123,7 +123,7 @@ Headers = tuple[dict[str, str], dict[str, str]]
 def _jwcrypto(
     headers: Headers, payload: dict[str, Any], signing: JWK, encryption: JWK, token: str
 ) -> tuple[Operation, Operation]:
-    """Return functions that encode and decode a token as the README of jwcrypto describes."""
+    """Return a function that encodes a token and a function that decodes a token, as in jwcrypto's README."""
 
     def encode() -> str:
         signed = JWT(header=headers[0], claims=payload)

@@ -22,7 +22,8 @@ class Endpoint:
     Attributes:
         name: the name of the endpoint, for the option `--only`.
         title: the title of the endpoint in tables.
-        baseline: the name of the endpoint to compare with; the endpoint's own name if it is a baseline.
+        baseline: the name of the endpoint with which this endpoint is compared; its own name if it is itself a
+            baseline.
         request: the request that the benchmark sends.
         check: a function that raises AssertionError if a response is wrong.
         invalid_authorization: an Authorization value that must be refused with 401; empty for endpoints without
@@ -107,7 +108,7 @@ def endpoints(url: str, stage: Stage) -> list[Endpoint]:
 
 
 def _tokens(count: int = 20) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Issue tokens. Returns Authorization values with encrypted tokens, and with the signed tokens inside them."""
+    """Issue tokens. Returns the Authorization values of the encrypted tokens, and of the signed tokens inside."""
     import time
 
     from django.contrib.auth import get_user_model
@@ -131,7 +132,10 @@ def _nothing(response: requests.Response) -> None:
 
 
 def _issued(response: requests.Response) -> Any:
-    """Check the token in a response and its audit row. Returns the audit row. Raises AssertionError if wrong."""
+    """Check the token in a response and its audit row. Returns the audit row.
+
+    Raises AssertionError if the token or the audit row is wrong.
+    """
     from instaccess.keys import ring as keys_ring
     from instaccess.models import IssuedToken
     from instaccess.tokens import jose

@@ -53,7 +53,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 @contextmanager
 def _copies(base: str, sizes: tuple[int, ...]) -> Iterator[dict[int, str]]:
-    """Copy the database `base` once per number of audit rows. Yields the names of the copies by number of rows."""
+    """Copy the database `base` for each number of audit rows in `sizes`.
+
+    Yields the names of the copies by number of rows.
+    """
     names = {rows: f"{base}_{rows}" for rows in sizes}
     try:
         for rows, name in names.items():
@@ -129,7 +132,7 @@ def _compare(names: dict[int, str], bearers: tuple[str, ...], rounds: int) -> di
 
 
 def issuing(bearers: tuple[str, ...]) -> Callable[[], Any]:
-    """Return a function that issues a token with the view, from the authentication to the committed audit row."""
+    """Return a function that calls the issuer's view. The view authenticates the client and commits an audit row."""
     from django.test import RequestFactory
 
     from instaccess.issuer import views

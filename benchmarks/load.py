@@ -1,4 +1,4 @@
-"""A load generator for one endpoint, which runs wrk (Debian package wrk) and measures the CPU time of wrk."""
+"""A load generator that sends requests with wrk (Debian package wrk), and measures the CPU time of wrk."""
 
 from __future__ import annotations
 

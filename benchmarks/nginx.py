@@ -1,4 +1,4 @@
-"""nginx with the example configuration in front of a gateway and a service, which is nginx too."""
+"""nginx servers for a benchmark: a proxy with the example configuration, and a service behind the proxy."""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
-"""Renders the part `behind_nginx` of benchmarks/results.json for docs/proxies.md: a table and a chart.
+"""Functions that render the part `behind_nginx` of benchmarks/results.json as a table and a chart.
 
-`benchmarks/report.py` calls this module. Without figures of this part, the page and the chart stay as they are.
+The table is in docs/proxies.md.
+
+`benchmarks/report.py` calls this module. If the results don't contain this part, the page and the chart are not
+changed.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ WIDTH, LEFT, RIGHT, BAR, GAP, TOP, FOOT = 800, 190, 130, 16, 14, 34, 40
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """Build the table, and a paragraph that describes the measurement."""
+    """Return the table, and a paragraph that describes the measurement, as Markdown."""
     part = results[PART]
     lines = [["", *TOKENS.values()], ["---"] * 3]
     for server, title in SERVERS.items():
@@ -59,7 +62,7 @@ def _cell(row: Mapping[str, Any]) -> str:
 
 
 def chart(results: Mapping[str, Any]) -> str:
-    """Draw the rates. Bars are medians and lines are ranges."""
+    """Return a chart of the rates as SVG. Bars show medians, and lines show ranges."""
     rows = results[PART]["rows"]
     scale = (WIDTH - LEFT - RIGHT) / max(each["requests/s"]["high"] for each in rows)
     parts = [_text(LEFT, 20, "requests per second", "start")]

@@ -1,9 +1,9 @@
-"""A benchmark of revocations on PostgreSQL: one more token on a long deny list, and all tokens of a user.
+"""A benchmark of revocations on PostgreSQL: of one token with a long deny list, and of all tokens of a user.
 
     python -m benchmarks.revocation [--listed 300000] [--tokens-of-user 100000] [--revocation-rounds 10]
 
-Two databases differ only in the number of revoked tokens. A gateway on each database is measured in turn, while one
-token is revoked per second.
+Two databases differ only in the number of revoked tokens. Two gateways, one on each database, are measured in turn
+while one token is revoked per second.
 """
 
 # ruff: noqa: PLC0415  (Functions contain imports, because Django is set up after the database is created.)
@@ -42,7 +42,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with stage("postgresql") as staged:
         from instaccess import trust
 
-        # This process switches between databases, so no other thread may keep a connection open.
+        # Don't load values in background threads. This process switches between databases, and such a thread would
+        # keep a connection to the previous database open.
         trust.Refreshed.in_background = False
         bearers = tuple(f"Bearer {_issue()}" for _ in range(TOKENS))
         empty = os.environ["PGDATABASE"]
@@ -159,7 +160,7 @@ def _latencies(
 
 
 def _one_more(server: Server, rounds: int) -> dict[str, Any]:
-    """Return the CPU time of one more revocation, at the issuer and at a gateway with a long deny list."""
+    """Return the CPU time of a revocation if the deny list is already long, at the issuer and at a gateway."""
     from django.test import RequestFactory, override_settings
 
     from instaccess.conf import conf
@@ -197,7 +198,7 @@ def _cpu(run: Callable[[], Any]) -> float:
 
 
 def _all_tokens_of_a_user(server: Server, count: int) -> dict[str, Any]:
-    """Revoke all tokens of a user. Returns the seconds until a gateway refuses a token, and until the end."""
+    """Revoke all tokens of a user. Returns the time until a gateway refuses one token, and the total time."""
     from django.contrib.auth import get_user_model
     from django.db import transaction
     from django.utils import timezone
@@ -249,7 +250,7 @@ def _status(server: Server, token: str) -> int:
 
 
 def _add_live_tokens(user: Any, count: int) -> None:
-    """Insert rows with valid HMACs into the audit log."""
+    """Insert `count` audit rows for live tokens of a user, with valid HMACs."""
     from django.utils import timezone
 
     from instaccess import audit, users

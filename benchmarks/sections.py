@@ -12,11 +12,11 @@ from types import FrameType
 from typing import Any
 
 STOPPED = 130
-"""The exit status of a benchmark after SIGINT or SIGTERM. Shells report the same status after SIGINT."""
+"""The exit status of a benchmark after SIGINT or SIGTERM. Shells use this status after SIGINT."""
 
 
 def exit_on_signals() -> None:
-    """Raise SystemExit on SIGINT and SIGTERM, so that benchmarks stop their servers and drop their databases."""
+    """Raise SystemExit on SIGINT and SIGTERM. A benchmark then stops its servers and drops its databases."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
 

@@ -1,4 +1,4 @@
-"""A context manager for an application server on a free port, which measures the CPU time and memory of workers."""
+"""A context manager that runs an application server, and measures the CPU time and the memory of its workers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ _TIMEOUT_SECONDS = 60
 
 
 def trivial(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Answer 201 and do nothing else. This WSGI application measures the upper limit of wrk and gunicorn."""
+    """Answer 201 and do nothing else.
+
+    With this WSGI application, the benchmark measures how many requests wrk and gunicorn can process at most.
+    """
     start_response("201 Created", [("Content-Type", "application/json"), ("Content-Length", "2")])
     return [b"{}"]
 
@@ -67,8 +70,8 @@ class Server:
             self._uvicorn(workers) if kind == "uvicorn" else self._gunicorn(application, workers, kind, threads)
         )
 
-    # Make gthread and uvicorn close each connection after the response, as sync workers do. Otherwise, one worker
-    # could serve most of the connections.
+    # The commands below configure gthread and uvicorn to close each connection after a response, as sync workers do.
+    # Otherwise, one worker could serve most of the connections.
 
     def _gunicorn(self, application: str, workers: int, kind: str, threads: int) -> list[str]:
         return [
@@ -107,7 +110,7 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop()
-        if isinstance(error, Exception):  # Don't print the log after SystemExit.
+        if isinstance(error, Exception):  # SystemExit follows a signal. Then the log is not needed.
             sys.stderr.write("".join(self._log.read_text().splitlines(keepends=True)[-40:]))
 
     def _wait_until_up(self) -> None:

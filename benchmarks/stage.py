@@ -37,7 +37,7 @@ class Stage:
 
 @contextmanager
 def stage(vendor: str) -> Iterator[Stage]:
-    """Set up Django on a new database, and yield its keys and tokens. Call this function once per process."""
+    """Set up Django with a new database, and yield the environment. Call this function once per process."""
     with tempfile.TemporaryDirectory(prefix="instaccess-benchmark-") as folder, database(vendor, Path(folder)):
         import django
 
@@ -91,7 +91,10 @@ def psql(*statements: str, name: str = "postgres") -> list[Any]:
 
 
 def populate() -> tuple[tuple[str, ...], str]:
-    """Create users with access tokens, and an application. Returns the access tokens, and an Authorization value."""
+    """Create users with access tokens, and an application.
+
+    Returns the access tokens, and the Authorization value with the application's credentials.
+    """
     from django.contrib.auth import get_user_model
     from django.utils import timezone
     from oauth2_provider.models import get_access_token_model, get_application_model

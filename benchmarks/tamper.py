@@ -1,4 +1,4 @@
-"""A benchmark of tamper evidence: `issuer.issue` with an HMAC per audit row, and with a constant instead.
+"""A benchmark of tamper evidence: `issuer.issue` with an HMAC per audit row, and with constants instead of HMACs.
 
 python -m benchmarks.tamper --database postgresql [--tamper-rounds 400]
 """
@@ -73,7 +73,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "database": options.database,
         "milliseconds": {name: timing.spread(values) for name, values in each.items()},
         "ratio": timing.ratios(each[WITH], each[WITHOUT]),
-        # CPU time is reported because CPU time varies less than wall-clock time, and computing an HMAC never waits.
+        # Report the CPU time, which varies less than the wall-clock time and is complete, because computing an HMAC
+        # never waits.
         "added CPU, microseconds": timing.spread(added, 1),
         "share of an issue": round(statistics.median(added) / 1000 / statistics.median(each[WITHOUT]), 4),
     }

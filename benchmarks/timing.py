@@ -37,7 +37,7 @@ def in_turns(
 
 
 def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
-    """Return the median, and the range of 90% of the values. Fewer than 20 values are all in the range."""
+    """Return the median, and the range of 90% of the values. With fewer than 20 values, the range is complete."""
     ordered = sorted(values)
     cut = len(ordered) // 20
     return {

@@ -176,7 +176,8 @@ class Seeding:
     def _person(self, time: datetime) -> Person:
         """Choose the subject of a token that is issued at `time`.
 
-        Some users get tokens every hour, others twice per year. Deleted users get tokens only for part of the period.
+        Some users get tokens every hour, and some users get tokens twice per year. Deleted users get tokens only for
+        part of the period.
         """
         if self._random.random() < EXISTING_SHARE:
             return self.users[int(USERS * self._random.random() ** 2)]

@@ -21,8 +21,8 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "rest_framework",
     "oauth2_provider",
-    # List `testproject` before `instaccess`, so that its command `instaccess_tokens`, with `seed`, replaces the
-    # app's.
+    # List `testproject` before `instaccess`. Its command `instaccess_tokens`, which has the subcommand `seed`, then
+    # replaces the command of the app.
     "testproject",
     "instaccess",
 ]

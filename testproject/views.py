@@ -18,7 +18,7 @@ from instaccess.service import InstAccessAuthentication
 
 
 class AccessTokenAuthentication(OAuth2Authentication):  # type: ignore[misc]
-    """Authentication with OAuth2 access tokens of active users. Other tokens are refused with Canvas's body."""
+    """Authentication with OAuth2 access tokens of active users. All other tokens are refused with Canvas's body."""
 
     def authenticate(self, request: Request) -> Any:
         authenticated = super().authenticate(request)

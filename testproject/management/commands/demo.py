@@ -133,7 +133,7 @@ class Command(BaseCommand):
         }
 
     def _password(self) -> str:
-        """Return the admin user's password. The first run generates it and stores it beside the database."""
+        """Return the admin user's password. The first run generates and stores the password."""
         path = settings.DEMO_DIR / "demo.admin-password"
         if not path.exists():
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -156,8 +156,8 @@ class Command(BaseCommand):
             logging.disable(logging.NOTSET)
             self.stdout.write("\nServing. Press Ctrl-C to stop. The log follows.")
             self.stdout.flush()
-            # Only the main thread handles signals. Wake it regularly, because a signal that arrives just before
-            # join(), or in another thread, does not wake the main thread.
+            # Only the main thread handles signals. Wake the main thread regularly, because a signal does not wake the
+            # main thread if the signal arrives in another thread or just before join().
             while thread.is_alive():
                 thread.join(timeout=STOPS_WITHIN)
         except KeyboardInterrupt:
