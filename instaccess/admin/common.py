@@ -76,8 +76,8 @@ def take_form(request: HttpRequest) -> tuple[QueryDict, MultiValueDict[str, Any]
 
 
 def _fit_log_message(message: Any) -> Any:
-    # Only a string can contain other characters, for example in a reason that a user entered. Django stores a list of
-    # changes as ASCII JSON.
+    # Only a string can contain characters that the database can't store, for example in a reason that a user entered.
+    # Django stores a list of changes as ASCII JSON.
     if not isinstance(message, str):
         return message
     return charsets.fit(message, LogEntry._meta.get_field("change_message"), using=router.db_for_write(LogEntry))

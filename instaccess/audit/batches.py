@@ -1,4 +1,4 @@
-"""Reading of many rows in batches, in constant memory, without a cursor that stays open between two queries."""
+"""A function that reads many rows in batches, without a cursor that stays open between two queries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""System checks of the database: a committed audit row survives a crash of the server and a failover.
+"""A system check that a committed audit row survives a crash of the database server and a failover.
 
 No token is returned before its row is committed. If the database then loses the row, this promise is broken.
 """
@@ -15,7 +15,8 @@ from django.db import connections, router
 from ..models import IssuedToken
 
 _SETTINGS = "SELECT current_setting('synchronous_commit'), current_setting('synchronous_standby_names')"
-# Without the role `pg_read_all_stats`, the columns of other users' replicas are NULL. A base backup isn't a replica.
+# Leave out base backups, because a base backup isn't a replica. Without the role `pg_read_all_stats`, PostgreSQL
+# returns NULL for the columns of replicas that connect as another user than this process.
 _REPLICAS = "SELECT sync_state FROM pg_stat_replication WHERE state IS NULL OR state <> 'backup'"
 
 
@@ -54,7 +55,7 @@ def _find_problems(commit: str, names: str, replicas: Sequence[str | None]) -> I
             hint="Set synchronous_commit to on, for the server, the database and the user.",
             id="instaccess.W032",
         )
-    # If the states are invisible, the setting decides.
+    # If this database user may not see the states of replicas, only synchronous_standby_names decides.
     visible = [state for state in replicas if state is not None]
     if replicas and (not names.strip() or (visible and not {"sync", "quorum"}.intersection(visible))):
         yield Warning(

@@ -71,16 +71,20 @@ class Format(StrEnum):
 
     @property
     def content_type(self) -> str:
-        """The media type of the file. For JSON Lines, no type is registered, so its authors' proposal is used."""
+        """The media type of the file.
+
+        JSON Lines has no registered media type, so this property returns the type that the authors of the format
+        propose.
+        """
         return {Format.CSV: "text/csv; charset=utf-8; header=present"}.get(self, "application/jsonl")
 
 
 class Export:
     """An iterable export of audit rows, the latest first. Each item is the text of one batch. Iterate only once.
 
-    Each query continues after the last row of the previous batch. If rows are added or pruned during the export,
-    every other row is therefore exported exactly once. OFFSET is not used, because it could repeat or omit rows. A
-    cursor is not used, because a connection pooler can't keep a cursor open.
+    Each query continues after the last row of the previous batch. Rows that exist during the whole export are
+    therefore exported exactly once, even if rows are added or pruned meanwhile. OFFSET is not used, because it could
+    repeat or omit rows. A cursor is not used, because a connection pooler can't keep a cursor open.
 
     If the database fails after the first batch, the last item is a line that reports an incomplete file. Then
     DatabaseError is raised. Without this line, an aborted download through an HTTP/1.0 proxy would look complete.
@@ -153,8 +157,8 @@ def _pages(rows: QuerySet[IssuedToken], size: int) -> Iterator[list[dict[str, An
         "uuid_of_real_user": f"real_user__{uuid}",
         "id_of_client": "application__client_id",
     }
-    # Read values instead of model instances. Each batch then needs only one query, which reads no other columns of
-    # users.
+    # Read values instead of model instances. Each batch then needs only one query, which reads only the columns that
+    # the export contains.
     values = rows.order_by("-issued_at", "-pk").values_list(*paths.values())
     after = Q()
     while True:
@@ -211,7 +215,8 @@ def as_csv(records: Iterable[Sequence[Any]]) -> str:
 
 
 def _incomplete(file_format: Format, count: int) -> str:
-    # The structure of this line differs from a row, so that a strict parser rejects an incomplete file.
+    # The structure of this line differs from the structure of a row, so that a strict parser rejects an incomplete
+    # file.
     text = f"INCOMPLETE: the export failed after {count} rows."
     return f'"{text}"\r\n' if file_format is Format.CSV else json.dumps({"incomplete": text}) + "\n"
 
@@ -233,7 +238,7 @@ _CONTROLS = re.compile(f"[{_CONTROL}]")
 
 
 def safe_cell(text: str) -> str:
-    """Escape a string for spreadsheets, so that it contains no formula and only one line.
+    """Escape a string for spreadsheets. The result contains no formula and only one line.
 
     Adds an apostrophe before text that could start a formula (CWE-1236). Such text can also follow a semicolon,
     because spreadsheets split at semicolons in locales with a decimal comma. Replaces control characters with their

@@ -48,7 +48,8 @@ def mark_batch(
     macs = {row.pk: mac for row in readable if (mac := _new_mac(row, act, keks))}
     selected = [*jtis, *unreadable]
     count = _update(selected, act, macs, cutoff) if selected else 0
-    if count < len(selected):  # Another process has revoked some of these tokens.
+    # If another process has revoked some of these tokens in the meantime, leave out the ids of these tokens.
+    if count < len(selected):
         kept = issued_tokens().filter(pk__in=selected, revoked_at=act.revoked_at)
         jtis = {pk: jtis[pk] for pk in kept.values_list("pk", flat=True) if pk in jtis}
     return count, list(jtis.values())

@@ -1,4 +1,4 @@
-"""Measurements of the audit log for a scrape, each read with bounded cost."""
+"""Measurements of the audit log for monitoring. The cost of reading each measurement is limited."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .maintenance import maintenance_runs
 from .row_ids import id_time
 
 MAX_COUNTED = 100_000
-"""The largest number of rows that are counted, because counting 10,000,000 rows takes seconds."""
+"""The maximum number of rows that are counted, because counting 10,000,000 rows takes seconds."""
 
 
 def measure() -> Iterator[Sample]:
-    """Return the number and the age of the rows that no checkpoint covers, and the last runs of the commands.
+    """Yield the number and the age of the rows that no checkpoint covers, and the last runs of the commands.
 
     Raises DatabaseError, or ValueError if the last checkpoint was modified.
     """
@@ -69,7 +69,7 @@ def _measure_run(run: MaintenanceRun) -> Iterator[Sample]:
 
 
 def _last_covered_row() -> int:
-    """Return the id of the last row that a checkpoint or a prune marker covers, or 0.
+    """Return the id of the last row that a checkpoint or a prune marker covers, or 0 if there is no such row.
 
     The signature isn't verified, because `verify` does this, and because the index of a checkpoint is large.
     """

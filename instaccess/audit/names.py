@@ -24,7 +24,7 @@ from .rows import fit, issued_tokens
 logger = get_logger("instaccess.audit")
 
 ERASED = "[erased]"
-"""The text that replaces an erased user name in an audit row."""
+"""The string that replaces an erased user name in an audit row."""
 
 _FORMAT = "instaccess audit names 1"
 _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode

@@ -1,4 +1,4 @@
-"""The progress of the database, remembered in Django's cache: reveals that the database was restored from a backup.
+"""Detection of a restored database: its progress is behind the progress that Django's cache remembers.
 
 All three values of a `_Progress` only grow, unless rows are lost. If a value in the database is smaller than the
 remembered value, the database was restored, a replica without the last transactions has replaced the database, or
@@ -57,7 +57,7 @@ class _Progress(NamedTuple):
 
 
 def _integer(value: object) -> int:
-    # An attacker can store any type with SQLite.
+    # In SQLite, an attacker can store a value of any type. Otherwise, comparing such a value would raise TypeError.
     return value if isinstance(value, int) else 0
 
 
@@ -68,7 +68,8 @@ def check_progress(evidence_keys: EvidenceKeys) -> str:
     no keys yet, or if the cache is unavailable or belongs to this process. Raises DatabaseError or ConfigError.
     """
     name = _cache_key()
-    remembered = _recall(name) if name else None  # Read before the database, because other processes make progress.
+    # Read the cache before the database. Otherwise, another process could store a later progress in between.
+    remembered = _recall(name) if name else None
     if not name:
         return ""
     progress = _Progress.load(evidence_keys)

@@ -56,12 +56,13 @@ class _Insert:
 def commit(row: IssuedToken, *, keks: Sequence[KeyEncryptionKey]) -> None:
     """Compute the id and the HMACs of a new audit row, and insert and commit the row.
 
-    The row is committed immediately, so that no later error can undo the INSERT. First, characters that the database
-    can't store are replaced (see `charsets.fit`), because the HMACs must match the stored text.
+    The row is committed immediately, so that no later error can undo the INSERT. Before the HMACs are computed,
+    characters that the database can't store are replaced (see `charsets.fit`), because the HMACs must match the
+    stored text.
 
     Args:
         row: an unsaved audit row with all columns set except `id`, `mac` and `names_mac`.
-        keks: the key-encryption keys; the HMACs are computed with the first one.
+        keks: the key-encryption keys; the HMACs are computed with the first key.
 
     Raises IntegrityError unchanged, for example because another row has the same jti or id. Raises AuditError for
     every other failure.
@@ -103,7 +104,7 @@ def _fit(row: IssuedToken, using: str) -> None:
 
 
 def insert(row: IssuedToken, *, using: str) -> None:
-    """Insert an audit row with one fixed SQL statement. The result is the same as that of `row.save`.
+    """Insert an audit row with one fixed SQL statement. `row.save` would insert the same row.
 
     If `pre_save` or `post_save` has receivers, or if the fixed statement doesn't support the database vendor, calls
     `row.save` instead. Raises the same errors as `row.save`.

@@ -96,7 +96,7 @@ class RefusalSpike:
 
 
 def refusal_spikes(*, now: datetime | None = None) -> list[RefusalSpike]:
-    """Query the current refusal spikes, and return the largest first. Raises DatabaseError if the query fails."""
+    """Return the current refusal spikes, the largest spike first. Raises DatabaseError if the query fails."""
     current = (now or timezone.now()).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     previous = current - _HOUR
     groups = list(

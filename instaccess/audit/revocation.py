@@ -91,7 +91,7 @@ def record(
 ) -> list[Revocation]:
     """Record that all tokens of scopes are revoked, without marking the audit rows of the tokens.
 
-    The caller must call `complete` after the commit. The arguments are those of `revoke` and `revocation_log.record`.
+    The caller must call `complete` after the commit. `revoke` and `revocation_log.record` describe the arguments.
     Returns the recorded revocations.
     """
     return revocation_log.record(scopes, _act(reason, by, now or current_time()), latest_iat=latest_iat, keks=keks)

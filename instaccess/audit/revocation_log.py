@@ -30,7 +30,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """The time, the author and the reason of a revocation, in the form in which audit rows contain them."""
+    """The time, the author and the reason of a revocation, as audit rows store these values."""
 
     revoked_at: datetime
     revoked_by: str
@@ -60,7 +60,7 @@ def numbers(count: int, now: datetime) -> Iterator[range]:
 
     Args:
         count: the number of revocations to record.
-        now: the time of the revocation. The first number is `now` in microseconds since 1970 or a later number.
+        now: the time of the revocation. The first number is `now` in microseconds since 1970, or a higher number.
 
     Yields `count` consecutive numbers.
     """
@@ -98,7 +98,7 @@ def record(
 
 
 def record_batch(number: int, act: Act, *, keks: Sequence[KeyEncryptionKey]) -> None:
-    """Record the revocation of single tokens: those whose audit rows contain the time of `act` in `revoked_at`.
+    """Record the revocation of the single tokens whose audit rows contain the time of `act` in `revoked_at`.
 
     Args:
         number: a number from `numbers`. The caller marks the audit rows in the same transaction.
@@ -110,7 +110,10 @@ def record_batch(number: int, act: Act, *, keks: Sequence[KeyEncryptionKey]) -> 
 
 
 def is_authentic(row: Revocation, keks: Sequence[KeyEncryptionKey]) -> bool:
-    """Return whether the HMAC of a revocation matches. An attacker who can write to the table can't compute it."""
+    """Return whether the HMAC of a revocation matches.
+
+    An attacker who can only write to the table can't compute the HMAC.
+    """
     return row_hmac.check(canonical_bytes(row), row.mac, keks) is row_hmac.HmacStatus.AUTHENTIC
 
 

@@ -96,7 +96,8 @@ def _load_one(pk: int, using: str) -> list[tuple[int, IssuedToken | None]]:
     try:
         return [_checked(loaded) for loaded in _with_check(row)]
     except _UNREADABLE:
-        # This query raises DatabaseError if the database itself is unavailable.
+        # Leave out a row that was deleted in the meantime. If the database is unavailable, this query raises
+        # DatabaseError.
         return [(pk, None)] if row.exists() else []
 
 

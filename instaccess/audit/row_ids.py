@@ -24,5 +24,8 @@ def first_id(time: datetime) -> int:
 
 
 def id_time(id_: int) -> datetime:
-    """Return the time of issue that an id contains. If an attacker has changed the id, any time from 1677 to 2262."""
+    """Return the time of issue that an id contains.
+
+    If an attacker has changed the id, the result can be any time from 1677 to 2262.
+    """
     return datetime.fromtimestamp(id_ // _PER_SECOND, UTC)

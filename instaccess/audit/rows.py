@@ -42,7 +42,7 @@ def current_time() -> datetime:
 def live_tokens(*, now: datetime | None = None) -> QuerySet[IssuedToken]:
     """Return the audit rows of tokens that are neither revoked nor expired.
 
-    A token expires when the database's clock is past `expires_at` and INSTACCESS['LEEWAY'].
+    A token has expired when the database's clock is past `expires_at` plus INSTACCESS['LEEWAY'].
     """
     now = now or current_time()
     expired = now - timedelta(seconds=_leeway())
@@ -68,7 +68,7 @@ def revocable_tokens(*, now: datetime | None = None) -> QuerySet[IssuedToken]:
 
 
 def expiry_cutoff(now: datetime) -> datetime:
-    """Return the time before which a token must have expired for every gateway to refuse the token."""
+    """Return a time. Every gateway refuses a token whose `expires_at` is at or before this time."""
     return now - timedelta(seconds=AFTERLIFE)
 
 

@@ -1,4 +1,4 @@
-"""The scopes of revocations: all tokens, or all tokens of a user, an account or a key; and their audit rows."""
+"""The scopes of revocations (all tokens, or all tokens of a user, an account or a key), and their audit rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Columns(NamedTuple):
     signing_kid: str
     encryption_kid: str
     issued_at: datetime | None
-    """The time of issue. None if an attacker has stored an invalid time: then every revocation covers the row."""
+    """The time of issue. None if an attacker has stored an invalid time. Then no revocation is too early."""
 
 
 def read_columns(rows: QuerySet[IssuedToken]) -> list[Columns]:
@@ -144,7 +144,10 @@ def _scopes(row: Columns) -> Iterator[tuple[str, str]]:
 
 
 def scopes_of_user(user: str) -> list[Scope]:
-    """Return the scopes of all users with the user name or uuid `user`. Empty if there is no such user."""
+    """Return the scopes of all users with the user name or uuid `user`.
+
+    Returns an empty list if there is no such user.
+    """
     model = get_user_model()
     named = model._default_manager.filter(**{model.USERNAME_FIELD: user})
     uuids = {_stored("user_uuid", user), _stored("real_user_uuid", user), *map(existing_uuid, named)}
@@ -152,12 +155,18 @@ def scopes_of_user(user: str) -> list[Scope]:
 
 
 def scopes_of_account(uuid: str) -> list[Scope]:
-    """Return the scope of the account with this uuid. Empty if the audit log contains no token of the account."""
+    """Return a list with the scope of the account with this uuid.
+
+    Returns an empty list if the audit log contains no token of the account.
+    """
     stored = _stored("account_uuid", uuid)
     return [Scope.account(stored)] if stored else []
 
 
 def _stored(column: str, value: str) -> str:
-    """Return a value in the letter case of the audit log, or "" if no row contains it. MariaDB ignores case."""
+    """Return a value with the capitalization of the audit log, or "" if no row contains the value.
+
+    The capitalization can differ, because MariaDB ignores case in comparisons.
+    """
     rows = issued_tokens().filter(**{column: value}).order_by()
     return rows.values_list(column, flat=True).first() or ""

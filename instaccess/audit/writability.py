@@ -1,4 +1,4 @@
-"""Health checks of the audit log: its database answers, and rows can be inserted."""
+"""Health checks that the database of the audit log answers, and that rows can be inserted."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class InspectorPages(ReadOnlyAdmin):
         return [path("inspect/", drop_query, name="instaccess_issuedtoken_inspect"), *super().get_urls()]
 
     def has_inspect_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may inspect tokens. The permission to view the audit log is a separate one."""
+        """Return whether the user may inspect tokens, which needs no permission to view the audit log."""
         return request.user.has_perm("instaccess.inspect_tokens")
 
     def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
@@ -128,6 +128,6 @@ def _inspect_request(request: HttpRequest) -> Inspection:
 
 @sensitive_variables()
 def _take_token(request: HttpRequest) -> str:
-    """Remove the pasted text from the request and return the text, so that no later error report contains it."""
+    """Remove the pasted text from the request, and return it. Later error reports then don't contain the text."""
     form, _files = take_form(request)
     return form.get("token", "")

@@ -43,7 +43,7 @@ class KeyStatus:
         pk: the primary key of the key's row; None if the database has no such row.
         private_held: whether the row contains the private key.
         gone: whether the key retired so long ago that all its tokens have expired.
-        altered: whether the row was modified, or inserted without this app, so that the key is not used.
+        altered: whether the row was modified, or inserted without this app. Such a key is not used.
         use: a value of `Key.Use`, for signing or for encryption.
     """
 
@@ -147,8 +147,8 @@ def has_external_private_key(key: KeyStatus | None) -> bool:
     """Return whether the private key that decrypts a token is stored only at the gateway.
 
     Args:
-        key: the status of the encryption key whose id the token contains. None if the token contains no key id, so
-            that any encryption key may match.
+        key: the status of the encryption key whose id the token contains. None if the token contains no key id. Any
+            encryption key may then match.
     """
     if key is not None:
         return key.unusable_reason is Variant.ELSEWHERE

@@ -38,7 +38,7 @@ token.
 
 
 class Kind(Enum):
-    """The kind of a text that a user pasted into the inspector."""
+    """The kind of a string that a user pasted into the inspector."""
 
     ENCRYPTED = gettext_lazy("Encrypted InstAccess token, as the issuer returns it to clients")
     SIGNED = gettext_lazy("Signed InstAccess token, as the gateway forwards it to services")
@@ -114,7 +114,10 @@ def inspect(text: str, *, now: float) -> Inspection:
 
 
 def failed() -> Inspection:
-    """Return the result of an inspection that raised an unexpected error. It contains no part of the token."""
+    """Return the result of an inspection that raised an unexpected error.
+
+    The result contains no part of the token.
+    """
     return Inspection(
         kind=Kind.UNKNOWN, outcome=Outcome.UNDECIDED, code=Reason.FAULT, detail="", explanation=explain(Reason.FAULT)
     )
@@ -165,7 +168,7 @@ def _inspect_signed(token: str, now: float, notes: list[str]) -> Inspection:
 
 
 def _check_at_service(claims: Claims) -> InvalidToken | None:
-    """Return the error with which a service on this database would refuse the claims; None if it accepts them."""
+    """Return the error with which a service on this database would refuse the claims; None if there is no error."""
     if conf.account_uuid not in (None, claims.account_uuid):
         return InvalidToken(f"for account {claims.account_uuid!r}", code=Reason.WRONG_ACCOUNT)
     try:
@@ -226,7 +229,7 @@ def _get_reason(error: Exception) -> tuple[Reason, str]:
 
 
 def _get_variant(code: Reason, read: Reading) -> Variant | None:
-    """Return the variant of the explanation that applies to the innermost layer's key, or None."""
+    """Return the variant of the explanation that applies to the innermost layer's key; None if no variant applies."""
     if not read.layers:
         return None
     innermost = read.layers[-1]

@@ -44,7 +44,7 @@ class KeyActions(ReadOnlyAdmin):
         ]
 
     def has_manage_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may change keys. The permission to view keys is a separate one."""
+        """Return whether the user may change keys. Permission to view keys is not enough."""
         return request.user.has_perm("instaccess.manage_keys")
 
     def rotate_view(self, request: HttpRequest, use: str) -> HttpResponse:
@@ -148,7 +148,7 @@ class KeyActions(ReadOnlyAdmin):
     def revoke_view(self, request: HttpRequest, kid: str) -> HttpResponse:
         key = keys.find_key(kid)
         if not can_be_revoked(key):
-            # If the revocation was interrupted, mark the remaining audit rows now.
+            # If an earlier revocation was interrupted, mark the remaining audit rows as revoked now.
             audit.complete_revocations(keks=keys.keks_for_revocation(), by=request.user)
             return self._refuse(request, _("Key %(kid)s is already revoked.") % {"kid": key.kid})
         form = RevokeForm(request.POST if "confirmed" in request.POST else None)

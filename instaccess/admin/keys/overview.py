@@ -49,7 +49,7 @@ def panel(*, now: datetime) -> dict[str, Any]:
 
 
 def _label_severity(problems: list[Problem]) -> list[tuple[str, str, Problem]]:
-    """Return the CSS class suffix and the label of each problem's severity, with the problem."""
+    """Return, for each problem, the CSS class suffix and the label of its severity, and the problem itself."""
     labels = {Severity.ERROR: _("Error"), Severity.WARNING: _("Warning"), Severity.NOTE: _("Note")}
     return [(problem.severity.name.lower(), labels[problem.severity], problem) for problem in problems]
 

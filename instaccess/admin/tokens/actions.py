@@ -34,7 +34,7 @@ class TokenActions(ReadOnlyAdmin):
     actions = ["revoke_chosen", "revoke_users", "revoke_applications"]
 
     def has_revoke_tokens_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may revoke tokens. The permission to view the audit log is a separate one."""
+        """Return whether the user may revoke tokens. Permission to view the audit log is not enough."""
         return request.user.has_perm("instaccess.revoke_tokens")
 
     @admin.action(description=gettext_lazy("Revoke the selected tokens…"), permissions=["revoke_tokens"])

@@ -1,4 +1,4 @@
-"""The chart above the list of issued tokens, of issued tokens, revoked tokens and refused requests over time.
+"""The chart above the list of issued tokens. It counts issued tokens, revoked tokens and refused requests over time.
 
 The chart uses the same period, filters and search as the list.
 """
@@ -122,7 +122,7 @@ def build_chart(changelist: ChangeList, *, now: datetime | None = None) -> Token
 
 
 def _get_period(changelist: ChangeList, now: datetime) -> tuple[str, Period]:
-    """Return the period that the user chose, or the default period, after its key in `periods.CHOICES`."""
+    """Return the period that the user chose, or the default period: its key in `periods.CHOICES`, and its times."""
     choice = changelist.params.get("period", "")
     choice = choice if choice in periods.CHOICES else periods.DEFAULT
     period = periods.chosen(choice, now)
@@ -174,7 +174,8 @@ def _select_refusals(changelist: ChangeList, filters: set[str]) -> tuple[Q | Non
     condition, is_narrowed = Q(), False
     if "client_id" in filters:
         client_id = changelist.params["client_id"]
-        # Refusal counts contain only printable ASCII. A database may raise an error for a comparison with other text.
+        # Refusal counts contain only printable ASCII. A database may raise an error for a comparison with a string
+        # that contains any other character.
         storable = client_id.isascii() and "\x00" not in client_id
         condition, is_narrowed = (Q(client_id=client_id) if storable else Q(pk__in=[])), True
     for term in search.terms(changelist.query):

@@ -137,7 +137,7 @@ class ClientFilter(_ValueFilter):
     def label(self, value: str) -> str:
         model = get_application_model()
         applications = model._default_manager.all()
-        # Some databases raise an error for a comparison with a text that the column can't store.
+        # Some databases raise an error for a comparison with a string that the column can't store.
         if not charsets.can_store(value, model._meta.get_field("client_id"), using=applications.db):
             return value
         application = applications.filter(client_id=value).first()

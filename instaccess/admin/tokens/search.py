@@ -47,13 +47,13 @@ def refusals_matching(term: str) -> Q | None:
     uuids = {term, *map(users.existing_uuid, users.named(term)), *_recorded_uuids(term)}
     with suppress(ValueError):
         uuids.add(str(uuid.UUID(term)))
-    # Refusal counts contain only ASCII, and some databases raise an error for a comparison with other text.
+    # Refusal counts contain only ASCII, and some databases raise an error for a comparison with a non-ASCII string.
     client = Q(client_id=term) if term.isascii() else Q()
     return client | Q(user_uuid__in={each for each in uuids if each and each.isascii()})
 
 
 def _recorded_uuids(name: str) -> set[str]:
-    """Return the uuids of all users, existing or deleted, whom an audit row records with this user name."""
+    """Return the uuids that audit rows contain together with this user name, even if the users were deleted."""
     name = audit.fit(name, "user_name")
     rows = audit.issued_tokens().filter(audit.filter_by_recorded_name(name))
     columns = rows.values_list("user_name", "user_uuid", "real_user_name", "real_user_uuid")[:RECORDED]

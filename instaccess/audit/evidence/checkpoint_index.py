@@ -1,4 +1,4 @@
-"""The index of a checkpoint, which lists the audit rows that the checkpoint covers, and exported checkpoints."""
+"""Exported checkpoints, and the index of a checkpoint, which lists the audit rows that the checkpoint covers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def row_digest(row_bytes: bytes) -> str:
 
 
 def parse(index: str) -> list[Entry]:
-    """Parse the index of a checkpoint, one entry per line. The caller has already verified the index."""
+    """Return the entries of an index, which contains one entry per line. The caller must have verified the index."""
     entries = []
     for line in index.split("\n"):
         row, digest, *altered = line.split(" ")
@@ -51,7 +51,7 @@ def parse(index: str) -> list[Entry]:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An exported checkpoint. If the database contains a different checkpoint, `verify` trusts the exported one."""
+    """An exported checkpoint. If the checkpoint in the database differs, `verify` trusts the exported checkpoint."""
 
     statement: Statement
     jws: str
@@ -64,7 +64,7 @@ def export_checkpoint(checkpoint: Checkpoint) -> str:
 
 
 def read_exported(text: str, keys: EvidenceKeys, *, name: str) -> Exported:
-    """Parse the output of `export_checkpoint`, and check its signature and its index.
+    """Parse the output of `export_checkpoint`, and check the signature and the index of the checkpoint.
 
     Raises AuditAltered if the text isn't an exported checkpoint, or if the signature or the index doesn't match.
     `name` is the name of the exported checkpoint in error messages.

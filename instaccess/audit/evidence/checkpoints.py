@@ -37,11 +37,11 @@ ROWS = 10_000
 """The maximum number of audit rows that one checkpoint covers, and that `seal` and `verify` hold in memory."""
 
 SETTLED = MAX_LIFETIME + AFTERLIFE + CLOCK_SKEW + 600
-"""The time after the issue of a token, in seconds, after which the token's audit row can no longer change.
+"""The age of a token, in seconds, from which the token's audit row can no longer change.
 
-After this time, the token can no longer be revoked, and the INSERT of the row was committed or has failed. Ten
-minutes are allowed for a slow INSERT. If the clock of an issuer is slow by more than `SETTLED`, `verify` reports the
-issuer's rows as added.
+At this age, the token can no longer be revoked, and the INSERT of the row was committed or has failed. Ten minutes
+are allowed for a slow INSERT. If the clock of an issuer is slow by more than `SETTLED`, `verify` reports the issuer's
+rows as added.
 """
 
 
@@ -121,7 +121,7 @@ def _seal_page(keys: EvidenceKeys, now: datetime, cut: datetime | None) -> list[
     ids = list(settled.values_list("pk", flat=True)[:ROWS])
     ranges = [list(group) for _, group in groupby(ids, key=lambda row: _part(row, cut))]
     if len(ids) == ROWS and len(ranges) > 1:
-        ranges.pop()  # The next page may contain more rows for the same checkpoint.
+        ranges.pop()  # The next page may begin with rows that belong to this range.
     made = []
     for rows in ranges:
         made.append(_add_checkpoint(end, rows[-1], keys, now))
@@ -130,7 +130,10 @@ def _seal_page(keys: EvidenceKeys, now: datetime, cut: datetime | None) -> list[
 
 
 def _part(row: int, cut: datetime | None) -> tuple[int, bool]:
-    """Return the UTC day of an audit row, and whether its id is at or after the cut. Checkpoints never span parts."""
+    """Return the part of an audit row: its UTC day, and whether its id is at or after the cut.
+
+    A checkpoint never covers rows of two parts.
+    """
     return id_time(row).toordinal(), cut is not None and row >= first_id(cut)
 
 

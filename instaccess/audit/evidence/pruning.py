@@ -68,7 +68,8 @@ def prune(
                 "`instaccess_tokens review`. `--force` prunes these rows anyway and records the tampering in the "
                 "prune marker"
             )
-        # IntegrityError is raised if another process prunes at the same time and has created the same marker.
+        # Ignore IntegrityError, which is raised if another process prunes at the same time and has created the same
+        # marker.
         with suppress(IntegrityError):
             checkpoints.mark_pruned(
                 old[-1], keys, rows=sum(statement.rows for statement in old), altered=problems, now=now
@@ -102,7 +103,7 @@ def _delete_pruned(marker: Marker, batch: int) -> int:
 
 
 def _delete_modified(rows: QuerySet[IssuedToken], now: datetime, keys: EvidenceKeys) -> int:
-    """Delete those of the given audit rows that were modified, except rows that may belong to a live token.
+    """Delete the audit rows that were modified, except rows that may belong to a live token.
 
     Returns the number of deleted rows.
     """

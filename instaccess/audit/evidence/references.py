@@ -38,10 +38,10 @@ class Comparison(NamedTuple):
     Attributes:
         modified: the foreign keys that must have been modified, because the uuid or client id in the row belongs to
             another user or application, or is empty.
-        users_differ: True if the user of any other row has another uuid than the row. The row may have been written
-            before INSTACCESS['USER_UUID_FIELD'] was changed.
-        applications_differ: True if the application of any other row has another client id than the row. The client
-            id may have been changed after the row was written.
+        users_differ: True if a foreign key that is not in `modified` refers to a user whose uuid differs from the
+            uuid in the row. The row may have been written before INSTACCESS['USER_UUID_FIELD'] was changed.
+        applications_differ: True if a foreign key that is not in `modified` refers to an application whose client id
+            differs from the client id in the row. The client id may have been changed after the row was written.
     """
 
     modified: list[Reference]
@@ -68,11 +68,11 @@ def _find_modified(
     identify: Callable[[set[Any]], Mapping[Any, str]],
     find_existing: Callable[[set[str]], set[str]],
 ) -> tuple[list[Reference], bool]:
-    """Find foreign keys that must have been modified. Also returns whether any other foreign key differs.
+    """Return the foreign keys that must have been modified, and whether any of the remaining foreign keys differs.
 
     Args:
         identify: a function that maps primary keys of users or applications to their current uuids or client ids.
-        find_existing: a function that returns which of the given uuids or client ids exist in the database.
+        find_existing: a function that takes uuids or client ids, and returns the values that exist in the database.
     """
     current = identify({each.target for each in references if _is_valid(each)})
     different = [each for each in references if current.get(each.target) != each.recorded]

@@ -49,7 +49,7 @@ class Finding(NamedTuple):
     """A problem of one audit row, checkpoint, prune marker or review.
 
     Attributes:
-        state: an ASCII string that differs after each further change of the row, checkpoint, prune marker or review.
+        state: an ASCII string that changes with each further change of the row, checkpoint, prune marker or review.
         text: a description for the operator.
     """
 
@@ -69,10 +69,10 @@ class Problem:
 
     Attributes:
         first: the id of the first row, or the number of the checkpoint, prune marker or review.
-        last: the id of the last row, or the same number.
+        last: the id of the last row, or the number in `first`.
         count: the number of rows; 1 for a checkpoint, prune marker or review.
-        digest: the hexadecimal SHA-256 of the kind, and of the id and the state of each row. After a further change
-            of a row, the digest is different.
+        digest: the hexadecimal SHA-256 of the kind, and of the id and the state of each row. A further change of a
+            row changes the digest.
         text: a description for the operator.
     """
 

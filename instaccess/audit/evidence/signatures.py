@@ -92,7 +92,7 @@ def try_read(read: Callable[..., _S], row: _R, keys: EvidenceKeys) -> tuple[_S |
 
 
 def signed_by(jws: str) -> str:
-    """Return the kid of the key that signed a statement. The caller has verified the signature."""
+    """Return the kid of the key that signed a statement. The caller must have verified the signature."""
     header: dict[str, str] = json.loads(base64url_decode(jws.partition(".")[0]))
     return header["kid"]
 
@@ -119,14 +119,16 @@ def _read(kind: type[_S], row: _Row, keys: EvidenceKeys, *, name: str, check_hma
 
 def _verify_signature(kind: type[_S], jws: str, name: str, keys: EvidenceKeys) -> _S:
     try:
-        # `str` is called because SQLite can store bytes in a text column.
+        # Convert the value with `str`, because SQLite can store bytes in a text column, and `verify` would fail with
+        # bytes.
         payload, _ = tokens.verify(str(jws), keys.verification, typ=_TYPES[kind])
     except InvalidToken as error:
         raise AuditAltered(
             f"{name} was modified: its signature is invalid ({error.detail or error.code})",
             code=Reason.UNKNOWN_KID if error.code == Reason.UNKNOWN_KID else None,
         ) from error
-    # The members are compared because another version of this package may have signed different members.
+    # Compare the members, because a statement that a different version of this package signed may have other members
+    # than this version expects.
     types = {member.name: {"int": int, "str": str}[str(member.type)] for member in fields(kind)}
     if {member: type(value) for member, value in payload.items()} != types:
         raise AuditAltered(f"{name} can't be read: it was signed by an incompatible version of django-instaccess")

@@ -42,7 +42,8 @@ def verify(
 ) -> Report:
     """Compare all audit rows with their HMACs, with the checkpoints, and with exported copies of checkpoints.
 
-    Continues after a problem. Other processes may issue, revoke or prune tokens and create checkpoints meanwhile.
+    The verification continues after a problem. Meanwhile, other processes may issue, revoke or prune tokens, and
+    create checkpoints.
 
     Args:
         exported: copies of checkpoints from another machine.
