@@ -271,7 +271,7 @@ class TestOneSchemaPerTenant:
             message = run()["E060"]
 
         assert message.level == ERROR
-        assert f"and {app.removesuffix('.apps.InstAccessConfig')} would have tables in each schema" in message.msg
+        assert f"would have tables in each schema: {app.removesuffix('.apps.InstAccessConfig')}. " in message.msg
         assert "SHARED_APPS" in message.hint
 
     def test_k18_check_names_every_app_that_the_tenants_must_share(self):

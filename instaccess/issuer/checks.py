@@ -102,10 +102,10 @@ def check_permissions(**kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         Warning(
-            f"In AUTHENTICATION_BACKENDS or AUTH_USER_MODEL, {', '.join(sources)} has a has_perm, but no "
-            "get_all_permissions that lists what has_perm grants. The permissions of two users can't be compared, so "
-            "only superusers can masquerade (as_user_id).",
-            hint="Add get_all_permissions to the class, or set INSTACCESS['MASQUERADE_HOOK']. If no "
+            "These classes from AUTHENTICATION_BACKENDS or AUTH_USER_MODEL grant permissions with has_perm, but have "
+            f"no get_all_permissions that lists the same permissions: {', '.join(sources)}. The permissions of two "
+            "users can't be compared, so only superusers can masquerade (as_user_id).",
+            hint="Add get_all_permissions to each of these classes, or set INSTACCESS['MASQUERADE_HOOK']. If no "
             "user masquerades, add this id to SILENCED_SYSTEM_CHECKS.",
             id="instaccess.W013",
         )
@@ -120,8 +120,8 @@ def check_middleware(**kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         Warning(
-            f"In MIDDLEWARE, {', '.join(paths)} opens a transaction around each request, so no token can be issued. "
-            "The audit row of a token must be committed before the token is returned.",
+            "These entries of MIDDLEWARE open a transaction around each request, so no token can be issued: "
+            f"{', '.join(paths)}. The audit row of a token must be committed before the token is returned.",
             hint="Exclude the issuing endpoint (/api/v1/inst_access_tokens). For django-reversion, use a subclass of "
             "the middleware with `atomic = False`, or with a `request_creates_revision` that returns False for this "
             "path. If the endpoint is already excluded, add this id to SILENCED_SYSTEM_CHECKS.",
@@ -145,9 +145,9 @@ def check_tenants(**kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         Error(
-            f"The project has one database schema per tenant, and {', '.join(sorted(names))} would have tables in "
-            "each schema. A process uses one set of keys, one deny list and one audit log for all tenants, so one "
-            "tenant would be served with the keys of another tenant.",
+            "The project has one database schema per tenant. These apps would have tables in each schema: "
+            f"{', '.join(sorted(names))}. A process uses one set of keys, one deny list and one audit log for all "
+            "tenants, so one tenant would be served with the keys of another tenant.",
             hint="List these apps in SHARED_APPS and not in TENANT_APPS, so that all tenants share their tables.",
             id="instaccess.E060",
         )

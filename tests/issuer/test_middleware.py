@@ -98,7 +98,7 @@ class TestTheCheckForTransactionsInMiddleware:
     def test_p20_check_lists_all_middleware_that_opens_a_transaction_in_one_message(self):
         [message] = warnings(wrap("InACall"), wrap("WithTransactionsOfItsOwn"), wrap("function"))
 
-        assert f"{wrap('InACall')}, {wrap('function')} opens" in message.msg
+        assert f": {wrap('InACall')}, {wrap('function')}. " in message.msg
 
     def test_check_does_not_warn_about_middleware_of_django_or_transactions_around_other_code(self, settings):
         assert warnings(*settings.MIDDLEWARE, wrap("WithTransactionsOfItsOwn")) == []
