@@ -1,7 +1,8 @@
 """The errors that this package raises, and the reason codes.
 
 Every error has a stable `code`, which is logged and never sent to a client. `web/answers.py` defines the HTTP
-responses. Texts of errors never contain a token or a private key, so every text may be logged and reported unchanged.
+responses. Messages of errors never contain a token or a private key, so every message may be logged and reported
+unchanged.
 """
 
 from enum import StrEnum
@@ -138,7 +139,7 @@ class SourceUnavailable(KeyUnavailable):
 class UnsealError(KeyUnavailable):
     """The error for a private key that can't be unsealed, or for a row of a key that can't be checked.
 
-    Either the required key-encryption key is not configured, or the sealed private key was tampered with.
+    Either the required key-encryption key is not configured, or the sealed private key was modified.
     """
 
     code = Reason.UNSEAL
@@ -181,7 +182,7 @@ class AuditError(InstAccessError):
 
 
 class AuditAltered(InstAccessError):
-    """The error for an audit row, a checkpoint, a prune marker or a review that was tampered with."""
+    """The error for an audit row, a checkpoint, a prune marker or a review that was modified."""
 
     code = Reason.AUDIT_ALTERED
 
@@ -198,7 +199,10 @@ class InvalidToken(InstAccessError):
 
 
 class ForeignToken(InvalidToken):
-    """The refusal of a token from another issuer. Another authenticator may accept the token."""
+    """The refusal of a token whose issuer is not in ACCEPTED_ISSUERS.
+
+    An authenticator of the project may accept such a token.
+    """
 
     code = Reason.FOREIGN_ISSUER
 

@@ -149,7 +149,7 @@ class TestReportsAboutAnInsertedKey:
     def test_k17_verify_names_the_inserted_key_and_the_command(self, forged):
         text = failure_of("instaccess_tokens", "verify")
 
-        assert f"The table of keys was tampered with or can't be checked: the row of key {forged.signing_kid}" in text
+        assert f"The table of keys was modified or can't be checked: the row of key {forged.signing_kid}" in text
         assert f"revoke --kid {forged.signing_kid}" in text
 
     def test_k17_verify_lists_inserted_keys_as_json(self, forged):

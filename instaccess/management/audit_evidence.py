@@ -82,7 +82,7 @@ class EvidenceSubcommands(SubcommandCommand):
 
     def _seal(self, options: dict[str, Any]) -> None:
         # First mark the tokens of interrupted revocations, because a row must not change after a checkpoint covers
-        # it.
+        # the row.
         audit.complete_revocations(keks=keys.keks_for_revocation())
         result = audit.seal(keys.evidence_keys())
         audit.check_progress(keys.evidence_keys())
@@ -137,9 +137,9 @@ class EvidenceSubcommands(SubcommandCommand):
         if lost:
             failures.append(f"The database has lost rows: {lost}. What to do: {trust.RESTORED}.")
         if report.problems:
-            failures.append(f"The audit log was tampered with or can't be checked: {report.summary}.")
+            failures.append(f"The audit log was modified or can't be checked: {report.summary}.")
         if refused:
-            failures.append(f"The table of keys was tampered with or can't be checked: {refused[0]}.")
+            failures.append(f"The table of keys was modified or can't be checked: {refused[0]}.")
         if failures:
             raise CommandError("\n".join(failures))
 

@@ -246,7 +246,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("Restore the key-encryption key in INSTACCESS['KEY_ENCRYPTION_KEYS'] or SECRET_KEY_FALLBACKS."),
     ),
     Reason.SEAL_BROKEN: Explanation(
-        _("The private key can't be decrypted with the right key-encryption key, because its row was tampered with."),
+        _("The private key can't be decrypted with the right key-encryption key, because its row was modified."),
         _(
             "Restore the row from a backup. Every request with a token of this key gets a 503 until the row is "
             "restored."
@@ -264,7 +264,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("Read the database error in the detail in the log."),
     ),
     Reason.AUDIT_ALTERED: Explanation(
-        _("The audit log was tampered with."),
+        _("The audit log was modified."),
         _("Run `python manage.py instaccess_tokens verify`, which reports the row."),
     ),
     Reason.CONFIG: Explanation(

@@ -133,7 +133,7 @@ class TestTokensVerify:
         IssuedToken.objects.filter(pk=audit[0].pk).update(user_agent="modified")
 
         with pytest.raises(
-            CommandError, match=f"The audit log was tampered with or can't be checked: row {audit[0].pk} "
+            CommandError, match=f"The audit log was modified or can't be checked: row {audit[0].pk} "
         ):
             tokens("verify")
         out = io.StringIO()
