@@ -1,7 +1,7 @@
 """The INSTACCESS settings, with one typed property of `conf` per setting.
 
 A property reads its setting at each access, so `override_settings` works as usual. If the value is invalid, the
-property raises ConfigError, whose text contains the setting and the accepted values. `conf/checks.py` reads every
+property raises ConfigError. The message contains the setting and the accepted values. `conf/checks.py` reads every
 property, so `manage.py check` reports every invalid value.
 """
 
@@ -31,10 +31,10 @@ REVOCATION_SECONDS = 5
 """The time, in seconds, after which no request with a revoked token passes a gateway or its proxy."""
 
 KEEPING_SLACK = 2
-"""Seconds that pass, in addition to KEEP_DECISION_SECONDS, until a proxy no longer uses a decision of the gateway.
+"""The additional time, in seconds, for which a proxy may use a decision of the gateway after KEEP_DECISION_SECONDS.
 
-nginx compares whole seconds, so it keeps a response for up to a second longer than the gateway says. The other second
-is for reading the deny list, and for the way of the response to the proxy.
+nginx compares whole seconds, so nginx keeps a response for up to one second longer than the gateway allows. The
+second of the two seconds allows for the time to read the deny list and to send the response to the proxy.
 """
 
 _OFF = object()
@@ -264,18 +264,20 @@ class Conf(KeySettings):
 
     @property
     def other_bearers(self) -> str:
-        """Whether a gateway refuses other bearer tokens (`refuse`) or forwards them unchanged (`pass`)."""
+        """Whether a gateway refuses (`refuse`) or forwards (`pass`) bearer tokens that aren't InstAccess tokens."""
         return self._choice("OTHER_BEARERS", "refuse", ("refuse", "pass"))
 
     @property
     def keep_decision_seconds(self) -> int:
-        """The time, in seconds, for which a proxy may keep a 204 of the gateway. If 0, a proxy may not keep it.
+        """The time, in seconds, for which a proxy may keep a 204 of the gateway. If 0, a proxy may not keep a 204.
 
         The sum of DENY_LIST_SECONDS, of this time and of KEEPING_SLACK is at most five seconds, so that a revocation
         takes effect within five seconds.
         """
         if self._get("KEEP_DECISION_SECONDS", _OFF) is _OFF:
-            return 0  # The gateway reads this setting for each request.
+            # The setting is not set, so 0 needs no validation. Validation takes time, and the gateway reads this
+            # property for each request.
+            return 0
         read_after = self.deny_list_seconds
         return self._integer(
             "KEEP_DECISION_SECONDS",

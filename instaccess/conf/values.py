@@ -1,6 +1,6 @@
 """Validation of the values in `INSTACCESS`, with one method per kind of value.
 
-Each method returns the validated value, or raises ConfigError with a text that describes the accepted values.
+Each method returns the validated value, or raises ConfigError with a message that describes the accepted values.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def read_project_settings() -> Mapping[str, Any]:
 
 
 def did_you_mean(name: object, known_names: Collection[str]) -> str:
-    """Return a text such as "Did you mean LIFETIME? ", with a space at the end, or "" if no known name is similar."""
+    """Return a question such as "Did you mean LIFETIME? ", with a space at the end; "" if no name is similar."""
     similar = difflib.get_close_matches(str(name).upper(), sorted(known_names), n=1)
     return f"Did you mean {similar[0]}? " if similar else ""
 
@@ -49,7 +49,7 @@ class Values:
         self._written = written
 
     def reset(self) -> None:
-        """Drop the dictionary, so that the next use loads the project's dictionary."""
+        """Drop the dictionary. The next use then loads the project's dictionary."""
         self._written = None
 
     def _load(self) -> Mapping[str, Any]:
