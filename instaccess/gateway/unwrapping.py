@@ -34,7 +34,7 @@ class Unwrapped:
         claims: the claims of the JWS.
         encryption_kid, signing_kid: the key ids of the keys that decrypted and verified the token.
         verification_key: the public key that verified the token. `signing_kid` alone does not identify this key,
-            because another issuer may reuse a kid for another key.
+            because two issuers may use the same kid for different keys.
     """
 
     signed: str
@@ -51,8 +51,8 @@ class TokenCache:
     """A least-recently-used cache of unwrapped tokens, shared by the threads of a process.
 
     Tokens are looked up by the SHA-256 digest of the token string. Only tokens that have been decrypted and verified
-    are stored. A non-canonical encoding of a cached token has another digest, so this encoding is not found in the
-    cache, is parsed strictly, and is refused.
+    are stored. A non-canonical encoding of a cached token has a different digest than the token. The cache therefore
+    does not contain the encoding, and the strict parser refuses the encoding.
     """
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ def unwrap(
         cache_size: the maximum number of tokens in the cache. If 0, the cache is not used.
 
     Raises:
-        InvalidToken: the token is refused; `code` is the precise reason. A bad token never causes another exception.
+        InvalidToken: the token is refused; `code` is the precise reason. No other exception is caused by a bad token.
     """
     unwrapped = cache.get(token) if cache is not None and cache_size else None
     if unwrapped is None:
@@ -161,8 +161,8 @@ def unwrap_with_settings(token: Opaque[str], *, now: float, cache: TokenCache | 
         verification_keys = trust.verification_keys(max_staleness=max_staleness)
         denied = trust.current_deny_list()
     except (DbError, InstAccessError):
-        # If the string can't be an InstAccess token, `parse_encrypted` raises InvalidToken, so that the client gets a
-        # 401 and not a 503.
+        # If the string can't be an InstAccess token, `parse_encrypted` raises InvalidToken, and the client gets a 401
+        # instead of a 503.
         tokens.parse_encrypted(token.reveal(), key_algorithms=key_algorithms)
         raise
     web.metrics.stage("gateway", "lookup", started)
@@ -183,8 +183,8 @@ def unwrap_with_settings(token: Opaque[str], *, now: float, cache: TokenCache | 
 class _RecordingKeys(tokens.ReloadableKeys):
     """A wrapper of a mapping from kid to key that records each key that was looked up.
 
-    The key that verified a token is read from `returned`. A second look-up of the same kid could return another key,
-    because a JWK set can be reloaded between two look-ups.
+    The key that verified a token is read from `returned`. A second look-up of the same kid could return a different
+    key than the first look-up, because a JWK set can be reloaded between two look-ups.
     """
 
     def __init__(self, keys: Mapping[str, JWK]) -> None:

@@ -46,7 +46,7 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
     refusal: web.Refusal | None = None
     fault: web.Fault | None = None
     kept = False
-    # An explicit content type without a charset keeps Django from reading its settings.
+    # Set the content type. Otherwise, Django would read its settings for each request, to add a charset.
     response = HttpResponse(status=204, content_type="text/plain")
     try:
         # The token is opaque while keys are loaded, because some error reporters print the variables of all functions
@@ -117,8 +117,8 @@ def _bearer_token(request: HttpRequest) -> Opaque[str]:
 def _let_pass(response: HttpResponse, token: Opaque[str]) -> bool:
     """Add the Authorization header for the upstream service to a 204. Raises InvalidToken.
 
-    Returns whether the proxy may keep the response. A response with another kind of bearer token is never kept,
-    because the gateway knows neither the expiry nor the revocation of such a token.
+    Returns whether the proxy may keep the response. A response with a bearer token that isn't an InstAccess token is
+    never kept, because the gateway knows neither the expiry nor the revocation of such a token.
     """
     if token.reveal().count(".") != 4:
         response["Authorization"] = f"Bearer {_allow_other_bearer(token.reveal())}"
@@ -134,7 +134,7 @@ def _let_pass(response: HttpResponse, token: Opaque[str]) -> bool:
 
 
 def _allow_keeping(response: HttpResponse, seconds: int) -> bool:
-    """Allow a proxy to keep a 204 for this time. Returns False and changes nothing if the time isn't positive.
+    """Allow a proxy to keep a 204 for `seconds`. Returns False and changes nothing if `seconds` isn't positive.
 
     The URL is the same for all users. A cache that stores one response per URL would therefore give one user the
     identity of another user. `private` forbids shared caches to store the response (RFC 9111 §3.5 and §5.2.2.7), and
