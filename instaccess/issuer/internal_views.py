@@ -52,8 +52,8 @@ def jwks_view(request: HttpRequest) -> HttpResponseBase:
 def revocations_view(request: HttpRequest) -> HttpResponseBase:
     """Serve `GET /internal/services/revocations`: the revoked tokens, users, accounts and keys.
 
-    The parameter `since` contains a position. The response then contains one page of the revocations after the
-    position, and the next position. Without the parameter, the response contains all revocations.
+    If the query parameter `since` contains a position, the response contains one page of the revocations after this
+    position, and the next position. Without `since`, the response contains all revocations.
 
     The client must send one of SERVICE_SECRETS as the bearer token. If no secret is configured, all clients are
     refused.
@@ -113,7 +113,7 @@ def _method_not_allowed() -> HttpResponse:
 
 
 def _unavailable(fault: web.Fault | None = None, logger: Logger = _keys_logger) -> HttpResponse:
-    """Log a server-side error, and return the response for it."""
+    """Return the 503 response to a server-side error. If `fault` is given, log the error first."""
     response = web.Unavailable(code=Reason.FAULT).to_response()
     if fault is not None and not fault.log(logger):
         web.skip_request_log(response)

@@ -87,7 +87,8 @@ def issue(
     )
     rejection = ""
     for _ in range(_ATTEMPTS):
-        # The token is opaque until its row is committed. If the commit fails, error reporters print the variables.
+        # Keep the token opaque until its row is committed, because error reporters print the variables if the commit
+        # fails.
         started = web.metrics.clock()
         token = _sign_and_encrypt(claims, signing=signing, encryption=encryption if encrypted else None)
         web.metrics.stage("issuer", "crypto", started)

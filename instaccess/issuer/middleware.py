@@ -29,7 +29,7 @@ def find_transactions() -> list[str]:
         try:
             middleware = import_string(path)
         except ImportError:
-            continue  # Django reports the entry itself, because Django can't start with the entry.
+            continue  # Django itself reports this entry, because Django can't load it.
         if _opens_transaction(middleware):
             found.append(path)
     return found

@@ -53,7 +53,8 @@ class Level:
         The value is None if throttling is off.
 
         Canvas formats the number as Ruby formats a float. Python formats floats of this size in the same way. If a
-        request fills the bucket, the value is 0.0 in a 201 response, which some clients mistake for a refusal.
+        request fills the bucket, the 201 response contains the value 0.0. Some clients mistake this value for a
+        refusal.
         """
         if (limit := conf.throttle_limit) is None:
             return None
@@ -79,7 +80,7 @@ class _Outage:
 
     @property
     def is_recent(self) -> bool:
-        """Whether the last failure was less than `_PAUSE_SECONDS` ago, so that the cache must not be called."""
+        """Whether the last failure was less than `_PAUSE_SECONDS` ago. Then the cache must not be called."""
         return time.monotonic() - self._failed_at < _PAUSE_SECONDS
 
     def record(self, error: Exception) -> None:
