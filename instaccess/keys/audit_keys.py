@@ -25,7 +25,8 @@ def evidence_keys() -> audit.EvidenceKeys:
     current_ring = ring.current_ring()
     verification = {}
     for row in store.authentic_keys(store.stored_keys().filter(use=Key.Use.SIGNING)):
-        # A row that was not authentic before the revocation of its key may contain no public key.
+        # Leave out revoked keys without a public key. A revocation erases the public key if the row was not
+        # authentic.
         if row.public_jwk or row.status != Key.Status.REVOKED:
             verification[row.kid] = public_key(row)
 

@@ -1,4 +1,4 @@
-"""System check of the stored keys. Keys must exist, their rows must be authentic, and private keys must be usable."""
+"""System checks of the stored keys, of lost rows, and of the clock of the database."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from . import audit_keys, provision, store
 _MAX_REPORTED = 20
 
 CLOCK_DIFFERENCE = 5
-"""The difference, in seconds, from which the clocks of this host and of the database are reported.
+"""The smallest difference, in seconds, between the clocks of this host and of the database that is reported.
 
 With NTP, clocks differ by milliseconds.
 """
@@ -56,7 +56,7 @@ def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[Ch
 
 @register(Tags.database)
 def check_progress(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that the database contains what earlier runs of this check have seen.
+    """Warn if the database lacks rows that existed when this check ran earlier.
 
     The result is a warning, because `migrate` runs this check too, and is often needed after a restore.
     """
@@ -102,9 +102,9 @@ def check_clock(databases: Sequence[str] | None = None, **kwargs: Any) -> list[C
 
 
 def _report(problems: Sequence[KeyUnavailable]) -> list[CheckMessage]:
-    """Report at most `_MAX_REPORTED` modified rows, and the first key that can't be used for another reason.
+    """Report at most `_MAX_REPORTED` modified rows, and the first other key that can't be used.
 
-    The other reason, such as a missing key-encryption key, usually applies to several keys. One message is enough.
+    The reason, such as a missing key-encryption key, usually applies to several keys, so one message is enough.
     """
     altered = [problem for problem in problems if isinstance(problem, KeyAltered)]
     others = [problem for problem in problems if not isinstance(problem, KeyAltered)]

@@ -58,17 +58,17 @@ class HeldKey:
         return bool(self._sealed)
 
     def at(self, status: str) -> HeldKey:
-        """Return a copy of the key with another status. The original, which older key rings contain, is unchanged."""
+        """Return a copy of the key with the given status. The original key stays unchanged for older key rings."""
         other = copy(self)
         other.status = status
         return other
 
     def same_material_as(self, row: Key) -> bool:
-        """Return whether a row contains the same key material, so that the row doesn't have to be parsed again."""
+        """Return whether a row contains the key material of this key. Then the row isn't parsed again."""
         return (self.use, self._sealed) == (row.use, row.sealed_private_jwk) and self.public == row.public_jwk
 
     def private(self) -> PrivateKey:
-        """Return the private key. The first call unseals the private key and makes OpenSSL prepare it.
+        """Return the private key. The first call unseals the key and lets OpenSSL prepare the key.
 
         Raises:
             KeyUnavailable: the private key is not stored on this server.
@@ -78,7 +78,7 @@ class HeldKey:
             if not self._sealed:
                 raise KeyUnavailable(f"only the public key of key {self.kid} is stored on this server")
             key = sealing.unseal(self._sealed, kid=self.kid, use=self.use, keks=conf.key_encryption_keys)
-            # Make OpenSSL check and prepare the key now. Otherwise, the first operation with the key would be slow.
+            # Let OpenSSL check and prepare the key now. Otherwise, the first operation with the key would be slow.
             key.op_key("sign" if self.use == Key.Use.SIGNING else "unwrapKey")
             self._private = key
         return self._private

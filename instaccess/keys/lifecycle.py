@@ -55,10 +55,11 @@ class Revocation:
 
     Attributes:
         key: the revoked key.
-        successor: the key that became current, or None if the current key did not change or there is no successor.
+        successor: the key that became current, or None if the current key did not change or no key could replace it.
         generated: the new future key, or None if no future key was generated.
         tokens: the number of live tokens that were marked as revoked.
-        failure: the reason why a required new key could not be generated, or "". The key was revoked nevertheless.
+        failure: the reason why a required new key could not be generated; empty if there was no failure. The key was
+            revoked nevertheless.
     """
 
     key: Key
@@ -263,7 +264,7 @@ def _mark_tokens(
     by: Any,
     now: datetime | None,
 ) -> int:
-    """Complete interrupted revocations, then mark the other live tokens of revoked keys as revoked.
+    """Complete interrupted revocations, then mark the remaining live tokens of revoked keys as revoked.
 
     Args:
         kids: the kids of the revoked keys.
@@ -278,7 +279,7 @@ def _mark_tokens(
 
 
 def _use_of(key: Key, keks: Sequence[KeyEncryptionKey]) -> Key.Use:
-    """Return the `use` of a key. Raises KeyAltered or UnsealError if an attacker stored another value."""
+    """Return the `use` of a key. Raises KeyAltered or UnsealError if an attacker stored an unknown value."""
     if key.use not in Key.Use.values:
         row_hmac.check(key, keks)
     return Key.Use(key.use)

@@ -1,4 +1,4 @@
-"""Measurements of the keys for a scrape."""
+"""Measurements of the keys for monitoring."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from . import ring, rotation, store
 
 
 def measure() -> Iterator[Sample]:
-    """Return the number of keys, the activation of each current key and the time of the next rotation.
+    """Yield the number of keys, the activation of each current key and the time of the next rotation.
 
     Raises DatabaseError or ConfigError.
     """
     rows = list(store.stored_keys().defer("public_jwk"))
     for (use, status), count in sorted(Counter((row.use, row.status) for row in rows).items()):
-        if use in Key.Use and status in Key.Status:  # An attacker who can write to the database could store any text.
+        # Leave out values that an attacker may have stored, because each value would create a new series of metrics.
+        if use in Key.Use and status in Key.Status:
             yield Sample("instaccess_keys", "Stored keys.", count, {"use": use, "status": status})
     times = ring.lifecycle_times()
     for row in rows:

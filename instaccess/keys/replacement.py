@@ -62,7 +62,9 @@ class Replacement:
 
 
 def plan_replacement(keep: Collection[str] = (), *, keys: QuerySet[Key] | None = None) -> Plan:
-    """Decide what `replace_all` would do, without changing anything. Arguments and errors are those of `replace_all`.
+    """Decide what `replace_all` would do, without changing anything.
+
+    `replace_all` describes the arguments and the errors.
 
     Args:
         keys: the keys, if the caller holds the lock.
@@ -90,10 +92,10 @@ def replace_all(
 ) -> Replacement:
     """Revoke all keys and all tokens, and generate new keys.
 
-    The changes of keys and the entries of the revocation log are one transaction. From its commit on, gateways refuse
-    all tokens that were issued before. The live tokens are marked as revoked afterwards. If the function is
-    interrupted, the next call does all of this again, and marks the remaining tokens. If a database router stores the
-    audit log in another database, the entries are committed first.
+    The changes of keys and the entries of the revocation log are one transaction. After the commit of this
+    transaction, gateways refuse all tokens that were issued before the commit. The live tokens are marked as revoked
+    afterwards. If the function is interrupted, the next call repeats these changes, and marks the remaining tokens.
+    If a database router stores the audit log in another database, the entries are committed first.
 
     The tokens of the next `CLOCK_SKEW` seconds are refused too, because a server with a fast clock may have issued
     tokens with such times, and the backup doesn't contain their rows.

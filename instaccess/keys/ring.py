@@ -171,7 +171,8 @@ def current_ring(*, max_staleness: float = 0) -> KeyRing:
     """Return the key ring of this process, at most KEY_CACHE_SECONDS old.
 
     Args:
-        max_staleness: the time, in seconds, by which the key ring may be older while the database is unavailable.
+        max_staleness: the time, in seconds, by which the age may exceed KEY_CACHE_SECONDS while the database is
+            unavailable.
 
     Raises:
         DatabaseError: the database is unavailable, and the cached key ring is too old.
@@ -185,7 +186,7 @@ def clear_cache() -> None:
 
 
 def check_issuing_keys() -> None:
-    """Get the current keys as issuing does, and unseal the private signing key. Raises KeyUnavailable if one fails.
+    """Get the keys that issuing needs, and unseal the private signing key. Raises KeyUnavailable.
 
     Raises DatabaseError or ConfigError if the keys can't be loaded.
     """
@@ -195,7 +196,7 @@ def check_issuing_keys() -> None:
 
 
 def sign_once() -> None:
-    """Sign and verify a string with the current signing key, so that OpenSSL loads and prepares the key."""
+    """Sign and verify a string with the current signing key. OpenSSL then loads and prepares the key."""
     ring = current_ring()
     key = ring.signing_key()
     tokens.verify(tokens.sign(b"{}", key.private(), kid=key.kid), ring.verification_keys())

@@ -66,7 +66,7 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
     current key, no key is generated or activated. The operator must then run `instaccess_init` or activate a key.
 
     Args:
-        keys: all keys; keys with another `use` are ignored.
+        keys: all keys. Only the keys with this `use` count.
         use: whether to decide about the signing keys or the encryption keys.
         force: change the current key now, even if its interval or the future key's lead time has not passed.
     """
@@ -93,7 +93,8 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
         for key in future
         if key != successor and can_rotate_automatically(key, previous_has_private=successor.has_private)
     ]
-    # After an imported public key, no key is generated: the owner of the private key must send the next public key.
+    # If the current key is an imported public key, no key is generated, because the owner of the private key must
+    # send the next public key.
     make_future = not remaining and successor.has_private
     if remaining or make_future:
         next_ready = ready_at(remaining[0], times) if remaining else now + times.lead

@@ -1,4 +1,4 @@
-"""Generation, selection and checks of the key that succeeds the current key."""
+"""Generation, selection and checks of the key that replaces the current key."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def pregenerate_keys(key: Key) -> tuple[list[PrivateKey], str]:
 def activate_successor(
     keys: QuerySet[Key], use: Key.Use, pregenerated: list[PrivateKey], *, now: datetime, previous_has_private: bool
 ) -> Key | None:
-    """Make a successor current: the next usable future key, or a pregenerated key if there is no such future key.
+    """Make the next usable future key current, or a pregenerated key if there is no such future key.
 
     Args:
         pregenerated: pregenerated private keys. A key that is used is removed from the list.
         previous_has_private: whether the private key of the previous current key was stored on this server.
 
-    Returns the new current key, or None if there is no successor.
+    Returns the new current key, or None if there is neither a usable future key nor a pregenerated key.
     """
     successor = _usable_future(keys, use, previous_has_private=previous_has_private)
     if successor is None and pregenerated:
