@@ -19,7 +19,7 @@ _KILLED_BY_SIGPIPE = 128 + 13
 
 
 def add_arguments(parser: CommandParser) -> None:
-    """Add the options that only the subcommand `export` has, and not `list`."""
+    """Add the options of the subcommand `export` that the subcommand `list` doesn't have."""
     parser.add_argument(
         "--format", required=True, choices=[each.value for each in Format], help="Format of the export."
     )

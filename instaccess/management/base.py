@@ -21,7 +21,7 @@ from ..exceptions import InstAccessError
 from ..opaque import Opaque
 from ..times import format_rfc3339
 
-with suppress(ImportError):  # Windows has no user ids.
+with suppress(ImportError):  # Windows has no user ids, so the module doesn't exist there.
     import pwd
 
 
@@ -29,7 +29,7 @@ class OperatorCommand(BaseCommand):
     """A command that prints on any terminal, and reports an error of the database in one line."""
 
     failure = ""
-    """The sentence before an error of the database."""
+    """The sentence that is printed before an error of the database."""
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         with escaping(sys.stdout), escaping(sys.stderr):
@@ -137,7 +137,7 @@ def operator() -> str:
 
 
 def write_new_file(path: str, text: Opaque[str], *, mode: int) -> None:
-    """Write a text to a new file. Delete the file if the text can't be written completely.
+    """Write a string to a new file. If the string can't be written completely, delete the file.
 
     Args:
         mode: the permissions of the file, such as 0o600. The file is created with this mode, so that no other user

@@ -137,7 +137,7 @@ def rotation_messages(outcome: keys.Rotation) -> list[str]:
 
 
 def after_revocation(key: Key) -> list[str]:
-    """Return sentences that name the services which still accept tokens of a revoked key, and the remedy."""
+    """Return sentences about the services that still accept tokens of a revoked key, and about the fix."""
     lines = ["Gateways refuse the tokens within 5 seconds."]
     if key.use == Key.Use.SIGNING:
         lines += [

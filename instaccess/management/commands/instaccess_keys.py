@@ -188,7 +188,8 @@ class Command(SubcommandCommand):
             try:
                 outcomes.append(keys.rotate(use, force=options["force"]))
             except InstAccessError as error:
-                # Continue, because an error with one key use must not prevent the rotation of the other.
+                # Continue, because an error with one key use must not prevent the rotation of the keys with the other
+                # key use.
                 failures.append(error.detail)
         if options["json"]:
             self.print_json([key_reports.outcome_facts(outcome) for outcome in outcomes])
@@ -246,7 +247,7 @@ class Command(SubcommandCommand):
         self.print_result(options, restoring.facts(result), "\n".join(restoring.result_lines(result)))
 
     def _confirm(self, lines: list[str]) -> None:
-        """Ask the operator for confirmation, on standard error, so that the output stays valid JSON."""
+        """Ask the operator for confirmation, on standard error, because standard output may be a JSON document."""
         self.stderr.write("\n".join([*lines, "To continue, type yes: "]), ending="")
         self.stderr.flush()
         if sys.stdin is None or sys.stdin.readline().strip() != "yes":

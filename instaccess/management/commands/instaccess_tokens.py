@@ -155,7 +155,7 @@ class Command(audit_evidence.EvidenceSubcommands):
 
 
 def _scopes(options: dict[str, Any]) -> list[audit.Scope]:
-    """Return the scopes for `--user` or `--account`. Empty if another filter is given, alone or in addition."""
+    """Return the scopes for `--user` or `--account`. Returns [] for all other filters, alone or combined."""
     match [name for name in ("jti", "user", "application", "account") if options[name] is not None]:
         case ["user"]:
             return audit.scopes_of_user(options["user"])
