@@ -1,4 +1,4 @@
-"""Functions that run in threads of their own, so that a request is answered although a server stalls."""
+"""Functions that run in separate threads. Requests are then answered even if a server stalls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .. import trust
 T = TypeVar("T")
 
 ANSWER_SECONDS = 0.7
-"""Seconds after which a probe or a scrape is answered. Load balancers usually wait for a second."""
+"""The time, in seconds, after which a probe or a scrape is answered. Load balancers usually wait for a second."""
 
 
 class Run(Generic[T]):
@@ -52,11 +52,11 @@ class Run(Generic[T]):
 
 
 class Background(Generic[T]):
-    """A function with at most one thread per process. While a run stalls, later callers get the same run.
+    """A function with at most one thread per process. While a run stalls, later callers get the stalled run.
 
     Args:
         name: the name of the thread.
-        function: may raise any exception.
+        function: the function to run, which may raise any exception.
     """
 
     def __init__(self, name: str, function: Callable[[], T]) -> None:
@@ -71,7 +71,7 @@ class Background(Generic[T]):
         self._run: Run[T] | None = None
 
     def start(self) -> Run[T]:
-        """Start a run in a new thread, unless a run hasn't ended. Returns the run that hasn't ended."""
+        """Return the run that hasn't ended. If there is no such run, start a new run in a new thread."""
         with self._lock:
             if self._run is not None and not self._run.has_ended:
                 return self._run
@@ -91,8 +91,8 @@ class Background(Generic[T]):
         except Exception as error:  # A hook or a cache backend of the project can raise any error.
             outcome = error
         finally:
-            # Each run opens new connections. A connection that has died without a message would otherwise stall the
-            # next run until the operating system notices.
+            # Close the connections of this run, because each run opens new connections. Otherwise, the connections
+            # would stay open after the thread has ended.
             with suppress(DbError):
                 connections.close_all()
             run.end(outcome)

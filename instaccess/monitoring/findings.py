@@ -34,7 +34,7 @@ class Finding:
     values: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the finding as it appears in the response."""
+        """Return the JSON object for the finding in the response."""
         return {"status": self.status, **({"detail": self.detail} if self.detail else {}), **self.values}
 
 

@@ -15,7 +15,8 @@ class Check:
 
     Args:
         name: the name of the check in the response.
-        function: returns the finding. Any exception is an error.
+        function: the function that runs the check. It returns the finding, or None if there is no problem. An
+            exception is an error.
         roles: the roles that need the part that is checked.
         required: whether the roles can't answer requests without the part. Otherwise, an error is only a warning.
     """

@@ -1,6 +1,7 @@
 """Metrics in the format of Prometheus, if the package `prometheus_client` is installed.
 
-In the multi-process mode of `prometheus_client`, the counters and histograms of all workers of a server are added.
+In the multi-process mode of `prometheus_client`, the counters and histograms are the sums for all workers of a
+server.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _STAGES = {"issuer": ("lookup", "throttle", "crypto", "audit"), "gateway": ("loo
 
 
 class PrometheusRecorder:
-    """A `web.Recorder` whose metrics are in a registry of their own."""
+    """A `web.Recorder` that stores its metrics in a separate registry."""
 
     def __init__(self) -> None:
         self.registry = prometheus_client.CollectorRegistry()
@@ -63,7 +64,8 @@ class PrometheusRecorder:
 
     clock = staticmethod(perf_counter)
 
-    # In multi-process mode, each of these methods can write to a file. A full disk must not make a request fail.
+    # In multi-process mode, each method below can write to a file. The methods ignore errors of this write, because a
+    # request must not fail if the disk is full.
 
     def issued(self, started: float) -> None:
         try:
@@ -96,17 +98,18 @@ class PrometheusRecorder:
 class Scrape:
     """A collector of the metrics of this process, and in multi-process mode of all workers of this server.
 
-    Metrics of the project that are not metrics of this package are left out.
+    Metrics that the project itself defines are left out.
     """
 
     def __init__(self, roles: Iterable[str]) -> None:
         self._roles = frozenset(roles)
 
     def collect(self) -> Iterator[Any]:
-        """Return the metric families. Raises OSError or ValueError if PROMETHEUS_MULTIPROC_DIR can't be read."""
+        """Yield the metric families. Raises OSError or ValueError if PROMETHEUS_MULTIPROC_DIR can't be read."""
         for family in self._recorded():
             if family.name.startswith(_PREFIX):
-                # The time at which each counter was created isn't used in queries, and doubles the number of series.
+                # Leave out the time at which each counter was created. Queries don't use this time, and its samples
+                # would double the number of series.
                 family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
                 yield family
         families: dict[str, Any] = {}

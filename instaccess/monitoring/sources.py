@@ -19,8 +19,8 @@ class Sample:
 
     Attributes:
         name: the name of the metric.
-        help: its description.
-        labels: a mapping from label to value. The number of values of each label must be bounded.
+        help: the description of the metric.
+        labels: a mapping from the name of a label to its value. Each label must have a small set of possible values.
     """
 
     name: str
@@ -42,7 +42,8 @@ def add_source(name: str, read: Callable[[], Iterable[Sample]], *, role: str) ->
 
     Args:
         name: the value of the label `source` of `instaccess_scrape_success`.
-        read: returns the measurements with bounded cost. May raise any error after the first measurements.
+        read: a function that returns the measurements with bounded cost. The function may raise any error, even after
+            it has returned some measurements.
         role: the role that reports the measurements.
     """
     _sources[name] = _Source(role, Background(f"metrics-{name}", partial(_read_all, read)))
@@ -84,7 +85,8 @@ def _read_all(read: Callable[[], Iterable[Sample]]) -> tuple[list[Sample], bool]
 
 def _read_deny_list() -> Iterator[Sample]:
     try:
-        # A process without requests doesn't load its deny list again, so the list would look too old.
+        # Load the deny list again if the cached deny list is old. Otherwise, the deny list of a process without
+        # requests would look too old.
         trust.current_deny_list()
     finally:
         age, sizes = trust.deny_list_age(), trust.deny_list_sizes()

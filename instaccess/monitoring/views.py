@@ -24,10 +24,10 @@ def live_view(request: HttpRequest) -> HttpResponse:
 def ready_view(request: HttpRequest, role: str) -> HttpResponse:
     """Answer 200 if every role of this process can answer requests, otherwise 503. The JSON names the problems.
 
-    The roles are those whose URLs this project includes. The parameter `role` selects one of them.
+    A process has the roles whose URLs the project includes. The query parameter `role` selects one of these roles.
 
     Args:
-        role: the role whose URLs contain the matched pattern.
+        role: the role to whose URLs the requested URL belongs. The query parameter doesn't change this argument.
     """
     if request.method not in _METHODS:
         return _method_not_allowed()
@@ -50,7 +50,7 @@ def metrics_view(request: HttpRequest, role: str) -> HttpResponse:
     """Return the metrics of every role of this process in the text format of Prometheus.
 
     Args:
-        role: the role whose URLs contain the matched pattern.
+        role: the role to whose URLs the requested URL belongs.
     """
     if request.method not in _METHODS:
         return _method_not_allowed()
@@ -67,7 +67,7 @@ def metrics_view(request: HttpRequest, role: str) -> HttpResponse:
 
 
 def monitoring_urls(role: str) -> list[URLPattern]:
-    """Return the URLs of the endpoints for monitoring, for the URLs of a role."""
+    """Return the URL patterns of the endpoints for monitoring. The URLs of each role contain these patterns."""
     return [
         path("internal/health/live", live, name=f"instaccess-live-{role}"),
         path("internal/health/ready", ready, {"role": role}, name=f"instaccess-ready-{role}"),
@@ -81,7 +81,7 @@ def _included_roles(matched: str) -> list[str]:
 
 
 def _is_included(role: str) -> bool:
-    # Several roles have the same path, of which Django resolves the first, so each role has a name of its own.
+    # Look up the URL by its name, because the endpoints of all roles have the same path.
     try:
         reverse(f"instaccess-ready-{role}")
     except NoReverseMatch:
@@ -103,8 +103,8 @@ def _method_not_allowed() -> HttpResponse:
 def _answer(body: dict[str, Any], *, status: int) -> HttpResponse:
     response = web.json_response(body, status=status)
     response["Cache-Control"] = "no-store"
-    # Django logs each response with a status of 400 or more, unless a view has logged it. An outage would otherwise
-    # add a line per probe.
+    # Django logs each response with a status of 400 or more, unless a view has marked the response as logged. Without
+    # this mark, an outage would add a line per probe.
     response._has_been_logged = True  # type: ignore[attr-defined]
     return response
 
