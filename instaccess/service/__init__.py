@@ -1,8 +1,8 @@
 """The service role: authentication of requests that contain a signed token.
 
 Django imports this package during the setup of `INSTALLED_APPS`, before Django REST framework can be imported. The
-module `authentication` imports the framework, so this module is imported on the first access to one of its names
-(PEP 562).
+file `authentication.py` imports the framework. This package therefore imports that file only when a name from the
+file is first used (PEP 562).
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ class InstAccessAuthentication(BaseAuthentication):
         return dataclasses.replace(claims, real_user=real_user)
 
     def check_account(self, claims: AcceptedClaims, request: Request) -> None:
-        """Refuse a token of another account (tenant).
+        """Refuse a token whose account (tenant) is not the account of this service or of the host.
 
         ACCOUNT_UUID is the account of this service. If ACCOUNT_UUID is not set, ACCOUNT_HOOK returns the account of
         the host that the request was sent to. If neither setting is set, tokens of every account are accepted.

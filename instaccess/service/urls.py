@@ -1,4 +1,4 @@
-"""The service's own URLs: `path("", include("instaccess.service.urls"))`. The service's API is the project's own."""
+"""The URLs for monitoring a service: `path("", include("instaccess.service.urls"))`."""
 
 from ..monitoring import monitoring_urls
 
