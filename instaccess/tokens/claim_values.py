@@ -44,7 +44,7 @@ def check_times(
 
     Raises:
         TokenExpired: the token is past its `exp` and the leeway.
-        InvalidToken: another time is not accepted; `code` is the precise reason.
+        InvalidToken: the lifetime, `iat` or `nbf` is not accepted; `code` is the precise reason.
     """
     if not 0 < expires_at - issued_at <= max_lifetime:
         raise InvalidToken(f"the lifetime (exp - iat) is not 1 to {max_lifetime} seconds", code=Reason.BAD_LIFETIME)

@@ -29,7 +29,7 @@ MAX_PAYLOAD_BYTES = 2048
 A token with a payload of this size and an RSA-4096 signature fits into nginx's 4 KiB buffer for response headers.
 """
 
-# A mapping from attribute of Claims to name of the claim, in the order of the payload.
+# A mapping from the name of an attribute of `Claims` to the name of the claim, in the order of the payload.
 _NAMES = {
     "issuer": "iss",
     "jti": "jti",
@@ -56,7 +56,7 @@ _OPTIONAL_SHARD_IDS = ("masquerading_user_shard_id", "shard_id")
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 ATTRIBUTES = {name: attribute for attribute, name in _NAMES.items()}
-"""A mapping from the name of a claim to the attribute of Claims."""
+"""A mapping from the name of a claim to the name of the attribute of `Claims`."""
 
 RESERVED = frozenset(_NAMES.values()) | {"aud", "nbf"}
 """Claims that CLAIMS_HOOK can't set. The issuer never writes `aud` or `nbf`, but readers may check both claims."""
@@ -206,7 +206,7 @@ class Claims:
         Raises:
             ForeignToken: `iss` is missing or not in `issuers`.
             TokenExpired: the token is past its `exp` and the leeway.
-            InvalidToken: the token has another problem; `code` is the precise reason.
+            InvalidToken: the token has any other problem; `code` is the precise reason.
         """
         # A tuple is used, because `in` would search a string for substrings, and would raise TypeError for a set if
         # `iss` is a list.
@@ -240,7 +240,7 @@ class Claims:
 def identifiers(payload: Mapping[str, Any]) -> dict[str, str]:
     """Return `jti`, `user_uuid` and `client_id` of a verified claims set, for the log and the counts of refusals.
 
-    The result is a mapping from attribute of `Claims` to string, without claims that are missing or invalid.
+    The result maps the names of these attributes of `Claims` to strings. Missing and invalid claims are left out.
     """
     values = {attribute: payload.get(_NAMES[attribute]) for attribute in ("jti", "user_uuid")}
     values["client_id"] = format_id(payload.get(_NAMES["client_id"]))

@@ -65,7 +65,8 @@ def split_compact(token: str, parts: int) -> list[bytes]:
             decoded = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
         except (binascii.Error, ValueError):
             raise InvalidToken("a segment is not base64url", code=Reason.MALFORMED) from None
-        # Compare only the last two or three characters, because only these can have a non-canonical encoding.
+        # Compare only the last two or three characters, because a non-canonical encoding differs only in these
+        # characters.
         tail = len(encoded) % 4
         if tail and base64.urlsafe_b64encode(decoded[1 - tail :])[:tail].decode() != encoded[-tail:]:
             raise InvalidToken("a segment is not in its canonical encoding", code=Reason.MALFORMED)
@@ -86,8 +87,8 @@ def parse_header(raw: bytes, members: frozenset[str]) -> Mapping[str, str]:
     if len(raw) > MAX_HEADER_BYTES:
         raise InvalidToken("the header is too long", code=Reason.BAD_HEADER)
     header = json_object(raw, "header")
-    # Other members are dangerous: `zip` allows decompression bombs, `crit` changes how a token must be processed, and
-    # `jku`, `jwk` and `x5u` supply the attacker's key.
+    # Members that are not in `members` can be dangerous: `zip` allows decompression bombs, `crit` changes how a token
+    # must be processed, and `jku`, `jwk` and `x5u` supply the attacker's key.
     if not members.issuperset(header):
         raise InvalidToken("the header has a member that is not accepted", code=Reason.BAD_HEADER)
     if not all(isinstance(value, str) for value in header.values()):
@@ -103,7 +104,7 @@ def json_object(raw: bytes, what: str) -> dict[str, Any]:
     Duplicate members, NaN, infinite numbers and nesting deeper than `MAX_DEPTH` are refused.
 
     Args:
-        what: the name of the object in the text of the error: `header` or `claims`.
+        what: the name of the object in error messages: `header` or `claims`.
     """
     try:
         text = raw.decode("utf-8")

@@ -1,7 +1,8 @@
 """Signing, encryption, decryption and verification of compact JWS and JWE (RFC 7515, RFC 7516).
 
 jwcrypto decrypts and verifies tokens. Because jwcrypto's parser is lenient, `compact` first parses each token
-strictly. The caller decides which algorithms are accepted; the header of the token can only name one of these.
+strictly. The caller decides which algorithms are accepted; the header of the token can only name one of the accepted
+algorithms.
 
 Public keys are `jwcrypto.jwk.JWK` objects, and private keys are `PrivateKey` objects. The `use` member of each key
 must be set. Reuse the objects, because loading a private key takes about as long as a hundred signatures.
@@ -47,8 +48,8 @@ The number is limited, because each attempt is an RSA operation.
 _IV_BYTES, _TAG_BYTES = {"A128CBC-HS256": 16, "A256GCM": 12}, 16
 
 _SAFE_KID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-# Each JWS and JWE is a copy of `_JWS` or `_JWE`. A new object would copy jwcrypto's header registry, which is
-# slower than everything else except RSA. The copies share one registry, which is never modified.
+# Each JWS and JWE is a copy of `_JWS` or `_JWE`. A new object would copy jwcrypto's header registry, and only the RSA
+# operations take longer than this copying. The copies share one registry, which is never modified.
 _JWS, _JWE = JWS(), JWE()
 _JWS_MEMBERS = frozenset({"alg", "kid", "typ", "cty"})
 _JWE_MEMBERS = frozenset({"alg", "enc", "kid", "typ", "cty"})

@@ -56,7 +56,7 @@ def jwe(text: bytes, key: RSAPublicKey, *, alg: str, enc: str, kid: str) -> str:
 
 
 def _a128cbc_hs256(text: bytes, cek: bytes, header: bytes) -> tuple[bytes, bytes, bytes]:
-    """Encrypt a text with A128CBC-HS256 (RFC 7518 §5.2.2.1), and return initialization vector, ciphertext and tag.
+    """Encrypt bytes with A128CBC-HS256 (RFC 7518 §5.2.2.1). Returns the initialization vector, ciphertext and tag.
 
     Args:
         cek: the content-encryption key: 16 bytes for the HMAC, then 16 bytes for AES.
@@ -71,7 +71,7 @@ def _a128cbc_hs256(text: bytes, cek: bytes, header: bytes) -> tuple[bytes, bytes
 
 
 def _a256gcm(text: bytes, cek: bytes, header: bytes) -> tuple[bytes, bytes, bytes]:
-    """Encrypt a text with A256GCM (RFC 7518 §5.3), and return initialization vector, ciphertext and tag."""
+    """Encrypt bytes with A256GCM (RFC 7518 §5.3). Returns the initialization vector, the ciphertext and the tag."""
     iv = os.urandom(12)
     ciphertext_and_tag = AESGCM(cek).encrypt(iv, text, header)
     return iv, ciphertext_and_tag[:-16], ciphertext_and_tag[-16:]
