@@ -21,7 +21,7 @@ RESTORED = (
     "if the database was restored from a backup, run `python manage.py instaccess_keys after-restore` at the issuer. "
     "Otherwise, find out who deleted the rows"
 )
-"""What to do if a database has lost rows."""
+"""The instructions for an operator if a database has lost rows."""
 
 
 def current() -> DenyList:
@@ -38,12 +38,12 @@ def current() -> DenyList:
 
 
 def age() -> float | None:
-    """Return the age of the cached deny list in seconds, or None if none is cached. Raises ConfigError."""
+    """Return the age of the cached deny list in seconds, or None if no deny list is cached. Raises ConfigError."""
     return _source().age
 
 
 def sizes() -> Mapping[str, int]:
-    """Return the number of cached entries by kind. Empty if no deny list is cached. Raises ConfigError."""
+    """Return the number of cached entries by kind. Returns {} without a cached list. Raises ConfigError."""
     deny_list = _source().cached
     return {} if deny_list is None else deny_list.sizes()
 
@@ -53,7 +53,7 @@ def _source() -> Refreshed[DenyList]:
 
 
 def clear_cache() -> None:
-    """Drop the cached deny list, so that the next call of `current` reads the deny list again."""
+    """Drop the cached deny list. The next call of `current` then reads all revocations again."""
     _database.clear_cache()
     _remote.clear_cache()
 

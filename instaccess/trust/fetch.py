@@ -86,8 +86,8 @@ def fetch_json(
         headers["Authorization"] = f"Bearer {secret.reveal()}"
     deadline = time.monotonic() + BODY_SECONDS
     try:
-        # `auth` is set, because otherwise the requests library would replace the Authorization header if ~/.netrc
-        # contains the host.
+        # Set `auth`. Otherwise, the requests library would replace the Authorization header if ~/.netrc contains the
+        # host.
         with requests.get(
             url,
             params=parameters,

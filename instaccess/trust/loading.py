@@ -1,4 +1,4 @@
-"""Threads that load values in the background, and loading over database connections that may be dead."""
+"""Threads that load values in the background, and a retry for database connections that are dead."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _close_old_connections() -> None:
 
 
 def _with_timeouts(connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
-    """Limit the duration of connection attempts, unless DATABASES sets other limits. Returns the connection.
+    """Limit the duration of connection attempts, unless DATABASES sets limits. Returns the connection.
 
     The project's connection pool is not used. While the database doesn't answer, request threads may hold all
     connections of the pool.

@@ -131,7 +131,7 @@ def check_strength(key: JWK) -> None:
 
 
 def to_text(key: JWK, *, file_format: str) -> str:
-    """Serialize a public key, and return the text.
+    """Serialize a public key, and return the PEM or the JWK as a string.
 
     Args:
         file_format: `pem` for PEM (SubjectPublicKeyInfo), or `jwk` for a JWK in JSON.
@@ -141,7 +141,7 @@ def to_text(key: JWK, *, file_format: str) -> str:
 
 @concealed
 def private_to_text(key: PrivateKey, *, file_format: str) -> Opaque[str]:
-    """Serialize a private key without encryption, and return the text as an opaque object.
+    """Serialize a private key without encryption, and return the PEM or the JWK as an opaque string.
 
     Args:
         file_format: `pem` for PEM (PKCS#8), or `jwk` for a JWK in JSON.

@@ -41,7 +41,7 @@ AHEAD = 0.75
 """The fraction of the interval after which a request for the value starts a reload in the background."""
 
 STALLED_SECONDS = 2.0
-"""The time, in seconds, after which a load counts as stalled and another load is started.
+"""The time, in seconds, after which a load counts as stalled and a new load is started.
 
 The connection of a stalled load may be dead. The time doubles with each stalled load, up to `MAX_STALLED_SECONDS`.
 """
@@ -58,7 +58,7 @@ Otherwise, an outage of the database would block every thread again and again.
 class _Held(NamedTuple, Generic[T]):
     """A loaded value, and the time when its load started.
 
-    The age of the value is measured from the start of the load, because the load may have read the data then.
+    The age of the value counts from the start of the load, because the load may have read the data immediately.
     """
 
     value: T | None
@@ -122,12 +122,12 @@ class Refreshed(Generic[T]):
     Args:
         load: a function that loads the value. The argument is the cached value, or None if no value is cached. The
             function may raise any exception.
-        find_alias: a function that returns the alias of the database that `load` queries. None if `load` doesn't
-            query a database.
+        find_alias: a function that returns the alias of the database that `load` queries. Pass None instead of a
+            function if `load` doesn't query a database.
     """
 
     in_background = True
-    """Whether separate threads load values. Tests set False, so that a load uses the transaction of the test."""
+    """Whether separate threads load values. Tests set False, because a load must use the transaction of the test."""
 
     def __init__(self, load: Callable[[T | None], T], find_alias: Callable[[], str] | None = None) -> None:
         self._load = load
@@ -139,7 +139,7 @@ class Refreshed(Generic[T]):
         os.register_at_fork(after_in_child=self.clear_cache)
 
     def clear_cache(self) -> None:
-        """Drop the cached value, so that the next call of `get` loads the value.
+        """Drop the cached value. The next call of `get` then loads the value.
 
         If a load is running, its result is not cached, because the load may have read the data before this call.
         """
@@ -167,12 +167,12 @@ class Refreshed(Generic[T]):
         """Return the value, at most `interval` seconds old. Load the value if no cached value is recent enough.
 
         If loading fails, the cached value is returned for `max_staleness` more seconds, and loading is tried again
-        after each `interval`. Callers wait for a running load, because with an older deny list, a gateway could
-        accept a token that was revoked in the meantime. A load that takes too long counts as failed.
+        after each `interval`. Callers wait for a running load, because with a cached deny list that is too old, a
+        gateway could accept a token that was revoked in the meantime. A load that takes too long counts as failed.
 
         Args:
             interval: the maximum age, in seconds, while loading works.
-            max_staleness: the time, in seconds, by which the value may be older while loading fails.
+            max_staleness: the time, in seconds, by which the age may exceed `interval` while loading fails.
             patience: the time, in seconds, to wait for a load if the cached value is usable; PATIENCE by default.
 
         Raises:

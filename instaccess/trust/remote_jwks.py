@@ -130,8 +130,8 @@ def read_jwks(document: Any) -> dict[str, JWK]:
         except KeyRefused as error:
             logger.warning("a member of a JWK set was skipped: %(detail)s", reason=error.code, detail=str(error))
             continue
-        # Use the kid in the JWK set, because tokens contain this kid. Other issuers may use kids that aren't
-        # thumbprints.
+        # Use the kid in the JWK set, because tokens contain this kid. An issuer other than this package may use kids
+        # that aren't thumbprints.
         kid = member.get("kid")
         kid = kid if isinstance(kid, str) else key.thumbprint()
         if kid in keys:

@@ -140,7 +140,10 @@ def read(position: str = "") -> Page:
 
 
 def _was_lost(number: int, page: Page) -> bool:
-    """Return whether an unknown position was lost. Otherwise, its row was pruned, which leaves the last row."""
+    """Return whether an unknown position was lost. A position isn't lost if its row was pruned.
+
+    Pruning deletes only old rows, and never the last row.
+    """
     last = int(page.cursor.partition("-")[0])
     age = (datetime.now(UTC) - _EPOCH) // _MICROSECOND - number
     return number > last or age < RETENTION * 10**6

@@ -30,7 +30,8 @@ def read(position: str = "", etag: str = "") -> Page | None:
         etag: the ETag of the last response, or an empty string.
 
     Raises:
-        SourceUnavailable: the issuer is unavailable, refuses the secret, or sends another document.
+        SourceUnavailable: the issuer is unavailable, refuses the secret, or sends a document that is not a revocation
+            list.
         ConfigError: SERVICE_SECRETS contains no secret.
     """
     secrets = conf.service_secrets

@@ -29,7 +29,7 @@ class Page:
             of its revoked tokens.
         keys: the kid of each revoked key.
         all_until: the largest `iat` of the revoked tokens, whatever user, account or key they have. -1 if there are
-            none.
+            no such tokens.
         cursor: the position after this page, to read the next page. Empty if the issuer doesn't support positions.
         more: whether more pages can be read now.
         etag: the ETag of the HTTP response that contained this page, or an empty string.
@@ -83,7 +83,7 @@ class DenyList(AbstractSet[str]):
             self.cursor, self.etag = page.cursor, page.etag
 
     def find(self, claims: Claims, *kids: str) -> str | None:
-        """Return the reason why a token is refused, as a text for the log, or None if the token isn't revoked.
+        """Return the reason for the log if a token is revoked, or None if the token isn't revoked.
 
         Args:
             kids: the kids of the keys that verified and decrypted the token.

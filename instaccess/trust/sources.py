@@ -49,11 +49,11 @@ _key_table = _KeyTable()
 def use(load_ring: Callable[[float], Ring]) -> None:
     """Set the function that loads the keys of this deployment's database. `apps.py` calls this function.
 
-    The keys are used unless DECRYPTION_KEYS or VERIFICATION_KEYS configures other keys.
+    The keys are used unless DECRYPTION_KEYS or VERIFICATION_KEYS configures the keys.
 
     Args:
-        load_ring: a function that returns the key ring. The argument is the time, in seconds, by which the keys may
-            be older if the database is unavailable.
+        load_ring: a function that returns the key ring. The argument is the time, in seconds, by which the age of the
+            keys may exceed KEY_CACHE_SECONDS if the database is unavailable.
     """
     _key_table.load_ring = load_ring
 
@@ -67,7 +67,7 @@ def decryption_keys(*, max_staleness: float = 0) -> Mapping[str, PrivateKey]:
     """Return a mapping from kid to private encryption key, in the order in which the keys are tried.
 
     Args:
-        max_staleness: the time, in seconds, by which keys may be older if the database is unavailable.
+        max_staleness: the additional time, in seconds, for which cached keys are used if the database is unavailable.
 
     Raises:
         KeyUnavailable: there is no key. Clients then get a 503 and not a 401, because the error is on the server.
@@ -85,7 +85,7 @@ def verification_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
     """Return a mapping from kid to public signing key, in the order in which the keys are tried.
 
     Args:
-        max_staleness: the time, in seconds, by which keys may be older if the database is unavailable.
+        max_staleness: the additional time, in seconds, for which cached keys are used if the database is unavailable.
 
     Raises:
         KeyUnavailable: there is no key.
@@ -192,11 +192,11 @@ def _parse_decryption_key(text: str) -> Mapping[str, PrivateKey]:
         raise KeyRefused("decryption needs a private key, but this is a public key")
     configured_kid = (_parse_json(text) or {}).get("kid")
     private = material.for_use(key, use="enc")
-    private.op_key("unwrapKey")  # Make OpenSSL load the key now, and not during the first request.
+    private.op_key("unwrapKey")  # Let OpenSSL load the key now, because loading would delay the first request.
     return {configured_kid if isinstance(configured_kid, str) else key.thumbprint(): private}
 
 
 def _parse_json(text: str) -> dict[str, Any] | None:
-    """Return the JSON object in a text, or None if the text doesn't start with "{". Raises ValueError."""
+    """Return the JSON object in a string, or None if the string doesn't start with "{". Raises ValueError."""
     document: dict[str, Any] | None = json.loads(text) if text.lstrip().startswith("{") else None
     return document
