@@ -96,7 +96,7 @@ class InvalidAccessToken(Refusal):
 class ExpiredAccessToken(Refusal):
     """The refusal of an access token that expired at `expired_at` and can't be refreshed.
 
-    A client that gets this response must ask its user for authorization again.
+    A client that gets this response must ask its user for a new authorization.
     """
 
     challenge = True
@@ -171,5 +171,5 @@ class Unavailable(Refusal):
 
 
 def json_response(body: Any, *, status: int) -> HttpResponse:
-    """Build a response with compact JSON, as in Canvas. Settings of Django REST framework have no effect."""
+    """Build a response with compact JSON, as in Canvas. The settings of Django REST framework have no effect."""
     return HttpResponse(_encode(body), status=status, content_type="application/json; charset=utf-8")

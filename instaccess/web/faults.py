@@ -2,8 +2,8 @@
 
 Without the limit, each failed request would write a traceback during an outage. A process logs each kind of outage at
 most once per minute, and at most one traceback per minute for all kinds together. Further errors of the same kind are
-counted, and the count is logged when the minute is over, or before the next line of this kind. Errors with another
-cause, such as a fault in a hook, are never counted instead of logged.
+counted, and the count is logged when the minute is over, or before the next line of this kind. Errors with a cause
+other than an outage, such as a fault in a hook, are always logged.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class OutageLog:
         os.register_at_fork(after_in_child=self.clear)
 
     def clear(self) -> None:
-        """Forget all outages, so that the next one is logged completely."""
+        """Forget all outages. The next outage is then logged completely."""
         self._lock = threading.Lock()
         self._recent: dict[tuple[str, ...], _Outage] = {}
         self._traced_at = float("-inf")
@@ -139,7 +139,7 @@ class OutageLog:
 
 
 def skip_request_log(response: HttpResponseBase) -> None:
-    """Keep Django from logging a response, because the error was counted. Otherwise, Django logs a line per 503."""
+    """Prevent Django from logging a response whose error was counted. Otherwise, Django logs a line per 503."""
     response._has_been_logged = True  # type: ignore[attr-defined]
 
 
@@ -157,7 +157,7 @@ def _log_count(outage: _Outage, now: float) -> None:
 
 
 def _outage_kind(error: BaseException) -> tuple[str, ...] | None:
-    """Return the classes, the code and the place of an outage. Returns None if the error has another cause."""
+    """Return the classes, the code and the place of an outage. Returns None if the cause is not an outage."""
     if not isinstance(error, SourceUnavailable) and not database_errors.is_outage(error):
         return None
     classes = [type(each).__name__ for each in database_errors.chain(error)]

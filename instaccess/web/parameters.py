@@ -1,4 +1,4 @@
-"""Removal of secrets in the query or the form of a request, so that error reports don't contain the secrets."""
+"""Removal of secrets from the query and the form of a request, which error reports would contain."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def takes_secrets(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpRe
 
 
 def forget_parameters(request: HttpRequest) -> None:
-    """Remove the query, the form and the files from a request, so that later error reports don't contain secrets."""
+    """Remove the query, the form and the files from a request. Later error reports then don't contain secrets."""
     request.GET = QueryDict()
     request.META["QUERY_STRING"] = ""
     request.POST = QueryDict()

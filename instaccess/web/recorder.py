@@ -1,4 +1,4 @@
-"""The calls with which the roles report measurements. By default, they do nothing.
+"""The calls with which the roles report measurements. By default, the calls do nothing.
 
 `monitoring` passes in a recorder if `prometheus_client` is installed. Each call without a recorder takes less than a
 tenth of a microsecond.
