@@ -46,18 +46,18 @@ _CODECS = {
 
 
 def fit(text: str, column: Any, *, using: str) -> str:
-    r"""Escape the characters of a text that a column can't store, and shorten the result to the column's length.
+    r"""Escape the characters of a string that a column can't store, and shorten the result to the column's length.
 
-    An escaped character, such as `\U0001f631`, is never cut. NUL and lone surrogates become U+FFFD. The same text
-    always has the same result, so call this function for a text to search for too.
+    An escaped character, such as `\U0001f631`, is never cut. NUL and lone surrogates become U+FFFD. Two calls with
+    the same string and column have the same result, so also call this function for a string to search for.
 
     Args:
-        text: a text from a client or an operator.
+        text: a string from a client or an operator.
         column: the model field of the column.
         using: the alias of the database.
 
     Raises DatabaseError if the character set of the column is not known yet and the database is unavailable. A
-    process reads the character sets of a table at most once, and only for a text that contains NUL or is not ASCII.
+    process reads the character sets of a table at most once, and only for a string that contains NUL or is not ASCII.
     """
     if text.isascii() and "\0" not in text:
         return text[: column.max_length]
@@ -73,9 +73,9 @@ def fit(text: str, column: Any, *, using: str) -> str:
 
 
 def can_store(text: str, column: Any, *, using: str) -> bool:
-    """Return whether a column can store every character of a text.
+    """Return whether a column can store every character of a string.
 
-    If the result is False, no row contains the text, so a query for the text isn't needed.
+    If the result is False, no row contains the string, so a query for the string isn't needed.
 
     Raises DatabaseError if the character set of the column is not known yet and the database is unavailable.
     """

@@ -23,7 +23,7 @@ _STATEMENTS = {
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The time by which the clock of this host is ahead of the clock of a database; negative if it is behind.
+    """The time by which the clock of this host is ahead of the clock of a database; negative if this host is behind.
 
     Attributes:
         seconds: the measured difference.
@@ -37,8 +37,9 @@ class Difference:
 def now(using: str) -> datetime:
     """Return the current time of a database, in UTC.
 
-    In a transaction, the result is the time of the call and not of the start of the transaction. Another database
-    than PostgreSQL, MariaDB, MySQL or SQLite has no known statement, so the result is the time of this host.
+    In a transaction, the result is the time of the call and not of the start of the transaction. If the database is
+    not PostgreSQL, MariaDB, MySQL or SQLite, the result is the time of this host, because this package has no
+    statement for the database.
 
     Args:
         using: the alias of the database.
@@ -52,13 +53,15 @@ def now(using: str) -> datetime:
 
 
 def compare(using: str) -> Difference | None:
-    """Compare the clock of this host with the clock of a database. Returns None if they are the same clock.
+    """Compare the clock of this host with the clock of a database.
+
+    Returns None for SQLite, which uses the clock of this host, and for a database whose time can't be read.
 
     Raises DatabaseError.
     """
     if connections[using].vendor == "sqlite":
         return None
-    _read(using)  # Opening a connection takes longer than a query.
+    _read(using)  # Open the connection before the measurement, because opening takes longer than a query.
     before = time.time()
     microseconds = _read(using)
     after = time.time()
@@ -73,7 +76,7 @@ def _read(using: str) -> int | None:
     if (statement := _STATEMENTS.get(connection.vendor)) is None:
         return None
     with connection.cursor() as cursor:
-        # Without parameters, no database driver interprets `%`.
+        # Pass no parameters, because with parameters, a database driver would interpret the `%` in the statement.
         cursor.execute(statement)
         value: Any = cursor.fetchone()[0]
     return int(value)

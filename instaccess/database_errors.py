@@ -1,4 +1,4 @@
-"""What an error of a database means, and its message without passwords."""
+"""Functions that classify the errors of a database, and describe an error without passwords."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def code(error: BaseException) -> str:
-    """Return the code of a database error: an SQLSTATE, an error number or a name. Returns "" if there is none."""
+    """Return the code of a database error: an SQLSTATE, an error number or a name. Returns "" without a code."""
     for each in chain(error):
         for name in ("sqlstate", "pgcode", "sqlite_errorname"):
             if isinstance(value := getattr(each, name, None), str) and value:
@@ -39,7 +39,7 @@ def code(error: BaseException) -> str:
 
 
 def needs_migration(error: BaseException) -> bool:
-    """Return whether an error says that a table or a column is missing, so that `migrate` must run."""
+    """Return whether an error reports a missing table or column, which `migrate` would add."""
     if not isinstance(error, DatabaseError):
         return False
     if (found := code(error)) in {"", "SQLITE_ERROR"}:
@@ -63,7 +63,7 @@ def describe(error: BaseException) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """Replace the passwords of DATABASES, and everything that looks like the password in a database URL."""
+    """Replace the passwords of DATABASES in a string, and all parts that look like a password in a database URL."""
     for password in sorted(_passwords(), key=len, reverse=True):
         text = text.replace(password, _HIDDEN)
     return _NAMED_PASSWORD.sub(rf"\1{_HIDDEN}", _URL_PASSWORD.sub(rf"\1{_HIDDEN}@", text))

@@ -1,8 +1,8 @@
-"""Loggers whose lines carry their values as fields of the log record, so that a JSON formatter writes these fields.
+"""Loggers that store the values of each line as fields of the log record, which a JSON formatter can write.
 
 Every log line of this package goes through `get_logger`. The values have the names of the `key=value` texts in the
-messages, such as `reason` and `jti`. The names have no prefix, and none of them is an attribute of each log record.
-`tests/test_logs.py` fails if a line has no values, or if a name is reserved.
+messages, such as `reason` and `jti`. The names have no prefix, and they differ from the names of the standard
+attributes of a log record. `tests/test_logs.py` fails if a line has no values, or if a name is reserved.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Logger:
-    """A logger that accepts values by name, and passes the values on as the arguments and as the fields of a line."""
+    """A logger that accepts values by name, as arguments of the message and as fields of the log record."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -55,7 +55,7 @@ def get_logger(name: str) -> Logger:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that every JSON formatter can write."""
+    """Convert a value to a value that every JSON formatter can write."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, (list, tuple, set, frozenset)):

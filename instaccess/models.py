@@ -376,7 +376,7 @@ class MaintenanceRun(models.Model):
     started_at = models.DateTimeField(_("started"))
     finished_at = models.DateTimeField(_("finished"), null=True)
     result = models.CharField(_("result"), max_length=9, choices=Result.choices)
-    # The end of the last run that succeeded, which may be an earlier run.
+    # The end of the last successful run. This run may be earlier than the run that the other columns describe.
     succeeded_at = models.DateTimeField(_("last success"), null=True)
 
     class Meta:

@@ -27,7 +27,7 @@ _LISTS = {"get_all_permissions", "get_user_permissions", "get_group_permissions"
 
 
 def user_uuid(user: Any) -> str:
-    """Return the uuid of a user, and create a uuid if the user has none.
+    """Return the uuid of a user. If the user has no uuid yet, create a uuid.
 
     If USER_UUID_FIELD is set, the uuid is the value of this field of the user. Otherwise, the uuid is random and is
     stored in `UserIdentity`. No query is needed if the user was loaded with `select_related("instaccess_identity")`.
@@ -76,7 +76,7 @@ def loaded_uuid(user: Any) -> str:
 
 
 def existing_uuid(user: Any) -> str:
-    """Return the uuid of a user, or "" if the user has none.
+    """Return the uuid of a user, or "" if the user has no uuid.
 
     No query is needed if the user was loaded with `select_related(*user_relations(…))`.
     """
@@ -99,7 +99,7 @@ def user_relations(*references: str) -> list[str]:
 
 
 def user_name(user: Any) -> str:
-    """Return the user name that the audit log records for a user: at most 255 characters, or "" if there is none."""
+    """Return the user name that the audit log records for a user: at most 255 characters; "" without a name."""
     name = user.get_username() if hasattr(user, "get_username") else getattr(user, user.USERNAME_FIELD)
     return "" if name is None else str(name)[:MAX_NAME_CHARS]
 
@@ -109,7 +109,7 @@ def display_name(user: Any, uuid: str, recorded_name: str = "") -> str | None:
 
     Returns None if the user was deleted and the row contains no name, or if the user doesn't have the uuid in the
     row. The HMAC of a row covers the uuid but not the foreign key to the user. If the uuids differ, the foreign key
-    may have been tampered with.
+    may have been modified.
 
     Args:
         user: the user that the row refers to, or None if the user was deleted.
@@ -186,11 +186,11 @@ def check_may_masquerade(caller: Any) -> None:
 
 
 def masquerade_target(caller: Any, as_user_id: str) -> Any:
-    """Return the user with the id `as_user_id`, if the caller may get tokens for that user.
+    """Return the user with the id `as_user_id`, if the caller may get tokens for this user.
 
     Args:
         caller: the authenticated user, whom `check_may_masquerade` has accepted.
-        as_user_id: the primary key of another user, or `uuid:` followed by the uuid of the user.
+        as_user_id: the primary key of a user other than the caller, or `uuid:` followed by the uuid of the user.
 
     Raises MasqueradeRefused if the user is unknown or inactive, or if the caller lacks permission.
     """
@@ -236,10 +236,10 @@ def has_every_permission_of(caller: Any, target: Any) -> bool:
 def sources_of_unlisted_permissions() -> list[str]:
     """Return the authentication backends, and the user model, that grant permissions without listing them.
 
-    Such a class defines `has_perm`, but lacks a `get_all_permissions` that lists what `has_perm` grants. The
-    permissions of two users then can't be compared.
+    Such a class defines `has_perm`, but has no `get_all_permissions` that lists the permissions that `has_perm`
+    grants. The permissions of two users then can't be compared.
 
-    Returns the entries of AUTHENTICATION_BACKENDS, and the value of AUTH_USER_MODEL.
+    Returns these entries of AUTHENTICATION_BACKENDS, and AUTH_USER_MODEL if the user model is such a class.
     """
     sources = {path: import_string(path) for path in settings.AUTHENTICATION_BACKENDS}
     sources[settings.AUTH_USER_MODEL] = get_user_model()
@@ -280,9 +280,9 @@ def with_primary_key(primary_key: str) -> Any:
 
 
 def _can_store(text: str, field: str, *, using: str) -> bool:
-    """Return whether a field of the user model can store a text.
+    """Return whether a field of the user model can store a string.
 
-    Some databases reject a query that compares a field with a text that the field can't store.
+    Some databases reject a query that compares a field with a string that the field can't store.
     """
     options = get_user_model()._meta
     try:

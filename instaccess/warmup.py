@@ -1,4 +1,4 @@
-"""Warm-up of a worker process: the private keys are loaded and used once before the first request.
+"""Warm-up of a worker process, which loads and uses the private keys once before the first request.
 
 OpenSSL validates a private key when the key is loaded, and precomputes values when the key is first used. Each of
 these two steps takes as long as a hundred signatures. Without a warm-up, the first request would wait for both steps.
@@ -28,7 +28,7 @@ def add_step(step: Callable[[], None]) -> None:
 
 
 def warm_up() -> None:
-    """Load and use the private keys that this process needs, and fetch a JWK set and deny list that have URLs.
+    """Load and use the private keys that this process needs, and fetch the JWK set and the deny list from their URLs.
 
     Call this function in gunicorn's `post_worker_init` hook, or at the end of an `asgi.py`. The function never raises
     an error. If keys are missing or the database is unavailable, the worker starts anyway, and the problem is logged.

@@ -80,7 +80,7 @@ def token_status(revoked_at: datetime | None, expires_at: datetime, *, now: date
 
 
 def fit(text: str, column: str) -> str:
-    """Return a text as a column stores the text (see `charsets.fit`). Raises DatabaseError if a query fails."""
+    """Return a string as a column stores it (see `charsets.fit`). Raises DatabaseError if a query fails."""
     return charsets.fit(text, IssuedToken._meta.get_field(column), using=issued_tokens().db)
 
 
