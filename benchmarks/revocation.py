@@ -42,8 +42,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with stage("postgresql") as staged:
         from instaccess import trust
 
-        # Don't load values in background threads. This process switches between databases, and such a thread would
-        # keep a connection to the previous database open.
+        # Use no other threads, because each thread would keep a connection to the previous database open.
         trust.Refreshed.in_background = False
         bearers = tuple(f"Bearer {_issue()}" for _ in range(TOKENS))
         empty = os.environ["PGDATABASE"]

@@ -37,7 +37,10 @@ def in_turns(
 
 
 def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
-    """Return the median, and the range of 90% of the values. With fewer than 20 values, the range is complete."""
+    """Return the median, and the range of 90% of the values.
+
+    If there are fewer than 20 values, the range contains all values.
+    """
     ordered = sorted(values)
     cut = len(ordered) // 20
     return {

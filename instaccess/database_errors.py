@@ -29,7 +29,10 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def code(error: BaseException) -> str:
-    """Return the code of a database error: an SQLSTATE, an error number or a name. Returns "" without a code."""
+    """Return the code of a database error: an SQLSTATE, an error number or a name.
+
+    Returns "" if the error has no code.
+    """
     for each in chain(error):
         for name in ("sqlstate", "pgcode", "sqlite_errorname"):
             if isinstance(value := getattr(each, name, None), str) and value:

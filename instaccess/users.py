@@ -99,7 +99,10 @@ def user_relations(*references: str) -> list[str]:
 
 
 def user_name(user: Any) -> str:
-    """Return the user name that the audit log records for a user: at most 255 characters; "" without a name."""
+    """Return the user name that the audit log records for a user: at most 255 characters.
+
+    Returns "" if the user has no name.
+    """
     name = user.get_username() if hasattr(user, "get_username") else getattr(user, user.USERNAME_FIELD)
     return "" if name is None else str(name)[:MAX_NAME_CHARS]
 

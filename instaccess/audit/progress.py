@@ -57,7 +57,8 @@ class _Progress(NamedTuple):
 
 
 def _integer(value: object) -> int:
-    # In SQLite, an attacker can store a value of any type. Otherwise, comparing such a value would raise TypeError.
+    # In SQLite, an attacker can store a value of any type. Use 0 instead, because comparing such a value would raise
+    # TypeError.
     return value if isinstance(value, int) else 0
 
 

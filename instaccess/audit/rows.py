@@ -68,7 +68,7 @@ def revocable_tokens(*, now: datetime | None = None) -> QuerySet[IssuedToken]:
 
 
 def expiry_cutoff(now: datetime) -> datetime:
-    """Return a time. Every gateway refuses a token whose `expires_at` is at or before this time."""
+    """Return the latest `expires_at` with which every gateway refuses a token as expired."""
     return now - timedelta(seconds=AFTERLIFE)
 
 

@@ -28,7 +28,10 @@ class Columns(NamedTuple):
     signing_kid: str
     encryption_kid: str
     issued_at: datetime | None
-    """The time of issue. None if an attacker has stored an invalid time. Then no revocation is too early."""
+    """The time of issue. None if an attacker has stored an invalid time.
+
+    For None, `find` ignores the times, so every revocation of a scope of the row covers the row.
+    """
 
 
 def read_columns(rows: QuerySet[IssuedToken]) -> list[Columns]:

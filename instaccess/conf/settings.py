@@ -275,8 +275,8 @@ class Conf(KeySettings):
         takes effect within five seconds.
         """
         if self._get("KEEP_DECISION_SECONDS", _OFF) is _OFF:
-            # The setting is not set, so 0 needs no validation. Validation takes time, and the gateway reads this
-            # property for each request.
+            # Return before the validation, because the gateway reads this property for each request, and validation
+            # would take longer.
             return 0
         read_after = self.deny_list_seconds
         return self._integer(

@@ -80,7 +80,7 @@ class _Outage:
 
     @property
     def is_recent(self) -> bool:
-        """Whether the last failure was less than `_PAUSE_SECONDS` ago. Then the cache must not be called."""
+        """Whether the last failure was less than `_PAUSE_SECONDS` ago. During this time, the cache is not called."""
         return time.monotonic() - self._failed_at < _PAUSE_SECONDS
 
     def record(self, error: Exception) -> None:

@@ -132,9 +132,7 @@ class TestTokensVerify:
         tokens("seal")
         IssuedToken.objects.filter(pk=audit[0].pk).update(user_agent="modified")
 
-        with pytest.raises(
-            CommandError, match=f"The audit log was modified or can't be checked: row {audit[0].pk} "
-        ):
+        with pytest.raises(CommandError, match=f"The audit log was modified or can't be checked: row {audit[0].pk} "):
             tokens("verify")
         out = io.StringIO()
         with pytest.raises(CommandError):

@@ -130,7 +130,7 @@ def _seal_page(keys: EvidenceKeys, now: datetime, cut: datetime | None) -> list[
 
 
 def _part(row: int, cut: datetime | None) -> tuple[int, bool]:
-    """Return the part of an audit row: its UTC day, and whether its id is at or after the cut.
+    """Return the part of the audit log that a row is in: the UTC day, and whether the id is at or after the cut.
 
     A checkpoint never covers rows of two parts.
     """

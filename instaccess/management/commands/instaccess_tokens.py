@@ -155,7 +155,10 @@ class Command(audit_evidence.EvidenceSubcommands):
 
 
 def _scopes(options: dict[str, Any]) -> list[audit.Scope]:
-    """Return the scopes for `--user` or `--account`. Returns [] for all other filters, alone or combined."""
+    """Return the scopes for `--user` or `--account`.
+
+    Returns an empty list if any other filter is given, or if both filters are given.
+    """
     match [name for name in ("jti", "user", "application", "account") if options[name] is not None]:
         case ["user"]:
             return audit.scopes_of_user(options["user"])
