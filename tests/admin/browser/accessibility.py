@@ -48,7 +48,7 @@ class Fault:
 
 
 def violations(page: Page) -> list[Fault]:
-    """Return all accessibility violations of a page in each appearance, including Django's own violations."""
+    """Return the accessibility violations of a page in each appearance, including Django's known violations."""
     from axe_playwright_python.base import AXE_SCRIPT
 
     page.evaluate(AXE_SCRIPT)

@@ -46,8 +46,8 @@ def chromium() -> Iterator[Browser]:
 
     # Disable Chromium's sandbox only for root, because the sandbox cannot run as root.
     arguments = [*_ARGUMENTS, "--no-sandbox"] if os.geteuid() == 0 else _ARGUMENTS
-    # Set this variable because Playwright runs an event loop in this thread. Otherwise, Django would refuse database
-    # queries.
+    # Playwright runs an event loop in this thread. Without this variable, Django would refuse database queries in the
+    # thread.
     before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     try:

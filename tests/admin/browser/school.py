@@ -61,7 +61,8 @@ def set_up(folder: Path, *, rows: int) -> None:
     lifecycle.revoke(Key.objects.get(use="sig", status="current").kid, reason="backup left on a train", now=ago(9))
     lifecycle.rotate(Key.Use.ENCRYPTION, force=True, now=now - timedelta(minutes=25))
     for use in Key.Use:
-        lifecycle.rotate(use, now=now)  # The daily cron job erases private keys whose tokens have expired.
+        # As the daily cron job does, erase the private keys whose tokens have expired.
+        lifecycle.rotate(use, now=now)
     ada = get_user_model().objects.create_superuser(USERNAME, password=PASSWORD)
     with open(os.devnull, "w") as nowhere:
         call_command("instaccess_tokens", "seed", "--rows", str(rows), "--days", "30", "--seed", "6", stdout=nowhere)

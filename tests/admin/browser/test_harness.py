@@ -44,7 +44,7 @@ class TestAccessibilityExceptions:
     def test_djangos_own_pages_still_need_every_accessibility_exception(
         self, visit: Callable[..., Page], superuser: Any, row: Callable[..., IssuedToken], settings: Any
     ) -> None:
-        """Find each exception in Django's pages. Remove an exception that makes this test fail: Django fixed it."""
+        """Find each excepted violation in Django's pages. If no violation is found, remove the exception."""
         row()
         settings.ROOT_URLCONF = "tests.admin.browser.stock"
         page = visit(superuser)
