@@ -287,7 +287,7 @@ class TestAnInterruptedRevocation:
 
 class TestTheHmacOfARevocation:
     def test_canonical_bytes_and_hmac_of_a_revocation_never_change(self):
-        """A new format needs a new label. Otherwise, an upgrade would complete no interrupted revocation."""
+        """Compare with literals. Without a new label, a new format would make old interrupted revocations invalid."""
         revoked_at = datetime(2026, 3, 2, 12, 0, 0, 123_000, tzinfo=UTC)
         made = Revocation(
             number=7,
