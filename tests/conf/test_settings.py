@@ -355,7 +355,7 @@ class TestTheSettingForKeyEncryptionKeys:
             "!" * 43,
         ):
             assert secret not in texts
-        # A traceback also prints the cause and the context of an error.
+        # A traceback also prints the cause and the context of an error, so neither may contain a key.
         assert error.value.__cause__ is None
         assert error.value.__context__ is None or error.value.__suppress_context__
 
@@ -487,7 +487,9 @@ class TestTheKeyLifecycleSettings:
 
 class TestTheTimeForWhichAProxyMayKeepADecision:
     @pytest.mark.parametrize(("deny_list", "longest"), [(0, 3), (1, 2), (2, 1), (3, 0), (4, 0)])
-    def test_g35_a_revocation_takes_effect_within_five_seconds_with_the_longest_time(self, deny_list, longest):
+    def test_g35_keep_decision_seconds_is_limited_so_that_a_revocation_takes_effect_within_five_seconds(
+        self, deny_list, longest
+    ):
         with override_settings(INSTACCESS={"DENY_LIST_SECONDS": deny_list, "KEEP_DECISION_SECONDS": longest}):
             assert conf.keep_decision_seconds == longest
         assert longest == 0 or deny_list + longest + KEEPING_SLACK == REVOCATION_SECONDS
@@ -498,7 +500,7 @@ class TestTheTimeForWhichAProxyMayKeepADecision:
         ):
             _ = conf.keep_decision_seconds
 
-    def test_an_error_in_deny_list_seconds_is_reported_for_deny_list_seconds(self):
+    def test_reading_keep_decision_seconds_names_deny_list_seconds_if_deny_list_seconds_is_invalid(self):
         with (
             override_settings(INSTACCESS={"DENY_LIST_SECONDS": 5, "KEEP_DECISION_SECONDS": 1}),
             pytest.raises(ConfigError) as error,
