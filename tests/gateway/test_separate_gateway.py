@@ -221,7 +221,7 @@ def verify_status(process: servers.Process, token: str) -> int:
 
 
 def accepted_jti(process: servers.Process, token: str) -> str:
-    """Check that the gateway accepts a token, and return the ID of the token."""
+    """Check that the gateway accepts a token, and return the token id."""
     status, authorization, _ = request(process.port, "GET", VERIFY, token)
     assert (status, authorization is None) == (204, False)
     return unverified_jti(str(authorization))
@@ -316,7 +316,7 @@ class TestAGatewayWithTheIssuersURLs:
 
 
 class TestARevokedKey:
-    """A revoked key, whose tokens a gateway in another deployment refuses although the gateway has the key (G32)."""
+    """A revoked key whose tokens a gateway outside the issuer's deployment refuses, although it has the key (G32)."""
 
     @pytest.mark.parametrize("use", ["sig", "enc"])
     def test_g32_gateway_with_the_issuers_urls_refuses_tokens_of_a_revoked_key(self, own_issuer, gateway, use):
@@ -348,7 +348,7 @@ class TestARevokedKey:
 
 
 class TestARestoredIssuer:
-    """K15: the issuer's database is restored from a copy of its file, and gateways have their own key files."""
+    """Tests of case K15: the issuer's database is restored from a copy, and gateways have their own key files."""
 
     @pytest.fixture(params=["deny list from the URL", "deny list from the database"])
     def options(self, request, own_issuer) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -363,7 +363,7 @@ class TestARestoredIssuer:
         dumps.copy_sqlite(issuer.folder / "backup", issuer.folder / "demo.sqlite3")
         issuer.process = issuer.start()
 
-    def test_k15_tokens_stay_refused_at_a_running_gateway_and_at_a_new_one_after_the_command(
+    def test_k15_running_gateway_and_new_gateway_refuse_old_tokens_after_the_command_after_restore(
         self, own_issuer, gateway, options
     ):
         databases, settings = options
