@@ -272,7 +272,7 @@ class TestIssueWithoutKeys:
 
 @pytest.mark.django_db(transaction=True)
 class TestAJtiThatExistsAlready:
-    """A token ID that exists already, for example because a faulty random source repeats a value."""
+    """A token id that exists already, for example because a faulty random source repeats a value."""
 
     def test_p17_issuer_generates_another_jti_if_the_jti_exists_already(self, issue, monkeypatch):
         taken, fresh = issue()[0].jti, uuid.UUID(int=2)
