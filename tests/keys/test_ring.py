@@ -212,7 +212,7 @@ class TestTheKeysInTheKeyRing:
             ring.encryption_key().private()
 
     def test_key_ring_decrypts_with_a_future_encryption_key(self):
-        """Decrypt with future keys, because another worker may reload the keys after a rotation earlier."""
+        """Decrypt with future keys, because a worker may load the keys after a rotation earlier than this worker."""
         kid = provision.generate(ENC).kid
 
         assert kid in keys_ring.load().decryption_keys()

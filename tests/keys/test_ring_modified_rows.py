@@ -116,7 +116,7 @@ class TestAModifiedSealedKey:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestAKeyRowWhoseKeyEncryptionKeyIsNotConfigured:
-    """A row with another key-encryption key, whose tokens must not be refused as invalid tokens."""
+    """A row whose key-encryption key is not configured. Tokens of the key must not be refused as invalid tokens."""
 
     def write_with_another_key(self, row: Key) -> None:
         row.mac = ""

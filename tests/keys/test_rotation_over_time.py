@@ -86,7 +86,8 @@ class TestTenRotations:
             days = (datetime.now(UTC) - START) / DAY
 
         assert 30 <= days <= 33
-        # The successor is published for a whole max-age before each change, so up to three keys are published.
+        # Two keys are published: the current key and the future key. After a rotation, the past key is published too,
+        # until its retention ends.
         assert {len(kids) for kids in published} == {2, 3}
         assert Key.objects.filter(use=SIG).count() == 12
         assert Key.objects.filter(use=SIG).exclude(sealed_private_jwk="").count() <= 3

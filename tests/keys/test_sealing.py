@@ -100,7 +100,7 @@ class TestTheKeyEncryptionKeys:
         assert sealing.sealed_under(sealed) == kek_id(SECOND)
 
     @pytest.mark.parametrize("keks", [(FIRST,), (SECOND, FIRST), (THIRD, SECOND, FIRST)])
-    def test_every_key_encryption_key_unseals_private_keys(self, keks, sealed, kid):
+    def test_unseal_finds_the_right_key_encryption_key_at_any_position(self, keks, sealed, kid):
         assert sealing.unseal(sealed, kid=kid, use="sig", keks=keks).thumbprint() == kid
 
     @pytest.mark.parametrize("keks", [(), (SECOND,), (SECOND, THIRD)])
@@ -249,7 +249,7 @@ class TestTheErrorsOfUnsealing:
             for form in (key.hex(), base64.b64encode(key).decode()[:40], repr(key))
         ]
         for error in errors:
-            # A traceback also prints the cause and the context of an error.
+            # A traceback also prints the cause and the context of an error, and either could contain a key.
             assert error.__cause__ is None
             assert error.__context__ is None
             for secret in secrets:
