@@ -27,7 +27,7 @@ PREFLIGHT = (
     "Access-Control-Request-Headers: authorization",
 )
 
-# The changes that docs/proxies.md describes, which turn on preflight requests in each example.
+# For each example, the change from docs/proxies.md that turns on preflight requests.
 SWITCHES = {
     "nginx": {"change": lambda text: substitute(text, '# "OPTIONS " yes;', '"OPTIONS " yes;')},
     "caddy": {"CORS_PREFLIGHTS": "on"},
