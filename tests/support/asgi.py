@@ -145,7 +145,7 @@ class Footprints:
         # Collect garbage now. Otherwise, finalizers of earlier tests could run in any recorded thread.
         gc.collect()
         gc.disable()
-        threading.setprofile(self._note)  # This call applies only to threads that start later.
+        threading.setprofile(self._note)  # This call applies only to threads that start after the call.
         sys.setprofile(self._note)
         return self
 

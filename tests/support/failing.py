@@ -49,7 +49,7 @@ class FailAt:
 
 @contextmanager
 def stopping_after(count: int) -> Iterator[None]:
-    """Make every database statement after the first `count` statements fail. COMMIT counts as a statement."""
+    """Let every database statement after the first `count` statements fail. COMMIT counts as a statement."""
     left = [count]
 
     def take() -> None:

@@ -108,7 +108,7 @@ class Worker:
         return self.answer()
 
     def finish(self) -> Any:
-        """Stop a task that runs until it is told to stop. Returns the result of the task."""
+        """Stop a task that runs until this call. Returns the result of the task."""
         self._pipe.send(_STOP)
         return self.answer()
 

@@ -1,4 +1,4 @@
-"""Another release of the app, which runs its commands on the test database while this process uses it, too."""
+"""A second release of the app. Its commands run on the test database while this process uses the database too."""
 
 from __future__ import annotations
 
