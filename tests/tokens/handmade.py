@@ -51,7 +51,7 @@ def header_text(token: str) -> str:
 
 
 def with_header(token: str, header: str | bytes) -> str:
-    """Return a token with another protected header."""
+    """Replace the protected header of a token. Returns the new token."""
     raw = header.encode() if isinstance(header, str) else header
     return ".".join([b64(raw), *token.split(".")[1:]])
 
