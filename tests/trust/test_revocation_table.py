@@ -101,7 +101,7 @@ class TestTheFirstReadingOfRevocations:
 
 
 class TestARevocationOfAllTokens:
-    def test_k15_the_latest_time_of_issue_is_read_with_the_whole_list_and_after_a_position(self, row):
+    def test_k15_page_contains_the_time_until_which_all_tokens_are_revoked(self, row):
         revoke(row())
         position = read().cursor
         options: Any = {"keks": conf.key_encryption_keys, "reason": "x"}
@@ -115,7 +115,7 @@ class TestARevocationOfAllTokens:
 class TestALostPosition:
     @pytest.fixture
     def position(self, row):
-        """Create two revocations, and delete the row of the second one, as a restored backup does."""
+        """Create two revocations, and delete the row of the second revocation, as a restored backup does."""
         revoke(row())
         revoke(row())
         position = read().cursor
@@ -131,12 +131,12 @@ class TestALostPosition:
         revoke(row())
         assert read(position).position_lost
 
-    def test_a_position_whose_row_was_pruned_is_not_lost(self, row):
+    def test_position_whose_row_was_pruned_is_not_lost(self, row):
         revoke(row())
         old = int(read().cursor) - (RETENTION + 1) * 10**6
         assert not read(str(old)).position_lost
 
-    def test_an_empty_and_an_invalid_position_are_not_lost(self, row):
+    def test_empty_or_invalid_position_is_not_lost(self, row):
         revoke(row())
         assert not read("").position_lost
         assert not read("x").position_lost
