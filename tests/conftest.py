@@ -39,7 +39,7 @@ _DATABASE_FIXTURES = {"db", "transactional_db", "live_server"}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that use a database. Only the marked tests need to run on all three databases.
 
-    Other tests can't use a database, because pytest-django prevents them from using one.
+    A test without the mark can't use a database, because pytest-django refuses its queries.
     """
     for item in items:
         fixtures = _DATABASE_FIXTURES.intersection(getattr(item, "fixturenames", ()))
@@ -103,7 +103,7 @@ def validate_keys_once() -> Iterator[None]:
 def load_in_the_calling_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Load keys and deny lists in the thread that needs them, except in tests that use `load_in_background`.
 
-    Another thread would not see the uncommitted rows of a test, and would load keys at unpredictable times.
+    A separate thread would not see the uncommitted rows of a test, and would load keys at unpredictable times.
     """
     if "load_in_background" not in request.fixturenames:
         monkeypatch.setattr(trust.Refreshed, "in_background", False)
@@ -116,7 +116,7 @@ def load_in_background() -> None:
 
 @pytest.fixture(autouse=True)
 def fast_password_hasher(settings: Any) -> None:
-    """Use a fast password hasher."""
+    """Use a fast password hasher, because Django's default hasher is slow on purpose."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
@@ -154,7 +154,8 @@ def fast_flush() -> Iterator[None]:
 def disable_throttling(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Turn off throttling, except in tests that use the fixture `throttled`.
 
-    Tests would share buckets, because each test uses the same primary keys, which identify the buckets.
+    The primary keys of rows identify the buckets and repeat in every test, so a test would use the full buckets of
+    earlier tests.
     """
     if "throttled" not in request.fixturenames:
         monkeypatch.setattr(throttling, "_with_bucket", lambda *args: throttling.Level(allowed=True, level=0.0))
@@ -222,7 +223,7 @@ def real_database_clock() -> None:
 
 @pytest.fixture(autouse=True)
 def fresh_outage_log() -> None:
-    """Forget the outages of other tests, so that the next outage is logged completely."""
+    """Discard the outages of earlier tests. Otherwise, the next outage would not be logged completely."""
     web.outage_log.clear()
 
 
@@ -242,7 +243,7 @@ def empty_gateway_caches(initial_keys: list[Key]) -> Iterator[None]:
 
 @pytest.fixture
 def crew(transactional_db: None) -> Iterator[Crew]:
-    """Yield a crew without processes, and kill its processes after the test."""
+    """Yield a crew without worker processes. After the test, kill all processes that the test has started."""
     crew = Crew()
     yield crew
     crew.close()

@@ -107,7 +107,7 @@ class TestARevocationDuringARotation:
         assert len(kids(use, FUTURE)) == 1
         assert Key.objects.get(kid=stolen).sealed_private_jwk == ""
 
-    def test_two_revocations_of_the_same_key_activate_one_successor(self, crew, initial_keys, rsa_pool):
+    def test_two_revocations_of_the_same_key_activate_one_future_key(self, crew, initial_keys, rsa_pool):
         stolen, successor = current_kid(SIG), kids(SIG, FUTURE)
         workers = crew.start(2, keys=[[rsa_pool.take() for _ in range(3)] for _ in range(2)])
         together(workers, tasks.meet_at, "instaccess.keys.store.locked")

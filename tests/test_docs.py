@@ -98,7 +98,7 @@ class TestDocumentedCodeBlocks:
         assert run_here or code in readme.section("Installation")
 
     def test_documented_logging_settings_log_issued_tokens(self):
-        # test_logs.py uses the settings for JSON.
+        # Skip the settings for JSON, which test_logs.py tests.
         [code] = [code for code in PYTHON if code.startswith("LOGGING =") and "pythonjsonlogger" not in code]
         script = (
             f"{code}\nfrom django.conf import settings\nsettings.configure(LOGGING=LOGGING)\nimport django, logging\n"

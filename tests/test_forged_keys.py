@@ -303,7 +303,8 @@ class TestAProjectWithoutTheKeyEncryptionKey:
     ):
         """Expect a 503, because a client that gets a 401 discards the valid token."""
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, "SECRET_KEY"]}
-        for _ in range(2):  # The first rotation makes a key of SECRET_KEY current, and the second a new key.
+        # The first rotation makes a key of SECRET_KEY current, and the second rotation makes a new key current.
+        for _ in range(2):
             lifecycle.rotate(Key.Use(use), force=True)
         factory = factory_of_this_deployment()
         token = signed(factory, user)

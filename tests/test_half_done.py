@@ -264,7 +264,7 @@ class TestChangingKeys:
         check(activate, between=self.keys_are_usable, after=after, least=5)
 
     def test_k22_import_that_failed_midway_changes_no_key_and_completes_when_run_again(self, check, rsa_pool):
-        # `prepare` uses the first keys of the pool again in each run.
+        # Import the fourth key of the pool, because `prepare` stores the first three keys of the pool in each run.
         pem = [public_pem(rsa_pool) for _ in range(4)][-1]
 
         def import_key() -> None:

@@ -135,7 +135,8 @@ class TestAModule:
 
     @pytest.mark.parametrize("module", FILES)
     def test_module_imports_only_stable_modules_of_django_oauth_toolkit(self, module):
-        # Import no other module of the toolkit, because other modules may move in a minor version.
+        # The app may import only these modules of the toolkit, because the toolkit may move its other modules in a
+        # minor version.
         imported_items = [item for item in imports(module) if item.module.partition(".")[0] == "oauth2_provider"]
 
         assert {item.module for item in imported_items} <= PROVIDER_MODULES

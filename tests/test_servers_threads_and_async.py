@@ -150,7 +150,7 @@ class Caller:
 
 
 def modify_token(text: str) -> str:
-    """Return the token with another fifth-last character. The last base64 character may have unused bits."""
+    """Replace the fifth-last character of a token, because the last character may contain unused bits."""
     return text[:-5] + ("A" if text[-5] != "A" else "B") + text[-4:]
 
 

@@ -256,7 +256,7 @@ class TestAUserModelWithoutSuperusersAndStaff:
     def test_p19_caller_may_not_masquerade_as_a_superuser(self):
         assert not users.may_masquerade(Member("instaccess.masquerade"), Member(is_superuser=True))
 
-    def test_nobody_may_masquerade_without_authentication_backends(self, settings):
+    def test_no_user_may_masquerade_without_authentication_backends(self, settings):
         settings.AUTHENTICATION_BACKENDS = []
 
         assert not users.may_masquerade(Member("instaccess.masquerade"), Member())
