@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class RSAPool:
-    """RSA key pairs that are generated once per session, and returned in the same order in every test."""
+    """RSA key pairs that are generated once per session. Every test gets the pairs in one fixed order."""
 
     def __init__(self) -> None:
         self._keys: list[JWK] = []
@@ -59,7 +59,7 @@ class RSAPool:
         self._next = 0
 
     def take(self, use: str | None = None) -> JWK:
-        """Return the next key pair. A test never gets the same pair twice."""
+        """Return the next key pair, which this test has not received before."""
         if self._next == len(self._keys):
             self._keys.append(JWK.generate(kty="RSA", size=2048))
             checked_keys.skip_validation_of_generated(self._keys[-1])
@@ -182,7 +182,7 @@ def reset_language() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def clear_cached_functions() -> None:
-    """Discard results that functions cached in other tests.
+    """Discard results that functions cached in earlier tests.
 
     Otherwise, a fault in a cached function may go unnoticed, because the function doesn't run again.
     """
@@ -191,7 +191,7 @@ def clear_cached_functions() -> None:
 
 @pytest.fixture(autouse=True)
 def fresh_keyring() -> Iterator[None]:
-    """Clear the cached keys of other tests."""
+    """Clear the cached keys before and after each test."""
     ring.clear_cache()
     yield
     ring.clear_cache()
@@ -199,7 +199,7 @@ def fresh_keyring() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def fresh_counts() -> Iterator[None]:
-    """Discard the pending refusals of other tests, and restart the interval until the next write."""
+    """Discard the pending refusals of earlier tests, and restart the interval until the next write."""
     refusals.counter.reset()
     yield
     refusals.counter.reset()

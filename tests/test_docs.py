@@ -148,7 +148,7 @@ class TestDocumentedCodeBlocks:
             case ["python", "-c", code]:
                 ast.parse(code)
             case ["openssl", *_]:
-                assert line in OPENSSL  # Another test runs the OpenSSL commands.
+                assert line in OPENSSL  # The next test runs the OpenSSL commands.
             case ["python", "-m", "pip", "install", wheel]:
                 assert wheel.startswith("dist/django_instaccess-")  # test_packaging.py installs the wheel.
             case _:

@@ -160,7 +160,7 @@ class TestKeptDecisionsOnThePageOfProxies:
         # at most 4 KiB that nginx adds.
         files, largest = int(zone) * 2**20 // 128, 16 * 2**10
 
-        # nginx may need as much space again for the files that it is writing.
+        # Half of the tmpfs is for files that nginx is still writing.
         assert 2 * files * largest <= int(size) * 2**20
 
 

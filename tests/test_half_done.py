@@ -72,7 +72,7 @@ def prepare(rsa_pool, user, row) -> Callable[[], None]:
 
 @pytest.fixture
 def check(prepare) -> Callable[..., None]:
-    """Return a function that stops an operation at each statement, and then runs the operation again.
+    """Return a function that stops an operation at each statement, and then runs the operation a second time.
 
     `before` is called before each run, `between` after each stopped run, and `after` after each second run.
     """

@@ -16,7 +16,7 @@ import instaccess
 
 PACKAGE = Path(instaccess.__file__).parent
 
-# A module or package imports only modules and packages that come before it in this list.
+# A module or package imports only modules and packages that precede the module or package in this list.
 ORDER = [
     *("exceptions", "times", "opaque", "logs", "database_errors", "database_clock", "tokens", "conf", "web", "trust"),
     "monitoring",

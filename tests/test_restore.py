@@ -52,7 +52,7 @@ def status(token: str) -> int:
 
 @pytest.fixture(autouse=True)
 def deployment(settings, tmp_path, empty_gateway_caches):
-    """Read keys and deny lists again for each request, and use a cache that all processes share."""
+    """Read keys and deny lists for every request, and use a cache that all processes share."""
     settings.INSTACCESS = {"DENY_LIST_SECONDS": 0, "KEY_CACHE_SECONDS": 0, "SERVICE_SECRETS": [SECRET]}
     backend = "django.core.cache.backends.filebased.FileBasedCache"
     settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": str(tmp_path / "cache")}}

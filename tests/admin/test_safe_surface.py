@@ -321,7 +321,7 @@ class TestHostileText:
 class TestSearchingForTokens:
     @pytest.fixture
     def token(self, user, application):
-        """Return the audit row that a search must find among rows with other values in every column."""
+        """Return the audit row that a search must find. All other audit rows differ from this row in every column."""
         other = get_user_model().objects.create_user("grace")
         for number in range(3):
             row(other, None, client_id=f"other-{number}", ip_address=f"198.51.100.{number}")

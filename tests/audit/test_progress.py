@@ -1,4 +1,4 @@
-"""Tests of the progress of the database, which a cache stores so that a restored backup is noticed."""
+"""Tests of the progress of the database, which is stored in a cache to detect a restored backup."""
 
 from __future__ import annotations
 

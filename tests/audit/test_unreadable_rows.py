@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 
 
 class Pair(NamedTuple):
-    """Two audit rows of one user. `unreadable` contains the values before an attacker made the row unreadable."""
+    """Two audit rows of one user. `unreadable` is the row before an attacker made the row unreadable."""
 
     readable: IssuedToken
     unreadable: IssuedToken

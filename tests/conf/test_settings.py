@@ -54,7 +54,8 @@ def derived(secret: str) -> KeyEncryptionKey:
     return KeyEncryptionKey(kdf.derive(secret.encode()))
 
 
-# The keys are fixed, because test ids contain the keys. No byte occurs twice, so that no match is a coincidence.
+# The keys are fixed, because test ids contain the keys. No byte occurs twice, because a repeated byte could match by
+# coincidence.
 ONE, TWO = bytes(range(90, 122)), bytes(range(150, 182))
 KEK_ONE, KEK_TWO = KeyEncryptionKey(ONE), KeyEncryptionKey(TWO)
 
@@ -63,7 +64,7 @@ def b64(key: bytes) -> str:
     return base64.urlsafe_b64encode(key).decode().rstrip("=")
 
 
-# Each setting has its default, its valid values with their results, and its invalid values.
+# For each setting: the default, the valid values with their results, and the invalid values.
 TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
     "ISSUER": (
         "instructure:inst_access",

@@ -70,7 +70,8 @@ class Issuer:
         self.env = clean_environment(
             DEMO_DIR=str(folder),
             DJANGO_SETTINGS_MODULE="testproject.settings",
-            # Turn throttling off, because some tests request tokens until the issuer has read its keys again.
+            # Turn throttling off, because some tests request many tokens while they wait until the issuer has
+            # reloaded its keys.
             INSTACCESS_SETTINGS=json.dumps({"SERVICE_SECRETS": [SECRET], "THROTTLE_LIMIT": None}),
         )
         self.access_token = set_up.facts["access_token"]
@@ -135,7 +136,7 @@ def token(issuer: Issuer) -> str:
 
 
 class GatewayProject:
-    """A project that is only a gateway, with its settings, its management commands and its process."""
+    """A project that is only a gateway: its settings, its management commands and its process."""
 
     def __init__(
         self,
@@ -327,8 +328,9 @@ class TestARevokedKey:
         own_issuer.revoke_key(use)
 
         assert refused_within_five_seconds(process, token)
-        if use == "sig":  # The gateway has no private key for a new encryption key.
-            # The issuer signs with the revoked key until the issuer reads its keys again.
+        if use == "sig":  # For a new encryption key, the gateway has no private key.
+            # The issuer signs with the revoked key until the issuer reloads its keys, so request tokens until a new
+            # key is used.
             assert within(servers.PATIENCE, lambda: verify_status(process, own_issuer.token()) == 204)
 
     def test_g32_gateway_with_key_files_and_the_issuers_database_refuses_tokens_of_a_revoked_key(

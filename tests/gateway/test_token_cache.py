@@ -1,4 +1,4 @@
-"""Tests of the cache of unwrapped tokens: the checks that run again, and the size of the cache."""
+"""Tests of the cache of unwrapped tokens: the checks that run for a cached token, and the size of the cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of issuing: a token is returned only after its audit row is committed, and the row contains no token."""
+"""Tests of issuing: the audit row is committed before the token is returned, and contains no token."""
 
 from __future__ import annotations
 

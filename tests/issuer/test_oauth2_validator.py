@@ -1,4 +1,4 @@
-"""The OAuth2 validator, which never calls another server, and the request that the validator reads."""
+"""The OAuth2 validator, which never calls an introspection server, and the request that the validator reads."""
 
 from __future__ import annotations
 

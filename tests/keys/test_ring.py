@@ -124,7 +124,7 @@ class TestAKeyThatHasNotChanged:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestAChangeByAnotherProcess:
-    """A change of the database by another process, which does not clear the cache of this process."""
+    """A change of the database by another process than this process, so the cache of this process is not cleared."""
 
     def rotate_in_another_process(self) -> tuple[str, str]:
         current, future = (Key.objects.get(use=SIG, status=status) for status in ("current", "future"))

@@ -1,4 +1,4 @@
-"""Tests for the key ring with modified rows: modified keys are skipped, and all other keys work."""
+"""Tests for the key ring with modified rows: modified keys are skipped, and all unmodified keys work."""
 
 from __future__ import annotations
 

@@ -278,7 +278,7 @@ class TestTheKeyEncryptionKey:
         assert caught.value.code == "kek_missing"
 
     def test_o7_changed_key_row_is_authentic_for_processes_without_the_new_key_encryption_key(self, settings):
-        """Check the row with other settings, because processes differ while a new key-encryption key is deployed."""
+        """Check the row with the old settings, because some processes still have them during a deployment."""
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}
         rotated = lifecycle.rotate(SIG, force=True)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [OLD_KEK]}

@@ -19,7 +19,7 @@ from tests.support import servers
 
 @pytest.fixture(autouse=True)
 def fresh_caches() -> Iterator[None]:
-    """Clear the deny list and the JWK sets of other tests."""
+    """Clear the deny list before and after each test, and the JWK sets before each test."""
     gateway_views.clear_caches()
     sources._remote.cache_clear()
     yield

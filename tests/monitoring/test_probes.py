@@ -15,7 +15,7 @@ from tests.support.servers import PATIENCE, wait_until
 
 
 class StallingCheck:
-    """A check that ends when the test releases it. The attributes count its calls, and its calls at the same time."""
+    """A check that ends when the test releases the check, and that counts its calls."""
 
     def __init__(self) -> None:
         self.released = threading.Event()

@@ -1,4 +1,4 @@
-"""Failures of the gateway behind each proxy, with one gateway and with two."""
+"""Failures of the gateway behind each proxy, with one gateway and with two gateways."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Pair:
     second: servers.Process
 
     def ask(self, times: int) -> list[int]:
-        """Send requests in parallel, so that each gateway gets some requests, and return the statuses."""
+        """Send requests in parallel, because each gateway must get some requests. Returns the statuses."""
         with ThreadPoolExecutor(times) as pool:
             return list(pool.map(lambda _: self.proxy.call("GET", SELF, self.proxy.token()).status, range(times)))
 

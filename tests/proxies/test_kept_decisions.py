@@ -342,7 +342,7 @@ class TestTheEndOfADecision:
 class TestAFullCache:
     def test_g35_nginx_uses_the_right_decisions_while_the_cache_is_full(self, start):
         small = start(lambda text: substitute(text, ZONE, "keys_zone=decisions:32k max_size=1k"))
-        for number in range(400):  # The zone has room for 250 keys. Refused tokens need room too.
+        for number in range(400):  # The zone has room for 250 keys, including the keys of refused tokens.
             assert small.call("GET", SELF, f"{number}.b.c.d.e").status == 401
 
         assert find_mistakes(small) == []

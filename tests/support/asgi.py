@@ -134,7 +134,7 @@ def held(path: str, *, after: bool = False) -> Iterator[Held]:
 
 
 class Footprints:
-    """A context manager that records which modules run in the event loop and which run in other threads."""
+    """A context manager that records which modules run in the event loop, and which modules run in worker threads."""
 
     def __init__(self) -> None:
         self.in_the_loop: set[str] = set()

@@ -16,7 +16,7 @@ END = "=== exit code "
 
 
 def main(commands: list[list[str]]) -> None:
-    """Run the commands one after another."""
+    """Run the commands in the given order."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "testproject.settings")
     for command in commands:
         code: object = 0

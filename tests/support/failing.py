@@ -76,7 +76,7 @@ def stopping_after(count: int) -> Iterator[None]:
 
 
 def stops(act: Callable[[], Any], *, prepare: Callable[[], Any]) -> Iterator[int]:
-    """Run `act` again and again. In each run, the database fails one statement later than in the previous run.
+    """Run `act` repeatedly. In each run, the database fails one statement later than in the previous run.
 
     Before each run, `prepare` restores the initial rows. Yields the number of statements after each run that failed.
     The iteration ends when `act` completes.

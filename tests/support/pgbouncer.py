@@ -16,8 +16,8 @@ from tests.support.paths import ROOT
 SERVERS = 3
 """The number of connections to PostgreSQL."""
 
-# Each transaction runs on a different connection to PostgreSQL than the previous transaction. A client that relies on
-# the state of a connection fails.
+# Successive transactions run on different connections to PostgreSQL. A client that relies on the state of a
+# connection therefore fails.
 _CONFIG = """
 [databases]
 * = {server}

@@ -58,7 +58,7 @@ def environment() -> dict[str, str]:
 
 
 class Worker:
-    """A process that runs one task after another and keeps its caches between the tasks, like a server process.
+    """A process that runs tasks one after another and keeps its caches between the tasks, like a server process.
 
     Args:
         settings: the value of the setting INSTACCESS in this process.
@@ -84,7 +84,7 @@ class Worker:
         child_pipe.close()
 
     def start_task(self, task: Callable[..., Any], *args: Any) -> None:
-        """Start a task of `tests/support/tasks.py`, without waiting for its end."""
+        """Start a task of `tests/support/tasks.py`, and return before the task ends."""
         self._pipe.send((task.__name__, args))
 
     def answer(self) -> Any:

@@ -1,4 +1,4 @@
-"""A second release of the app. Its commands run on the test database while this process uses the database too."""
+"""A second release of the app, whose commands run on the test database while this process also uses the database."""
 
 from __future__ import annotations
 

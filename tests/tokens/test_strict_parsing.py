@@ -54,7 +54,7 @@ ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_
 
 
 def non_canonical_forms(token: str) -> Iterator[str]:
-    """Yield strings that a lenient parser reads as the same token."""
+    """Yield strings that a lenient parser would read as the given token."""
     segments = token.split(".")
     for n, segment in enumerate(segments):
 

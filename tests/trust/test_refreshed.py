@@ -141,7 +141,7 @@ class TestAFailedLoadOfARefreshedValue:
 
 
 class InAThread:
-    """A call in a separate thread, whose `result` waits for the end of the call."""
+    """A call in a separate thread. The property `result` waits for the end of the call."""
 
     def __init__(self, call: Any) -> None:
         self._call = call

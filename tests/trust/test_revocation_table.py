@@ -1,4 +1,4 @@
-"""Revocations that are read from the database in pages, so that every reader gets every revocation."""
+"""Revocations that are read from the database in pages. Every reader must get every revocation."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class TestTheFirstReadingOfRevocations:
         monkeypatch.setattr(revocation_table, "PAGE", 2)
         monkeypatch.setattr(revocation_table, "_TOKENS", revocation_table._TOKENS.replace("10000", "2"))
         now = timezone.now()
-        # Use the same time for some rows, as a batch of revocations does.
+        # Give some rows one common time, as a batch of revocations does.
         rows = [row(revoked_at=now - timedelta(seconds=number // 3)) for number in range(8)]
 
         pages = read_all()

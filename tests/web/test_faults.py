@@ -1,4 +1,4 @@
-"""Tests of the limit for log lines about a database or another server that is unavailable."""
+"""Tests of the limit for log lines about an outage of the database or of another server."""
 
 from __future__ import annotations
 

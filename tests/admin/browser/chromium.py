@@ -16,7 +16,8 @@ WIDE: ViewportSize = {"width": 1280, "height": 900}
 NARROW: ViewportSize = {"width": 390, "height": 844}
 """The window size of a phone, in CSS pixels. `WIDE` is the window size of a laptop."""
 
-# `--disable-gpu` is for machines without a graphics card. The other options disable dialogs and background requests.
+# `--disable-gpu` is for machines without a graphics card. All options below it disable dialogs and background
+# requests.
 _ARGUMENTS = [
     "--disable-gpu",
     "--no-first-run",

@@ -22,7 +22,7 @@ def set_up(folder: Path, *, rows: int) -> None:
     """Set up Django with a new SQLite database in `folder` and generate sample data.
 
     The database contains the keys of almost three months, `rows` issued tokens, two revoked tokens of a lost laptop,
-    and refusals of forged tokens. One of the keys is revoked, and one was just rotated.
+    and refusals of forged tokens. One key is revoked, and one key has just become current.
     """
     os.environ |= {
         "INSTACCESS_DATABASE": "sqlite",

@@ -35,7 +35,7 @@ class TestWatch:
         page.goto("/admin/login/")
         [watch] = watches
         page.evaluate(f"() => {{ {_ERRORS[misbehaviour]} }}")
-        # Evaluate an expression again and again, because Playwright delivers events only while a command runs.
+        # Evaluate an expression repeatedly, because Playwright delivers events only while a command runs.
         assert wait_until(lambda: page.evaluate("1") and watch.errors, bool)
         watch.errors.clear()
 

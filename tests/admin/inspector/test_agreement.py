@@ -1,4 +1,4 @@
-"""Tests that the inspector gives the same verdict as the gateway and the service, and writes nothing."""
+"""Tests that the inspector agrees with the verdicts of the gateway and the service, and changes no stored data."""
 
 from __future__ import annotations
 

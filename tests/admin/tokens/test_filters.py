@@ -176,7 +176,7 @@ class TestAFilterWithManyValues:
 
 @pytest.mark.postgresql
 class TestQueryPlansOnPostgreSQL:
-    """Tests of query plans with `enable_seqscan` off, so that a sequential scan proves that no index can be used."""
+    """Tests of query plans. With `enable_seqscan` off, a sequential scan proves that no index can be used."""
 
     TERMS = (
         "ada",

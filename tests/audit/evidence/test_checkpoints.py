@@ -242,8 +242,8 @@ class TestReauthenticate:
         old, new = "SECRET_KEY", secrets.token_urlsafe(32)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, old]}
         provision.reseal()
-        # The checkpoint, the row without a checkpoint and the names in both rows get new HMACs. The other row needs
-        # no new HMAC, because the checkpoint proves its contents.
+        # The checkpoint, the row without a checkpoint and the names in both rows get new HMACs. The row with a
+        # checkpoint needs no new HMAC, because the checkpoint proves its contents.
         assert reauthentication.reauthenticate(evidence_keys()) == 4
         assert reauthentication.reauthenticate(evidence_keys()) == 0
 
@@ -295,5 +295,5 @@ def test_a_token_older_than_settled_seconds_cannot_be_revoked(row: Any, initial_
     each = row(age=SETTLED)
 
     assert each not in audit_rows.revocable_tokens()
-    # A server whose clock is ten minutes slow cannot revoke the token either.
+    # A server whose clock is ten minutes slow must also refuse to revoke the token.
     assert each not in audit_rows.revocable_tokens(now=timezone.now() - timedelta(minutes=10))

@@ -1,4 +1,4 @@
-"""Tests of case A11: `verify` reports audit rows whose id or foreign key was changed, and `seal` continues."""
+"""Tests of case A11: `verify` reports changed ids and changed foreign keys of audit rows, and `seal` still works."""
 
 from __future__ import annotations
 

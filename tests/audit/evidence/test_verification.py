@@ -113,7 +113,7 @@ class TestVerifyWithAModifiedRow:
 
         modify(audit[8], mac=audit[8].mac)
         modify(audit[1], mac=mac)
-        # If the key-encryption key of its HMAC is missing, the HMAC of a covered row can't be checked. The checkpoint
+        # The HMAC of a row can't be checked if the key-encryption key is missing. The checkpoint of a covered row
         # then proves the contents of the row.
         named = [problem.first for problem in verification.verify(evidence_keys()).problems]
         assert named == ([] if mac == "unknown.abc" else [audit[1].pk])

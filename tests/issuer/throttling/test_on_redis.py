@@ -249,7 +249,7 @@ class TestARedisClientClassOfTheProject:
             del globals()["Own"]
 
     def test_client_of_django_redis_is_used_if_redis_py_is_not_installed(self, monkeypatch):
-        """Hide redis-py, as in a project with django-valkey, whose interface is the interface of django-redis."""
+        """Hide redis-py, as in a project with django-valkey, which has the interface of django-redis."""
         monkeypatch.setattr(leaky_buckets, "redis", None)
 
         assert self.allowed() == 3
