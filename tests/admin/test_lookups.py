@@ -62,7 +62,7 @@ def viewer(client: Any) -> Callable[..., Any]:
 
 @pytest.fixture
 def rows(initial_keys: Any, row: Any, application: Any, user: Any) -> None:
-    """Create rows of every model, with two accounts and applications, because a list hides a filter with one value."""
+    """Create rows of every model, with two accounts and applications, because lists hide a filter with one value."""
     row()
     row(account_uuid="college")
     get_application_model().objects.create(name="Other", client_id="other")
