@@ -169,7 +169,7 @@ class TestRevokingAllTokensOfAUser:
         assert {(reason, by) for _, reason, by in received} == {("laptop lost", user)}
 
     @pytest.mark.sqlite
-    def test_revocation_of_a_user_marks_an_unreadable_audit_row_too(self, row):
+    def test_revocation_of_a_user_also_marks_an_unreadable_audit_row(self, row):
         good, bad = row(), row()
         with connection.cursor() as cursor:
             cursor.execute("UPDATE instaccess_issuedtoken SET issued_at = 'zzz' WHERE id = %s", [bad.pk])

@@ -220,7 +220,7 @@ class TestRefusalsWithoutRSA:
             {"kid": 1},
         ],
     )
-    def test_g5_unwrap_refuses_unknown_header_members_and_members_of_another_type(
+    def test_g5_unwrap_refuses_unknown_header_members_and_members_of_the_wrong_type(
         self, make, refused_without_keys, member
     ):
         assert refused_without_keys(with_members(make.encrypted(), member)) == "bad_header"
@@ -349,7 +349,7 @@ class TestTheSignedTokenInsideAnEncryptedToken:
             assert refused(make.encrypted(forged.serialize(compact=True))) == "wrong_alg"
 
     @pytest.mark.parametrize("alg", ["PS256", "RS384", "RS512"])
-    def test_g7_unwrap_refuses_another_rsa_signature_algorithm(self, make, refused, alg):
+    def test_g7_unwrap_refuses_an_rsa_signature_algorithm_other_than_rs256(self, make, refused, alg):
         assert refused(make.encrypted(make.signed(alg=alg))) == "wrong_alg"
 
     def test_g7_unwrap_refuses_an_encrypted_token_inside_an_encrypted_token(self, make, refused):

@@ -163,7 +163,7 @@ class TestASealedKeyInTheWrongPlace:
     @pytest.mark.parametrize(
         ("alg", "enc"), [("A256KW", "A128CBC-HS256"), ("dir", "A256GCM"), ("A256GCMKW", "A256GCM")]
     )
-    def test_unseal_refuses_a_sealed_key_with_another_algorithm(self, alg, enc, private, kid):
+    def test_unseal_refuses_a_sealed_key_with_the_wrong_algorithm(self, alg, enc, private, kid):
         header = {"alg": alg, "enc": enc, "kid": kid, "use": "sig", "kek": kek_id(FIRST)}
 
         assert refusal(seal_with_header(FIRST, header, private.export_private()), kid=kid).code == "seal_broken"

@@ -102,7 +102,9 @@ class TestPreflightRequestsWithTheSwitchOn:
         assert b"forged" not in site.service.sent
 
     @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "options", "TRACE"])
-    def test_g25_proxy_refuses_another_method_without_credentials_if_the_switch_is_on(self, open_proxy, site, method):
+    def test_g25_proxy_refuses_a_method_other_than_options_without_credentials_if_the_switch_is_on(
+        self, open_proxy, site, method
+    ):
         answer = open_proxy.raw(f"{method} {SELF} HTTP/1.1", HOST, *PREFLIGHT, CLOSE)
 
         assert answer.status in (400, 401, 405)
