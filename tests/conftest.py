@@ -39,7 +39,7 @@ _DATABASE_FIXTURES = {"db", "transactional_db", "live_server"}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that use a database. Only the marked tests need to run on all three databases.
 
-    Other tests can't use a database, because pytest-django prevents them from using one.
+    A test without the mark can't use a database, because pytest-django refuses its queries.
     """
     for item in items:
         fixtures = _DATABASE_FIXTURES.intersection(getattr(item, "fixturenames", ()))
@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class RSAPool:
-    """RSA key pairs that are generated once per session, and returned in the same order in every test."""
+    """RSA key pairs that are generated once per session. Every test gets the pairs in one fixed order."""
 
     def __init__(self) -> None:
         self._keys: list[JWK] = []
@@ -59,7 +59,7 @@ class RSAPool:
         self._next = 0
 
     def take(self, use: str | None = None) -> JWK:
-        """Return the next key pair. A test never gets the same pair twice."""
+        """Return the next key pair, which this test has not received before."""
         if self._next == len(self._keys):
             self._keys.append(JWK.generate(kty="RSA", size=2048))
             checked_keys.skip_validation_of_generated(self._keys[-1])
@@ -103,7 +103,7 @@ def validate_keys_once() -> Iterator[None]:
 def load_in_the_calling_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Load keys and deny lists in the thread that needs them, except in tests that use `load_in_background`.
 
-    Another thread would not see the uncommitted rows of a test, and would load keys at unpredictable times.
+    A separate thread would not see the uncommitted rows of a test, and would load keys at unpredictable times.
     """
     if "load_in_background" not in request.fixturenames:
         monkeypatch.setattr(trust.Refreshed, "in_background", False)
@@ -116,7 +116,7 @@ def load_in_background() -> None:
 
 @pytest.fixture(autouse=True)
 def fast_password_hasher(settings: Any) -> None:
-    """Use a fast password hasher."""
+    """Use a fast password hasher, because Django's default hasher is slow on purpose."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
@@ -154,7 +154,8 @@ def fast_flush() -> Iterator[None]:
 def disable_throttling(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Turn off throttling, except in tests that use the fixture `throttled`.
 
-    Tests would share buckets, because each test uses the same primary keys, which identify the buckets.
+    The primary keys of rows identify the buckets and repeat in every test, so a test would use the full buckets of
+    earlier tests.
     """
     if "throttled" not in request.fixturenames:
         monkeypatch.setattr(throttling, "_with_bucket", lambda *args: throttling.Level(allowed=True, level=0.0))
@@ -181,7 +182,7 @@ def reset_language() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def clear_cached_functions() -> None:
-    """Discard results that functions cached in other tests.
+    """Discard results that functions cached in earlier tests.
 
     Otherwise, a fault in a cached function may go unnoticed, because the function doesn't run again.
     """
@@ -190,7 +191,7 @@ def clear_cached_functions() -> None:
 
 @pytest.fixture(autouse=True)
 def fresh_keyring() -> Iterator[None]:
-    """Clear the cached keys of other tests."""
+    """Clear the cached keys before and after each test."""
     ring.clear_cache()
     yield
     ring.clear_cache()
@@ -198,7 +199,7 @@ def fresh_keyring() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def fresh_counts() -> Iterator[None]:
-    """Discard the pending refusals of other tests, and restart the interval until the next write."""
+    """Discard the pending refusals of earlier tests, and restart the interval until the next write."""
     refusals.counter.reset()
     yield
     refusals.counter.reset()
@@ -222,7 +223,7 @@ def real_database_clock() -> None:
 
 @pytest.fixture(autouse=True)
 def fresh_outage_log() -> None:
-    """Forget the outages of other tests, so that the next outage is logged completely."""
+    """Discard the outages of earlier tests. Otherwise, the next outage would not be logged completely."""
     web.outage_log.clear()
 
 
@@ -242,7 +243,7 @@ def empty_gateway_caches(initial_keys: list[Key]) -> Iterator[None]:
 
 @pytest.fixture
 def crew(transactional_db: None) -> Iterator[Crew]:
-    """Yield a crew without processes, and kill its processes after the test."""
+    """Yield a crew without worker processes. After the test, kill all processes that the test has started."""
     crew = Crew()
     yield crew
     crew.close()

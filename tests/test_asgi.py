@@ -46,7 +46,7 @@ class TestAWebSocketHandshake:
         headers = {name.lower(): value.decode() for name, value in start["headers"]}
         assert (start["status"], body["body"], headers[b"www-authenticate"]) == INVALID
 
-    def test_websocket_handshake_is_rejected_if_the_server_cannot_send_another_response(self):
+    def test_websocket_handshake_is_rejected_if_the_server_cannot_send_an_http_response(self):
         assert shake_hands(HANDSHAKE | {"extensions": {}}) == [{"type": "websocket.close"}]
 
     def test_websocket_handshake_for_an_unknown_path_gets_a_404(self):

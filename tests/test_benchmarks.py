@@ -1,4 +1,4 @@
-"""Tests of short benchmark runs, in which each endpoint must work before its speed is measured."""
+"""Tests of short benchmark runs, which check that each endpoint works before they measure its speed."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ print(json.dumps({
 
 
 class Campus:
-    """The site of the proxy tests with tokens of every kind, and with servers that have other settings."""
+    """The site of the proxy tests, with tokens of every kind and with a server for each group of settings."""
 
     def __init__(self, folder: Path, set_up: SetUp) -> None:
         self.site = Site(folder, set_up)

@@ -1,4 +1,4 @@
-"""K16: the clock of a host is hours ahead or behind. The clock of the database decides about keys and rows."""
+"""Tests of case K16: a host whose clock is wrong by hours. The clock of the database decides about keys and rows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DAY = timedelta(days=1)
 
 
 def host_clock(hours):
-    """Set the clock of this process. The clock of the database stays as it is."""
+    """Set the clock of this process, but not the clock of the database."""
     return time_machine.travel(datetime.now(UTC) + timedelta(hours=hours), tick=True)
 
 
@@ -39,7 +39,7 @@ def now():
 
 @pytest.fixture(params=HOURS, ids=lambda hours: f"{hours:+}h")
 def wrong_host(request):
-    """Let the clock of this host be wrong."""
+    """Set the clock of this host wrong by the parameter. Yields the number of hours."""
     ring.clear_cache()
     with host_clock(request.param):
         yield request.param
@@ -47,16 +47,16 @@ def wrong_host(request):
 
 
 class TestTheClockOfTheDatabase:
-    def test_time_is_the_time_of_this_host_if_both_clocks_are_right(self):
+    def test_clock_of_the_database_shows_the_time_of_this_host_if_both_clocks_are_right(self):
         before = datetime.now(UTC)
         measured = now()
         after = datetime.now(UTC)
 
-        # SQLite returns milliseconds. A server on another host may differ by more.
+        # SQLite returns milliseconds, and the clock of a server on another host may differ by more.
         assert before - timedelta(seconds=2) <= measured <= after + timedelta(seconds=2)
         assert measured.tzinfo is UTC
 
-    def test_time_passes_within_a_transaction(self):
+    def test_clock_of_the_database_advances_within_a_transaction(self):
         times = [now()]
         while len(times) < 3:
             if (read := now()) != times[-1]:
@@ -64,7 +64,7 @@ class TestTheClockOfTheDatabase:
 
         assert times == sorted(times)
 
-    def test_time_doesnt_depend_on_the_clock_of_this_host(self):
+    def test_clock_of_the_database_does_not_depend_on_the_clock_of_this_host(self):
         before = now()
         with host_clock(30):
             assert now() - before < timedelta(hours=1)
@@ -76,19 +76,19 @@ class TestACronHostWithAWrongClock:
         """Retire the first keys now. Their tokens stay valid for an hour."""
         return [keys.rotate(use, force=True).retired for use in (SIG, ENC)]
 
-    def test_k16_no_private_key_of_a_live_token_is_erased(self, retired, wrong_host):
+    def test_k16_rotate_with_a_wrong_host_clock_erases_no_private_key_of_a_live_token(self, retired, wrong_host):
         for use in (SIG, ENC):
             assert keys.rotate(use).erased == ()
 
         assert all(Key.objects.get(pk=key.pk).has_private for key in retired)
 
-    def test_k16_no_key_becomes_current_before_its_time(self, wrong_host):
+    def test_k16_future_key_does_not_become_current_early_with_a_wrong_host_clock(self, wrong_host):
         assert keys.rotate(SIG).activated is None
         future = Key.objects.get(use=SIG, status=Key.Status.FUTURE)
         with pytest.raises(KeyRefused, match="can't be activated before"):
             keys.activate(future.kid)
 
-    def test_k16_keys_that_are_due_rotate_and_are_erased(self, retired, wrong_host):
+    def test_k16_rotate_with_a_wrong_host_clock_rotates_and_erases_keys_that_are_due(self, retired, wrong_host):
         past = now() - 400 * DAY
         write(Key.objects.filter(status=Key.Status.CURRENT), created_at=past, activated_at=past)
         write(Key.objects.filter(status=Key.Status.FUTURE), created_at=past)
@@ -98,12 +98,14 @@ class TestACronHostWithAWrongClock:
 
         assert [key.pk for key in rotation.erased] == [retired[0].pk]
         assert rotation.activated is not None
-        # The new times are times of the database, so that other hosts decide correctly too.
+        # The new times are times of the database. Otherwise, hosts with a correct clock would decide wrongly.
         current = Key.objects.get(use=SIG, status=Key.Status.CURRENT)
         assert abs(current.activated_at - now()) < timedelta(minutes=10)
         assert abs(rotation.generated.created_at - now()) < timedelta(minutes=10)
 
-    def test_k16_a_revocation_covers_the_live_tokens_and_has_the_time_of_the_database(self, row, wrong_host):
+    def test_k16_revocation_with_a_wrong_host_clock_covers_live_tokens_at_the_time_of_the_database(
+        self, row, wrong_host
+    ):
         token = row(issued_at=now(), expires_at=now() + timedelta(hours=1))
 
         assert audit.revoke(audit.revocable_tokens(), keks=conf.key_encryption_keys, reason="lost") == 1
@@ -111,7 +113,7 @@ class TestACronHostWithAWrongClock:
         token.refresh_from_db()
         assert abs(token.revoked_at - now()) < timedelta(minutes=10)
 
-    def test_k16_a_checkpoint_covers_no_row_that_can_still_change(self, row, wrong_host):
+    def test_k16_seal_with_a_wrong_host_clock_covers_no_row_that_can_still_change(self, row, wrong_host):
         recent = row(issued_at=now(), expires_at=now() + timedelta(hours=1))
         old = row(issued_at=now() - DAY, expires_at=now() - DAY + timedelta(hours=1))
 
@@ -122,14 +124,14 @@ class TestACronHostWithAWrongClock:
         assert recent.pk > old.pk
         assert audit.verify(keys.evidence_keys()).problems == []
 
-    def test_k16_prune_deletes_no_row_of_a_live_token(self, row, wrong_host):
+    def test_k16_prune_with_a_wrong_host_clock_deletes_no_row_of_a_live_token(self, row, wrong_host):
         row(issued_at=now(), expires_at=now() + timedelta(hours=1))
 
         audit.prune(now() + 30 * DAY, keys.evidence_keys())
 
         assert IssuedToken.objects.count() == 1
 
-    def test_k16_counts_of_refusals_are_kept_for_their_time(self, wrong_host):
+    def test_k16_refusal_counts_are_kept_for_35_days_with_a_wrong_host_clock(self, wrong_host):
         hour = now().replace(minute=0, second=0, microsecond=0)
         kept = refusal_counts.RETENTION - timedelta(hours=3)
         RefusalCount.objects.create(role="issuer", reason="method", hour=hour - kept, count=1)
@@ -139,7 +141,7 @@ class TestACronHostWithAWrongClock:
 
 
 class TestAnIssuerOrAGatewayWithAWrongClock:
-    def test_k16_no_key_is_left_out_and_every_published_key_stays(self, wrong_host):
+    def test_k16_key_ring_with_a_wrong_host_clock_contains_and_publishes_every_valid_key(self, wrong_host):
         retired = keys.rotate(SIG, force=True).retired
         keys.rotate(ENC, force=True)
         ring.clear_cache()
@@ -149,14 +151,16 @@ class TestAnIssuerOrAGatewayWithAWrongClock:
         assert retired.kid in keys.current_ring().verification_keys()
         assert len(keys.current_ring().decryption_keys()) == Key.objects.filter(use=ENC).count()
 
-    def test_k16_a_key_whose_retention_is_over_is_not_accepted(self, wrong_host):
+    def test_k16_key_ring_with_a_wrong_host_clock_omits_a_key_after_its_retention(self, wrong_host):
         retired = keys.rotate(SIG, force=True).retired
         write(Key.objects.filter(pk=retired.pk), retired_at=now() - 400 * DAY)
         ring.clear_cache()
 
         assert retired.kid not in keys.current_ring().verification_keys()
 
-    def test_k16_the_list_of_revocations_contains_every_token_that_another_gateway_may_accept(self, row, wrong_host):
+    def test_k16_revocation_list_with_a_wrong_host_clock_contains_every_token_that_a_gateway_may_accept(
+        self, row, wrong_host
+    ):
         token = row(issued_at=now(), expires_at=now() + timedelta(hours=1))
         IssuedToken.objects.filter(pk=token.pk).update(revoked_at=now())
 
@@ -165,7 +169,9 @@ class TestAnIssuerOrAGatewayWithAWrongClock:
 
 class TestAnIssuerAndAGatewayWithTheSameWrongClock:
     @pytest.mark.parametrize("hours", HOURS)
-    def test_k16_a_revocation_of_a_user_is_effective(self, empty_gateway_caches, user, hours):
+    def test_k16_gateway_refuses_tokens_of_a_revoked_user_if_issuer_and_gateway_share_a_wrong_clock(
+        self, empty_gateway_caches, user, hours
+    ):
         with host_clock(hours):
             _, text = issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
             assert status(text) == 204
@@ -180,7 +186,7 @@ class TestAnIssuerAndAGatewayWithTheSameWrongClock:
 
 
 class TestTheToleranceOfAGateway:
-    """The issuer writes `iat` and `exp` with the clock of its host."""
+    """The tolerance for `iat` and `exp`, because the clock of the issuer's host can differ from the gateway's."""
 
     @pytest.fixture(autouse=True)
     def _empty_caches(self, empty_gateway_caches):
@@ -191,11 +197,11 @@ class TestTheToleranceOfAGateway:
         return issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())[1]
 
     @pytest.mark.parametrize(("behind", "expected"), [(0, 204), (55, 204), (90, 401)])
-    def test_a_gateway_whose_clock_is_slow_refuses_new_tokens_beyond_a_minute(self, token, behind, expected):
+    def test_gateway_refuses_new_tokens_if_its_clock_is_more_than_a_minute_behind(self, token, behind, expected):
         with time_machine.travel(datetime.now(UTC) - timedelta(seconds=behind)):
             assert status(token) == expected
 
-    def test_a_gateway_90_seconds_behind_accepts_a_token_30_seconds_after_the_issue(self, user):
+    def test_gateway_90_seconds_behind_accepts_a_token_from_30_seconds_after_the_issue(self, user):
         issued_at = int(time.time())
         text = issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=issued_at)[1]
 
@@ -207,7 +213,7 @@ class TestTheToleranceOfAGateway:
         assert found == {29: 401, 30: 204, 31: 204}
 
     @pytest.mark.parametrize("leeway", [0, 120])
-    def test_leeway_extends_the_expiry_and_above_a_minute_also_the_tolerance_for_iat(self, user, settings, leeway):
+    def test_leeway_of_two_minutes_extends_the_expiry_and_the_tolerance_for_iat(self, user, settings, leeway):
         settings.INSTACCESS = {"LEEWAY": leeway}
         issued_at = int(time.time())
         text = issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=issued_at)[1]
@@ -224,15 +230,15 @@ class TestTheCheck:
     def messages(self):
         return [message for message in run_checks(databases=["default"]) if message.id == "instaccess.W034"]
 
-    def test_check_says_nothing_about_clocks_that_agree(self):
+    def test_check_does_not_report_clocks_that_agree(self):
         assert self.messages() == []
 
     @pytest.mark.parametrize(("hours", "text"), [(2, "ahead of"), (-2, "behind")])
-    def test_check_says_how_far_apart_the_clocks_are(self, hours, text):
+    def test_check_reports_the_difference_between_the_clocks(self, hours, text):
         with host_clock(hours):
             found = self.messages()
 
-        if connection.vendor == "sqlite":  # SQLite has no clock of its own.
+        if connection.vendor == "sqlite":  # The check skips SQLite, which has no clock of its own.
             assert found == []
             return
         [message] = found
@@ -241,12 +247,12 @@ class TestTheCheck:
         assert f"seconds {text} the clock of the database 'default'" in message.msg
         assert "NTP" in message.hint
 
-    def test_check_considers_the_time_that_the_measurement_takes(self, monkeypatch):
+    def test_check_of_the_clocks_tolerates_the_time_that_the_measurement_takes(self, monkeypatch):
         for difference, reported in (((5.2, 0.1), True), ((5.2, 0.4), False), ((-5.2, 0.1), True), ((4.9, 0), False)):
             monkeypatch.setattr(database_clock, "compare", lambda using, d=difference: database_clock.Difference(*d))
             assert bool(self.messages()) == reported
 
-    def test_check_leaves_an_unavailable_database_to_another_check(self):
+    def test_check_of_the_clocks_does_not_report_an_unavailable_database(self):
         def fail(*args):
             raise OperationalError("gone")
 

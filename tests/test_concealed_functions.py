@@ -1,6 +1,6 @@
-"""Functions whose variables contain a revealed secret: an error inside one of them carries no frame of the function.
+"""Tests of functions whose variables contain a revealed secret: an exception contains no frame of such a function.
 
-A test of `tests/test_opaque.py` describes the decorator `concealed`. These tests check that no function lacks it.
+`tests/test_opaque.py` tests the decorator `concealed`. These tests check that every such function has the decorator.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class FailingArgument:
 
 
 def find(name: str) -> Any:
-    """Return the function that callers get, for a property its getter."""
+    """Return the function that callers get by this name. For a property, returns the getter."""
     module, _, path = name.partition(":")
     found: Any = importlib.import_module(f"instaccess.{module}")
     for part in path.split("."):
@@ -87,17 +87,19 @@ def decorated() -> Iterator[str]:
 
 
 class TestConcealedFunctions:
-    def test_the_tested_functions_are_all_concealed_functions(self):
+    def test_list_in_this_file_contains_all_concealed_functions(self):
         assert sorted(decorated()) == CONCEALED
 
     @pytest.mark.parametrize("name", CONCEALED)
-    def test_k14_an_error_carries_no_frame_of_the_function_and_not_the_text_of_the_error(self, name, monkeypatch):
+    def test_k14_error_of_a_concealed_function_contains_neither_its_frame_nor_the_text_of_the_cause(
+        self, name, monkeypatch
+    ):
         function = find(name)
         code = inspect.unwrap(function).__code__
         parameters = inspect.signature(function).parameters.values()
         failing = {each.name: FailingArgument() for each in parameters if each.kind is each.KEYWORD_ONLY}
         positional = [FailingArgument() for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
-        # Some functions read the project's settings and no argument.
+        # Let the settings fail too, because some functions read the project's settings and have no argument.
         monkeypatch.setattr("instaccess.conf.values.settings", FailingArgument())
 
         with pytest.raises((InstAccessError, SystemExit)) as caught:

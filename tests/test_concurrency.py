@@ -107,7 +107,7 @@ class TestARevocationDuringARotation:
         assert len(kids(use, FUTURE)) == 1
         assert Key.objects.get(kid=stolen).sealed_private_jwk == ""
 
-    def test_two_revocations_of_the_same_key_activate_one_successor(self, crew, initial_keys, rsa_pool):
+    def test_two_revocations_of_the_same_key_activate_one_future_key(self, crew, initial_keys, rsa_pool):
         stolen, successor = current_kid(SIG), kids(SIG, FUTURE)
         workers = crew.start(2, keys=[[rsa_pool.take() for _ in range(3)] for _ in range(2)])
         together(workers, tasks.meet_at, "instaccess.keys.store.locked")
@@ -152,7 +152,7 @@ class TestARevokedKey:
         outcomes = [server.finish() for server in servers]
         operator.ask(tasks.revoke, stolen)  # Mark tokens that a process signed with its cached keys.
 
-        # A token issued before the revocation and decrypted afterwards is refused. No other error may occur.
+        # A worker may refuse a token that was issued before the revocation. No error of another kind may occur.
         assert {key.partition(":")[0] for outcome in outcomes for key in outcome} <= {"issued", "InvalidToken"}
         assert not IssuedToken.objects.filter(signing_kid=stolen, revoked_at=None).exists()
         assert not IssuedToken.objects.exclude(signing_kid=stolen).exclude(revoked_at=None).exists()

@@ -1,4 +1,4 @@
-"""The meaning of database errors, tried with the errors of real databases."""
+"""Tests of the functions that classify and describe database errors, with the errors of real databases."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TestNeedsMigration:
         assert database_errors.needs_migration(caught.value)
 
     @pytest.mark.parametrize("statement", ["SELEC 1", "SELECT no_such_function(1)"])
-    def test_another_error_in_a_statement_needs_no_migration(self, statement):
+    def test_syntax_error_or_unknown_function_in_a_statement_needs_no_migration(self, statement):
         with pytest.raises(DatabaseError) as caught:
             fail(statement)
 
@@ -64,7 +64,7 @@ class TestNeedsMigration:
 
 
 class TestDescribe:
-    def test_a_message_of_several_lines_becomes_one_line(self):
+    def test_describe_joins_the_lines_of_a_database_message(self):
         error = OperationalError('connection to "db" failed: Connection refused\n\tIs the server running?\n')
 
         assert (
@@ -80,7 +80,7 @@ class TestDescribe:
             f"bad option: passwd = {SECRET}",
         ],
     )
-    def test_passwords_in_connection_strings_are_hidden(self, text):
+    def test_describe_hides_a_password_in_a_connection_string(self, text):
         described = database_errors.describe(OperationalError(text))
 
         assert SECRET not in described
@@ -89,12 +89,12 @@ class TestDescribe:
     @pytest.mark.parametrize(
         "database", [{"PASSWORD": SECRET}, {"OPTIONS": {"passwd": SECRET}}, {"OPTIONS": {"password": SECRET}}]
     )
-    def test_passwords_of_the_settings_are_hidden_wherever_they_are(self, monkeypatch, database):
+    def test_describe_hides_a_password_from_any_place_in_the_settings(self, monkeypatch, database):
         monkeypatch.setitem(connections.settings, "default", {**connections.settings["default"], **database})
 
         assert SECRET not in database_errors.describe(OperationalError(f"missing = after {SECRET!r}"))
 
-    def test_a_message_of_mariadb_about_a_password_stays_legible(self):
+    def test_describe_does_not_change_a_message_of_mariadb_about_a_password(self):
         text = "(1045, \"Access denied for user 'ada'@'localhost' (using password: YES)\")"
 
         assert database_errors.describe(OperationalError(text)) == text

@@ -99,7 +99,7 @@ def test_commands_print_times_in_utc_if_the_database_has_a_time_zone(row):
         call_command("instaccess_keys", "activate", "--kid", Key.objects.get(status="future").kid)
 
 
-def test_verify_finds_no_tampering_if_the_database_has_a_time_zone(row):
+def test_verify_finds_no_problem_if_the_database_has_a_time_zone(row):
     assert not verification.verify(evidence_keys()).problems
 
 

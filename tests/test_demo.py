@@ -103,7 +103,7 @@ class TestSetUpOnly:
 
 
 class Served:
-    """A running demo, with the output that the demo prints before it waits for requests."""
+    """A running demo, and the output that the demo prints before it waits for requests."""
 
     def __init__(self, folder: Path) -> None:
         port = free_port()
@@ -139,7 +139,7 @@ class Served:
         return self.process.communicate(timeout=60)[0]
 
     def signal_another_thread(self, number: int) -> None:
-        """Send a signal to a thread other than the main thread, once the main thread waits.
+        """Send a signal to a thread that is not the main thread, as soon as the main thread waits.
 
         The operating system may deliver a signal to any thread.
         """
@@ -266,7 +266,7 @@ class TestARunningDemo:
 
 
 class TestAnImportedEncryptionKey:
-    """Tests of a demo that can't decrypt its own tokens, because only another gateway has the private key."""
+    """Tests of a demo that can't decrypt its own tokens, because only a separate gateway has the private key."""
 
     def manage(self, folder: Path, *args: str) -> str:
         return subprocess.run(

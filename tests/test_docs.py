@@ -98,7 +98,7 @@ class TestDocumentedCodeBlocks:
         assert run_here or code in readme.section("Installation")
 
     def test_documented_logging_settings_log_issued_tokens(self):
-        # test_logs.py uses the settings for JSON.
+        # Skip the settings for JSON, which test_logs.py tests.
         [code] = [code for code in PYTHON if code.startswith("LOGGING =") and "pythonjsonlogger" not in code]
         script = (
             f"{code}\nfrom django.conf import settings\nsettings.configure(LOGGING=LOGGING)\nimport django, logging\n"
@@ -148,7 +148,7 @@ class TestDocumentedCodeBlocks:
             case ["python", "-c", code]:
                 ast.parse(code)
             case ["openssl", *_]:
-                assert line in OPENSSL  # Another test runs the OpenSSL commands.
+                assert line in OPENSSL  # The next test runs the OpenSSL commands.
             case ["python", "-m", "pip", "install", wheel]:
                 assert wheel.startswith("dist/django_instaccess-")  # test_packaging.py installs the wheel.
             case _:

@@ -1,4 +1,4 @@
-"""Compares the metrics in docs/monitoring.md and examples/prometheus with the metrics of a process."""
+"""Tests that compare the metrics in docs/monitoring.md and examples/prometheus with the metrics of a process."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ def base_name(name: str) -> str:
 
 
 class TestTheTableOfMetrics:
-    def test_table_lists_exactly_the_metrics_of_a_process(self, scraped):
+    def test_table_of_metrics_lists_exactly_the_metrics_of_a_process(self, scraped):
         assert set(DOCUMENTED) == {base_name(name) for name in scraped.names}
 
-    def test_table_lists_the_type_and_the_labels_of_each_metric(self, scraped):
+    def test_table_of_metrics_lists_the_type_and_the_labels_of_each_metric(self, scraped):
         types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", scraped.text, re.MULTILINE))
         for name, (_, kind, labels, _) in DOCUMENTED.items():
             assert types[name] == kind
             used = {label for each, pairs in scraped.samples for label, _ in pairs if base_name(each) == name}
             assert used - {"le"} == set(readme.code(labels))
 
-    def test_page_names_the_commands_and_the_limit_of_the_code(self):
+    def test_table_of_metrics_names_the_maintenance_commands_and_the_limit_of_counted_rows(self):
         row = DOCUMENTED["instaccess_maintenance_started_timestamp_seconds"]
         commands = audit_evidence.EvidenceSubcommands.recorded | instaccess_keys.Command.recorded
 
@@ -68,8 +68,8 @@ class TestTheTableOfMetrics:
         assert all(len(command) <= MaintenanceRun._meta.get_field("command").max_length for command in commands)
         assert f"{measurements.MAX_COUNTED:,}" in DOCUMENTED["instaccess_audit_unsealed_rows"][3]
 
-    def test_shell_commands_are_those_of_the_tests(self):
-        """tests/monitoring/test_prometheus.py starts gunicorn with the variable."""
+    def test_shell_commands_on_the_page_of_monitoring_are_the_commands_that_the_tests_run(self):
+        """Compare with literals, because tests/monitoring/test_prometheus.py starts gunicorn with this variable."""
         lines = [line for snippet in readme.snippets(SECTION) for line in snippet.lines]
 
         assert [shlex.split(line)[0] for line in lines] == ["python", "mkdir", f"{VARIABLE}=/run/instaccess/metrics"]
@@ -84,18 +84,18 @@ class TestTheExamples:
     QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
     @pytest.mark.parametrize("expression", [*QUERIES, *(alert["expr"] for alert in ALERTS)])
-    def test_each_metric_in_a_query_is_documented_and_so_exists(self, expression):
+    def test_query_of_an_alert_or_a_panel_uses_only_documented_metrics(self, expression):
         names = {base_name(name) for name in NAME.findall(expression)}
 
         assert names <= set(DOCUMENTED)
         assert names or "up{" in expression
 
     @pytest.mark.parametrize("expression", [*QUERIES, *(alert["expr"] for alert in ALERTS)])
-    def test_reasons_in_a_query_exist(self, expression):
+    def test_query_of_an_alert_or_a_panel_uses_only_existing_reasons(self, expression):
         for text in re.findall(r'reason=~?"([^"]+)"', expression):
             assert set(text.split("|")) <= REASONS
 
-    def test_dashboard_shows_each_metric(self):
+    def test_dashboard_of_the_example_shows_each_documented_metric(self):
         shown = {base_name(name) for query in self.QUERIES for name in NAME.findall(query)}
 
         assert shown == set(DOCUMENTED)
@@ -106,7 +106,7 @@ class TestTheExamples:
         assert len({panel["id"] for panel in panels}) == len(panels)
         assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(panels)
 
-    def test_each_alert_has_a_test_in_which_it_fires_and_one_in_which_it_does_not(self):
+    def test_each_alert_has_a_test_that_expects_the_alert_and_a_test_that_does_not(self):
         tests = yaml.safe_load((EXAMPLES / "alerts_test.yml").read_text())["tests"]
         rules = [rule for test in tests for rule in test["alert_rule_test"]]
         names = {alert["alert"] for alert in self.ALERTS}
@@ -114,14 +114,14 @@ class TestTheExamples:
         assert {rule["alertname"] for rule in rules if rule.get("exp_alerts")} == names
         assert {rule["alertname"] for rule in rules if not rule.get("exp_alerts")} == names
 
-    def test_path_in_the_configuration_is_the_endpoint(self):
+    def test_prometheus_example_scrapes_the_metrics_endpoint(self):
         jobs = yaml.safe_load((EXAMPLES / "prometheus.yml").read_text())["scrape_configs"]
 
         assert {resolve(job["metrics_path"]).func.__name__ for job in jobs} == {"metrics_view"}
 
     @pytest.mark.services
     @pytest.mark.parametrize("arguments", ["check config prometheus.yml", "test rules alerts_test.yml"])
-    def test_promtool_accepts_the_configuration_and_the_alerts(self, arguments):
+    def test_promtool_accepts_the_prometheus_example_and_its_alerts(self, arguments):
         done = subprocess.run(
             ["promtool", *arguments.split()],
             cwd=Path(EXAMPLES),

@@ -152,14 +152,15 @@ class TestKeptDecisionsOnThePageOfProxies:
         assert sum(slack) == KEEPING_SLACK
         assert conf.deny_list_seconds + 1 + KEEPING_SLACK == REVOCATION_SECONDS
 
-    def test_the_tmpfs_of_the_nginx_example_has_room_for_all_decisions(self):
+    def test_tmpfs_of_the_nginx_example_has_room_for_all_kept_decisions(self):
         folder = ROOT / "examples/nginx"
         [zone] = re.findall(r"keys_zone=decisions:(\d+)m", (folder / "nginx.conf").read_text())
         [size] = re.findall(r"^    tmpfs .* size=(\d+)m,", (folder / "README.md").read_text(), re.MULTILINE)
-        # nginx needs 128 bytes per key. A file contains at most 8 KiB of the key, 4 KiB of headers, and nginx's own.
+        # nginx needs 128 bytes of the zone per key. A file contains at most 8 KiB of the key, 4 KiB of headers, and
+        # at most 4 KiB that nginx adds.
         files, largest = int(zone) * 2**20 // 128, 16 * 2**10
 
-        # The other half is for files that nginx is writing.
+        # Half of the tmpfs is for files that nginx is still writing.
         assert 2 * files * largest <= int(size) * 2**20
 
 

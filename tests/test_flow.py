@@ -37,7 +37,7 @@ def fresh_gateway(empty_gateway_caches: None) -> None:
 
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
-    """Return the clock that decides when the gateway reads its keys and its deny list again."""
+    """Return the clock that decides when the gateway reloads its keys and its deny list."""
     clock = Clock()
     monkeypatch.setattr("instaccess.trust.refreshed.time", SimpleNamespace(monotonic=clock))
     return clock
@@ -76,7 +76,7 @@ def test_a_token_is_issued_decrypted_accepted_revoked_and_refused(clock, access_
     assert scheme == "Bearer"
     assert signed.count(".") == 2
 
-    # §2 The token: an independent library decrypts the same signed token and reads the claims.
+    # §2 The token: an independent library also decrypts the token to this signed token, and reads the claims.
     ring = keys_ring.current_ring()
     encryption_key = joserfc_jwk.RSAKey.import_key(dict(ring.encryption_key().private().reveal()))
     signing_key = joserfc_jwk.RSAKey.import_key(dict(ring.signing_key().public))
@@ -92,7 +92,7 @@ def test_a_token_is_issued_decrypted_accepted_revoked_and_refused(clock, access_
 
     assert (served.status_code, served.json()["uuid"]) == (200, row.user_uuid)
 
-    # An operator revokes the token. Until the gateway reads its deny list again, the token still passes.
+    # An operator revokes the token. The gateway still accepts the token until the gateway reloads its deny list.
     call_command("instaccess_tokens", "revoke", "--jti", str(row.jti), "--reason", "laptop stolen")
     assert get(VERIFY, encrypted).status_code == 204
 

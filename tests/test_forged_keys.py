@@ -62,7 +62,7 @@ def get(client):
 
 
 def signed(factory: TokenFactory, user: Any) -> str:
-    """Issue a token for `user`, and return a token with the same claims that the factory signs."""
+    """Issue a token for `user`, and return a token with the claims of this token that the factory signs."""
     _, token = issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time(), encrypted=False)
     return factory.signed(urlsafe_b64decode(token.split(".")[1] + "=="))
 
@@ -182,7 +182,8 @@ class TestReportsAboutAnInsertedKey:
         assert row["kid"] not in out
         assert f"not used: row {row['pk']} of the table of keys was modified" in out
         assert [fact["problem"] for fact in facts] == [None, None, "key_altered"]
-        assert len({frozenset(fact) for fact in facts}) == 1  # Every key has the same members.
+        # The object of an unreadable row has the members that the object of every key has.
+        assert len({frozenset(fact) for fact in facts}) == 1
 
     def test_instaccess_keys_list_prints_no_control_characters_of_a_kid(self, initial_keys, rsa_pool):
         insert_with_sql(rsa_pool.take(), use="sig", kid="\x1b[2J-inserted")
@@ -281,7 +282,7 @@ class TestAModifiedCurrentSigningKey:
 
 
 class TestAProjectWithoutTheKeyEncryptionKey:
-    """A project that shares the issuer's database, but has another SECRET_KEY and no KEY_ENCRYPTION_KEYS."""
+    """A project with the issuer's database, but without the issuer's SECRET_KEY and KEY_ENCRYPTION_KEYS."""
 
     def test_o6_every_role_answers_503_without_the_key_encryption_key_and_the_check_names_the_setting(
         self, initial_keys, get, client, post, access_token, user, settings
@@ -303,7 +304,8 @@ class TestAProjectWithoutTheKeyEncryptionKey:
     ):
         """Expect a 503, because a client that gets a 401 discards the valid token."""
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, "SECRET_KEY"]}
-        for _ in range(2):  # The first rotation makes a key of SECRET_KEY current, and the second a new key.
+        # The first rotation makes a key of SECRET_KEY current, and the second rotation makes a new key current.
+        for _ in range(2):
             lifecycle.rotate(Key.Use(use), force=True)
         factory = factory_of_this_deployment()
         token = signed(factory, user)

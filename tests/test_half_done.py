@@ -72,7 +72,7 @@ def prepare(rsa_pool, user, row) -> Callable[[], None]:
 
 @pytest.fixture
 def check(prepare) -> Callable[..., None]:
-    """Return a function that stops an operation at each statement, and then runs the operation again.
+    """Return a function that stops an operation at each statement, and then runs the operation a second time.
 
     `before` is called before each run, `between` after each stopped run, and `after` after each second run.
     """
@@ -264,7 +264,7 @@ class TestChangingKeys:
         check(activate, between=self.keys_are_usable, after=after, least=5)
 
     def test_k22_import_that_failed_midway_changes_no_key_and_completes_when_run_again(self, check, rsa_pool):
-        # `prepare` uses the first keys of the pool again in each run.
+        # Import the fourth key of the pool, because `prepare` stores the first three keys of the pool in each run.
         pem = [public_pem(rsa_pool) for _ in range(4)][-1]
 
         def import_key() -> None:

@@ -95,7 +95,7 @@ class TestReplacingTheKeyEncryptionKeyUnderLoad:
         provision.init()
 
         def restart(servers: list[Any], *keks: str) -> tuple[list[Any], list[dict[str, int]]]:
-            """Replace each server by one with `keks`. Return the new servers, and the outcomes of the old servers."""
+            """Replace each server with a server that uses `keks`. Return the new servers and the old outcomes."""
             replacements, outcomes = [], []
             for server in servers:
                 [successor] = crew.start(KEY_ENCRYPTION_KEYS=list(keks), KEY_CACHE_SECONDS=0)

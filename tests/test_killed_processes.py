@@ -128,7 +128,7 @@ class TestAKilledRevocation:
 
         for _ in killed_after_each_statement(tasks.revoke, (SIG, CURRENT), own_keys=2, prepare=create_tokens):
             live = IssuedToken.objects.filter(revoked_at=None).count()
-            # The revocation of the key marks the tokens in the audit log only later.
+            # Gateways read the revoked key, so they refuse the tokens even before the audit rows are marked.
             assert list(trust.read_revocations().keys) == kids(SIG, REVOKED)
             assert kids(SIG, REVOKED) or live == 3
 
@@ -159,7 +159,7 @@ class TestAKilledChangeOfTheAuditLog:
             assert audit.verify(evidence_keys()).summary == ""
 
             [again] = crew.start()
-            with suppress(TaskError):  # The killed process may have completed its work.
+            with suppress(TaskError):  # The second run may fail because the killed process has completed the work.
                 again.ask(tasks.manage_tokens, *command)
 
             report = audit.verify(evidence_keys())

@@ -16,7 +16,7 @@ import instaccess
 
 PACKAGE = Path(instaccess.__file__).parent
 
-# A module or package imports only modules and packages that come before it in this list.
+# A module or package imports only modules and packages that precede the module or package in this list.
 ORDER = [
     *("exceptions", "times", "opaque", "logs", "database_errors", "database_clock", "tokens", "conf", "web", "trust"),
     "monitoring",
@@ -135,7 +135,8 @@ class TestAModule:
 
     @pytest.mark.parametrize("module", FILES)
     def test_module_imports_only_stable_modules_of_django_oauth_toolkit(self, module):
-        # Import no other module of the toolkit, because other modules may move in a minor version.
+        # The app may import only these modules of the toolkit, because the toolkit may move its other modules in a
+        # minor version.
         imported_items = [item for item in imports(module) if item.module.partition(".")[0] == "oauth2_provider"]
 
         assert {item.module for item in imported_items} <= PROVIDER_MODULES

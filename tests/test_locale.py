@@ -53,7 +53,7 @@ def placeholders(text: str) -> set[str]:
 
 
 class Entry(NamedTuple):
-    """An entry of the .po file: the text with its context, the plural or an empty string, and all translations."""
+    """An entry of the .po file: the text with its context, the plural (or an empty string), and all translations."""
 
     text: str
     plural: str

@@ -1,4 +1,4 @@
-"""The log of a process whose database is unavailable: at most one traceback and one line of each kind per minute."""
+"""Tests of the log of a process without its database: at most one traceback and one line of each kind per minute."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def run(role, database, tmp_path):
 )
 class TestAProcessWithoutADatabase:
     @pytest.mark.parametrize("role", ["issuer", "gateway", "service", "jwks", "revocations"])
-    def test_log_contains_each_kind_of_error_once(self, role, database, tmp_path):
+    def test_log_of_an_outage_contains_each_kind_of_error_once(self, role, database, tmp_path):
         statuses, lines = run(role, database, tmp_path)
 
         assert statuses == {503}
@@ -71,7 +71,7 @@ class TestAProcessWithoutADatabase:
         assert not any(line["traceback"] for line in lines)
 
     @pytest.mark.parametrize("role", ["issuer", "gateway", "jwks", "revocations"])
-    def test_django_logs_only_the_response_whose_error_was_logged(self, role, database, tmp_path):
+    def test_django_logs_only_the_first_503_of_an_outage(self, role, database, tmp_path):
         _, lines = run(role, database, tmp_path)
 
         assert [line["logger"] for line in lines].count("django.request") == 1

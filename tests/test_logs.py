@@ -1,4 +1,4 @@
-"""Log lines as JSON: each value of a line is a field of its own."""
+"""Tests of log lines as JSON: each value of a log line is a separate field."""
 
 from __future__ import annotations
 
@@ -69,31 +69,31 @@ LINES = [
 
 
 class TestEveryLine:
-    def test_the_lines_are_found(self):
+    def test_more_than_forty_log_lines_of_the_package_are_found(self):
         assert len(LINES) > 40
 
     @pytest.mark.parametrize("line", LINES, ids=str)
-    def test_line_has_values_by_name(self, line):
+    def test_log_line_has_values_by_name(self, line):
         assert line.names - {None}
 
     @pytest.mark.parametrize("line", LINES, ids=str)
-    def test_line_has_no_value_without_a_name(self, line):
+    def test_log_line_has_no_value_without_a_name(self, line):
         positional = [argument for argument in line.call.args if argument not in line.texts]
         placeholders = "".join(text.value for text in line.texts if isinstance(text, ast.Constant))
 
-        # The level of `log` is the only other argument.
+        # Besides the text, only the level of `log` may be a positional argument.
         assert len(positional) <= (line.call.func.attr == "log") + (not line.texts)
         assert not re.search(r"%[^(%]", placeholders)
 
     @pytest.mark.parametrize("line", LINES, ids=str)
-    def test_line_has_a_value_for_each_placeholder(self, line):
+    def test_log_line_has_a_value_for_each_placeholder(self, line):
         assert line.placeholders <= line.names
 
     @pytest.mark.parametrize("line", LINES, ids=str)
-    def test_names_of_values_are_no_attributes_of_each_record(self, line):
+    def test_names_of_values_in_a_log_line_are_not_attributes_of_every_record(self, line):
         assert not line.names & RESERVED
 
-    def test_only_the_module_of_the_loggers_gets_loggers_from_logging(self):
+    def test_no_module_except_logs_calls_getlogger(self):
         others = [path for path in PACKAGE.rglob("*.py") if path.name != "logs.py"]
 
         assert [path for path in others if "getLogger" in path.read_text()] == []
@@ -104,7 +104,7 @@ class Colour(StrEnum):
 
 
 class TestALogger:
-    def test_values_are_in_the_text_and_in_the_fields(self, caplog):
+    def test_log_record_contains_values_in_its_text_and_in_its_fields(self, caplog):
         get_logger("instaccess.test").warning("refused reason=%(reason)s jti=%(jti)r", reason=Colour.RED, jti="a")
 
         [record] = caplog.records
@@ -122,14 +122,14 @@ class TestALogger:
             ({"n": Colour.RED}, {"n": "red"}),
         ],
     )
-    def test_fields_contain_only_what_json_can_contain(self, caplog, value, field):
+    def test_fields_of_a_log_record_contain_only_values_that_json_can_represent(self, caplog, value, field):
         get_logger("instaccess.test").warning("text", value=value)
 
         assert json.loads(json.dumps(caplog.records[0].value)) == field
         assert type(caplog.records[0].value) is type(field)
 
     @pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
-    def test_record_contains_the_level_and_the_place_of_the_caller(self, caplog, level):
+    def test_log_record_contains_the_level_and_the_file_of_the_caller(self, caplog, level):
         caplog.set_level(logging.DEBUG, "instaccess.test")
         getattr(get_logger("instaccess.test"), level)("text", value=1)
 
@@ -138,7 +138,7 @@ class TestALogger:
 
 @pytest.fixture
 def lines():
-    """Apply the documented LOGGING with JSON, and return a function that returns the lines as objects."""
+    """Apply the documented LOGGING with JSON. Yields a function that returns the log lines as objects."""
     [code] = [each.code for each in readme.snippets() if "pythonjsonlogger" in each.code]
     names: dict = {}
     exec(code, names)
@@ -158,7 +158,7 @@ def lines():
 @pytest.mark.django_db
 @pytest.mark.usefixtures("initial_keys")
 class TestJSON:
-    def test_issued_token_has_its_fields(self, lines, post, access_token, user):
+    def test_json_log_line_of_an_issued_token_has_its_fields(self, lines, post, access_token, user):
         post(access_token)
 
         [line] = [line for line in lines() if line.get("signing_kid")]
@@ -167,26 +167,26 @@ class TestJSON:
         assert line["ip_address"] == "127.0.0.1"
         assert line["message"].startswith(f"issued jti={line['jti']} ")
 
-    def test_refusal_of_the_issuer_has_its_fields(self, lines, post):
+    def test_json_log_line_of_a_refusal_of_the_issuer_has_its_fields(self, lines, post):
         post("no-such-token")
 
         assert {line["reason"] for line in lines()} == {"unknown_token"}
         assert {line["ip_address"] for line in lines()} == {"127.0.0.1"}
 
-    def test_refusal_of_the_gateway_has_its_fields_on_one_line(self, lines):
+    def test_json_log_line_of_a_refusal_of_the_gateway_has_its_fields_on_one_line(self, lines):
         verify("a.b.c\n.d.e")
 
         [line] = lines()
         assert (line["name"], line["reason"], line["jti"]) == ("instaccess.gateway", "malformed_header", "")
 
-    def test_key_changes_have_their_fields(self, lines):
+    def test_json_log_lines_of_a_rotation_contain_the_new_key(self, lines):
         from instaccess import keys
 
         rotation = keys.rotate("sig", force=True)
 
         assert rotation.activated.kid in {line["kid"] for line in lines()}
 
-    def test_lines_carry_the_request_id_of_the_project(self, lines, client, settings):
+    def test_json_log_lines_contain_the_request_id_of_the_project(self, lines, client, settings):
         settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "django_guid"]
         settings.MIDDLEWARE = ["django_guid.middleware.guid_middleware", *settings.MIDDLEWARE]
         sent = uuid.uuid4().hex

@@ -53,7 +53,7 @@ class EverythingLogged(logging.Handler):
 
     def read(self, frame):
         if frame.f_code.co_filename.startswith(PACKAGE):
-            # Skip exceptions, because other code writes their messages, which may contain secrets.
+            # Skip exceptions, because their messages come from code outside this package and may contain secrets.
             variables = frame.f_locals.items()
             self.lines += [f"{name} = {value!r}" for name, value in variables if not isinstance(value, Exception)]
 

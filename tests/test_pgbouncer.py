@@ -1,4 +1,4 @@
-"""O16: PgBouncer pools connections per transaction, and each transaction runs on another connection to PostgreSQL."""
+"""Tests of case O16: behind PgBouncer, two successive transactions use different connections to PostgreSQL."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ISSUE, VERIFY = "/api/v1/inst_access_tokens", "/internal/gateway/verify"
 
 @pytest.fixture
 def port(transactional_db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Run PgBouncer, and let this process use PgBouncer."""
+    """Run PgBouncer, and connect this process to PgBouncer. Yields the port."""
     with pgbouncer(tmp_path) as port:
         with monkeypatch.context() as patch:
             connections.close_all()
@@ -81,7 +81,7 @@ TOKENS_COMMANDS: dict[str, list[str]] = {
 
 
 class TestThePool:
-    def test_o16_each_transaction_runs_on_another_connection(self, port):
+    def test_o16_pgbouncer_runs_successive_transactions_on_different_connections(self, port):
         pids = []
         for _ in range(SERVERS):
             with connection.cursor() as cursor:
@@ -90,7 +90,9 @@ class TestThePool:
 
         assert len(set(pids)) == SERVERS
 
-    def test_o16_a_server_side_cursor_fails_unless_the_setting_turns_server_side_cursors_off(self, rows, monkeypatch):
+    def test_o16_server_side_cursor_fails_behind_pgbouncer_unless_the_setting_turns_such_cursors_off(
+        self, rows, monkeypatch
+    ):
         with pytest.raises(DatabaseError, match="does not exist"):
             list(IssuedToken.objects.iterator(chunk_size=1))
         connection.close()
@@ -103,11 +105,11 @@ class TestCommands:
     @pytest.mark.parametrize(
         ("listed", "module"), [(KEYS_COMMANDS, instaccess_keys), (TOKENS_COMMANDS, instaccess_tokens)]
     )
-    def test_every_subcommand_is_listed_here(self, listed, module):
+    def test_tests_of_pgbouncer_run_every_subcommand_of_a_command(self, listed, module):
         assert listed.keys() == module._SUBCOMMANDS.keys()
 
     @pytest.mark.parametrize("subcommand", KEYS_COMMANDS)
-    def test_o16_every_subcommand_for_keys_works(self, rows, subcommand, tmp_path, rsa_pool):
+    def test_o16_instaccess_keys_subcommand_works_behind_pgbouncer(self, rows, subcommand, tmp_path, rsa_pool):
         (tmp_path / "public.pem").write_text(public_pem(rsa_pool))
         values = {
             "PUBLIC": str(tmp_path / "public.pem"),
@@ -118,7 +120,7 @@ class TestCommands:
         assert audit.verify(keys.evidence_keys()).summary == ""
 
     @pytest.mark.parametrize("subcommand", TOKENS_COMMANDS)
-    def test_o16_every_subcommand_for_tokens_works(self, rows, subcommand):
+    def test_o16_instaccess_tokens_subcommand_works_behind_pgbouncer(self, rows, subcommand):
         values = {"JTI": str(rows[0].jti)}
         if subcommand == "review":
             IssuedToken.objects.filter(pk=rows[0].pk).update(client_id="modified")
@@ -127,7 +129,9 @@ class TestCommands:
         assert run("instaccess_tokens", subcommand, *(values.get(arg, arg) for arg in TOKENS_COMMANDS[subcommand]))
         assert audit.verify(keys.evidence_keys()).summary == ""
 
-    def test_o16_many_checkpoints_are_verified_resealed_and_pruned(self, port, row, initial_keys, settings):
+    def test_o16_many_checkpoints_are_verified_resealed_and_pruned_behind_pgbouncer(
+        self, port, row, initial_keys, settings
+    ):
         for age in range(45, 1, -1):
             row(age=age * DAY)
         run("instaccess_tokens", "seal")
@@ -135,18 +139,18 @@ class TestCommands:
 
         assert "44 rows are covered by 44 checkpoints" in run("instaccess_tokens", "verify")
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, "SECRET_KEY"]}
-        # The HMACs of 44 rows and 44 checkpoints.
+        # The reseal computes one HMAC for each of the 44 checkpoints, and one for the names in each of the 44 rows.
         assert "HMACs of the audit log recomputed: 88." in run("instaccess_keys", "reseal")
         assert "Deleted 41 rows" in run("instaccess_tokens", "prune", "--older-than", "108h")
 
-    def test_o16_the_other_commands_work(self, port):
+    def test_o16_init_migrate_and_check_work_behind_pgbouncer(self, port):
         assert "Generated the current signing key" in run("instaccess_init")
         run("migrate")
         run("check", "--database", "default")
 
 
 def request(port: int, method: str, path: str, bearer: str) -> tuple[int, bytes]:
-    """Send a request to a server, and return the status and the body of the response."""
+    """Send a request to a server. Returns the status and the body of the response."""
     client = http.client.HTTPConnection(servers.HOST, port, timeout=servers.PATIENCE)
     try:
         client.request(method, path, headers={"Authorization": f"Bearer {bearer}"})
@@ -169,7 +173,7 @@ class TestServers:
         yield process
         process.kill()
 
-    def test_o16_the_endpoint_issues_and_the_gateway_accepts_and_refuses(self, server, access_token):
+    def test_o16_issuer_and_gateway_issue_accept_and_revoke_tokens_behind_pgbouncer(self, server, access_token):
         tokens = []
         for _ in range(10):
             status, body = request(server.port, "POST", ISSUE, access_token.token)

@@ -1,6 +1,6 @@
 """Tests of text with characters that the database can't store: utf8mb3 on MariaDB, and LATIN1 on PostgreSQL.
 
-On SQLite, the same tests show that every character is stored unchanged.
+On SQLite, these tests show that every character is stored unchanged.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""K15: yesterday's dump of the database is restored, with the tools of the database that the test run uses."""
+"""Tests of case K15: an operator restores an old dump of the database, with the tools of the database."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def status(token: str) -> int:
 
 @pytest.fixture(autouse=True)
 def deployment(settings, tmp_path, empty_gateway_caches):
-    """Read keys and deny lists again for each request, and use a cache that all processes share."""
+    """Read keys and deny lists for every request, and use a cache that all processes share."""
     settings.INSTACCESS = {"DENY_LIST_SECONDS": 0, "KEY_CACHE_SECONDS": 0, "SERVICE_SECRETS": [SECRET]}
     backend = "django.core.cache.backends.filebased.FileBasedCache"
     settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": str(tmp_path / "cache")}}
@@ -86,9 +86,10 @@ class Story:
         issued_later, self.tokens["issued and revoked after the dump"] = issue()
         run("instaccess_tokens", "revoke", "--jti", str(issued_later.jti), "--reason", "laptop lost")
         _, self.tokens["issued after the dump"] = issue()
-        # The deny list of a running gateway contains the revocations.
+        # The deny list of the running gateway contains the revocations, so only the token that was not revoked is
+        # accepted.
         assert [status(token) for token in self.tokens.values()] == [401, 401, 401, 204]
-        # A cron job or the monitoring has run a check.
+        # A check, such as the check of a cron job or of the monitoring, stores the progress of the database.
         assert "W030" not in check()
 
     def restore(self) -> None:
@@ -107,7 +108,9 @@ def restored(story):
 
 
 class TestARunningGateway:
-    def test_k15_a_running_gateway_keeps_refusing_what_it_knows_and_logs_that_rows_were_lost(self, restored, caplog):
+    def test_k15_running_gateway_keeps_refusing_revoked_tokens_after_a_restore_and_logs_the_loss(
+        self, restored, caplog
+    ):
         refused = [text for name, text in restored.tokens.items() if name != "issued after the dump"]
 
         with caplog.at_level(logging.ERROR, logger="instaccess.revocation"):
@@ -118,7 +121,9 @@ class TestARunningGateway:
         assert "the issuer's database no longer contains revocations that this process has read" in lines[0]
         assert "run `python manage.py instaccess_keys after-restore`" in lines[0]
 
-    def test_k15_a_gateway_elsewhere_is_told_that_its_position_was_lost(self, story, client, caplog):
+    def test_k15_revocation_list_after_a_restore_reports_that_the_position_of_a_gateway_was_lost(
+        self, story, client, caplog
+    ):
         url, headers = reverse("instaccess-revocations"), {"Authorization": f"Bearer {SECRET}"}
         before = client.get(url, {"since": ""}, headers=headers).json()
         story.restore()
@@ -132,18 +137,20 @@ class TestARunningGateway:
 
 
 class TestDetection:
-    def test_k15_check_warns_that_the_database_has_lost_rows(self, restored):
+    def test_k15_check_warns_after_a_restore_that_the_database_has_lost_rows(self, restored):
         printed = check()
 
         assert "(instaccess.W030) The database has lost rows" in printed
         assert "recorded revocations are missing; the last changes of keys are missing" in printed
         assert "instaccess_keys after-restore" in printed
 
-    def test_k15_verify_fails_because_the_database_has_lost_rows(self, restored):
+    def test_k15_verify_fails_after_a_restore_because_the_database_has_lost_rows(self, restored):
         with pytest.raises(CommandError, match=r"The database has lost rows: .*after-restore"):
             run("instaccess_tokens", "verify")
 
-    def test_k15_verify_says_that_an_exported_checkpoint_is_newer_than_the_database(self, issue, row, tmp_path):
+    def test_k15_verify_reports_that_an_exported_checkpoint_is_newer_than_the_restored_database(
+        self, issue, row, tmp_path
+    ):
         row(age=86_400)
         dumps.dump(tmp_path / "dump")
         run("instaccess_tokens", "seal")
@@ -157,10 +164,11 @@ class TestDetection:
         assert "Note: the database is older than the exported checkpoint 1 of" in out.getvalue()
         assert "instaccess_keys after-restore" in out.getvalue()
 
-    def test_k15_verify_says_that_a_checkpoint_is_signed_with_a_key_that_the_database_lacks(self, row, tmp_path):
+    def test_k15_verify_reports_that_the_restored_database_lacks_the_key_of_a_checkpoint(self, row, tmp_path):
         dumps.dump(tmp_path / "dump")
         keys.revoke(current_kid(SIG))
-        keys.rotate(SIG, force=True)  # The key that becomes current was generated after the dump.
+        # The restored database lacks the new current key, because the key was generated after the dump.
+        keys.rotate(SIG, force=True)
         row(age=86_400)
         run("instaccess_tokens", "seal")
         run("instaccess_tokens", "checkpoint", "--file", str(tmp_path / "copy"))
@@ -171,7 +179,7 @@ class TestDetection:
 
 
 class TestTheDocumentedSteps:
-    """docs/restore.md"""
+    """The steps in docs/restore.md, and the commands that the steps contain."""
 
     STEPS = readme.section("Steps", readme.page("restore.md"))
 
@@ -179,7 +187,7 @@ class TestTheDocumentedSteps:
         """Return the commands of the steps. The steps are indented, because they are items of a list."""
         return re.findall(r"^ *python manage\.py (.+)$", self.STEPS, re.MULTILINE)
 
-    def test_k15_the_documented_steps_restore_a_deployment(
+    def test_k15_documented_steps_after_a_restore_lead_to_a_working_deployment(
         self, tmp_path, issue, row, make_access_token, post, monkeypatch
     ):
         monkeypatch.chdir(tmp_path)
@@ -209,7 +217,7 @@ class TestTheDocumentedSteps:
         gateway_views.clear_caches()
         assert {status(token) for token in story.tokens.values()} == {401}
 
-    def test_k15_verify_names_the_rows_that_a_checkpoint_covers_and_a_review_records_the_loss(
+    def test_k15_verify_names_lost_rows_of_an_exported_checkpoint_until_a_review_records_the_loss(
         self, tmp_path, row, monkeypatch
     ):
         monkeypatch.chdir(tmp_path)
@@ -230,19 +238,19 @@ class TestTheDocumentedSteps:
 
 
 class TestTheCommand:
-    def test_k15_before_the_command_a_restarted_gateway_accepts_revoked_tokens(self, restored):
+    def test_k15_restarted_gateway_accepts_revoked_tokens_before_after_restore_runs(self, restored):
         gateway_views.clear_caches()
 
         assert kids(SIG, CURRENT) == [restored.revoked]
         assert status(restored.tokens["revoked after the dump"]) == 204
 
-    def test_k15_after_the_command_a_restarted_gateway_refuses_all_tokens(self, restored):
+    def test_k15_restarted_gateway_refuses_all_tokens_once_after_restore_has_run(self, restored):
         run("instaccess_keys", "after-restore", "--yes")
         gateway_views.clear_caches()
 
         assert {name: status(token) for name, token in restored.tokens.items()} == dict.fromkeys(restored.tokens, 401)
 
-    def test_k15_after_the_command_the_deny_list_covers_all_tokens_whatever_keys_a_gateway_has(self, restored):
+    def test_k15_revocation_list_covers_all_tokens_of_all_keys_once_after_restore_has_run(self, restored):
         before = int(time.time())
         run("instaccess_keys", "after-restore", "--yes")
 
@@ -250,14 +258,14 @@ class TestTheCommand:
         assert restored.revoked in page.keys
         assert before + 60 <= page.all_until <= int(time.time()) + 60
 
-    def test_k15_after_the_command_the_jwks_contains_only_new_keys(self, restored, client):
+    def test_k15_jwk_set_contains_only_new_keys_once_after_restore_has_run(self, restored, client):
         run("instaccess_keys", "after-restore", "--yes")
 
         published = {key["kid"] for key in client.get(reverse("instaccess-jwks")).json()["keys"]}
         assert len(published) == 2
         assert not published & {restored.revoked, restored.replaced}
 
-    def test_k15_after_the_command_new_tokens_are_accepted_a_minute_later(self, restored, issue):
+    def test_k15_gateway_accepts_new_tokens_a_minute_after_the_run_of_after_restore(self, restored, issue):
         run("instaccess_keys", "after-restore", "--yes")
         gateway_views.clear_caches()
         assert status(issue()[1]) == 401
@@ -265,7 +273,7 @@ class TestTheCommand:
         with time_machine.travel(timezone.now() + timedelta(seconds=61)):
             assert status(issue()[1]) == 204
 
-    def test_k15_after_the_command_live_tokens_of_the_dump_are_marked_and_checks_are_silent(self, restored):
+    def test_k15_live_tokens_are_marked_and_no_check_warns_once_after_restore_has_run(self, restored):
         run("instaccess_keys", "after-restore", "--yes")
 
         assert not IssuedToken.objects.filter(revoked_at=None).exists()

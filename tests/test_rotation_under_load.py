@@ -40,7 +40,7 @@ SETTINGS = {"JWKS_MAX_AGE": MAX_AGE, "KEY_CACHE_SECONDS": CACHE_SECONDS, "THROTT
 
 @dataclass(frozen=True)
 class Answer:
-    """An accepted token, described by the time of its request, the worker that issued it, and the ids of its keys."""
+    """An accepted token: the time of its request, the worker that issued the token, and the ids of its keys."""
 
     requested_at: float
     worker: str

@@ -111,7 +111,7 @@ class Used:
 
 
 class Caller:
-    """A client with an access token. Each request uses a new connection, so that any worker can serve the request."""
+    """A client with an access token. Each request uses a new connection, which any worker can accept."""
 
     def __init__(self, port: int, user_pk: int, access_token: str) -> None:
         self._port, self._user_pk, self._access_token = port, user_pk, access_token
@@ -150,7 +150,7 @@ class Caller:
 
 
 def modify_token(text: str) -> str:
-    """Return the token with another fifth-last character. The last base64 character may have unused bits."""
+    """Replace the fifth-last character of a token, because the last character may contain unused bits."""
     return text[:-5] + ("A" if text[-5] != "A" else "B") + text[-4:]
 
 
@@ -587,7 +587,7 @@ class TestAResponseUnderASGI:
 
         async def watched(scope: Any, receive: Any, send: Any) -> None:
             async def count_and_send(message: dict[str, Any]) -> None:
-                # The rows are counted over another connection, before the server gets any part of the response.
+                # Count the rows over a separate connection, before the server gets any part of the response.
                 row_counts.append((message["type"], await asyncio.to_thread(rows)))
                 await send(message)
 

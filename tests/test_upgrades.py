@@ -94,7 +94,7 @@ class TestTwoReleasesOnOneDatabase:
         assert "added_later. Run `python manage.py migrate`." in verified.stderr
         assert "modified" not in verified.stdout + verified.stderr
 
-    def test_a_downgrade_keeps_all_rows_and_keys(self, issue, verify, upgraded):
+    def test_downgrade_keeps_all_rows_and_keys(self, issue, verify, upgraded):
         token = issue()
         before = list(Key.objects.order_by("pk").values())
 

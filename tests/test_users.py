@@ -213,8 +213,8 @@ class TestActiveUser:
                 assert users.active_user(invalid) is None
 
     def test_c6_active_user_is_none_if_two_users_share_the_uuid(self, user):
-        # Two users may have the same value. If one of these users were returned, a token could authenticate the wrong
-        # user.
+        # The field may contain one value for two users. If one of these users were returned, a token could
+        # authenticate the wrong user.
         User.objects.create_user("grace", email="shared@example.edu")
         User.objects.create_user("mary", email="shared@example.edu")
 
@@ -256,7 +256,7 @@ class TestAUserModelWithoutSuperusersAndStaff:
     def test_p19_caller_may_not_masquerade_as_a_superuser(self):
         assert not users.may_masquerade(Member("instaccess.masquerade"), Member(is_superuser=True))
 
-    def test_nobody_may_masquerade_without_authentication_backends(self, settings):
+    def test_no_user_may_masquerade_without_authentication_backends(self, settings):
         settings.AUTHENTICATION_BACKENDS = []
 
         assert not users.may_masquerade(Member("instaccess.masquerade"), Member())

@@ -17,7 +17,8 @@ from instaccess.trust import denylist, material, sources
 from instaccess.warmup import warm_up
 from tests.support.servers import ScriptedServer, reply, scripted_server
 
-pytestmark = pytest.mark.django_db(transaction=True)  # `warm_up` reads the keys in another thread.
+# Commit the rows, because `warm_up` reads the keys in a separate thread.
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def page(client: Any, url: str, *args: Any, **kwargs: Any) -> str:
 
 
 def row(user: Any = None, application: Any = None, **columns: Any) -> IssuedToken:
-    """Create an audit row like a row of `issuing.issue`, with the given columns."""
+    """Create an audit row with the columns that `issuing.issue` stores. Keyword arguments change columns."""
     values: dict[str, Any] = {
         "jti": uuid.uuid4(),
         "user": user,
@@ -260,7 +260,7 @@ class TestHostileText:
         try:
             return make(self.SCRIPT + "\x00")
         except (ValueError, DataError):
-            return make(self.SCRIPT)  # Some databases cannot store a NUL character.
+            return make(self.SCRIPT)  # Omit the NUL character if the database can't store it.
 
     @pytest.fixture
     def issued(self, initial_keys, hostile_application, make_access_token, post):
@@ -304,7 +304,8 @@ class TestHostileText:
         row(user, application)
 
         assert "<script>alert(1)" not in page(admin_client, TOKENS, {"q": term})
-        if "\x00" not in term:  # Django's own search form refuses a NUL character.
+        # For a term with a NUL character, Django's search form shows an error instead of a list.
+        if "\x00" not in term:
             assert rows_shown(admin_client, q=term) == set()
 
     @pytest.mark.parametrize(
@@ -320,7 +321,7 @@ class TestHostileText:
 class TestSearchingForTokens:
     @pytest.fixture
     def token(self, user, application):
-        """Return the audit row that a search must find among rows with other values in every column."""
+        """Return the audit row that a search must find. All other audit rows differ from this row in every column."""
         other = get_user_model().objects.create_user("grace")
         for number in range(3):
             row(other, None, client_id=f"other-{number}", ip_address=f"198.51.100.{number}")

@@ -1,4 +1,4 @@
-"""O17: checks of a PostgreSQL with a real replica. The servers belong to these tests."""
+"""Tests of case O17: the system checks of a PostgreSQL server with a real replica, which the tests start."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pair() -> Iterator[list[Cluster]]:
 
 @pytest.fixture
 def use(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Return a function that connects this process to a cluster, as a user and with options."""
+    """Return a function that connects this process to a PostgreSQL server, with a user and connection options."""
 
     with monkeypatch.context() as patch:
 
@@ -40,7 +40,7 @@ def use(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any
 
 @pytest.fixture
 def set_names(pair: list[Cluster]) -> Iterator[Any]:
-    """Return a function that sets `synchronous_standby_names`, and waits until the replica has a state."""
+    """Return a function that sets `synchronous_standby_names`, and waits until the replica has the given state."""
 
     def set_names_(names: str, state: str) -> None:
         pair[0].execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'", "SELECT pg_reload_conf()")
@@ -61,7 +61,9 @@ def check() -> list[tuple[str | None, str]]:
 
 class TestReplicas:
     @pytest.mark.parametrize("user", [SUPERUSER, "app"])
-    def test_o17_an_asynchronous_replica_is_reported_also_to_a_user_without_rights(self, pair, use, set_names, user):
+    def test_o17_check_reports_an_asynchronous_replica_even_to_a_database_user_without_privileges(
+        self, pair, use, set_names, user
+    ):
         set_names("", "async")
         use(pair[0], user)
 
@@ -72,33 +74,33 @@ class TestReplicas:
 
     @pytest.mark.parametrize("user", [SUPERUSER, "app"])
     @pytest.mark.parametrize(("names", "state"), [("*", "sync"), ("ANY 1 (*)", "quorum")])
-    def test_o17_a_synchronous_replica_is_not_reported(self, pair, use, set_names, user, names, state):
+    def test_o17_check_does_not_report_a_synchronous_replica(self, pair, use, set_names, user, names, state):
         set_names(names, state)
         use(pair[0], user)
 
         assert check() == []
 
-    def test_o17_a_replica_that_the_setting_does_not_name_is_reported(self, pair, use, set_names):
+    def test_o17_check_reports_a_replica_that_synchronous_standby_names_does_not_name(self, pair, use, set_names):
         set_names("another", "async")
         use(pair[0])
 
         assert [check_id for check_id, _ in check()] == ["instaccess.W033"]
 
-    def test_a_server_without_replicas_is_not_reported(self, pair, use):
-        use(pair[1])  # The replica itself has no replica.
+    def test_check_does_not_report_a_server_without_replicas(self, pair, use):
+        use(pair[1])  # The replica is a server that has no replicas.
 
         assert check() == []
 
 
 class TestSynchronousCommit:
-    def test_o17_commits_that_do_not_wait_for_the_disk_are_reported(self, pair, use):
+    def test_o17_check_reports_commits_that_do_not_wait_for_the_disk(self, pair, use):
         use(pair[1], options="-c synchronous_commit=off")
 
         [(check_id, text)] = check()
         assert check_id == "instaccess.W032"
         assert "synchronous_commit is off" in text
 
-    def test_o17_commits_that_do_not_wait_for_the_replica_are_reported(self, pair, use, set_names):
+    def test_o17_check_reports_commits_that_do_not_wait_for_the_replica(self, pair, use, set_names):
         set_names("*", "sync")
         use(pair[0], options="-c synchronous_commit=local")
 
@@ -106,14 +108,14 @@ class TestSynchronousCommit:
         assert check_id == "instaccess.W032"
         assert "before they are on a replica" in text
 
-    def test_local_commits_are_not_reported_without_replicas(self, pair, use):
+    def test_check_does_not_report_local_commits_of_a_server_without_replicas(self, pair, use):
         use(pair[1], options="-c synchronous_commit=local")
 
         assert check() == []
 
 
 class TestOtherDatabases:
-    def test_databases_that_are_not_checked_are_not_queried(self, use):
+    def test_check_of_durability_does_not_query_databases_that_are_not_checked(self, use):
         connections.close_all()
 
         assert check_durability(databases=["other"]) == check_durability(databases=None) == []

@@ -335,7 +335,7 @@ class TestTheLogOfAnExport:
         assert caplog.messages[1:] == ["export aborted by='auditor' rows=2"]
 
 
-# List these characters again, so that the tests don't depend on the code under test.
+# List these characters independently, because a test must not use the list of the code under test.
 FORMULA = "=+-@"
 INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u200f\u202e\u2060\ufeff"
 

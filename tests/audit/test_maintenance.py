@@ -1,4 +1,4 @@
-"""The last run of each maintenance command."""
+"""Tests of the record of the last run of each maintenance command."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def runs() -> dict[str, MaintenanceRun]:
 
 class TestACommandThatSucceeds:
     @pytest.mark.parametrize("command", COMMANDS)
-    def test_run_is_recorded_with_its_times(self, initial_keys, command):
+    def test_run_of_a_maintenance_command_is_recorded_with_its_times(self, initial_keys, command):
         before = timezone.now()
         call_command(*COMMANDS[command])
 
@@ -36,7 +36,7 @@ class TestACommandThatSucceeds:
         assert (run.command, run.result) == (command, "succeeded")
         assert before <= run.started_at <= run.finished_at == run.succeeded_at <= timezone.now()
 
-    def test_second_run_replaces_the_first(self, initial_keys):
+    def test_record_of_the_second_run_replaces_the_record_of_the_first_run(self, initial_keys):
         call_command(*COMMANDS["seal"])
         first = runs()["seal"]
         call_command(*COMMANDS["seal"])
@@ -44,7 +44,7 @@ class TestACommandThatSucceeds:
         assert runs()["seal"].started_at > first.started_at
         assert len(runs()) == 1
 
-    def test_dry_run_and_other_subcommands_are_not_recorded(self, initial_keys):
+    def test_dry_run_and_commands_without_maintenance_are_not_recorded(self, initial_keys):
         call_command(*COMMANDS["prune"], "--dry-run")
         call_command("instaccess_tokens", "list")
         call_command("instaccess_keys", "list")
@@ -53,7 +53,7 @@ class TestACommandThatSucceeds:
 
 
 class TestACommandThatFails:
-    def test_last_success_is_kept(self, initial_keys, row):
+    def test_record_of_a_failed_run_keeps_the_time_of_the_last_success(self, initial_keys, row):
         token = row(age=audit.SETTLED + 60)
         call_command(*COMMANDS["verify"])
         succeeded_at = runs()["verify"].succeeded_at
@@ -66,29 +66,31 @@ class TestACommandThatFails:
         assert (run.result, run.succeeded_at) == ("failed", succeeded_at)
         assert run.finished_at > succeeded_at
 
-    def test_run_that_never_succeeded_has_no_success(self, row):
+    def test_record_of_a_command_that_never_succeeded_has_no_time_of_success(self, row):
         row(age=audit.SETTLED + 60)
 
-        with pytest.raises(CommandError):  # There is no signing key.
+        with pytest.raises(CommandError):  # The command fails because there is no signing key.
             call_command(*COMMANDS["seal"])
 
         assert (runs()["seal"].result, runs()["seal"].succeeded_at) == ("failed", None)
 
-    def test_interrupted_run_has_failed(self):
+    def test_interrupted_run_is_recorded_as_failed(self):
         with pytest.raises(KeyboardInterrupt), audit.record_run("seal"):
             raise KeyboardInterrupt
 
         assert runs()["seal"].result == "failed"
 
-    def test_run_that_was_killed_is_still_running(self):
+    def test_killed_run_is_recorded_as_running(self):
         with audit.record_run("seal"):
             run = runs()["seal"]
 
         assert (run.result, run.finished_at) == ("running", None)
 
 
-class TestRunsThatCanNotBeRecorded:
-    def test_command_runs_anyway_and_a_warning_is_logged(self, initial_keys, capsys, caplog):
+class TestARunThatCannotBeRecorded:
+    def test_maintenance_command_succeeds_with_a_warning_if_its_run_cannot_be_recorded(
+        self, initial_keys, capsys, caplog
+    ):
         def fail_on_runs(execute: Any, sql: str, *args: Any) -> Any:
             if "maintenancerun" in sql:
                 raise OperationalError("gone")

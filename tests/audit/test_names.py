@@ -193,7 +193,7 @@ class TestErase:
         assert erase(users.user_uuid(user)) == 2
         assert recorded(earlier) == recorded(later) == (ERASED, "")
 
-    def test_verify_finds_no_tampering_after_an_erasure_of_covered_and_uncovered_rows(
+    def test_verify_finds_no_problem_after_an_erasure_in_covered_and_uncovered_rows(
         self, initial_keys, masquerade, row, user
     ):
         row()

@@ -1,4 +1,4 @@
-"""The progress of the database, which a cache outside the database remembers."""
+"""Tests of the progress of the database, which is stored in a cache to detect a restored backup."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def check() -> str:
 
 
 class TestProgress:
-    def test_nothing_is_lost_while_tokens_are_issued_and_keys_change(self, row):
+    def test_progress_shows_no_loss_while_tokens_are_issued_and_keys_change(self, row):
         for _ in range(3):
             row()
             lifecycle.rotate(Key.Use.SIGNING, force=True)
             assert check() == ""
 
-    def test_k15_a_lost_token_is_reported_until_the_progress_is_reset(self, row):
+    def test_k15_progress_shows_a_lost_token_until_the_progress_is_reset(self, row):
         old, new = row(age=DAY), row()
         assert check() == ""
         new.delete()
@@ -49,14 +49,14 @@ class TestProgress:
         audit.reset_progress(keys.evidence_keys())
         assert check() == ""
 
-    def test_k15_an_empty_audit_log_is_reported(self, row):
+    def test_k15_progress_shows_that_an_empty_audit_log_has_lost_its_tokens(self, row):
         row()
         check()
         IssuedToken.objects.all().delete()
 
         assert check().startswith("the audit log is empty, but the audit log once contained a token issued at")
 
-    def test_k15_lost_revocations_and_changes_of_keys_are_reported(self, row):
+    def test_k15_progress_shows_lost_revocations_and_lost_changes_of_keys(self, row):
         row()
         audit.revoke(IssuedToken.objects.all(), keks=conf.key_encryption_keys, reason="x")
         check()
@@ -65,7 +65,7 @@ class TestProgress:
 
         assert check() == "recorded revocations are missing; the last changes of keys are missing (at least 1)"
 
-    def test_pruned_rows_are_not_lost(self, row):
+    def test_progress_shows_no_loss_after_rows_were_pruned(self, row):
         row(age=3 * DAY)
         check()
         audit.prune(timezone.now() - timedelta(days=1), keys.evidence_keys())
@@ -73,7 +73,7 @@ class TestProgress:
         assert not IssuedToken.objects.exists()
         assert check() == ""
 
-    def test_a_row_with_an_id_in_the_distant_future_does_not_count(self, row):
+    def test_progress_ignores_a_row_whose_id_is_in_the_distant_future(self, row):
         row()
         with time_machine.travel(timezone.now() + timedelta(days=9)):
             moved = row()
@@ -82,15 +82,16 @@ class TestProgress:
 
         assert check() == ""
 
-    def test_another_database_in_the_same_cache_has_its_own_progress(self, row):
+    def test_two_databases_with_one_cache_have_separate_progress(self, row):
         row()
         check()
         IssuedToken.objects.all().delete()
-        Key.objects.order_by("pk")[0].delete()  # The first key identifies the deployment.
+        # Simulate a second database, because the first key identifies the deployment.
+        Key.objects.order_by("pk")[0].delete()
 
         assert check() == ""
 
-    def test_without_keys_there_is_no_progress(self):
+    def test_database_without_keys_has_no_progress(self):
         Key.objects.all().delete()
         assert check() == ""
         audit.reset_progress(keys.evidence_keys())
@@ -98,7 +99,7 @@ class TestProgress:
 
 class TestTheCache:
     @pytest.mark.parametrize("backend", ["locmem.LocMemCache", "dummy.DummyCache"])
-    def test_a_cache_that_belongs_to_this_process_is_not_used(self, row, settings, backend):
+    def test_progress_is_not_stored_in_a_cache_that_belongs_to_one_process(self, row, settings, backend):
         settings.CACHES = {"default": {"BACKEND": f"django.core.cache.backends.{backend}", "LOCATION": "progress"}}
         row()
         check()
@@ -106,7 +107,7 @@ class TestTheCache:
 
         assert check() == ""
 
-    def test_an_unavailable_cache_is_logged_and_nothing_is_reported(self, settings, caplog, tmp_path):
+    def test_progress_shows_no_loss_and_logs_a_warning_if_the_cache_is_unavailable(self, settings, caplog, tmp_path):
         (tmp_path / "a file").touch()
         settings.CACHES = {"default": settings.CACHES["default"] | {"LOCATION": str(tmp_path / "a file" / "cache")}}
 
@@ -115,7 +116,7 @@ class TestTheCache:
         assert "the progress of the database can't be compared, because the cache is unavailable" in caplog.text
 
     @pytest.mark.parametrize("value", ["x", [1, 2], [1, 2, None], [True, 1, 1], {"token": 1}], ids=repr)
-    def test_a_value_of_another_program_is_replaced(self, row, value: Any):
+    def test_progress_replaces_a_cache_value_of_another_program(self, row, value: Any):
         name = f"instaccess:progress:{Key.objects.order_by('pk')[0].kid}"
         caches["default"].set(name, value)
         row()

@@ -1,4 +1,4 @@
-"""Tests of the recording of audit rows: `insert` stores the same row as `save`, and `commit` adds the HMAC."""
+"""Tests of the recording of audit rows: `insert` stores what `save` would store, and `commit` adds the HMAC."""
 
 from __future__ import annotations
 

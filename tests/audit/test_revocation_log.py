@@ -169,7 +169,7 @@ class TestRevokingAllTokensOfAUser:
         assert {(reason, by) for _, reason, by in received} == {("laptop lost", user)}
 
     @pytest.mark.sqlite
-    def test_revocation_of_a_user_marks_an_unreadable_audit_row_too(self, row):
+    def test_revocation_of_a_user_also_marks_an_unreadable_audit_row(self, row):
         good, bad = row(), row()
         with connection.cursor() as cursor:
             cursor.execute("UPDATE instaccess_issuedtoken SET issued_at = 'zzz' WHERE id = %s", [bad.pk])
@@ -287,7 +287,7 @@ class TestAnInterruptedRevocation:
 
 class TestTheHmacOfARevocation:
     def test_canonical_bytes_and_hmac_of_a_revocation_never_change(self):
-        """A new format needs a new label. Otherwise, an upgrade would complete no interrupted revocation."""
+        """Compare with literals. Without a new label, a new format would make old interrupted revocations invalid."""
         revoked_at = datetime(2026, 3, 2, 12, 0, 0, 123_000, tzinfo=UTC)
         made = Revocation(
             number=7,

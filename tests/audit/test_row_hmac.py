@@ -45,7 +45,7 @@ MODIFIED = {
 # The HMAC covers the uuids and the client id instead of the foreign keys, because a foreign key is set to NULL when
 # the user or the application is deleted.
 FOREIGN_KEYS = {"user", "real_user", "application"}
-# A separate HMAC covers the user names, so that the names can be erased.
+# A separate HMAC covers the user names, because an erasure changes the names but not the row.
 NAMES = {"user_name", "real_user_name", "names_mac"}
 
 

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 
 
 class Pair(NamedTuple):
-    """Two audit rows of one user. `unreadable` contains the values before an attacker made the row unreadable."""
+    """Two audit rows of one user. `unreadable` is the row before an attacker made the row unreadable."""
 
     readable: IssuedToken
     unreadable: IssuedToken
@@ -93,7 +93,8 @@ class TestUnreadableRows:
         new, old = secrets.token_urlsafe(32), "SECRET_KEY"
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, old]}
 
-        assert reauthentication.reauthenticate(evidence_keys()) == 2  # The HMACs of the row and of its names.
+        # One HMAC covers the row, and the second HMAC covers its names.
+        assert reauthentication.reauthenticate(evidence_keys()) == 2
 
         assert f"unreadable rows get no new HMAC: [{pair.unreadable.pk}]" in caplog.text
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new]}

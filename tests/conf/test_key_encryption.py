@@ -50,7 +50,7 @@ class TestAKeyEncryptionKey:
         assert len(calls) == 1
 
     @pytest.mark.parametrize("raw", [b"", RAW[:31], RAW + b"x"])
-    def test_a1_error_for_a_key_encryption_key_of_another_length_does_not_contain_its_bytes(self, raw):
+    def test_a1_error_for_a_key_encryption_key_of_the_wrong_length_does_not_contain_its_bytes(self, raw):
         with pytest.raises(ValueError, match=r"^a key-encryption key must have 32 bytes$"):
             KeyEncryptionKey(raw)
 

@@ -54,7 +54,8 @@ def derived(secret: str) -> KeyEncryptionKey:
     return KeyEncryptionKey(kdf.derive(secret.encode()))
 
 
-# The keys are fixed, because test ids contain the keys. No byte occurs twice, so that no match is a coincidence.
+# The keys are fixed, because test ids contain the keys. No byte occurs twice, because a repeated byte could match by
+# coincidence.
 ONE, TWO = bytes(range(90, 122)), bytes(range(150, 182))
 KEK_ONE, KEK_TWO = KeyEncryptionKey(ONE), KeyEncryptionKey(TWO)
 
@@ -63,7 +64,7 @@ def b64(key: bytes) -> str:
     return base64.urlsafe_b64encode(key).decode().rstrip("=")
 
 
-# Each setting has its default, its valid values with their results, and its invalid values.
+# For each setting: the default, the valid values with their results, and the invalid values.
 TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
     "ISSUER": (
         "instructure:inst_access",
@@ -355,7 +356,7 @@ class TestTheSettingForKeyEncryptionKeys:
             "!" * 43,
         ):
             assert secret not in texts
-        # A traceback also prints the cause and the context of an error.
+        # A traceback also prints the cause and the context of an error, so neither may contain a key.
         assert error.value.__cause__ is None
         assert error.value.__context__ is None or error.value.__suppress_context__
 
@@ -487,7 +488,9 @@ class TestTheKeyLifecycleSettings:
 
 class TestTheTimeForWhichAProxyMayKeepADecision:
     @pytest.mark.parametrize(("deny_list", "longest"), [(0, 3), (1, 2), (2, 1), (3, 0), (4, 0)])
-    def test_g35_a_revocation_takes_effect_within_five_seconds_with_the_longest_time(self, deny_list, longest):
+    def test_g35_keep_decision_seconds_is_limited_so_that_a_revocation_takes_effect_within_five_seconds(
+        self, deny_list, longest
+    ):
         with override_settings(INSTACCESS={"DENY_LIST_SECONDS": deny_list, "KEEP_DECISION_SECONDS": longest}):
             assert conf.keep_decision_seconds == longest
         assert longest == 0 or deny_list + longest + KEEPING_SLACK == REVOCATION_SECONDS
@@ -498,7 +501,7 @@ class TestTheTimeForWhichAProxyMayKeepADecision:
         ):
             _ = conf.keep_decision_seconds
 
-    def test_an_error_in_deny_list_seconds_is_reported_for_deny_list_seconds(self):
+    def test_reading_keep_decision_seconds_names_deny_list_seconds_if_deny_list_seconds_is_invalid(self):
         with (
             override_settings(INSTACCESS={"DENY_LIST_SECONDS": 5, "KEEP_DECISION_SECONDS": 1}),
             pytest.raises(ConfigError) as error,

@@ -89,7 +89,7 @@ PROJECTS = ["middleware with a query", "CSRF token in the session", "debug"]
 
 
 def clear_caches() -> None:
-    """Clear all caches, so that an action runs the same SQL statements each time."""
+    """Clear all caches. Otherwise, an action would run fewer SQL statements when it runs again."""
     ring.clear_cache()
     gateway_views.clear_caches()
     ContentType.objects.clear_cache()

@@ -40,7 +40,7 @@ class Server:
         return ""
 
     def reseal(self) -> str:
-        """Run `instaccess_keys reseal` with the last key-encryption key as the first one. Returns the output."""
+        """Run `instaccess_keys reseal` with the last key-encryption key in the first place. Returns the output."""
         keks = self.settings.INSTACCESS["KEY_ENCRYPTION_KEYS"]
         self.settings.INSTACCESS = {**self.settings.INSTACCESS, "KEY_ENCRYPTION_KEYS": [keks[-1], *keks[:-1]]}
         try:

@@ -76,7 +76,7 @@ class TestMutatedTokens:
             raw = genuine if number % 1000 == 0 else mutant(genuine, order)
             identical += raw == genuine
             if keys.uses > RSA_AT_MOST:
-                # Remove the keys to save time. Strict parsing or the unknown kid must refuse the other mutants.
+                # Clear `keys`, which no longer finds the key of the genuine token. The plain keys replace `keys`.
                 keys.clear()
             try:
                 # Decode the token as Latin-1, as servers do with header values.

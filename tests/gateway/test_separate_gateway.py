@@ -70,7 +70,8 @@ class Issuer:
         self.env = clean_environment(
             DEMO_DIR=str(folder),
             DJANGO_SETTINGS_MODULE="testproject.settings",
-            # Turn throttling off, because some tests request tokens until the issuer has read its keys again.
+            # Turn throttling off, because some tests request many tokens while they wait until the issuer has
+            # reloaded its keys.
             INSTACCESS_SETTINGS=json.dumps({"SERVICE_SECRETS": [SECRET], "THROTTLE_LIMIT": None}),
         )
         self.access_token = set_up.facts["access_token"]
@@ -135,7 +136,7 @@ def token(issuer: Issuer) -> str:
 
 
 class GatewayProject:
-    """A project that is only a gateway, with its settings, its management commands and its process."""
+    """A project that is only a gateway: its settings, its management commands and its process."""
 
     def __init__(
         self,
@@ -221,7 +222,7 @@ def verify_status(process: servers.Process, token: str) -> int:
 
 
 def accepted_jti(process: servers.Process, token: str) -> str:
-    """Check that the gateway accepts a token, and return the ID of the token."""
+    """Check that the gateway accepts a token, and return the token id."""
     status, authorization, _ = request(process.port, "GET", VERIFY, token)
     assert (status, authorization is None) == (204, False)
     return unverified_jti(str(authorization))
@@ -316,7 +317,7 @@ class TestAGatewayWithTheIssuersURLs:
 
 
 class TestARevokedKey:
-    """A revoked key, whose tokens a gateway in another deployment refuses although the gateway has the key (G32)."""
+    """A revoked key whose tokens a gateway outside the issuer's deployment refuses, although it has the key (G32)."""
 
     @pytest.mark.parametrize("use", ["sig", "enc"])
     def test_g32_gateway_with_the_issuers_urls_refuses_tokens_of_a_revoked_key(self, own_issuer, gateway, use):
@@ -327,8 +328,9 @@ class TestARevokedKey:
         own_issuer.revoke_key(use)
 
         assert refused_within_five_seconds(process, token)
-        if use == "sig":  # The gateway has no private key for a new encryption key.
-            # The issuer signs with the revoked key until the issuer reads its keys again.
+        if use == "sig":  # For a new encryption key, the gateway has no private key.
+            # The issuer signs with the revoked key until the issuer reloads its keys, so request tokens until a new
+            # key is used.
             assert within(servers.PATIENCE, lambda: verify_status(process, own_issuer.token()) == 204)
 
     def test_g32_gateway_with_key_files_and_the_issuers_database_refuses_tokens_of_a_revoked_key(
@@ -348,7 +350,7 @@ class TestARevokedKey:
 
 
 class TestARestoredIssuer:
-    """K15: the issuer's database is restored from a copy of its file, and gateways have their own key files."""
+    """Tests of case K15: the issuer's database is restored from a copy, and gateways have their own key files."""
 
     @pytest.fixture(params=["deny list from the URL", "deny list from the database"])
     def options(self, request, own_issuer) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -363,7 +365,7 @@ class TestARestoredIssuer:
         dumps.copy_sqlite(issuer.folder / "backup", issuer.folder / "demo.sqlite3")
         issuer.process = issuer.start()
 
-    def test_k15_tokens_stay_refused_at_a_running_gateway_and_at_a_new_one_after_the_command(
+    def test_k15_running_gateway_and_new_gateway_refuse_old_tokens_after_the_command_after_restore(
         self, own_issuer, gateway, options
     ):
         databases, settings = options

@@ -1,4 +1,4 @@
-"""Tests of the cache of unwrapped tokens: the checks that run again, and the size of the cache."""
+"""Tests of the cache of unwrapped tokens: the checks that run for a cached token, and the size of the cache."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class TestACachedToken:
         assert caught.value.code == "unknown_kid"
 
     def test_unwrap_refuses_a_cached_token_after_another_key_got_the_kid_of_the_token(self, make, unwrap, rsa_pool):
-        """Check the key too, because a kid in the JWK set of another issuer need not be a thumbprint."""
+        """Compare the key too, because a kid in a JWK set need not be a thumbprint, so two keys can have one kid."""
         token = make.encrypted(make.signed(kid="key-1"))
         same = JWK(**make.signing.export_public(as_dict=True))
         other = JWK(**rsa_pool.take("sig").export_public(as_dict=True))
@@ -183,7 +183,7 @@ class TestACachedToken:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 class TestAForkedProcess:
-    def test_a_child_process_starts_without_the_tokens_and_the_lock_of_its_parent(self, make, unwrap_):
+    def test_token_cache_of_a_child_process_is_empty_and_unlocked(self, make, unwrap_):
         cache, token = TokenCache(), make.token()
         unwrapped = unwrap_(token, cache=cache, cache_size=10)
 

@@ -172,14 +172,14 @@ class TestRefusalsWithoutRSA:
             "",
         ],
     )
-    def test_g1_unwrap_refuses_another_alg_or_an_alg_in_another_case(self, make, refused_without_keys, alg):
+    def test_g1_unwrap_refuses_an_unknown_alg_or_an_alg_in_the_wrong_case(self, make, refused_without_keys, alg):
         assert (
             refused_without_keys(with_header(make.encrypted(), header_of(make.encrypted()) | {"alg": alg}))
             == "wrong_alg"
         )
 
     @pytest.mark.parametrize("enc", ["a128cbc-hs256", "A128GCM", "A256CBC-HS512", "A192CBC-HS384", "none", ""])
-    def test_g1_unwrap_refuses_another_enc_or_an_enc_in_another_case(self, make, refused_without_keys, enc):
+    def test_g1_unwrap_refuses_an_unknown_enc_or_an_enc_in_the_wrong_case(self, make, refused_without_keys, enc):
         assert (
             refused_without_keys(with_header(make.encrypted(), header_of(make.encrypted()) | {"enc": enc}))
             == "wrong_alg"
@@ -220,7 +220,7 @@ class TestRefusalsWithoutRSA:
             {"kid": 1},
         ],
     )
-    def test_g5_unwrap_refuses_unknown_header_members_and_members_of_another_type(
+    def test_g5_unwrap_refuses_unknown_header_members_and_members_of_the_wrong_type(
         self, make, refused_without_keys, member
     ):
         assert refused_without_keys(with_members(make.encrypted(), member)) == "bad_header"
@@ -307,7 +307,7 @@ class TestRefusalsAfterParsing:
 
         assert refused(".".join(segments)) == "decrypt_failed"
 
-    def test_g6_unwrap_refuses_a_token_with_another_protected_header(self, make, refused):
+    def test_g6_unwrap_refuses_a_token_whose_protected_header_was_replaced(self, make, refused):
         token = with_header(make.encrypted(), header_of(make.encrypted()) | {"typ": "JWT"})
 
         assert refused(token) == "decrypt_failed"
@@ -349,7 +349,7 @@ class TestTheSignedTokenInsideAnEncryptedToken:
             assert refused(make.encrypted(forged.serialize(compact=True))) == "wrong_alg"
 
     @pytest.mark.parametrize("alg", ["PS256", "RS384", "RS512"])
-    def test_g7_unwrap_refuses_another_rsa_signature_algorithm(self, make, refused, alg):
+    def test_g7_unwrap_refuses_an_rsa_signature_algorithm_other_than_rs256(self, make, refused, alg):
         assert refused(make.encrypted(make.signed(alg=alg))) == "wrong_alg"
 
     def test_g7_unwrap_refuses_an_encrypted_token_inside_an_encrypted_token(self, make, refused):

@@ -1,4 +1,4 @@
-"""Tests of the fixed SQL statement for access tokens, which returns the same objects as Django's query."""
+"""Tests of the fixed SQL statement for access tokens, whose objects must equal the objects of Django's query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of issuing: a token is returned only after its audit row is committed, and the row contains no token."""
+"""Tests of issuing: the audit row is committed before the token is returned, and contains no token."""
 
 from __future__ import annotations
 
@@ -272,9 +272,9 @@ class TestIssueWithoutKeys:
 
 @pytest.mark.django_db(transaction=True)
 class TestAJtiThatExistsAlready:
-    """A token ID that exists already, for example because a faulty random source repeats a value."""
+    """A token id that exists already, for example because a faulty random source repeats a value."""
 
-    def test_p17_issuer_generates_another_jti_if_the_jti_exists_already(self, issue, monkeypatch):
+    def test_p17_issuer_generates_a_new_jti_if_the_jti_exists_already(self, issue, monkeypatch):
         taken, fresh = issue()[0].jti, uuid.UUID(int=2)
         numbers = iter([taken, fresh])
         monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: next(numbers))
@@ -284,7 +284,7 @@ class TestAJtiThatExistsAlready:
         assert claims_of(text)["jti"] == str(row.jti) == str(fresh)
         assert IssuedToken.objects.count() == 2
 
-    def test_p17_issuer_generates_another_jti_if_the_id_of_the_audit_row_exists_already(self, issue, monkeypatch):
+    def test_p17_issuer_generates_a_new_jti_if_the_id_of_the_audit_row_exists_already(self, issue, monkeypatch):
         taken, fresh = issue()[0], uuid.UUID(int=2)
         numbers = iter([uuid.UUID(int=taken.jti.int + 10**9), fresh])
         monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: next(numbers))
@@ -420,7 +420,7 @@ class TestIssuingInATransactionOfTheCaller:
 
         assert IssuedToken.objects.count() == 1
 
-    def test_p15_another_connection_sees_the_audit_row_when_issue_returns(self, issue):
+    def test_p15_audit_row_is_visible_over_a_second_connection_when_issue_returns(self, issue):
         row, _ = issue()
         results = []
 

@@ -252,7 +252,7 @@ class TestTheJwksEndpointInAHostProject:
 
 class TestACachedCopyOfTheJwkSet:
     def test_k4_cached_copy_of_the_jwk_set_contains_a_key_before_the_key_signs(self, client):
-        """Cache the JWK set of the worker that reloads its keys last, for the longest allowed time."""
+        """Cache the JWK set for the longest allowed time, from a worker that reloads its keys as late as possible."""
         with time_machine.travel(START, tick=False) as clock:
             provision.init()
             key = provision.generate(SIG)

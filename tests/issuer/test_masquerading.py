@@ -1,4 +1,4 @@
-"""Masquerading: tokens for another user by `as_user_id` (docs/wire-contract.md §1 and §2)."""
+"""Masquerading: getting a token for another user with `as_user_id` (docs/wire-contract.md §1 and §2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The OAuth2 validator, which never calls another server, and the request that the validator reads."""
+"""The OAuth2 validator, which never calls an introspection server, and the request that the validator reads."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ class TestAProjectWithTokenIntrospection:
     def test_p7_validator_of_the_toolkit_sends_an_introspection_request_for_an_unknown_token(
         self, user, introspection
     ):
-        """Show that the tests above can fail."""
+        """Prove that the tests above would fail with the toolkit's own validator."""
         request = Request("http://testserver/", http_method="POST")
         OAuth2Validator().validate_bearer_token("unknown", [], request)
 

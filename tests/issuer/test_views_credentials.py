@@ -93,7 +93,7 @@ class TestAnUnusableBearerToken:
         assert answer(post(access_token.token)) == INVALID
 
     @pytest.mark.parametrize("change", [str.upper, str.swapcase, lambda text: text[:-1], lambda text: text + "="])
-    def test_p2_issuer_refuses_an_access_token_in_another_case_or_encoding(self, post, make_access_token, change):
+    def test_p2_issuer_refuses_an_access_token_in_the_wrong_case_or_encoding(self, post, make_access_token, change):
         make_access_token(token="abcDEFabcDEFabcDEF")
 
         assert answer(post(change("abcDEFabcDEFabcDEF"))) == INVALID

@@ -1,4 +1,4 @@
-"""Tests for keys whose rows were inserted or modified with SQL: operations skip or refuse the keys."""
+"""Tests for keys whose rows were inserted or modified with SQL: every operation skips or refuses such a key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests for `revoke`: its effects on the key, its successor and its tokens."""
+"""Tests for `revoke`: its effects on the revoked key, on the future key, and on the tokens of the revoked key."""
 
 from __future__ import annotations
 

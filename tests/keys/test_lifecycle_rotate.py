@@ -114,7 +114,7 @@ class TestRotateWhenItIsDue:
     def test_lead_time_of_a_key_begins_when_the_key_is_stored_and_not_when_its_generation_begins(
         self, monkeypatch, rsa_pool, clock
     ):
-        """Measure from the storage, because no other process can see a key while the key is generated."""
+        """Measure from the time when the key is stored, because other processes can't see the key earlier."""
 
         def generate_slowly(use: str) -> Any:
             clock.shift(20)

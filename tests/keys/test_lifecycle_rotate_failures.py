@@ -91,7 +91,7 @@ class TestThePrivateKeyOfAPastKey:
 @pytest.mark.usefixtures("started")
 class TestARotationThatFailsHalfway:
     def test_o5_a_rotation_whose_last_statement_fails_changes_no_key(self, clock):
-        """Let the database refuse the last statement, so that the transaction is rolled back."""
+        """Let the database refuse the last statement. The transaction must then undo the earlier statements."""
         clock.shift(30 * DAY)
         before = rows()
 

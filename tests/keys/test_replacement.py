@@ -38,7 +38,7 @@ def gateway_key(initial_keys, rsa_pool) -> Key:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestReplacingAllKeys:
-    def test_k15_future_current_and_past_keys_are_revoked_and_initial_keys_are_generated(self):
+    def test_k15_replacement_revokes_future_current_and_past_keys_and_generates_initial_keys(self):
         lifecycle.rotate(SIG, force=True)
         lifecycle.rotate(ENC, force=True)
         before = {key.kid for key in Key.objects.all()}
@@ -53,7 +53,7 @@ class TestReplacingAllKeys:
         assert before.isdisjoint(key.kid for key in result.generated)
         provision.check_sealed_keys()
 
-    def test_k15_one_row_refuses_all_tokens_and_every_old_key_is_recorded(self):
+    def test_k15_replacement_records_one_revocation_of_all_tokens_and_a_revocation_of_each_old_key(self):
         before = {key.kid for key in Key.objects.all()}
         replace_all()
 
@@ -62,7 +62,7 @@ class TestReplacingAllKeys:
         assert {row.revoked_by for row in Revocation.objects.all()} == {"root"}
         assert {row.reason for row in Revocation.objects.all()} == {"the database was restored from a backup"}
 
-    def test_k15_a_key_that_the_backup_contains_as_revoked_is_recorded_too(self):
+    def test_k15_replacement_records_a_key_that_was_already_revoked_in_the_backup(self):
         old = kids(SIG, CURRENT)[0]
         lifecycle.revoke(old)
         Revocation.objects.all().delete()
@@ -71,7 +71,7 @@ class TestReplacingAllKeys:
 
         assert old in trust.read_revocations().keys
 
-    def test_k15_tokens_from_servers_whose_clocks_are_fast_are_refused(self, row):
+    def test_k15_replacement_refuses_tokens_of_a_server_whose_clock_is_a_minute_fast(self, row):
         now = timezone.now()
         with time_machine.travel(now, tick=False):
             result = replace_all()
@@ -79,7 +79,7 @@ class TestReplacingAllKeys:
         assert result.refused_until.timestamp() == int(now.timestamp()) + CLOCK_SKEW
         assert trust.read_revocations().all_until == int(now.timestamp()) + CLOCK_SKEW
 
-    def test_k15_live_tokens_are_marked_as_revoked(self, row):
+    def test_k15_replacement_marks_live_tokens_as_revoked(self, row):
         live, expired = row(), row(age=7300)
         result = replace_all(reason="the disk broke")
 
@@ -89,7 +89,7 @@ class TestReplacingAllKeys:
         assert expired.revoked_at is None
         assert audit.verify(keys.evidence_keys()).summary == ""
 
-    def test_k15_checkpoints_that_old_keys_have_signed_can_still_be_verified(self, row):
+    def test_k15_checkpoints_of_old_keys_can_still_be_verified_after_a_replacement(self, row):
         row(age=86_400)
         audit.seal(keys.evidence_keys())
         replace_all()
@@ -97,7 +97,7 @@ class TestReplacingAllKeys:
         report = audit.verify(keys.evidence_keys())
         assert (report.summary, report.checkpoints) == ("", 1)
 
-    def test_a_second_run_replaces_the_new_keys(self):
+    def test_second_replacement_revokes_the_keys_of_the_first_replacement(self):
         first = {key.kid for key in replace_all().generated}
         second = {key.kid for key in replace_all().generated}
 
@@ -105,7 +105,7 @@ class TestReplacingAllKeys:
         assert {key.kid for key in Key.objects.exclude(status=REVOKED)} == second
         assert len(revocations("all")) == 2
 
-    def test_a_key_whose_row_was_modified_is_revoked(self):
+    def test_replacement_revokes_a_key_whose_row_was_modified(self):
         Key.objects.filter(use=SIG, status=CURRENT).update(activated_at=timezone.now() - timedelta(days=900))
         replace_all()
 
@@ -114,14 +114,14 @@ class TestReplacingAllKeys:
 
 
 class TestAnImportedKeyOfAGateway:
-    def test_k15_the_key_is_revoked_and_no_key_is_generated_for_the_gateway(self, gateway_key):
+    def test_k15_replacement_revokes_an_imported_key_and_generates_no_key_for_the_gateway(self, gateway_key):
         result = replace_all()
 
         assert gateway_key.kid in kids(ENC, REVOKED)
         assert result.plan.missing
         assert kids(ENC, CURRENT) == []
 
-    def test_k15_the_key_is_kept_if_the_operator_names_the_key(self, gateway_key):
+    def test_k15_replacement_keeps_an_imported_key_that_the_operator_names(self, gateway_key):
         result = replace_all(keep=[gateway_key.kid[:8]])
 
         assert kids(ENC, CURRENT) == [gateway_key.kid]
@@ -129,14 +129,16 @@ class TestAnImportedKeyOfAGateway:
         assert gateway_key.kid not in trust.read_revocations().keys
         assert {key.use for key in result.generated} == {SIG}
 
-    def test_k15_an_encryption_key_is_generated_if_the_imported_key_is_a_future_key(self, initial_keys, rsa_pool):
+    def test_k15_replacement_generates_an_encryption_key_if_the_imported_key_is_a_future_key(
+        self, initial_keys, rsa_pool
+    ):
         imported = key_texts.import_key(public_pem(rsa_pool), use=ENC)
         result = replace_all(keep=[imported.kid])
 
         assert {key.use for key in result.generated} == {SIG, ENC}
         assert kids(ENC, FUTURE) == [imported.kid]
 
-    def test_an_encryption_key_is_generated_if_only_past_keys_of_this_server_remain(self, gateway_key):
+    def test_replacement_generates_an_encryption_key_if_only_past_keys_of_this_server_remain(self, gateway_key):
         lifecycle.revoke(gateway_key.kid)
         assert (kids(ENC, CURRENT), len(kids(ENC, PAST))) == ([], 1)
 
@@ -152,20 +154,20 @@ class TestARefusedReplacement:
         assert list(Key.objects.order_by("pk").values()) == before
         assert not Revocation.objects.exists()
 
-    def test_a_key_whose_private_key_is_in_the_backup_cannot_be_kept(self):
+    def test_replacement_cannot_keep_a_key_whose_private_key_is_in_the_backup(self):
         with pytest.raises(KeyRefused, match="its private key is in the backup"):
             replace_all(keep=kids(ENC, CURRENT))
 
-    def test_an_unknown_key_cannot_be_kept(self):
+    def test_replacement_cannot_keep_an_unknown_key(self):
         with pytest.raises(KeyUnavailable, match="there is no key"):
             replace_all(keep=["unknown"])
 
-    def test_invalid_key_encryption_keys_change_nothing(self, settings):
+    def test_replacement_with_invalid_key_encryption_keys_changes_no_key(self, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["short"]}
         with pytest.raises(ConfigError):
             replace_all()
 
-    def test_a_missing_key_encryption_key_changes_nothing_and_the_error_says_what_to_add(self, settings):
+    def test_replacement_without_the_old_key_encryption_key_changes_no_key_and_names_the_setting(self, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK]}
         with pytest.raises(UnsealError, match=r"add that key-encryption key to INSTACCESS\['KEY_ENCRYPTION_KEYS'\]"):
             replace_all()
@@ -173,14 +175,14 @@ class TestARefusedReplacement:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestAKeyThatCannotBeKept:
-    def test_a_revoked_key_cannot_be_kept(self, rsa_pool):
+    def test_replacement_cannot_keep_a_revoked_key(self, rsa_pool):
         key = key_texts.import_key(public_pem(rsa_pool), use=ENC)
         lifecycle.revoke(key.kid)
 
         with pytest.raises(KeyRefused, match="it is revoked"):
             replace_all(keep=[key.kid])
 
-    def test_a_key_whose_row_was_modified_cannot_be_kept(self, rsa_pool):
+    def test_replacement_cannot_keep_a_key_whose_row_was_modified(self, rsa_pool):
         key = key_texts.import_key(public_pem(rsa_pool), use=ENC)
         Key.objects.filter(pk=key.pk).update(created_at=timezone.now() - timedelta(days=1))
 
@@ -189,7 +191,7 @@ class TestAKeyThatCannotBeKept:
 
 
 class TestAnOlderKeyEncryptionKey:
-    def test_k15_a_backup_from_before_a_reseal_is_usable_with_the_old_key_encryption_key(self, settings):
+    def test_k15_replacement_works_for_a_backup_from_before_a_reseal_with_the_old_key_encryption_key(self, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [OLD_KEK]}
         provision.init()
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}

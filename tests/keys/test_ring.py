@@ -124,7 +124,7 @@ class TestAKeyThatHasNotChanged:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestAChangeByAnotherProcess:
-    """A change of the database by another process, which does not clear the cache of this process."""
+    """A change of the database by another process than this process, so the cache of this process is not cleared."""
 
     def rotate_in_another_process(self) -> tuple[str, str]:
         current, future = (Key.objects.get(use=SIG, status=status) for status in ("current", "future"))
@@ -212,7 +212,7 @@ class TestTheKeysInTheKeyRing:
             ring.encryption_key().private()
 
     def test_key_ring_decrypts_with_a_future_encryption_key(self):
-        """Decrypt with future keys, because another worker may reload the keys after a rotation earlier."""
+        """Decrypt with future keys, because a worker may load the keys after a rotation earlier than this worker."""
         kid = provision.generate(ENC).kid
 
         assert kid in keys_ring.load().decryption_keys()

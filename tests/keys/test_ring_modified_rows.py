@@ -1,4 +1,4 @@
-"""Tests for the key ring with modified rows: modified keys are skipped, and all other keys work."""
+"""Tests for the key ring with modified rows: modified keys are skipped, and all unmodified keys work."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class TestAModifiedSealedKey:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestAKeyRowWhoseKeyEncryptionKeyIsNotConfigured:
-    """A row with another key-encryption key, whose tokens must not be refused as invalid tokens."""
+    """A row whose key-encryption key is not configured. Tokens of the key must not be refused as invalid tokens."""
 
     def write_with_another_key(self, row: Key) -> None:
         row.mac = ""

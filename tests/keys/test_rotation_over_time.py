@@ -86,7 +86,8 @@ class TestTenRotations:
             days = (datetime.now(UTC) - START) / DAY
 
         assert 30 <= days <= 33
-        # The successor is published for a whole max-age before each change, so up to three keys are published.
+        # Two keys are published: the current key and the future key. After a rotation, the past key is also published
+        # until its retention ends.
         assert {len(kids) for kids in published} == {2, 3}
         assert Key.objects.filter(use=SIG).count() == 12
         assert Key.objects.filter(use=SIG).exclude(sealed_private_jwk="").count() <= 3
@@ -151,7 +152,8 @@ class TestRandomSchedulesAndSettings:
                         assert datetime.now(UTC) >= done.activated.created_at + SECOND * conf.key_lead_seconds
                         # With this lead time, every cached JWK set contains the key before the key signs.
                         assert conf.key_lead_seconds >= conf.jwks_max_age + conf.key_cache_seconds
-                clock.shift(conf.key_cache_seconds)  # Until this time, the other worker may use its cached keys.
+                # Until this time, the worker with the stale keys may use its cached keys.
+                clock.shift(conf.key_cache_seconds)
                 fresh = keys_ring.load(stale.keys)
                 for ring in (stale, fresh):
                     end = datetime.now(UTC) + SECOND * (conf.lifetime + conf.leeway)

@@ -154,7 +154,8 @@ class TestAModifiedKeyRow:
         ids=str,
     )
     def test_k17_hmac_detects_a_change_of_any_column_of_a_key_row(self, row, changes):
-        Key.objects.filter(use=ENC).delete()  # A database allows only one current key of each use.
+        # Otherwise, the change of `use` would be refused: a database allows one current key per use.
+        Key.objects.filter(use=ENC).delete()
         Key.objects.filter(pk=row.pk).update(**changes)
 
         with pytest.raises(KeyAltered):
@@ -277,7 +278,7 @@ class TestTheKeyEncryptionKey:
         assert caught.value.code == "kek_missing"
 
     def test_o7_changed_key_row_is_authentic_for_processes_without_the_new_key_encryption_key(self, settings):
-        """Check the row with other settings, because processes differ while a new key-encryption key is deployed."""
+        """Check the row with the old settings, because some processes still have them during a deployment."""
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}
         rotated = lifecycle.rotate(SIG, force=True)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [OLD_KEK]}

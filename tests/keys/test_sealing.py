@@ -100,7 +100,7 @@ class TestTheKeyEncryptionKeys:
         assert sealing.sealed_under(sealed) == kek_id(SECOND)
 
     @pytest.mark.parametrize("keks", [(FIRST,), (SECOND, FIRST), (THIRD, SECOND, FIRST)])
-    def test_every_key_encryption_key_unseals_private_keys(self, keks, sealed, kid):
+    def test_unseal_finds_the_right_key_encryption_key_at_any_position(self, keks, sealed, kid):
         assert sealing.unseal(sealed, kid=kid, use="sig", keks=keks).thumbprint() == kid
 
     @pytest.mark.parametrize("keks", [(), (SECOND,), (SECOND, THIRD)])
@@ -163,7 +163,7 @@ class TestASealedKeyInTheWrongPlace:
     @pytest.mark.parametrize(
         ("alg", "enc"), [("A256KW", "A128CBC-HS256"), ("dir", "A256GCM"), ("A256GCMKW", "A256GCM")]
     )
-    def test_unseal_refuses_a_sealed_key_with_another_algorithm(self, alg, enc, private, kid):
+    def test_unseal_refuses_a_sealed_key_with_the_wrong_algorithm(self, alg, enc, private, kid):
         header = {"alg": alg, "enc": enc, "kid": kid, "use": "sig", "kek": kek_id(FIRST)}
 
         assert refusal(seal_with_header(FIRST, header, private.export_private()), kid=kid).code == "seal_broken"
@@ -249,7 +249,7 @@ class TestTheErrorsOfUnsealing:
             for form in (key.hex(), base64.b64encode(key).decode()[:40], repr(key))
         ]
         for error in errors:
-            # A traceback also prints the cause and the context of an error.
+            # A traceback also prints the cause and the context of an error, so neither may contain a key.
             assert error.__cause__ is None
             assert error.__context__ is None
             for secret in secrets:

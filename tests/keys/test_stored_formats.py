@@ -1,6 +1,6 @@
 """The stored formats of keys, written down as literals.
 
-If one of these tests fails after an upgrade, the package would refuse every stored key. A new format needs a new
+If one of these tests fails, the package would refuse every stored key after an upgrade. A new format needs a new
 label, and the package must still read the old format.
 """
 
@@ -20,7 +20,7 @@ from instaccess.models import Key
 KEK = KeyEncryptionKey(bytes(range(32)))
 CREATED = datetime(2026, 3, 2, 12, 0, 0, 123_000, tzinfo=UTC)
 KID = "jeFH_0S_FWLEIgIjkynUnjJdQPj6Y5UBGEBKcYl0PQs"
-# An RSA key of 1024 bits, because this literal is long enough.
+# The key has only 1024 bits, because a sealed key of 2048 bits would make this literal even longer.
 SEALED = (
     "eyJhbGciOiAiQTI1NktXIiwgImVuYyI6ICJBMjU2R0NNIiwgImN0eSI6ICJqd2sranNvbiIsICJraWQiOiAiamVGSF8wU19GV0xFSWdJamt5"
     "blVuakpkUVBqNlk1VUJHRUJLY1lsMFBRcyIsICJ1c2UiOiAiZW5jIiwgImtlayI6ICJCdkhlNlBaWmlWbGgifQ.fuF_ZzMAmyEPgIEVgVfoE"
@@ -53,14 +53,14 @@ def row() -> Key:
 
 
 class TestARowOfAKey:
-    def test_canonical_bytes_of_a_row_never_change(self):
+    def test_canonical_bytes_of_a_key_row_never_change(self):
         assert row_hmac.canonical_bytes(row()) == (
             rb'["instaccess key row 1","k-1_A","sig","RS256","current",'
             rb'{"e":"AQAB","kty":"RSA","n":"AQAB","\u00fc":"\u00e9"},true,'
             rb"1772452800123000,1772539200123000,null,null]"
         )
 
-    def test_hmac_of_a_row_never_changes(self):
+    def test_hmac_of_a_key_row_never_changes(self):
         stored = row()
         stored.mac = "BvHe6PZZiVlh.KT7g1xymSbUCtrX_UmZ-lvKfYrFpEO4mtsz7FYhWeWU"
 

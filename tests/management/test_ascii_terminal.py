@@ -1,4 +1,4 @@
-"""O19: every command prints on an ASCII terminal, also if a user's name or a reason contains an umlaut."""
+"""Tests of case O19: every command prints on an ASCII terminal, even if a name or a reason contains an umlaut."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ALL = [(command, name) for command in COMMANDS for name in subcommands(command)]
 
 
 def run(*commands, encoding="ascii"):
-    """Run commands on a terminal with this encoding. Returns exit code and output for each command."""
+    """Run commands on a terminal with this encoding. Returns the exit code and the output of each command."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.commands", json.dumps(commands)],
         env={**environment(), "PYTHONIOENCODING": encoding},
@@ -55,7 +55,7 @@ def run(*commands, encoding="ascii"):
 
 
 def split(text):
-    """Return exit code and text for each command."""
+    """Split the text of several commands. Returns the exit code and the text of each command."""
     parts = text.split(END)
     texts = [parts[0], *(part.partition("\n")[2] for part in parts[1:])]
     return [(part.partition("\n")[0], text) for part, text in zip(parts[1:], texts, strict=False)]
@@ -100,7 +100,7 @@ def project(initial_keys, row, tmp_path):
 
 
 class TestAnASCIITerminal:
-    def test_o19_every_command_prints_its_result_or_its_error(self, project):
+    def test_o19_every_command_prints_its_result_or_its_error_on_an_ascii_terminal(self, project):
         assert set(project) == set(ALL)
 
         outputs = dict(zip(ALL, run(*([name, *project[name, sub]] for name, sub in ALL)), strict=True))
@@ -117,12 +117,12 @@ class TestAnASCIITerminal:
             *(("instaccess_tokens", name) for name in ("erase-name", "verify", "seal", "prune")),
         }
 
-    def test_o19_every_help_text_is_printed(self):
+    def test_o19_every_command_prints_its_help_text_on_an_ascii_terminal(self):
         outputs = run(*([name, *filter(None, [sub]), "--help"] for name, sub in ALL))
 
         assert [code for code, _ in outputs] == ["0"] * len(ALL)
 
-    def test_json_is_ascii_anyway_and_a_terminal_with_utf_8_shows_the_name(self, project):
+    def test_list_of_tokens_on_a_utf_8_terminal_shows_the_name_unescaped_and_its_json_is_valid(self, project):
         listing = ["instaccess_tokens", "list", "--user", NAME]
         [(_, text), (_, document)] = run(listing, [*listing, "--json"], encoding="utf-8")
 
@@ -131,7 +131,7 @@ class TestAnASCIITerminal:
 
 
 class TestEscaping:
-    def test_stream_gets_its_error_handler_back(self):
+    def test_escaping_restores_the_error_handler_of_a_stream(self):
         stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
 
         with base.escaping(stream):
@@ -140,12 +140,12 @@ class TestEscaping:
 
         assert (stream.buffer.getvalue(), stream.errors) == (b"\\xfc", "strict")
 
-    def test_stream_with_a_handler_of_its_own_is_not_changed(self):
+    def test_escaping_keeps_the_error_handler_of_a_stream_that_is_not_strict(self):
         stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="replace")
 
         with base.escaping(stream):
             assert stream.errors == "replace"
 
-    def test_stream_without_an_encoding_is_not_changed(self):
+    def test_escaping_does_not_change_a_stream_without_an_encoding(self):
         with base.escaping(io.StringIO()) as nothing:
             assert nothing is None

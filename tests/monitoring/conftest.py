@@ -1,4 +1,4 @@
-"""Empty gateway caches, and the release of probes that a test lets hang."""
+"""Fixtures for the tests of monitoring: empty caches, time limits of probes, stalling checks, and URLs of roles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support import servers
 
 @pytest.fixture(autouse=True)
 def fresh_caches() -> Iterator[None]:
-    """Clear the deny list and the JWK sets of other tests."""
+    """Clear the deny list before and after each test, and the JWK sets before each test."""
     gateway_views.clear_caches()
     sources._remote.cache_clear()
     yield
@@ -28,19 +28,19 @@ def fresh_caches() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def wait_for_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait for the checks of a probe until they end, because a busy machine runs them slowly."""
+    """Let a probe wait until its checks end, because the checks are slow on a busy machine."""
     monkeypatch.setattr(background, "ANSWER_SECONDS", servers.PATIENCE)
 
 
 @pytest.fixture
 def answer_soon(wait_for_checks: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait only briefly for the checks of a probe, because they never end."""
+    """Let a probe wait only briefly, because the checks in these tests never end."""
     monkeypatch.setattr(background, "ANSWER_SECONDS", 0.1)
 
 
 @pytest.fixture
 def stall() -> Iterator[Callable[..., None]]:
-    """Return a function that doesn't return before the test ends."""
+    """Yield a function that stalls: each call returns only when the test ends."""
     released = threading.Event()
 
     def wait(*args: Any) -> None:
@@ -52,7 +52,7 @@ def stall() -> Iterator[Callable[..., None]]:
 
 @pytest.fixture
 def including() -> Iterator[Callable[..., None]]:
-    """Return a function that replaces the URLs of the project by the URLs of these modules."""
+    """Yield a function that replaces the URLs of the project with the URLs of the given modules."""
     patches: list[Any] = []
 
     def include_(*modules: str) -> None:

@@ -41,7 +41,7 @@ def scrape(client: Any = None) -> Scraped:
 
 
 class Growth:
-    """The growth of counters since the creation of this object. Other tests of the process count too."""
+    """The growth of counters since this object was created. The counters also contain counts of earlier tests."""
 
     def __init__(self) -> None:
         self._before = scrape()

@@ -1,4 +1,4 @@
-"""The health endpoints of each role, with the test database and with servers that fail or stall."""
+"""Tests of the health endpoints of each role, with the test database and with servers that fail or stall."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.monitoring.helpers import ALL, GATEWAY, ISSUER, LIVE, READY, SERVICE,
 from tests.support.clocks import Clock
 from tests.support.servers import ScriptedServer, scripted_server
 
-# Each check runs in a thread of its own, which doesn't see the transaction of a test.
+# Commit the rows, because each check runs in a separate thread, which can't see the uncommitted rows of a test.
 pytestmark = pytest.mark.django_db(transaction=True)
 
 CHECKS = {
@@ -48,7 +48,7 @@ def issuer_url(initial_keys: Any, client: Client) -> Any:
 
 
 def remote(server: ScriptedServer, **settings: Any) -> dict[str, Any]:
-    """Return the settings of a gateway that reads everything from URLs."""
+    """Return the settings of a gateway that reads its keys and its deny list from URLs."""
     return {
         "VERIFICATION_KEYS": f"{server.base_url}/jwks",
         "DENY_LIST": f"{server.base_url}/revocations",
@@ -59,14 +59,14 @@ def remote(server: ScriptedServer, **settings: Any) -> dict[str, Any]:
 
 
 class TestLive:
-    def test_live_answers_without_a_query(self, client, django_assert_num_queries):
+    def test_live_endpoint_answers_200_without_a_query(self, client, django_assert_num_queries):
         with django_assert_num_queries(0):
             response = client.get(LIVE)
 
         assert (response.status_code, response.json()) == (200, {"status": "live"})
 
     @pytest.mark.parametrize("urls", [ISSUER, GATEWAY, SERVICE])
-    def test_live_is_among_the_urls_of_each_role(self, client, including, urls):
+    def test_urls_of_a_role_contain_the_live_endpoint(self, client, including, urls):
         including(urls)
 
         assert client.get(LIVE).status_code == 200
@@ -74,25 +74,25 @@ class TestLive:
 
 class TestTheProtocol:
     @pytest.mark.parametrize("path", [LIVE, READY])
-    def test_responses_must_not_be_cached(self, client, initial_keys, path):
+    def test_responses_of_health_endpoints_forbid_caching(self, client, initial_keys, path):
         assert client.get(path)["Cache-Control"] == "no-store"
         assert client.post(path)["Cache-Control"] == "no-store"
 
     @pytest.mark.parametrize("path", [LIVE, READY])
-    def test_head_gets_the_status_of_get(self, client, initial_keys, path):
+    def test_head_request_to_a_health_endpoint_gets_the_status_without_a_body(self, client, initial_keys, path):
         response = client.head(path)
 
         assert (response.status_code, response.content) == (200, b"")
 
     @pytest.mark.parametrize("path", [LIVE, READY])
     @pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "options"])
-    def test_other_methods_get_405_and_run_no_check(self, client, path, method):
+    def test_health_endpoints_answer_405_to_methods_other_than_get_and_head(self, client, path, method):
         response = getattr(client, method)(path)
 
         assert (response.status_code, response["Allow"]) == (405, "GET, HEAD")
 
     @pytest.mark.parametrize("query", ["role=gatewayy", "role=", "role=%GG", "role=issuer%00"])
-    def test_unknown_role_gets_404_with_the_known_roles(self, client, query):
+    def test_ready_endpoint_answers_404_with_the_known_roles_to_an_unknown_role(self, client, query):
         response = client.get(f"{READY}?{query}")
 
         assert response.status_code == 404
@@ -101,7 +101,7 @@ class TestTheProtocol:
 
 class TestAReadyProcess:
     @pytest.mark.parametrize("urls", CHECKS)
-    def test_each_role_reports_its_own_checks(self, including, initial_keys, urls):
+    def test_ready_endpoint_of_a_role_reports_the_checks_of_the_role(self, including, initial_keys, urls):
         including(urls)
 
         status, body = probe()
@@ -112,7 +112,9 @@ class TestAReadyProcess:
         assert problems(body) == {}
 
     @pytest.mark.parametrize("modules", [[ALL], [SERVICE, GATEWAY, ISSUER], [ISSUER, SERVICE, GATEWAY]])
-    def test_one_path_reports_all_roles_of_the_project(self, including, initial_keys, modules):
+    def test_ready_endpoint_reports_all_roles_for_any_order_of_the_included_urls(
+        self, including, initial_keys, modules
+    ):
         including(*modules)
 
         status, body = probe()
@@ -121,18 +123,18 @@ class TestAReadyProcess:
         assert body["roles"] == dict.fromkeys(("issuer", "gateway", "service"), "ready")
         assert set(body["checks"]) == set().union(*CHECKS.values())
 
-    def test_parameter_selects_one_role(self, initial_keys):
+    def test_parameter_role_of_the_ready_endpoint_selects_one_role(self, initial_keys):
         status, body = probe("service")
 
         assert (status, body["roles"]) == (200, {"service": "ready"})
         assert set(body["checks"]) == CHECKS[SERVICE]
 
-    def test_age_of_the_deny_list_is_reported(self, initial_keys):
+    def test_ready_endpoint_of_a_gateway_reports_the_age_of_the_deny_list(self, initial_keys):
         _, body = probe("gateway")
 
         assert body["checks"]["deny_list"]["age_seconds"] >= 0
 
-    def test_gateway_and_service_read_keys_and_deny_list_from_urls(self, including, issuer_url):
+    def test_gateway_and_service_are_ready_if_urls_return_keys_and_the_deny_list(self, including, issuer_url):
         including(GATEWAY, SERVICE)
         with override_settings(INSTACCESS=remote(issuer_url)):
             status, body = probe()
@@ -140,14 +142,14 @@ class TestAReadyProcess:
         assert (status, problems(body)) == (200, {})
         assert {request.path for request in issuer_url.requests} == {"/jwks", "/revocations"}
 
-    def test_cache_is_not_checked_if_throttling_is_off(self, initial_keys):
+    def test_ready_endpoint_does_not_check_the_cache_if_throttling_is_off(self, initial_keys):
         caches = {"default": {"BACKEND": "no.such.Backend"}}
         with override_settings(INSTACCESS={"THROTTLE_LIMIT": None}, CACHES=caches):
             assert problems(probe()[1]) == {}
 
 
-class TestKeysThatCanNotBeUsed:
-    def test_missing_keys_are_reported_for_each_role_with_the_command_to_run(self):
+class TestKeysThatCannotBeUsed:
+    def test_ready_endpoint_reports_missing_keys_for_each_role_with_the_command_to_run(self):
         status, body = probe()
 
         assert (status, body["status"]) == (503, "not ready")
@@ -156,7 +158,7 @@ class TestKeysThatCanNotBeUsed:
         for name in problems(body):
             assert "instaccess_init" in body["checks"][name]["detail"]
 
-    def test_k8_missing_encryption_key_concerns_issuer_and_gateway_only(self, initial_keys):
+    def test_k8_issuer_and_gateway_but_not_the_service_are_not_ready_without_an_encryption_key(self, initial_keys):
         Key.objects.filter(use=Key.Use.ENCRYPTION).delete()
 
         status, body = probe()
@@ -165,14 +167,14 @@ class TestKeysThatCanNotBeUsed:
         assert body["roles"] == {"issuer": "not ready", "gateway": "not ready", "service": "ready"}
         assert probe("service")[0] == 200
 
-    def test_o6_wrong_key_encryption_key_is_reported(self, initial_keys):
+    def test_o6_issuer_with_a_wrong_key_encryption_key_is_not_ready(self, initial_keys):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}):
             status, body = probe("issuer")
 
         assert (status, problems(body)) == (503, {"issuing_keys": "error"})
         assert "KEY_ENCRYPTION_KEYS" in body["checks"]["issuing_keys"]["detail"]
 
-    def test_invalid_setting_is_named(self, initial_keys):
+    def test_ready_endpoint_names_an_invalid_setting(self, initial_keys):
         with override_settings(INSTACCESS={"DENY_LIST_SECOND": 1}):
             status, body = probe("gateway")
 
@@ -181,7 +183,7 @@ class TestKeysThatCanNotBeUsed:
 
 
 class TestTheAuditLog:
-    def test_missing_table_is_reported_and_the_database_is_ok(self, initial_keys):
+    def test_ready_endpoint_reports_a_missing_audit_table_and_an_available_database(self, initial_keys):
         with connection.schema_editor() as editor:
             editor.alter_db_table(IssuedToken, "instaccess_issuedtoken", "instaccess_issuedtoken_away")
         try:
@@ -194,10 +196,10 @@ class TestTheAuditLog:
         assert "migrate" in body["checks"]["audit"]["detail"]
 
     @pytest.mark.postgresql
-    def test_read_only_database_is_reported_for_the_issuer(self, initial_keys):
+    def test_only_the_issuer_is_not_ready_if_the_database_is_read_only(self, initial_keys):
         name = connection.ops.quote_name(connection.settings_dict["NAME"])
         with connection.cursor() as cursor:
-            # The setting applies to new sessions only, such as that of a probe.
+            # The setting applies only to new sessions, such as the session of a probe.
             cursor.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
             try:
                 status, body = probe()
@@ -208,13 +210,13 @@ class TestTheAuditLog:
         assert "ReadOnlySqlTransaction" in body["checks"]["audit"]["detail"]
         assert body["roles"] == {"issuer": "not ready", "gateway": "ready", "service": "ready"}
 
-    def test_probes_leave_no_row(self, initial_keys):
+    def test_probe_of_an_issuer_adds_no_row_to_the_audit_log(self, initial_keys):
         assert probe("issuer")[0] == 200
         assert IssuedToken.objects.count() == 0
 
 
 class TestTheDenyList:
-    def test_deny_list_that_is_too_old_is_an_error_with_its_age(self, including, issuer_url):
+    def test_ready_endpoint_reports_a_deny_list_that_is_too_old_as_an_error_with_its_age(self, including, issuer_url):
         including(GATEWAY)
         with override_settings(INSTACCESS=remote(issuer_url, DENY_LIST_SECONDS=0, MAX_STALENESS=0)):
             assert probe()[0] == 200
@@ -226,7 +228,9 @@ class TestTheDenyList:
         assert "/revocations answered 500" in body["checks"]["deny_list"]["detail"]
         assert body["checks"]["deny_list"]["age_seconds"] >= 0
 
-    def test_deny_list_that_is_late_is_a_warning_while_the_gateway_uses_it(self, including, issuer_url, monkeypatch):
+    def test_ready_endpoint_warns_about_an_old_deny_list_that_the_gateway_still_uses(
+        self, including, issuer_url, monkeypatch
+    ):
         including(GATEWAY)
         clock = Clock()
         monkeypatch.setattr(refreshed, "time", clock)
@@ -251,7 +255,7 @@ class TestTheDenyList:
 
 @pytest.mark.usefixtures("answer_soon")
 class TestServersThatStall:
-    def test_o20_jwks_url_that_stalls_is_an_error(self, including, stall, initial_keys):
+    def test_o20_ready_endpoint_reports_a_stalling_jwks_url_as_an_error(self, including, stall, initial_keys):
         including(GATEWAY, SERVICE)
         with scripted_server(stall) as server, override_settings(INSTACCESS=remote(server)):
             status, body = probe()
@@ -259,7 +263,7 @@ class TestServersThatStall:
         assert (status, problems(body)) == (503, {"verification_keys": "error", "deny_list": "error"})
         assert set(body["roles"].values()) == {"not ready"}
 
-    def test_o20_checks_that_never_end_are_reported_as_pending(self, monkeypatch, stall):
+    def test_o20_ready_endpoint_reports_checks_that_never_end_as_pending(self, monkeypatch, stall):
         for name, check in probes._checks.items():
             stalled = probes.Check(name, stall, roles=check.roles, required=name != "cache")
             monkeypatch.setitem(probes._checks, name, stalled)
@@ -292,13 +296,13 @@ class TestLogs:
 
 
 def own_lines(caplog: Any) -> list[str]:
-    """Return the log lines of this app, and those of Django about requests."""
+    """Return the log lines of this app, and Django's log lines about requests."""
     loggers = ("instaccess", "django.request", "django.server")
     return [record.getMessage() for record in caplog.records if record.name.startswith(loggers)]
 
 
 class TestSecrets:
-    def test_text_of_an_unexpected_error_is_not_returned(self, client, monkeypatch, initial_keys):
+    def test_ready_endpoint_does_not_return_the_text_of_an_unexpected_error(self, client, monkeypatch, initial_keys):
         def fail() -> None:
             raise RuntimeError("password=hunter2") from OSError("redis://:hunter2@cache")
 

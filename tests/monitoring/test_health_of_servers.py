@@ -1,4 +1,4 @@
-"""Health of a real server process whose database and Redis stop answering."""
+"""Tests of the health of a real server process whose database and Redis stop answering."""
 
 from __future__ import annotations
 
@@ -76,20 +76,20 @@ def ask(port: int, path: str) -> tuple[int, dict[str, Any]]:
 
 
 def wait_for(port: int, path: str, status: int) -> dict[str, Any]:
-    """Repeat a probe until it is answered with this status, and return its JSON."""
+    """Repeat a probe until the response has the given status. Returns the JSON of this response."""
     return servers.wait_until(lambda: ask(port, path), lambda answer: answer[0] == status)[1]
 
 
 @pytest.mark.postgresql
 class TestADatabaseAndARedisThatNeverAnswer:
-    def test_o20_probes_are_answered_while_nothing_answers_and_the_process_recovers(
+    def test_o20_server_answers_probes_without_database_and_redis_and_is_ready_again_with_the_database(
         self, start, database, initial_keys, tmp_path
     ):
         database.may_answer = lambda sent: False
         port = start()
 
         assert ask(port, LIVE) == (200, {"status": "live"})
-        # No server answers in this test, so each probe is answered by its own time limit.
+        # Neither the database nor Redis answers in this test, so each probe ends only by its time limit.
         for _ in range(3):
             status, body = ask(port, READY)
             assert status == 503
@@ -103,7 +103,9 @@ class TestADatabaseAndARedisThatNeverAnswer:
         assert "Traceback" not in (tmp_path / "server.log").read_text()
         assert "internal/health" not in (tmp_path / "server.log").read_text()
 
-    def test_o20_gateway_is_ready_while_it_can_use_its_keys_and_deny_list(self, start, database, initial_keys):
+    def test_o20_gateway_without_a_database_is_ready_while_its_keys_and_its_deny_list_are_usable(
+        self, start, database, initial_keys
+    ):
         port = start(KEY_CACHE_SECONDS=1, DENY_LIST_SECONDS=1, MAX_STALENESS=3600)
         wait_for(port, READY, 200)
 
@@ -117,7 +119,7 @@ class TestADatabaseAndARedisThatNeverAnswer:
         )
         assert late[0] == 200
 
-    def test_o20_gateway_is_not_ready_after_max_staleness(self, start, database, initial_keys):
+    def test_o20_gateway_without_a_database_is_not_ready_after_max_staleness(self, start, database, initial_keys):
         port = start(KEY_CACHE_SECONDS=1, DENY_LIST_SECONDS=1, MAX_STALENESS=2)
         wait_for(port, f"{READY}?role=gateway", 200)
 
@@ -132,7 +134,7 @@ class TestADatabaseAndARedisThatNeverAnswer:
 @pytest.mark.services
 @pytest.mark.parametrize("backend", [DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
 class TestRedisUnavailable:
-    def test_o2_process_is_ready_with_a_warning_without_a_redis_server(self, backend, initial_keys):
+    def test_o2_process_without_a_redis_server_is_ready_with_a_warning(self, backend, initial_keys):
         with override_settings(CACHES=on_redis(backend, f"redis://{servers.HOST}:{servers.free_port()}/9")):
             status, body = probe()
 
@@ -140,7 +142,9 @@ class TestRedisUnavailable:
         assert "ConnectionError" in body["checks"]["cache"]["detail"]
 
     @pytest.mark.usefixtures("answer_soon")
-    def test_o20_redis_that_accepts_and_never_answers_is_pending(self, backend, silent_redis, initial_keys):
+    def test_o20_ready_endpoint_reports_a_redis_server_that_never_answers_as_pending(
+        self, backend, silent_redis, initial_keys
+    ):
         with override_settings(CACHES=on_redis(backend, f"redis://{servers.HOST}:{silent_redis}/9")):
             _, body = probe("issuer")
 

@@ -1,4 +1,4 @@
-"""The metrics of each role at `/internal/metrics`, in the text format of Prometheus."""
+"""Tests of the metrics of each role at `/internal/metrics`, in the text format of Prometheus."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.monitoring.helpers import ALL, GATEWAY, ISSUER, SERVICE
 from tests.monitoring.metrics import METRICS, Growth, scrape
 from tests.support.paths import ROOT
 
-# The database is read in a thread of its own, which doesn't see the transaction of a test.
+# Commit the rows, because a separate thread reads the database and can't see the uncommitted rows of a test.
 pytestmark = pytest.mark.django_db(transaction=True)
 
 VERIFY, SELF = "/internal/gateway/verify", "/api/v1/users/self"
@@ -43,16 +43,16 @@ def issue(user: Any, **changes: Any) -> str:
 
 
 class TestTheProtocol:
-    def test_metrics_must_not_be_cached(self, client):
+    def test_response_of_the_metrics_endpoint_forbids_caching(self, client):
         assert client.get(METRICS)["Cache-Control"] == "no-store"
 
     @pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "options"])
-    def test_other_methods_get_405(self, client, method):
+    def test_metrics_endpoint_answers_405_to_methods_other_than_get_and_head(self, client, method):
         response = getattr(client, method)(METRICS)
 
         assert (response.status_code, response["Allow"]) == (405, "GET, HEAD")
 
-    def test_head_gets_the_status_of_get(self, client):
+    def test_metrics_endpoint_answers_200_to_a_head_request(self, client):
         assert client.head(METRICS).status_code == 200
 
     def test_scrape_writes_no_log_line(self, client, initial_keys, caplog):
@@ -63,7 +63,7 @@ class TestTheProtocol:
         assert [record for record in caplog.records if record.name.startswith(("instaccess", "django.req"))] == []
 
     @pytest.mark.services
-    def test_promtool_finds_no_problem(self, initial_keys, user):
+    def test_promtool_finds_no_problem_in_the_metrics_of_a_process(self, initial_keys, user):
         ask(issue(user))
         call_command("instaccess_tokens", "seal")
         result = subprocess.run(
@@ -79,7 +79,7 @@ class TestTheProtocol:
 
 
 class TestTheIssuer:
-    def test_issued_token_is_counted_with_the_duration_of_each_stage(self, post, access_token, initial_keys):
+    def test_metrics_count_an_issued_token_with_the_duration_of_each_stage(self, post, access_token, initial_keys):
         grown = Growth()
 
         assert post(access_token).status_code == 201
@@ -90,7 +90,7 @@ class TestTheIssuer:
             assert grown("instaccess_issue_stage_duration_seconds_count", stage=stage) == 1
             assert grown("instaccess_issue_stage_duration_seconds_sum", stage=stage) > 0
 
-    def test_refusal_is_counted_with_its_reason(self, post, initial_keys):
+    def test_metrics_count_a_refusal_of_the_issuer_with_its_reason(self, post, initial_keys):
         grown = Growth()
 
         assert post("unknown").status_code == 401
@@ -98,7 +98,7 @@ class TestTheIssuer:
         assert grown("instaccess_refusals_total", role="issuer", reason="unknown_token") == 1
         assert grown("instaccess_tokens_issued_total") == 0
 
-    def test_missing_key_is_counted_as_a_refusal(self, post, access_token):
+    def test_metrics_count_a_missing_key_of_the_issuer_as_a_refusal(self, post, access_token):
         grown = Growth()
 
         assert post(access_token).status_code == 503
@@ -107,7 +107,7 @@ class TestTheIssuer:
 
 
 class TestTheGateway:
-    def test_decisions_are_counted_with_the_duration_of_each_stage(self, initial_keys, user):
+    def test_metrics_count_decisions_of_the_gateway_with_the_duration_of_each_stage(self, initial_keys, user):
         token, grown = issue(user), Growth()
 
         assert [ask(token).status_code, ask(token).status_code, ask("a.b.c.d.e").status_code] == [204, 204, 401]
@@ -115,11 +115,12 @@ class TestTheGateway:
         assert grown("instaccess_gateway_decisions_total", decision="accepted") == 2
         assert grown("instaccess_gateway_decisions_total", decision="refused") == 1
         assert grown("instaccess_decision_duration_seconds_count") == 3
-        # The second decision uses the cached token, and the third string is no token.
+        # The second decision uses the cached token, and the third bearer token can't be parsed, so only the first
+        # decision decrypts.
         assert grown("instaccess_decision_stage_duration_seconds_count", stage="crypto") == 1
         assert grown("instaccess_decision_stage_duration_seconds_count", stage="lookup") == 3
 
-    def test_gateway_without_keys_is_counted_as_unavailable(self):
+    def test_metrics_count_one_decision_of_a_gateway_without_keys(self):
         grown = Growth()
 
         assert ask("e30.e30.e30.e30.e30").status_code in (401, 503)
@@ -127,14 +128,14 @@ class TestTheGateway:
         counted = [grown("instaccess_gateway_decisions_total", decision=each) for each in ("refused", "unavailable")]
         assert sum(counted) == 1
 
-    def test_refusal_is_counted_with_its_reason(self, initial_keys):
+    def test_metrics_count_a_refusal_of_the_gateway_with_its_reason(self, initial_keys):
         grown = Growth()
 
         ask("opaque")
 
         assert grown("instaccess_refusals_total", role="gateway", reason="other_bearer") == 1
 
-    def test_deny_list_is_measured(self, initial_keys, user):
+    def test_metrics_contain_the_age_and_the_entries_of_the_deny_list(self, initial_keys, user):
         issue(user)
         audit.revoke(audit.revocable_tokens(), keks=conf.key_encryption_keys, reason="lost")
 
@@ -147,7 +148,7 @@ class TestTheGateway:
 
 
 class TestTheService:
-    def test_refusal_is_counted_with_its_reason(self, initial_keys, user):
+    def test_metrics_count_a_refusal_of_the_service_with_its_reason(self, initial_keys, user):
         signed, grown = issue(user, encrypted=False), Growth()
 
         assert ask(signed, SELF).status_code == 200
@@ -157,7 +158,7 @@ class TestTheService:
 
 
 class TestTheDatabase:
-    def test_keys_are_measured_with_the_time_of_the_next_rotation(self, initial_keys):
+    def test_metrics_contain_the_number_of_keys_and_the_time_of_the_next_rotation(self, initial_keys):
         scraped = scrape()
 
         assert scraped("instaccess_keys", use="sig", status="current") == 1
@@ -169,7 +170,7 @@ class TestTheDatabase:
             due = scraped("instaccess_next_rotation_timestamp_seconds", use=use)
             assert due - activated == conf.key_rotation_days * 86_400
 
-    def test_overdue_rotation_has_a_time_in_the_past(self, initial_keys):
+    def test_metrics_contain_a_past_time_for_an_overdue_rotation(self, initial_keys):
         due = timezone.now() - timedelta(days=3)
         activated = due - timedelta(days=conf.key_rotation_days)
         Key.objects.update(created_at=activated)
@@ -179,7 +180,7 @@ class TestTheDatabase:
             measured = scrape()("instaccess_next_rotation_timestamp_seconds", use=use)
             assert measured == pytest.approx(due.timestamp())
 
-    def test_rows_that_no_checkpoint_covers_are_counted(self, initial_keys, row):
+    def test_metrics_count_audit_rows_that_no_checkpoint_covers(self, initial_keys, row):
         old, recent = row(age=audit.SETTLED + 60), row(age=10)
         before = scrape()
         call_command("instaccess_tokens", "seal")
@@ -190,20 +191,20 @@ class TestTheDatabase:
         assert after("instaccess_audit_unsealed_rows") == 1
         assert after("instaccess_audit_oldest_unsealed_timestamp_seconds") == epoch(recent.issued_at)
 
-    def test_empty_audit_log_has_no_oldest_row(self, initial_keys):
+    def test_metrics_contain_no_oldest_uncovered_row_if_the_audit_log_is_empty(self, initial_keys):
         scraped = scrape()
 
         assert scraped("instaccess_audit_unsealed_rows") == 0
         assert scraped("instaccess_audit_oldest_unsealed_timestamp_seconds") is None
 
-    def test_count_is_bounded(self, initial_keys, row, monkeypatch):
+    def test_metrics_count_uncovered_audit_rows_only_up_to_a_limit(self, initial_keys, row, monkeypatch):
         monkeypatch.setattr("instaccess.audit.measurements.MAX_COUNTED", 2)
         for _ in range(4):
             row()
 
         assert scrape()("instaccess_audit_unsealed_rows") == 2
 
-    def test_modified_checkpoint_does_not_hide_the_other_measurements(self, initial_keys, row):
+    def test_metrics_contain_the_other_measurements_if_a_checkpoint_was_modified(self, initial_keys, row):
         row(age=audit.SETTLED + 60)
         call_command("instaccess_tokens", "seal")
         Checkpoint.objects.update(jws="broken")
@@ -215,7 +216,7 @@ class TestTheDatabase:
         assert scraped("instaccess_maintenance_succeeded", command="seal") == 1
         assert scraped("instaccess_audit_unsealed_rows") is None
 
-    def test_missing_table_is_reported(self, initial_keys):
+    def test_metrics_report_a_failed_scrape_of_the_database_if_a_table_is_missing(self, initial_keys):
         with connection.schema_editor() as editor:
             editor.alter_db_table(Key, "instaccess_key", "instaccess_key_away")
         try:
@@ -230,7 +231,9 @@ class TestTheDatabase:
 
 class TestASourceThatStalls:
     @pytest.mark.usefixtures("answer_soon")
-    def test_o20_scrape_is_answered_without_the_measurements_of_the_source(self, monkeypatch, stall, initial_keys):
+    def test_o20_scrape_is_answered_without_the_measurements_of_a_stalling_source(
+        self, monkeypatch, stall, initial_keys
+    ):
         for name, source in sources._sources.items():
             stalling = sources.Background(name, stall)
             monkeypatch.setitem(sources._sources, name, source._replace(read=stalling))
@@ -248,7 +251,7 @@ class TestRoles:
         ("urls", "read"),
         [(ALL, {"deny_list", "database"}), (ISSUER, {"database"}), (GATEWAY, {"deny_list"}), (SERVICE, set())],
     )
-    def test_each_role_reads_its_own_sources(self, including, initial_keys, urls, read):
+    def test_scrape_reads_only_the_sources_of_the_included_roles(self, including, initial_keys, urls, read):
         including(urls)
 
         labels = scrape().labels("instaccess_scrape_success")
@@ -257,7 +260,7 @@ class TestRoles:
 
 
 class TestLabels:
-    def test_labels_have_only_known_values(self, initial_keys, user, post, access_token):
+    def test_labels_of_metrics_have_only_known_values(self, initial_keys, user, post, access_token):
         post(access_token)
         post("x" * 5000)
         ask(issue(user))
@@ -280,7 +283,7 @@ class TestLabels:
             for name, value in labels:
                 assert name == "le" or value in known[name]
 
-    def test_code_of_a_hook_is_counted_as_other(self):
+    def test_metrics_count_an_unknown_reason_code_as_other(self):
         grown = Growth()
 
         web.metrics.refused("issuer", "a code of a hook")
@@ -289,10 +292,8 @@ class TestLabels:
 
 
 class TestAFullDisk:
-    def test_metrics_that_can_not_be_written_do_not_fail_a_request(
-        self, monkeypatch, post, access_token, initial_keys
-    ):
-        """In multi-process mode, each measurement is written to a file."""
+    def test_request_succeeds_if_its_metrics_cannot_be_written(self, monkeypatch, post, access_token, initial_keys):
+        """Let every measurement fail, because multi-process mode writes each measurement to a file."""
 
         def fail(*args: Any) -> None:
             raise OSError(28, "No space left on device")
@@ -306,7 +307,9 @@ class TestAFullDisk:
 
 
 class TestMultiProcessMode:
-    def test_missing_folder_gets_503_with_the_variable_to_set(self, client, monkeypatch, tmp_path):
+    def test_metrics_endpoint_answers_503_with_the_variable_to_set_if_the_folder_is_missing(
+        self, client, monkeypatch, tmp_path
+    ):
         monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "missing"))
 
         response = client.get(METRICS)
@@ -332,7 +335,7 @@ print(response.status_code, response.json()["status"])
 print(Client().get("/internal/health/live").status_code)
 """
 
-    def test_endpoint_names_the_extra_to_install(self):
+    def test_metrics_endpoint_without_prometheus_client_names_the_extra_to_install(self):
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", self.SCRIPT],
             env={"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "testproject.settings"},
@@ -345,7 +348,7 @@ print(Client().get("/internal/health/live").status_code)
         assert done.stdout == "404 install django-instaccess[metrics] to get metrics\n200\n"
         assert done.stderr == ""
 
-    def test_recording_can_stop(self, post, access_token, initial_keys):
+    def test_no_metrics_are_recorded_after_the_recording_was_stopped(self, post, access_token, initial_keys):
         grown = Growth()
         web.metrics.stop()
         try:
@@ -357,5 +360,5 @@ print(Client().get("/internal/health/live").status_code)
 
 
 class TestMetricsOfTheProject:
-    def test_metrics_of_other_packages_are_left_out(self):
+    def test_metrics_endpoint_omits_metrics_of_other_packages(self):
         assert {name.partition("_")[0] for name in scrape().names} == {"instaccess"}

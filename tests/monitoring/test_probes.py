@@ -1,4 +1,4 @@
-"""The threads of health checks: at most one per check, however many probes ask."""
+"""Tests of the threads of health checks: one thread per check at most, for any number of probes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.servers import PATIENCE, wait_until
 
 
 class StallingCheck:
-    """A check that ends when the test releases it. The attributes count its calls, and its calls at the same time."""
+    """A check that ends when the test releases the check, and that counts its calls."""
 
     def __init__(self) -> None:
         self.released = threading.Event()
@@ -48,14 +48,14 @@ def patient() -> float:
 
 
 class TestACheckThatStalls:
-    def test_later_probes_report_the_pending_check_and_start_no_thread(self, check, function):
+    def test_later_probes_of_a_stalling_check_report_the_pending_check_and_start_no_thread(self, check, function):
         for _ in range(50):
             finding = check.finding(check.start(), time.monotonic())
             assert (finding.status, finding.detail) == (Status.ERROR, "no answer yet")
 
         assert (function.calls, threads()) == (1, 1)
 
-    def test_probes_at_the_same_time_share_one_thread(self, check, function):
+    def test_simultaneous_probes_of_a_check_share_one_thread(self, check, function):
         with ThreadPoolExecutor(20) as pool:
             runs = list(pool.map(lambda _: check.start(), range(20)))
         function.released.set()
@@ -63,7 +63,7 @@ class TestACheckThatStalls:
         assert len(set(runs)) == 1
         assert {check.finding(run, patient()).values["calls"] for run in runs} == {1}
 
-    def test_probe_after_the_check_has_ended_runs_the_check_again(self, check, function):
+    def test_probe_runs_a_check_again_after_the_check_has_ended(self, check, function):
         pending = check.start()
         function.released.set()
         assert check.finding(pending, patient()).values == {"calls": 1}
@@ -73,7 +73,7 @@ class TestACheckThatStalls:
 
 
 class TestACheckWithoutAThread:
-    def test_missing_thread_is_reported(self, check, monkeypatch):
+    def test_check_reports_an_error_if_no_thread_can_be_started(self, check, monkeypatch):
         def fail(self: object) -> None:
             raise RuntimeError("can't start new thread")
 
@@ -85,7 +85,7 @@ class TestACheckWithoutAThread:
 
 
 class TestACheckThatFails:
-    def test_check_that_is_not_required_gives_a_warning(self):
+    def test_failure_of_a_check_that_is_not_required_is_a_warning(self):
         check = Check("failing", lambda: 1 / 0, roles=["issuer"], required=False)  # type: ignore[arg-type,return-value]
 
         finding = check.finding(check.start(), patient())

@@ -1,4 +1,4 @@
-"""A real Prometheus reads the metrics of a real server with several workers."""
+"""Tests of a real Prometheus that reads the metrics of a real server with several workers."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def request(port: int, method: str, path: str, token: str = "") -> tuple[int, by
 
 
 def use_all_workers(port: int, token: str) -> int:
-    """Issue tokens until each worker has issued one, and return the number of tokens."""
+    """Issue tokens until each worker has issued at least one token. Returns the number of tokens."""
     workers = []
     deadline = time.monotonic() + servers.PATIENCE
     while len(set(workers)) < WORKERS:
@@ -86,15 +86,15 @@ def query(port: int, expression: str) -> list[dict[str, Any]]:
 
 
 class TestSeveralWorkers:
-    def test_counts_of_all_workers_are_added(self, issuer, initial_keys, access_token):
+    def test_scrape_of_several_workers_returns_the_sum_of_their_counts(self, issuer, initial_keys, access_token):
         issued = use_all_workers(issuer, access_token.token)
 
-        for _ in range(WORKERS):  # Whichever worker answers the scrape
+        for _ in range(WORKERS):  # Repeat the scrape, because any worker may answer.
             scraped = Scraped(request(issuer, "GET", METRICS)[1].decode())
             assert scraped("instaccess_tokens_issued_total") == issued
             assert scraped("instaccess_issue_stage_duration_seconds_count", stage="audit") == issued
 
-    def test_worker_that_answers_the_scrape_reads_the_database(self, issuer, initial_keys):
+    def test_scrape_of_several_workers_contains_the_measurements_of_the_database(self, issuer, initial_keys):
         # A busy machine may not read the database in time for the first scrape.
         servers.wait_until(
             lambda: Scraped(request(issuer, "GET", METRICS)[1].decode()),

@@ -53,7 +53,7 @@ def fleet(the_site: Site) -> Iterator[Fleet]:
     fleet.close()
 
 
-# The scope is the session, so that pytest groups the tests by gateway and the gateway changes rarely.
+# The scope is the session, because pytest then groups the tests by gateway and rarely changes the gateway.
 @pytest.fixture(scope="session", params=["gunicorn", "hypercorn"])
 def gateway_server(request: pytest.FixtureRequest) -> str:
     return str(request.param)

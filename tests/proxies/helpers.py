@@ -42,7 +42,7 @@ def authorization(token: str) -> str:
 
 
 def spellings() -> Iterator[list[str]]:
-    """Yield the protected headers in every spelling that an application could read as the same name."""
+    """Yield each protected header in every spelling that an application could read as the name of the header."""
     for change in (str, str.lower, str.upper, str.swapcase):
         yield [change(name) for name in PROTECTED_HEADERS]
     for separator in "_.~+!#$%&'*^`|":

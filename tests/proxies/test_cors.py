@@ -27,7 +27,7 @@ PREFLIGHT = (
     "Access-Control-Request-Headers: authorization",
 )
 
-# The changes that docs/proxies.md describes, which turn on preflight requests in each example.
+# For each example, the change from docs/proxies.md that turns on preflight requests.
 SWITCHES = {
     "nginx": {"change": lambda text: substitute(text, '# "OPTIONS " yes;', '"OPTIONS " yes;')},
     "caddy": {"CORS_PREFLIGHTS": "on"},
@@ -102,7 +102,9 @@ class TestPreflightRequestsWithTheSwitchOn:
         assert b"forged" not in site.service.sent
 
     @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "options", "TRACE"])
-    def test_g25_proxy_refuses_another_method_without_credentials_if_the_switch_is_on(self, open_proxy, site, method):
+    def test_g25_proxy_refuses_a_method_other_than_options_without_credentials_if_the_switch_is_on(
+        self, open_proxy, site, method
+    ):
         answer = open_proxy.raw(f"{method} {SELF} HTTP/1.1", HOST, *PREFLIGHT, CLOSE)
 
         assert answer.status in (400, 401, 405)

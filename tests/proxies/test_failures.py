@@ -1,4 +1,4 @@
-"""Failures of the gateway behind each proxy, with one gateway and with two."""
+"""Failures of the gateway behind each proxy, with one gateway and with two gateways."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.services
 
 
 class TestAFaultyGateway:
-    """A faulty gateway, with which the client gets a 503 and the request does not reach the service (case G14)."""
+    """A faulty gateway. The client gets a 503, and the request does not reach the service (case G14)."""
 
     def assert_unavailable(self, proxy: Proxy, site: Site) -> None:
         answer = proxy.call("POST", SELF, proxy.token(), body=b"x" * 1000)
@@ -48,7 +48,7 @@ class TestAFaultyGateway:
         assert proxy.call("GET", SELF, proxy.token()).status == 200
 
     def test_g14_proxy_returns_503_if_the_gateway_resets_the_connection(self, proxy, site):
-        site.gateway_process.kill()  # Killing the gateway also ends the kept-alive connections.
+        site.gateway_process.kill()  # Otherwise, the proxy could use a kept-alive connection, which is not reset.
         site.gateway.resets = True
         try:
             self.assert_unavailable(proxy, site)
@@ -99,7 +99,7 @@ class Pair:
     second: servers.Process
 
     def ask(self, times: int) -> list[int]:
-        """Send requests in parallel, so that each gateway gets some requests, and return the statuses."""
+        """Send requests in parallel, because each gateway must get some requests. Returns the statuses."""
         with ThreadPoolExecutor(times) as pool:
             return list(pool.map(lambda _: self.proxy.call("GET", SELF, self.proxy.token()).status, range(times)))
 
@@ -110,7 +110,7 @@ class Pair:
 
 
 class TestAProxyInFrontOfTwoGateways:
-    """A proxy in front of two gateways under gunicorn, because a proxy reacts only to connections (case G30)."""
+    """A proxy in front of two gateways (case G30). One server suffices, because a proxy sees only connections."""
 
     @pytest.fixture(params=PROXIES)
     def pair(self, request: pytest.FixtureRequest, the_site: Site) -> Iterator[Pair]:

@@ -1,6 +1,6 @@
-"""G35: nginx keeps decisions of the gateway, with the example as it stands and the gateway under each server.
+"""Tests of case G35: nginx keeps decisions of the gateway, with the unchanged example and with each server.
 
-The site of these tests is their own, because they revoke keys. The other proxies can't keep decisions.
+These tests use a separate site, because they revoke keys. Caddy, Envoy and Traefik can't keep decisions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ KEY = 'proxy_cache_key "$proxy_host $http_authorization";'
 
 
 class Setting(NamedTuple):
-    """A gateway whose sum of times is the largest that the checks accept."""
+    """The server and the times of a gateway. The sum of the times is the largest that the system checks accept."""
 
     server: str
     kept: int
@@ -56,7 +56,7 @@ def setting(request: pytest.FixtureRequest) -> Setting:
 
 @pytest.fixture(scope="module")
 def gateway(own_site: Site, setting: Setting) -> Iterator[servers.Process]:
-    """Start a gateway that lets a proxy keep its decisions. If the deny list is too old, the gateway answers 503."""
+    """Start a gateway that lets a proxy keep its decisions, and answers 503 as soon as its deny list is too old."""
     process = own_site.start_server(
         f"keeping-{setting.server}",
         setting.server,
@@ -90,7 +90,7 @@ def proxy(nginx: Proxy, site: Site) -> Proxy:
 
 @pytest.fixture
 def start(site: Site) -> Iterator[Any]:
-    """Return a function that starts another nginx, with a changed configuration."""
+    """Return a function that starts a separate nginx with a changed configuration."""
     processes = []
 
     def start_(change: Change) -> Proxy:
@@ -111,12 +111,12 @@ def is_asked(proxy: Proxy, token: str, method: str = "GET") -> bool:
 
 
 def use_kept_decision(proxy: Proxy, token: str, method: str = "GET") -> None:
-    """Send requests until nginx doesn't ask the gateway. On a slow machine, the first decision may have expired."""
+    """Send requests until nginx uses a kept decision. On a slow machine, the first decision may expire unused."""
     servers.wait_until(lambda: is_asked(proxy, token, method), lambda asked: not asked)
 
 
 def find_mistakes(proxy: Proxy, users: tuple[str, ...] = ("ada", "boole")) -> list[Any]:
-    """Send requests of several users in parallel, and return the responses that are for another user."""
+    """Send requests of several users in parallel, and return the responses that belong to a different user."""
     tokens = {user: proxy.issue(user) for user in users}
     mistakes: list[Any] = []
 
@@ -142,7 +142,8 @@ def find_mistakes(proxy: Proxy, users: tuple[str, ...] = ("ada", "boole")) -> li
 def unwritable(folder: Path) -> Iterator[None]:
     """Prevent the workers of nginx from writing files to a folder, as a full file system does."""
     before = folder.stat()
-    os.chown(folder, os.getuid(), -1)  # If root starts nginx, the workers run as another user, who owns the folder.
+    # If root starts nginx, the user of the workers owns the folder, and could restore the permission to write.
+    os.chown(folder, os.getuid(), -1)
     folder.chmod(0o555)
     try:
         yield
@@ -153,10 +154,10 @@ def unwritable(folder: Path) -> Iterator[None]:
 
 class TestAKeptDecision:
     @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
-    def test_g35_the_gateway_is_not_asked_again_about_a_kept_decision(self, proxy, method):
+    def test_g35_nginx_does_not_ask_the_gateway_again_while_nginx_keeps_a_decision(self, proxy, method):
         use_kept_decision(proxy, proxy.issue("ada"), method)
 
-    def test_g35_a_kept_decision_gives_the_service_the_same_authorization_header(self, proxy, site):
+    def test_g35_service_gets_one_authorization_header_for_the_first_and_for_kept_decisions(self, proxy, site):
         token = proxy.issue("ada")
         use_kept_decision(proxy, token)
 
@@ -166,7 +167,7 @@ class TestAKeptDecision:
         assert bearer(received[0]).count(".") == 2
         assert token.encode() not in site.service.sent
 
-    def test_g35_a_decision_is_kept_for_the_whole_header_with_its_exact_bytes(self, proxy, site):
+    def test_g35_nginx_keeps_a_decision_only_for_the_exact_bytes_of_the_authorization_header(self, proxy, site):
         token = proxy.issue("ada")
         use_kept_decision(proxy, token)
         site.service.clear()
@@ -175,18 +176,19 @@ class TestAKeptDecision:
             assert proxy.call("GET", SELF, Authorization=authorization).status == 401
         assert site.service.requests == []
 
-    def test_g35_two_users_never_get_the_decision_for_each_other(self, proxy):
+    def test_g35_nginx_never_uses_the_decision_about_one_user_for_another_user(self, proxy):
         assert find_mistakes(proxy) == []
 
-    def test_g35_two_users_never_get_the_decision_for_each_other_if_the_cache_key_is_incomplete(self, start):
-        # `Vary` in the gateway's response makes nginx distinguish the decisions.
+    def test_g35_nginx_with_an_incomplete_cache_key_never_uses_a_decision_for_another_user(self, start):
+        # Without the header `Vary` of the gateway, nginx would use one decision for all users.
         assert find_mistakes(start(lambda text: substitute(text, KEY, 'proxy_cache_key "incomplete";'))) == []
 
-    def test_g35_a_decision_is_not_used_after_its_time_if_the_gateway_is_unavailable(self, proxy, site, gateway):
+    def test_g35_nginx_uses_no_decision_after_its_time_if_the_gateway_is_unavailable(self, proxy, site, gateway):
         token = proxy.issue("ada")
         use_kept_decision(proxy, token)
         site.gateway.resets = True
-        site.gateway.retarget(gateway.port)  # This also ends the kept-alive connections.
+        # `retarget` also closes kept-alive connections, over which nginx could still ask.
+        site.gateway.retarget(gateway.port)
         try:
             answer = servers.wait_until(lambda: proxy.call("GET", SELF, token), lambda answer: answer.status != 200)
         finally:
@@ -209,7 +211,7 @@ class TestAKeptDecision:
         assert servers.wait_until(read_modes, bool) == {0o600}
         assert folder.stat().st_mode & 0o777 == 0o700
 
-    def test_g35_the_log_files_contain_no_token(self, proxy, site):
+    def test_g35_log_files_of_the_site_contain_no_token_of_a_kept_decision(self, proxy, site):
         token = proxy.issue("ada")
         use_kept_decision(proxy, token)
         signed = bearer(site.service.headers("Authorization")[0])
@@ -220,13 +222,13 @@ class TestAKeptDecision:
 
 
 class TestADecisionThatMayNotBeKept:
-    def test_g35_no_decision_is_kept_by_default(self, nginx, own_site):
+    def test_g35_nginx_keeps_no_decision_by_default(self, nginx, own_site):
         own_site.gateway.retarget(own_site.gateway_process.port)
         token = nginx.issue("ada")
 
         assert [is_asked(nginx, token) for _ in range(3)] == [True] * 3
 
-    def test_g35_a_401_is_never_kept(self, proxy, site):
+    def test_g35_nginx_never_keeps_a_401(self, proxy, site):
         wrong = proxy.issue("ada")[:-8] + "AAAAAAAA"
 
         answers = [proxy.call("GET", SELF, wrong) for _ in range(3)]
@@ -234,7 +236,7 @@ class TestADecisionThatMayNotBeKept:
         assert len(site.gateway.requests) == 3
         assert site.service.requests == []
 
-    def test_g35_a_503_is_never_kept(self, proxy, site):
+    def test_g35_nginx_never_keeps_a_503(self, proxy, site):
         broken = site.start_server("broken", DECRYPTION_KEYS=["/missing.pem"], KEEP_DECISION_SECONDS=1)
         site.gateway.retarget(broken.port)
         try:
@@ -247,7 +249,7 @@ class TestADecisionThatMayNotBeKept:
         assert len(site.gateway.requests) == 3
         assert site.service.requests == []
 
-    def test_g35_the_decision_about_another_kind_of_bearer_token_is_never_kept(self, proxy, site):
+    def test_g35_nginx_never_keeps_the_decision_about_an_opaque_bearer_token(self, proxy, site):
         passing = site.start_server("passing", OTHER_BEARERS="pass", KEEP_DECISION_SECONDS=1)
         site.gateway.retarget(passing.port)
         try:
@@ -262,7 +264,7 @@ class TestADecisionThatMayNotBeKept:
 
 class TestTheEndOfADecision:
     def last_accepted(self, proxy: Proxy, token: str) -> float:
-        """Send requests until a request is refused. Returns after how many seconds the last accepted one was sent."""
+        """Send requests until a request is refused. Returns the seconds until the last accepted request was sent."""
         start, last = time.monotonic(), 0.0
 
         def ask() -> int:
@@ -275,7 +277,7 @@ class TestTheEndOfADecision:
         servers.wait_until(ask, lambda status: status == 401)
         return last
 
-    def test_g35_a_revoked_token_is_refused_within_five_seconds(self, proxy, site):
+    def test_g35_nginx_refuses_a_revoked_token_within_five_seconds_despite_a_kept_decision(self, proxy, site):
         token, other = proxy.issue("ada"), proxy.issue("ada")
         use_kept_decision(proxy, token)
         jti = unverified_parts(site.service.headers("Authorization")[0])["jti"]
@@ -285,9 +287,10 @@ class TestTheEndOfADecision:
         assert self.last_accepted(proxy, token) < REVOCATION_SECONDS
         assert proxy.call("GET", SELF, other).status == 200
 
-    def test_g35_all_tokens_of_a_user_are_refused_within_five_seconds(self, proxy, site):
+    def test_g35_nginx_refuses_all_tokens_of_a_revoked_user_within_five_seconds(self, proxy, site):
         other = proxy.issue("ada")
-        # If a revocation by an earlier test was in the same second, it covers the new token too.
+        # Wait for an accepted token, because a revocation by an earlier test also covers tokens that are issued in
+        # the second of this revocation.
         token = servers.wait_until(
             lambda: proxy.issue("curry"), lambda token: proxy.call("GET", SELF, token).status == 200
         )
@@ -298,7 +301,7 @@ class TestTheEndOfADecision:
         assert self.last_accepted(proxy, token) < REVOCATION_SECONDS
         assert proxy.call("GET", SELF, other).status == 200
 
-    def test_g35_all_tokens_of_a_revoked_key_are_refused_within_five_seconds(self, proxy, site):
+    def test_g35_nginx_refuses_all_tokens_of_a_revoked_key_within_five_seconds(self, proxy, site):
         token = proxy.issue("ada")
         use_kept_decision(proxy, token)
         kid = unverified_parts(site.service.headers("Authorization")[0])["kid"]
@@ -313,7 +316,7 @@ class TestTheEndOfADecision:
         )
         use_kept_decision(proxy, proxy.issue("ada"))
 
-    def test_g35_a_decision_is_not_used_after_the_expiry_of_the_token(self, proxy, site, setting):
+    def test_g35_nginx_uses_no_decision_after_the_expiry_of_the_token(self, proxy, site, setting):
         lifetime = setting.kept + KEEPING_SLACK + 3
         issuer = site.start_server("short-lived", LIFETIME=lifetime)
         try:
@@ -337,14 +340,14 @@ class TestTheEndOfADecision:
 
 
 class TestAFullCache:
-    def test_g35_users_get_the_right_decision_if_there_is_no_room_for_more_decisions(self, start):
+    def test_g35_nginx_uses_the_right_decisions_while_the_cache_is_full(self, start):
         small = start(lambda text: substitute(text, ZONE, "keys_zone=decisions:32k max_size=1k"))
-        for number in range(400):  # The zone has room for 250 keys. Refused tokens need room too.
+        for number in range(400):  # The zone has room for 250 keys, including the keys of refused tokens.
             assert small.call("GET", SELF, f"{number}.b.c.d.e").status == 401
 
         assert find_mistakes(small) == []
 
-    def test_g35_a_request_whose_decision_cannot_be_written_never_passes_as_another_user(self, start, site):
+    def test_g35_request_whose_decision_nginx_cannot_write_never_passes_as_another_user(self, start, site):
         proxy = start(unchanged)
         tokens = {user: proxy.issue(user) for user in ("ada", "boole")}
         with unwritable(site.folder / f"nginx-{proxy.port}" / "decisions"):

@@ -60,7 +60,8 @@ class TestPathsThatAreNotPublic:
         assert b"keys" not in answer.body
         assert site.issuer.requests == []
         for line in site.service.requests:
-            # The path must stay below /api/v1/, so that the service would have to decode the path twice.
+            # The path must stay below /api/v1/. Only a service that decodes the path twice could then reach an
+            # internal path.
             assert line.split(" ")[1].startswith("/api/v1/")
 
     @pytest.mark.parametrize(

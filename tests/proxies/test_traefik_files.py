@@ -15,7 +15,7 @@ SET_BY_TRAEFIK = {"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"}
 FOLDER = ROOT / "examples/traefik"
 STATIC: Any = yaml.safe_load((FOLDER / "traefik.yml").read_text())
 TEXT = (FOLDER / "dynamic.yml").read_text()
-# Uncomment the router for preflight requests, because the switch is a commented router.
+# Uncomment the router for preflight requests, because the example contains this router only as a comment.
 SWITCHED_ON = re.sub(r"(?m)^    # (cors-preflight:|  )", r"    \1", TEXT)
 HTTP: Any = yaml.safe_load(SWITCHED_ON)["http"]
 DEFAULT: Any = yaml.safe_load(TEXT)["http"]

@@ -76,7 +76,7 @@ class TestAnUpgradeToHTTP2:
     def test_g23_proxy_opens_no_tunnel_for_a_client_without_credentials(self, proxy, site, request_line, headers):
         answer = proxy.raw(f"{request_line} HTTP/1.1", HOST, "Content-Length: 0", *headers)
 
-        # Envoy returns 400 for a handshake that the path does not allow. Other proxies ignore the header.
+        # Envoy returns 400 for a handshake that the path does not allow. nginx and Caddy ignore the header.
         assert answer.status in (400, 401, 405)
         assert isinstance(answer.json["errors"], list)
         for tap in (site.gateway, site.service, site.issuer):
@@ -103,7 +103,7 @@ class TestAnUpgradeToHTTP2:
         assert status_over_http_2(site.service_process.port, path) is not None
         site.clear()
 
-        # Envoy checks each request of an HTTP/2 connection. Other proxies accept HTTP/2 only with TLS.
+        # Envoy checks each request of an HTTP/2 connection. nginx and Caddy accept HTTP/2 only with TLS.
         assert status_over_http_2(proxy.port, path) == (status if proxy.name == "envoy" else None)
         assert site.service.requests == site.issuer.requests == []
 

@@ -1,4 +1,4 @@
-"""The gateway without a proxy, and headers that its server may handle itself (docs/wire-contract.md §3)."""
+"""The gateway without a proxy, and headers that the application server may handle (docs/wire-contract.md §3)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEADERS = [
     ("Expect: other",),
 ]
 
-# These responses come from the server before the gateway runs, as docs/proxies.md documents.
+# The application server sends these responses before the gateway runs, as docs/proxies.md documents.
 ANSWERED_BY_THE_SERVER = {
     ("gunicorn", ("Expect: other",)): 417,
     ("uvicorn", WEBSOCKET[:2]): 400,

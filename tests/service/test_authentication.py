@@ -165,7 +165,7 @@ class TestATokenWithAnInvalidSignature:
         assert refusal(ask(f"Bearer {body}.{mac}")) == INVALID
 
     @pytest.mark.parametrize("alg", ["none", "None", "rs256", "RS512"])
-    def test_c1_service_refuses_a_token_with_another_algorithm_in_the_header(self, service, alg):
+    def test_c1_service_refuses_a_token_with_an_algorithm_other_than_rs256_in_the_header(self, service, alg):
         _, payload, signature = service.signed(claims(now())).split(".")
         header = b64(json.dumps({"typ": "JWT", "alg": alg, "kid": service.signing_kid}).encode())
 
@@ -178,7 +178,7 @@ class TestATokenWithAnInvalidSignature:
         assert refusal(ask("Bearer " + forger.signed(claims(now()), kid=service.signing_kid))) == INVALID
 
     @pytest.mark.parametrize("typ", ["at+jwt", "jwt", "JWE", "", 7])
-    def test_c2_service_refuses_a_token_of_another_type(self, service, typ):
+    def test_c2_service_refuses_a_token_of_the_wrong_type(self, service, typ):
         assert refusal(ask("Bearer " + service.signed(claims(now()), typ=typ))) == INVALID
 
     @pytest.mark.parametrize("member", [{"crit": ["exp"]}, {"jku": "https://evil.example"}, {"zip": "DEF"}])
@@ -294,7 +294,7 @@ class TestARefusalOfAService:
         assert "INSTACCESS['REALM'] must be" in caplog.text
 
     @pytest.mark.parametrize("settings_", [{"ISSUER": ""}, {"LEEWAY": "1"}, "no dictionary"])
-    def test_service_returns_503_if_another_setting_is_invalid(self, service, settings, settings_):
+    def test_service_returns_503_if_a_setting_other_than_realm_is_invalid(self, service, settings, settings_):
         settings.INSTACCESS = settings.INSTACCESS | settings_ if isinstance(settings_, dict) else settings_
 
         assert ask(good(service)).status_code == 503
@@ -393,7 +393,7 @@ class TestTheExpiryOfAToken:
 
 
 class TestASubclassOfTheAuthentication:
-    def test_subclass_of_the_authentication_can_read_the_token_from_another_header(self, service):
+    def test_subclass_of_the_authentication_can_read_the_token_from_a_custom_header(self, service):
         class FromAHeader(InstAccessAuthentication):
             def get_bearer(self, request: Any) -> str | None:
                 token: str | None = request.META.get("HTTP_X_TOKEN")

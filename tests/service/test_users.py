@@ -212,7 +212,7 @@ class TestTheApplicationOfAToken:
     def test_c15_service_refuses_a_token_of_an_unknown_application(self, token, token_factory, user, client_id):
         assert refusal(ask(good(token_factory, sub=users.user_uuid(user), client_id=client_id))) == INVALID
 
-    def test_c15_service_refuses_a_token_whose_client_id_has_another_letter_case(
+    def test_c15_service_refuses_a_token_whose_client_id_has_the_wrong_letter_case(
         self, token, token_factory, user, application
     ):
         client_id = application.client_id.swapcase()

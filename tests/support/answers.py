@@ -1,4 +1,4 @@
-"""The exact responses of the issuing endpoint, written down again to detect accidental changes in the code."""
+"""The exact responses of the issuing endpoint, written down again to detect accidental changes of the code."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def held(path: str, *, after: bool = False) -> Iterator[Held]:
 
 
 class Footprints:
-    """A context manager that records which modules run in the event loop and which run in other threads."""
+    """A context manager that records which modules run in the event loop, and which modules run in worker threads."""
 
     def __init__(self) -> None:
         self.in_the_loop: set[str] = set()
@@ -145,7 +145,7 @@ class Footprints:
         # Collect garbage now. Otherwise, finalizers of earlier tests could run in any recorded thread.
         gc.collect()
         gc.disable()
-        threading.setprofile(self._note)  # This call applies only to threads that start later.
+        threading.setprofile(self._note)  # This call applies only to threads that start after the call.
         sys.setprofile(self._note)
         return self
 

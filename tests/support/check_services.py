@@ -19,7 +19,7 @@ DATABASES = {
 }
 
 # Connect to the database server without selecting a database, because the database of the test project may not exist.
-# Django does the same before it creates the test database.
+# Django also connects in this way before it creates the test database.
 _CONNECT = "import django; django.setup(); from django.db import connection; connection._nodb_cursor().__enter__()"
 
 

@@ -1,4 +1,4 @@
-"""Separate PostgreSQL servers of one test: a primary, and replicas of the primary."""
+"""PostgreSQL servers that a test starts: a primary, and replicas of the primary."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Cluster:
 
         try:
             self.execute("SELECT 1")
-        except psycopg.OperationalError:  # The server is starting.
+        except psycopg.OperationalError:  # Connect again, because the server is still starting.
             return False
         return True
 

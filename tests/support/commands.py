@@ -1,4 +1,4 @@
-"""Run several `manage.py` commands in one process, because each start of Django takes a second.
+"""A script that runs several `manage.py` commands in one process, because each start of Django takes a second.
 
 Usage: python -m tests.support.commands '[["instaccess_keys", "list"], …]'. After each command, one line with the exit
 code is printed to standard output and to standard error.
@@ -16,7 +16,7 @@ END = "=== exit code "
 
 
 def main(commands: list[list[str]]) -> None:
-    """Run the commands one after another."""
+    """Run the commands in the given order."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "testproject.settings")
     for command in commands:
         code: object = 0

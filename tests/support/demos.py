@@ -52,7 +52,7 @@ def manage(*args: str, env: dict[str, str]) -> str:
 
 
 class SetUp:
-    """A demo that was set up once, with its folder and its output. Tests must not write to the folder."""
+    """A demo that was set up once: its folder and its output. Tests must not write to the folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

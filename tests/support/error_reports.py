@@ -77,7 +77,8 @@ def read_value(value: Any, depth: int = 5) -> Iterator[str]:
     """Yield the text of a value and the texts of its items."""
     try:
         yield repr(value)
-    except Exception as error:  # In these tests, the `repr` of a lazy object can fail, because it runs a query.
+    # The `repr` of a lazy object can fail in these tests, because the `repr` runs a query.
+    except Exception as error:
         yield f"no repr: {type(error).__name__}"
     # Use `type`, because `isinstance` would evaluate a lazy object.
     kind = type(value)
@@ -112,7 +113,7 @@ class Log(logging.Handler):
 
 
 class NewFrames(logging.Filter):
-    """A log filter that saves time: it drops a record whose exception has the same frames as an earlier exception."""
+    """A log filter that drops a record whose exception has the frames of an earlier exception, to save time."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -49,7 +49,7 @@ class FailAt:
 
 @contextmanager
 def stopping_after(count: int) -> Iterator[None]:
-    """Make every database statement after the first `count` statements fail. COMMIT counts as a statement."""
+    """Let every database statement after the first `count` statements fail. COMMIT counts as a statement."""
     left = [count]
 
     def take() -> None:
@@ -76,7 +76,7 @@ def stopping_after(count: int) -> Iterator[None]:
 
 
 def stops(act: Callable[[], Any], *, prepare: Callable[[], Any]) -> Iterator[int]:
-    """Run `act` again and again. In each run, the database fails one statement later than in the previous run.
+    """Run `act` repeatedly. In each run, the database fails one statement later than in the previous run.
 
     Before each run, `prepare` restores the initial rows. Yields the number of statements after each run that failed.
     The iteration ends when `act` completes.

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def run_in_child(lock: Any, function: Callable[[], Any]) -> Any:
-    """Fork while this process holds a lock, as another thread of a server may do, and call a function in the child.
+    """Fork while this process holds a lock, as a thread of a server may do, and call a function in the child.
 
     The child can never acquire the lock of its parent. Returns the result of the function. Fails if the child waits
     for the lock.

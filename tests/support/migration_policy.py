@@ -1,4 +1,4 @@
-"""The rules that docs/upgrades.md sets for migrations, so that two releases can run on one database."""
+"""The rules of docs/upgrades.md for migrations, which allow two releases to run on one database."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ Prints for each mutant the first test that fails, or a diff if no test fails. A 
 reasons:
 
 - The tests have a gap. Write a test of the behaviour that the mutant breaks, in the folder of `tests/` that has the
-  name of the wing. Look for other code of the same kind. Run the same seed again: the test must kill the mutant.
+  name of the package. Look for similar code. Run the same seed again: the test must kill the mutant.
 - Only tests that did not run notice the mutant. `--every-test` runs the whole suite on each survivor.
 - The mutant is equivalent: no caller can notice the difference, as with a larger cache. Change nothing.
 - The mutant is undecidable, because its code runs only with PostgreSQL, MariaDB or Redis. These tests use no service.
@@ -173,8 +173,8 @@ def _sample(seed: int, size: int, only: Sequence[str]) -> list[Mutant]:
     # Each place counts once. Otherwise, a `+` would count eleven times, once for each other operator, although almost
     # every test notices these mutants.
     kinds: dict[Any, list[Mutant]] = {}
-    for wing in CRITICAL:
-        place = ROOT / wing
+    for package in CRITICAL:
+        place = ROOT / package
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             name = str(path.relative_to(ROOT))
             if path.name not in _UNDECIDABLE_FILES and (not only or any(name.startswith(prefix) for prefix in only)):
@@ -212,7 +212,7 @@ def _find_failure(tree: Path, tests: Sequence[str]) -> str:
 
 
 def _tests_of(mutant: Mutant) -> list[str]:
-    return next(tests for wing, tests in CRITICAL.items() if mutant.path.startswith(wing))
+    return next(tests for package, tests in CRITICAL.items() if mutant.path.startswith(package))
 
 
 def _stages(mutant: Mutant, tree: Path, every_test: bool) -> Iterator[list[str]]:

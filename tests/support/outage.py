@@ -1,4 +1,4 @@
-"""Send requests to one role while the database is unavailable, and print each status and each log line as JSON.
+"""A script that sends requests to one role without a database, and prints statuses and log lines as JSON.
 
 Usage: python -m tests.support.outage issuer
 """
@@ -21,7 +21,7 @@ SECRET = "s" * 32
 
 
 class Printer(logging.Handler):
-    """A handler that prints each line as one JSON object."""
+    """A log handler that prints each log line as one JSON object."""
 
     def emit(self, record: logging.LogRecord) -> None:
         line = {"logger": record.name, "text": record.getMessage(), "traceback": bool(record.exc_info)}
@@ -34,7 +34,7 @@ def segment(**members: Any) -> str:
 
 
 def requests() -> dict[str, tuple[str, str, str]]:
-    """Return method, URL and bearer token for each role. The tokens need the keys of the database."""
+    """Return the method, the URL and the bearer token for each role. To check these tokens, a role needs its keys."""
     encrypted = segment(alg="RSA-OAEP", enc="A128CBC-HS256", kid="k")
     jwe = [encrypted, *(base64.urlsafe_b64encode(bytes(size)).decode().rstrip("=") for size in (256, 16, 16, 16))]
     jws = [segment(alg="RS256", kid="k"), segment(iss=settings.INSTACCESS["ISSUER"]), "e30"]

@@ -16,7 +16,8 @@ from tests.support.paths import ROOT
 SERVERS = 3
 """The number of connections to PostgreSQL."""
 
-# Each transaction gets another connection to PostgreSQL. A client that relies on state of the connection fails.
+# Successive transactions run on different connections to PostgreSQL. A client that relies on the state of a
+# connection therefore fails.
 _CONFIG = """
 [databases]
 * = {server}
@@ -34,12 +35,12 @@ server_round_robin = 1
 
 
 def find_program() -> str | None:
-    """Return the path of PgBouncer. Debian installs it in a folder that only root has in PATH."""
+    """Return the path of PgBouncer. Debian installs PgBouncer in a folder that only root has in PATH."""
     return shutil.which("pgbouncer", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
 
 
 def _open_all_connections(port: int) -> None:
-    """Let PgBouncer open all connections to PostgreSQL, with as many transactions at the same time."""
+    """Let PgBouncer open all its connections to PostgreSQL: run one transaction per connection at the same time."""
     import psycopg  # `make test` collects this file, but doesn't install the driver.
 
     settings = connections["default"].settings_dict

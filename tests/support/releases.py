@@ -1,4 +1,4 @@
-"""Another release of the app, which runs its commands on the test database while this process uses it, too."""
+"""A second release of the app, whose commands run on the test database while this process also uses the database."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Secrets:
                 self.texts |= {text for form in forms(value) for text in _samples(form)}
 
     def find_in(self, text: str) -> list[str]:
-        """Return the lines of a text that contain a secret. Lines without a secret are not searched again."""
+        """Return the lines of a text that contain a secret. Lines that an earlier call has searched are skipped."""
         lines = set(text.splitlines()) - self._searched_lines
         joined = "\n".join(lines)
         found = [secret for secret in self.texts if secret in joined]
@@ -70,7 +70,7 @@ def forms(value: Any) -> Iterator[str]:
         yield text
 
 
-# Don't use jwcrypto to parse keys, because some tests make its functions fail.
+# Parse keys without jwcrypto, because some tests let the functions of jwcrypto fail.
 
 
 def _forms_of_pem(text: str) -> Iterator[str]:

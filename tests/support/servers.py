@@ -153,7 +153,7 @@ class WireTap:
         _disconnect(client, server)
 
     def retarget(self, port: int) -> None:
-        """Forward new connections to another port, and close all existing connections."""
+        """Forward new connections to the given port, and close all existing connections."""
         self._target = port
         for each in self._sockets:
             with suppress(OSError):

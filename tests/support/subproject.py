@@ -62,7 +62,7 @@ def _run_module(module: str, environment: dict[str, str], stdin: str) -> Any:
 
 
 def set_up() -> None:
-    """Set up Django, create the tables and import the keys from standard input. Scripts of subprojects call this."""
+    """Set up Django, create the tables and import the keys from standard input. Subprojects call this function."""
     import django
 
     django.setup()

@@ -223,7 +223,7 @@ def keep_issuing(user_pk: int) -> dict[str, int]:
 
 
 def refuse(*kinds: str, times: int = 1) -> None:
-    """Count `times` refusals of each client whose client id is in `kinds`."""
+    """Count `times` refusals for each client id in `kinds`."""
     for _ in range(times):
         for client_id in kinds:
             refusals.counter.count("gateway", "revoked", client_id=client_id)

@@ -145,7 +145,7 @@ def non_canonical_forms(token: str) -> list[str]:
         token + ".",
         "." + token,
     ]
-    if len(last) % 4:  # The last character contains unused bits, so another last character decodes to the same bytes.
+    if len(last) % 4:  # The last character contains unused bits, so several last characters decode to the same bytes.
         index = alphabet.index(last[-1])
         forms.append(token[:-1] + alphabet[index ^ 1])
     return [text for text in forms if text != token]

@@ -45,7 +45,7 @@ def by_asgi(method: str = "GET", headers: Any = (), body: bytes = b"", path: str
 
 
 def by_asgi_server(headers: list[tuple[str, str]]) -> ServerAnswer:
-    """Call the ASGI application in other threads, as a server does. Returns the response."""
+    """Call the ASGI application in separate threads, as a server does. Returns the response."""
 
     async def send() -> ServerAnswer:
         scope = {

@@ -15,8 +15,8 @@ CONTENT_ALGORITHMS = ("A128CBC-HS256", "A256GCM")
 PAYLOAD = b'{"iss":"instructure:inst_access","sub":"ada"}'
 
 
-# Function-scoped fixtures are safe, because all examples can share the same RSA keys.
-# Tests without `deadline=None` could fail on a slow machine.
+# Function-scoped fixtures are safe, because all examples can share the RSA keys. Without `deadline=None`, a test
+# could fail on a slow machine.
 arbitrary_input = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -51,7 +51,7 @@ def header_text(token: str) -> str:
 
 
 def with_header(token: str, header: str | bytes) -> str:
-    """Return a token with another protected header."""
+    """Replace the protected header of a token. Returns the new token."""
     raw = header.encode() if isinstance(header, str) else header
     return ".".join([b64(raw), *token.split(".")[1:]])
 

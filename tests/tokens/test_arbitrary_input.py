@@ -30,7 +30,7 @@ near_tokens = st.one_of(
 
 @st.composite
 def mutations(draw: Any) -> Any:
-    """Return a function that changes a string in one to three places."""
+    """Return a function that changes a string in up to three places."""
     steps = draw(
         st.lists(
             st.tuples(

@@ -124,7 +124,7 @@ class TestATokenWithKid:
     def test_decrypt_and_verify_use_only_the_key_with_the_kid_of_the_token(
         self, encrypted, signed, rsa_pool, signing_key, encryption_key
     ):
-        # The right keys are stored under other kids, but only the key with the kid of the token may be used.
+        # The right keys are stored under wrong kids, and only a key with the kid of the token may be used.
         with pytest.raises(InvalidToken) as decryption:
             jose.decrypt(encrypted, {"other": PrivateKey(encryption_key)})
         with pytest.raises(InvalidToken) as verification:

@@ -250,7 +250,7 @@ class TestTheIssuerOfAToken:
             Claims.from_payload(payload(iss=iss), now=NOW, issuers=ISSUER)
 
     def test_reader_checks_the_issuer_before_all_other_claims(self):
-        # Check no other claim, because another authenticator may accept a foreign token.
+        # Check no other claim than `iss`, because a second authenticator may accept a foreign token.
         assert isinstance(refusal({"iss": "other", "exp": None}), ForeignToken)
 
 

@@ -54,7 +54,7 @@ ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_
 
 
 def non_canonical_forms(token: str) -> Iterator[str]:
-    """Yield strings that a lenient parser reads as the same token."""
+    """Yield strings that a lenient parser would read as the given token."""
     segments = token.split(".")
     for n, segment in enumerate(segments):
 
@@ -242,7 +242,7 @@ class TestAnInvalidTokenHeader:
 
     @pytest.mark.parametrize("member", ["typ", "cty"])
     @pytest.mark.parametrize("value", ["jwt", "JOSE", "jwk+json", "application/jwt", ""])
-    def test_decrypt_refuses_an_encrypted_token_of_another_type(self, member, value, encrypted):
+    def test_decrypt_refuses_an_encrypted_token_of_the_wrong_type(self, member, value, encrypted):
         header = json.dumps({"alg": "RSA-OAEP", "enc": "A128CBC-HS256", "kid": "e1", member: value})
 
         with pytest.raises(InvalidToken) as refusal:
@@ -251,7 +251,7 @@ class TestAnInvalidTokenHeader:
         assert refusal.value.code == "wrong_type"
 
     @pytest.mark.parametrize("changes", [{"typ": "at+jwt"}, {"typ": "jwt"}, {"typ": ""}, {"cty": "JWT"}])
-    def test_c2_verify_refuses_a_signed_token_of_another_type(self, changes, signed):
+    def test_c2_verify_refuses_a_signed_token_of_the_wrong_type(self, changes, signed):
         # An ID token or an RFC 9068 access token of the same key must be refused (RFC 8725 §3.11).
         # The member `cty` would mean that the payload is another token.
         header = json.dumps({"typ": "JWT", "alg": "RS256", "kid": "s1"} | changes)

@@ -15,7 +15,7 @@ from tests.support.clocks import Clock
 
 
 class Source:
-    """A `load` function that counts its calls, and that a test can let fail or wait."""
+    """A `load` function that counts its calls, and that can fail or wait if the test requires it."""
 
     def __init__(self) -> None:
         self.loads = 0
@@ -141,7 +141,7 @@ class TestAFailedLoadOfARefreshedValue:
 
 
 class InAThread:
-    """A call in a separate thread, whose `result` waits for the end of the call."""
+    """A call in a separate thread. The property `result` waits for the end of the call."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
@@ -208,7 +208,7 @@ class TestThreadsThatShareARefreshedValue:
         source.gate.set()
         assert loading.result == 1
 
-    def test_every_thread_gets_the_new_value_if_the_load_succeeds(self, clock, source, value, monkeypatch):
+    def test_waiting_threads_get_the_new_value_if_the_load_succeeds(self, clock, source, value, monkeypatch):
         """Wait for the load, because the older deny list lacks tokens that were revoked since its load."""
         monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 60)
         calls = get_stale_value(clock, source, value, threads=8)

@@ -1,4 +1,4 @@
-"""Revocations that are read from the database in pages, so that every reader gets every revocation."""
+"""Revocations that are read from the database in pages. Every reader must get every revocation."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class TestTheFirstReadingOfRevocations:
         monkeypatch.setattr(revocation_table, "PAGE", 2)
         monkeypatch.setattr(revocation_table, "_TOKENS", revocation_table._TOKENS.replace("10000", "2"))
         now = timezone.now()
-        # Use the same time for some rows, as a batch of revocations does.
+        # Give some rows one common time, as a batch of revocations does.
         rows = [row(revoked_at=now - timedelta(seconds=number // 3)) for number in range(8)]
 
         pages = read_all()
@@ -101,7 +101,7 @@ class TestTheFirstReadingOfRevocations:
 
 
 class TestARevocationOfAllTokens:
-    def test_k15_the_latest_time_of_issue_is_read_with_the_whole_list_and_after_a_position(self, row):
+    def test_k15_page_contains_the_time_until_which_all_tokens_are_revoked(self, row):
         revoke(row())
         position = read().cursor
         options: Any = {"keks": conf.key_encryption_keys, "reason": "x"}
@@ -115,7 +115,7 @@ class TestARevocationOfAllTokens:
 class TestALostPosition:
     @pytest.fixture
     def position(self, row):
-        """Create two revocations, and delete the row of the second one, as a restored backup does."""
+        """Create two revocations, and delete the row of the second revocation, as a restored backup does."""
         revoke(row())
         revoke(row())
         position = read().cursor
@@ -131,12 +131,12 @@ class TestALostPosition:
         revoke(row())
         assert read(position).position_lost
 
-    def test_a_position_whose_row_was_pruned_is_not_lost(self, row):
+    def test_position_whose_row_was_pruned_is_not_lost(self, row):
         revoke(row())
         old = int(read().cursor) - (RETENTION + 1) * 10**6
         assert not read(str(old)).position_lost
 
-    def test_an_empty_and_an_invalid_position_are_not_lost(self, row):
+    def test_empty_or_invalid_position_is_not_lost(self, row):
         revoke(row())
         assert not read("").position_lost
         assert not read("x").position_lost

@@ -34,10 +34,10 @@ class TestAllTokens:
     @pytest.mark.parametrize(
         ("all_until", "refused"), [(NOW - 1, False), (NOW, True), (NOW + 1, True)], ids=["before", "equal", "after"]
     )
-    def test_k15_all_tokens_issued_until_a_time_are_refused(self, all_until, refused):
+    def test_k15_deny_list_refuses_all_tokens_that_were_issued_until_a_time(self, all_until, refused):
         assert (reason(Page(all_until=all_until)) is not None) is refused
 
-    def test_k15_the_latest_time_counts(self):
+    def test_k15_deny_list_uses_the_latest_time_until_which_all_tokens_are_refused(self):
         deny_list = DenyList(Page(all_until=NOW))
         deny_list.add(Page(all_until=NOW - 20), now=0)
         deny_list.add(Page(), now=0)

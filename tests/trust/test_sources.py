@@ -178,7 +178,7 @@ class TestDecryptionKeysFromSettings:
 
 
 class TestReadingAJWKSet:
-    """A JWK set whose members are read separately, so that an invalid member is skipped (case C5)."""
+    """A JWK set whose members are read separately. An invalid member is skipped (case C5)."""
 
     @pytest.mark.parametrize(
         "bad",
@@ -496,7 +496,7 @@ class TestKeysOfAJWKSURL:
             assert stalled.wait(60)
             clock.now += remote_jwks.PATIENCE
 
-            # No other thread may wait, because attackers can send any number of unknown kids.
+            # Only the first thread may wait, because attackers can send any number of unknown kids.
             assert [keys.get(str(uuid.uuid4())) for _ in range(20)] == [None] * 20
             assert not first.done()
             release.set()

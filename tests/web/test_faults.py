@@ -1,4 +1,4 @@
-"""The limit for log lines about a database or another server that is unavailable."""
+"""Tests of the limit for log lines about an outage of the database or of another server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def clock(monkeypatch):
 
 
 def here(error):
-    """Return an error that passed through this function."""
+    """Raise and return an error. The traceback of the error contains this function."""
     try:
         raise error
     except type(error) as raised:
@@ -39,7 +39,7 @@ def here(error):
 
 
 def there(error):
-    """Return an error that passed through this function."""
+    """Raise and return an error. The traceback of the error contains this function instead of `here`."""
     try:
         raise error
     except type(error) as raised:
@@ -55,14 +55,14 @@ def end_request():
 
 
 class TestOneOutage:
-    def test_first_error_is_logged_completely_and_its_repetitions_within_a_minute_are_not(self, caplog, clock):
+    def test_outage_log_contains_the_first_error_but_no_repetition_within_a_minute(self, caplog, clock):
         assert log(OperationalError("gone"), detail=TRACEBACK)
         clock.advance(59)
         assert not any(log(OperationalError("gone"), detail=TRACEBACK) for _ in range(20))
 
         assert caplog.messages == [f"the role failed: {TRACEBACK}"]
 
-    def test_count_is_logged_before_the_next_line_after_a_minute(self, caplog, clock):
+    def test_outage_log_contains_the_count_of_repetitions_before_the_next_line_after_a_minute(self, caplog, clock):
         for _ in range(4):
             log(OperationalError("gone"))
         clock.advance(60)
@@ -72,7 +72,7 @@ class TestOneOutage:
         assert first == second == "the role failed (OperationalError): gone"
         assert count == "the same error occurred 3 more times in 60 seconds (OperationalError): the role failed"
 
-    def test_count_is_logged_at_the_end_of_a_request_if_the_outage_is_over(self, caplog, clock):
+    def test_outage_log_contains_the_count_at_the_end_of_a_request_if_the_outage_is_over(self, caplog, clock):
         for _ in range(4):
             log(OperationalError("gone"))
         end_request()
@@ -85,14 +85,14 @@ class TestOneOutage:
         assert len(caplog.messages) == 2
         assert (caplog.records[1].count, caplog.records[1].levelname) == (3, "ERROR")
 
-    def test_an_outage_without_repetitions_has_no_count(self, caplog, clock):
+    def test_outage_log_contains_no_count_for_an_error_without_repetitions(self, caplog, clock):
         log(OperationalError("gone"))
         clock.advance(60)
         end_request()
 
         assert caplog.messages == ["the role failed (OperationalError): gone"]
 
-    def test_threads_count_every_repetition(self, caplog, clock):
+    def test_outage_log_counts_every_repetition_in_several_threads(self, caplog, clock):
         def work():
             for _ in range(50):
                 log(OperationalError("gone"))
@@ -108,12 +108,13 @@ class TestOneOutage:
         assert len(caplog.messages) == 2
         assert caplog.records[1].count == 399
 
-    def test_a_forked_process_starts_without_counts_even_if_the_lock_was_held(self, caplog, clock):
+    def test_outage_log_of_a_forked_process_has_no_counts_and_is_not_locked(self, caplog, clock):
         log(OperationalError("gone"))
         log(OperationalError("gone"))
         with web.outage_log._lock:
             child = os.fork()
-            if child == 0:  # The exit code is the number of lines of this process, plus 10 if there is a count.
+            # The exit code is the number of log lines of the child, plus 10 if a line contains a count.
+            if child == 0:
                 caplog.clear()
                 log(OperationalError("gone"))
                 clock.advance(60)
@@ -134,18 +135,18 @@ class TestAnotherError:
             SourceUnavailable("the JWKS can't be read"),
         ],
     )
-    def test_an_outage_of_another_kind_is_logged(self, caplog, other):
+    def test_outage_log_contains_each_kind_of_error(self, caplog, other):
         log(OperationalError("gone"))
 
         assert log(other)
 
-    def test_an_outage_with_another_message_of_the_app_or_another_logger_is_logged(self):
+    def test_outage_log_contains_an_error_for_each_message_of_the_app_and_each_logger(self):
         log(OperationalError("gone"))
 
         assert log(OperationalError("gone"), "another role failed")
         assert log(OperationalError("gone"), to=get_logger("instaccess.another"))
 
-    def test_an_outage_at_another_place_in_the_package_is_logged(self, caplog, monkeypatch):
+    def test_outage_log_contains_an_error_for_each_place_in_the_package(self, caplog, monkeypatch):
         monkeypatch.setattr(faults, "_PACKAGE", os.path.dirname(__file__) + os.sep)
         first, second = here(OperationalError("gone")), there(OperationalError("gone"))
 
@@ -153,7 +154,7 @@ class TestAnotherError:
         assert log(second)
         assert not log(first)
 
-    def test_a_second_kind_within_a_minute_is_one_line_without_a_traceback(self, caplog):
+    def test_outage_log_contains_a_second_kind_of_error_within_a_minute_without_a_traceback(self, caplog):
         another = "Traceback …\n  …\ndjango.db.utils.InterfaceError: the [credential]\nis closed"
         log(OperationalError("gone"), detail=TRACEBACK)
         log(InterfaceError("the connection\nis closed"), detail=another)
@@ -165,10 +166,10 @@ class TestAnotherError:
         "error",
         [ConfigError("REALM is invalid"), ZeroDivisionError(), DataError("too long"), IntegrityError("duplicate")],
     )
-    def test_an_error_that_is_not_an_outage_is_always_logged(self, caplog, error):
+    def test_error_that_is_not_an_outage_is_logged_every_time(self, caplog, error):
         assert all(log(error) for _ in range(5))
 
-    def test_an_outage_is_recognised_behind_an_error_of_the_app(self, caplog):
+    def test_outage_log_recognises_an_outage_as_the_cause_of_an_error_of_the_app(self, caplog):
         error = AuditError("the audit row was not written")
         error.__cause__ = OperationalError("gone")
 

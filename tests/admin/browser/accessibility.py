@@ -23,8 +23,8 @@ DJANGOS = [
     ("label-title-only", "#searchbar"),
 ]
 
-# Without `preload: false`, axe would insert the style sheets of the page again, which the content security policy
-# forbids. Only a rule that is disabled by default needs these style sheets.
+# Without `preload: false`, axe would insert the style sheets of the page, which the content security policy forbids.
+# Only a rule that is disabled by default needs these style sheets.
 _OPTIONS = {"resultTypes": ["violations"], "preload": False}
 _RUN = f"""
 async () => (await axe.run({json.dumps(_OPTIONS)})).violations.flatMap(rule => rule.nodes.map(node => ({{
@@ -48,7 +48,7 @@ class Fault:
 
 
 def violations(page: Page) -> list[Fault]:
-    """Return all accessibility violations of a page in each appearance, including Django's own violations."""
+    """Return the accessibility violations of a page in each appearance, including Django's known violations."""
     from axe_playwright_python.base import AXE_SCRIPT
 
     page.evaluate(AXE_SCRIPT)

@@ -16,7 +16,8 @@ WIDE: ViewportSize = {"width": 1280, "height": 900}
 NARROW: ViewportSize = {"width": 390, "height": 844}
 """The window size of a phone, in CSS pixels. `WIDE` is the window size of a laptop."""
 
-# `--disable-gpu` is for machines without a graphics card. The other options disable dialogs and background requests.
+# `--disable-gpu` is for machines without a graphics card. All options below it disable dialogs and background
+# requests.
 _ARGUMENTS = [
     "--disable-gpu",
     "--no-first-run",
@@ -46,8 +47,8 @@ def chromium() -> Iterator[Browser]:
 
     # Disable Chromium's sandbox only for root, because the sandbox cannot run as root.
     arguments = [*_ARGUMENTS, "--no-sandbox"] if os.geteuid() == 0 else _ARGUMENTS
-    # Set this variable because Playwright runs an event loop in this thread. Otherwise, Django would refuse database
-    # queries.
+    # Playwright runs an event loop in this thread. Without this variable, Django would refuse database queries in the
+    # thread.
     before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     try:

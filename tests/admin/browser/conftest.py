@@ -28,7 +28,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def server(django_db_setup: None) -> Iterator[LiveServer]:
-    """Yield a server of the test project and its static files. The server adds the policy of `csp.py`."""
+    """Run a server of the test project with its static files. The server sends the policy of `csp.py`."""
     middleware = ["tests.admin.browser.csp.ContentSecurityPolicy", *django_settings.MIDDLEWARE]
     with override_settings(MIDDLEWARE=middleware):
         running = LiveServer("127.0.0.1")
@@ -43,7 +43,7 @@ def superuser(transactional_db: None) -> Any:
 
 @pytest.fixture
 def watches() -> list[Watch]:
-    """Return a list to which `visit` adds the watch of each window."""
+    """Return a list to which the fixture `visit` adds the `Watch` of each window."""
     return []
 
 
@@ -51,7 +51,7 @@ def watches() -> list[Watch]:
 def visit(
     browser: Browser, server: LiveServer, watches: list[Watch], transactional_db: None
 ) -> Iterator[Callable[..., Page]]:
-    """Yield a function that opens a window and signs in a user, if given. Errors in a window make the test fail."""
+    """Yield a function that opens a window and can sign in a user. The test fails if a window reports an error."""
     opened: list[BrowserContext] = []
 
     def open_(user: Any = None, **options: Any) -> Page:

@@ -22,7 +22,7 @@ def set_up(folder: Path, *, rows: int) -> None:
     """Set up Django with a new SQLite database in `folder` and generate sample data.
 
     The database contains the keys of almost three months, `rows` issued tokens, two revoked tokens of a lost laptop,
-    and refusals of forged tokens. One of the keys is revoked, and one was just rotated.
+    and refusals of forged tokens. One key is revoked, and one key has just become current.
     """
     os.environ |= {
         "INSTACCESS_DATABASE": "sqlite",
@@ -61,7 +61,8 @@ def set_up(folder: Path, *, rows: int) -> None:
     lifecycle.revoke(Key.objects.get(use="sig", status="current").kid, reason="backup left on a train", now=ago(9))
     lifecycle.rotate(Key.Use.ENCRYPTION, force=True, now=now - timedelta(minutes=25))
     for use in Key.Use:
-        lifecycle.rotate(use, now=now)  # The daily cron job erases private keys whose tokens have expired.
+        # As the daily cron job does, erase the private keys whose tokens have expired.
+        lifecycle.rotate(use, now=now)
     ada = get_user_model().objects.create_superuser(USERNAME, password=PASSWORD)
     with open(os.devnull, "w") as nowhere:
         call_command("instaccess_tokens", "seed", "--rows", str(rows), "--days", "30", "--seed", "6", stdout=nowhere)

@@ -27,7 +27,7 @@ TALLEST = 2400
 
 
 class Album:
-    """An album that takes and stores screenshots. `readme` is the folder for the screenshots of the README."""
+    """The screenshots of one run of the command. `readme` is the folder for the screenshots that the README shows."""
 
     def __init__(self, page: Page, folder: Path, readme: Path | None) -> None:
         self._page, self._folder, self._readme = page, folder, readme
@@ -36,7 +36,7 @@ class Album:
     def take(self, name: str) -> None:
         """Take screenshots of the current page in each combination of colour scheme and window size."""
         if self._readme is not None and name in IN_README:
-            # Hide the sidebar, which lists the models of all apps.
+            # Hide the sidebar, because it lists the models of all apps and not only of this app.
             sidebar = self._page.locator("#toggle-nav-sidebar")
             sidebar.dispatch_event("click")
             self._page.screenshot(path=self._readme / f"{name}.png")

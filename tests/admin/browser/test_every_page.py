@@ -1,4 +1,4 @@
-"""Browser tests of the admin pages that no other browser test visits: every page loads and is accessible."""
+"""Browser tests of the remaining admin pages, which no other browser test visits: every page is accessible."""
 
 from __future__ import annotations
 

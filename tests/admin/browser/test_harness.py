@@ -35,7 +35,7 @@ class TestWatch:
         page.goto("/admin/login/")
         [watch] = watches
         page.evaluate(f"() => {{ {_ERRORS[misbehaviour]} }}")
-        # Evaluate an expression again and again, because Playwright delivers events only while a command runs.
+        # Evaluate an expression repeatedly, because Playwright delivers events only while a command runs.
         assert wait_until(lambda: page.evaluate("1") and watch.errors, bool)
         watch.errors.clear()
 
@@ -44,7 +44,7 @@ class TestAccessibilityExceptions:
     def test_djangos_own_pages_still_need_every_accessibility_exception(
         self, visit: Callable[..., Page], superuser: Any, row: Callable[..., IssuedToken], settings: Any
     ) -> None:
-        """Find each exception in Django's pages. Remove an exception that makes this test fail: Django fixed it."""
+        """Find each excepted violation in Django's pages. If no violation is found, remove the exception."""
         row()
         settings.ROOT_URLCONF = "tests.admin.browser.stock"
         page = visit(superuser)

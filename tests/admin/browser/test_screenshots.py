@@ -1,4 +1,4 @@
-"""Test of the command of `make screenshots`, with fewer issued tokens."""
+"""Test of the command that `make screenshots` runs, with a small number of issued tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests that the inspector gives the same verdict as the gateway and the service, and writes nothing."""
+"""Tests that the inspector agrees with the verdicts of the gateway and the service, and changes no stored data."""
 
 from __future__ import annotations
 
@@ -131,7 +131,8 @@ class TestAgreementWithGatewayAndService:
     def test_inspector_gives_the_gateways_reason_for_non_canonical_tokens(self, token, caplog):
         for text in non_canonical_forms(token):
             if extract_token(text) == text and text.isascii() and text.isprintable():
-                # The gateway also checks the Authorization header, but the inspector gets only the token.
+                # The gateway has a separate reason for a malformed Authorization header, but the inspector gets only
+                # the token.
                 expected = reason_of_gateway(text, caplog).replace("malformed_header", "malformed")
                 assert inspect_text(text).code == expected != ""
 

@@ -236,7 +236,9 @@ class TestTheVerdictOnARefusedToken:
         assert codes(inspect_text(forms[place])) == ("REFUSED", "malformed")
 
     @pytest.mark.parametrize("alg", ["none", "HS256", "PS256"])
-    def test_g7_inspector_shows_a_signed_token_with_another_algorithm_as_not_authenticated(self, token, alg):
+    def test_g7_inspector_shows_a_signed_token_with_an_algorithm_other_than_rs256_as_not_authenticated(
+        self, token, alg
+    ):
         signed = signed_inside(token)
         inspection = inspect_text(with_header(signed, header_of(signed) | {"alg": alg}))
 

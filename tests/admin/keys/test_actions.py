@@ -332,7 +332,7 @@ class TestRevoke:
             f"Key {kid} and its live tokens",
         ]
 
-    def test_revocation_page_of_a_future_key_mentions_no_successor(self, operator_client):
+    def test_revocation_page_of_a_future_key_announces_no_new_current_key(self, operator_client):
         page = page_text(operator_client.post(revoke_url(key_of(SIG, "future").kid)))
 
         assert "live tokens of this key (0)" in page

@@ -129,7 +129,7 @@ class TestOverdueChanges:
         assert "owner" in problem.fix
         assert "rotate" not in problem.command
 
-    def test_problem_of_an_overdue_external_key_with_an_imported_successor_names_the_command_rotate(self):
+    def test_problem_of_an_overdue_external_key_with_an_imported_future_key_names_the_command_rotate(self):
         keys = [current(use=ENC, age=40 * DAY, private=False), key("future", use=ENC, private=False)]
 
         assert "rotate" in problems_of(current(), key("future"), *keys)["overdue"].command

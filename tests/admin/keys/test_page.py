@@ -189,7 +189,7 @@ def warned(client: Any) -> list[str]:
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestWhatNeedsAttention:
+class TestProblemsOnTheKeyPage:
     @pytest.fixture(autouse=True)
     def kek(self, settings: Any) -> None:
         """Configure a separate key-encryption key, as in a healthy deployment."""

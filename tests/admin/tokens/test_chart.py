@@ -143,7 +143,7 @@ class TestThePeriodOfTheChart:
             ("365d", datetime(2025, 11, 23, tzinfo=UTC), 366, DAY),
         ],
     )
-    def test_period_of_the_chart_consists_of_whole_hours_or_days_up_to_the_current_one(
+    def test_period_of_the_chart_consists_of_whole_hours_or_days_up_to_the_current_hour_or_day(
         self, choice, since, steps, step
     ):
         period = periods.chosen(choice, NOW)
@@ -153,7 +153,7 @@ class TestThePeriodOfTheChart:
         assert period.starts[-1] <= NOW < period.until
 
     @pytest.mark.parametrize("year", ["x", "0", "10000", "-1", "", "9999999999999", "\x00"])
-    def test_a5_chosen_returns_none_for_an_invalid_period(self, year):
+    def test_a5_chart_has_no_chosen_period_for_an_invalid_parameter(self, year):
         assert periods.chosen(year, NOW) is None
 
 
@@ -204,7 +204,7 @@ class TestTheCountsInTheChart:
         )
 
         assert counts.numbers[-1] == 14
-        assert counts.known == 7  # The period starts 41 days ago, and refusals are kept for 35 days.
+        assert counts.known == 7  # The first seven of 42 days are incomplete, because refusals are kept for 35 days.
         assert counts.total == 14
 
     def test_a4_chart_counts_a_limited_number_of_rows_and_marks_incomplete_counts_as_unknown(self, row, monkeypatch):

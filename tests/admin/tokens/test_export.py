@@ -307,7 +307,7 @@ class TestTheStreamOfAnExport:
 class TestTheStreamOfAnExportUnderAsgi:
     @staticmethod
     def get(viewer: Any, read: Any) -> Any:
-        """Request an export under ASGI. Returns the result of `read` for the response, from the same event loop."""
+        """Request an export under ASGI. Returns the result of `read`, which runs in the event loop of the request."""
 
         async def ask() -> Any:
             client = AsyncClient()

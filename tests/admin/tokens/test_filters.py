@@ -139,9 +139,7 @@ class TestAFilterWithManyValues:
         }
 
     @pytest.mark.parametrize("column", ["client_id", "account_uuid"])
-    def test_filter_offers_a_limited_number_of_values_and_mentions_that_there_are_more(
-        self, column, tokens, staff_client
-    ):
+    def test_filter_offers_a_limited_number_of_values_and_mentions_further_values(self, column, tokens, staff_client):
         assert [value for value, _label in offered(staff_client, column)] == ["a", "b", "c"]
         assert "There are more " in staff_client.get(TOKENS).content.decode()
 
@@ -178,7 +176,7 @@ class TestAFilterWithManyValues:
 
 @pytest.mark.postgresql
 class TestQueryPlansOnPostgreSQL:
-    """Tests of query plans with `enable_seqscan` off, so that a sequential scan proves that no index can be used."""
+    """Tests of query plans. With `enable_seqscan` off, a sequential scan proves that no index can be used."""
 
     TERMS = (
         "ada",

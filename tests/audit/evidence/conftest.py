@@ -17,7 +17,7 @@ NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
 @pytest.fixture
 def audit(row: Any, initial_keys: Any, time_machine: Any) -> list[IssuedToken]:
-    """Create nine audit rows. Checkpoints 1 and 2 cover three rows each, and no checkpoint covers the last three."""
+    """Create nine audit rows. Two checkpoints cover three rows each, and no checkpoint covers the last three rows."""
     time_machine.move_to(NOON, tick=False)
     ages = (3 * DAY, 3 * DAY - 1, 3 * DAY - 2, 2 * DAY, 2 * DAY - 1, 2 * DAY - 2, 60, 50, 40)
     made = [row(age=age) for age in ages]

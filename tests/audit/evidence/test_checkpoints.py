@@ -31,7 +31,8 @@ from tests.support.problems import only_row
 pytestmark = pytest.mark.django_db
 
 DAY = 86_400
-# NOW is more than SETTLED seconds after midnight, because a checkpoint ends at midnight.
+# NOW is in the afternoon, because a checkpoint ends at midnight. The rows of a test must belong to one day, unless
+# the test is about midnight.
 NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 
 
@@ -76,7 +77,7 @@ class TestSeal:
         assert not Checkpoint.objects.exists()
 
     def test_seal_covers_every_row_that_can_no_longer_change_in_any_order_of_inserts(self, rows):
-        # The last row was inserted late, after the row of a younger token.
+        # The third row is inserted late: its token is older than the token of the second row.
         rows(9000, 60, 8000)
 
         assert [made.rows for made in seal(evidence_keys()).made] == [2]
@@ -241,8 +242,8 @@ class TestReauthenticate:
         old, new = "SECRET_KEY", secrets.token_urlsafe(32)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, old]}
         provision.reseal()
-        # The checkpoint, the row without a checkpoint and the names in both rows get new HMACs. The other row needs
-        # no new HMAC, because the checkpoint proves its contents.
+        # The checkpoint, the row without a checkpoint and the names in both rows get new HMACs. The row with a
+        # checkpoint needs no new HMAC, because the checkpoint proves its contents.
         assert reauthentication.reauthenticate(evidence_keys()) == 4
         assert reauthentication.reauthenticate(evidence_keys()) == 0
 
@@ -294,5 +295,5 @@ def test_a_token_older_than_settled_seconds_cannot_be_revoked(row: Any, initial_
     each = row(age=SETTLED)
 
     assert each not in audit_rows.revocable_tokens()
-    # A server whose clock is ten minutes slow cannot revoke the token either.
+    # A server whose clock is ten minutes slow must also refuse to revoke the token.
     assert each not in audit_rows.revocable_tokens(now=timezone.now() - timedelta(minutes=10))

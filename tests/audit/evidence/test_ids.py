@@ -1,4 +1,4 @@
-"""Tests of case A11: `verify` reports audit rows whose id or foreign key was changed, and `seal` continues."""
+"""Tests of case A11: `verify` reports changed ids and changed foreign keys of audit rows, and `seal` still works."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ class TestSealAfterAnIdWasChanged:
     def test_a11_seal_covers_and_marks_a_row_that_was_moved_before_all_other_rows(
         self, row, initial_keys, time_machine
     ):
-        time_machine.move_to(NOON, tick=False)  # A checkpoint ends at midnight, so all rows are of one day.
+        # A checkpoint ends at midnight, so the rows of this test must belong to one day.
+        time_machine.move_to(NOON, tick=False)
         moved, *_ = [row(age=age) for age in (9000, 8000, 7000)]
         move(moved, BELOW)
 

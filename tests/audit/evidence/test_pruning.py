@@ -198,7 +198,7 @@ def test_o10_issuing_and_pruning_at_the_same_time_keeps_every_new_row(row: Any, 
     assert verification.verify(evidence_keys()).problems == []
 
 
-class TestPruneAfterTampering:
+class TestPruneAfterAModification:
     def test_o10_prune_keeps_the_row_of_a_live_token_that_was_moved_to_a_pruned_id(self, rows, row):
         old = rows(40 * DAY, 39 * DAY)
         rows(0)

@@ -94,8 +94,8 @@ class TestAReviewedIncident:
         review_everything()
         audit[1].save(force_insert=True)
 
-        # After the restoration of the middle row, the other two deleted rows are not consecutive, so they are new
-        # problems.
+        # After the restoration of the middle row, the first and the last deleted row are not consecutive, so they are
+        # new problems.
         assert [(problem.kind, problem.first) for problem in listed()] == [
             ("deleted", audit[0].pk),
             ("deleted", audit[2].pk),
@@ -128,8 +128,8 @@ class TestAReviewedIncident:
         new = secrets.token_urlsafe(32)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, "SECRET_KEY"]}
         provision.reseal()
-        # New HMACs are computed for three checkpoints, one review and the names in nine rows. The rows need no new
-        # HMAC, because checkpoints cover the rows.
+        # New HMACs are computed for three checkpoints, one review and the names in nine rows. The nine rows need no
+        # new HMAC, because checkpoints prove their contents.
         assert reauthentication.reauthenticate(evidence_keys()) == 13
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new]}
 

@@ -1,4 +1,4 @@
-"""Tests of case A6: `verify` detects tampering with the audit log and reports the affected rows."""
+"""Tests of case A6: `verify` detects modifications of the audit log, and reports the affected rows."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def copies() -> list[checkpoint_index.Exported]:
     ]
 
 
-class TestVerifyWithoutTampering:
-    def test_a6_verify_finds_no_problem_in_an_audit_log_without_tampering(self, audit):
+class TestVerifyWithoutAModification:
+    def test_a6_verify_finds_no_problem_in_an_unmodified_audit_log(self, audit):
         report = verification.verify(evidence_keys(), copies())
 
         assert (report.problems, report.more, report.notes) == ([], 0, [])
@@ -84,7 +84,7 @@ class TestVerifyWithoutTampering:
         assert verification.verify(evidence_keys()) == verification.Report()
 
 
-class TestVerifyWithATamperedRow:
+class TestVerifyWithAModifiedRow:
     @pytest.mark.parametrize("place", [0, 4, 8], ids=["covered first", "covered", "not covered"])
     @pytest.mark.parametrize(
         "columns",
@@ -113,7 +113,7 @@ class TestVerifyWithATamperedRow:
 
         modify(audit[8], mac=audit[8].mac)
         modify(audit[1], mac=mac)
-        # If the key-encryption key of its HMAC is missing, the HMAC of a covered row can't be checked. The checkpoint
+        # The HMAC of a row can't be checked if the key-encryption key is missing. The checkpoint of a covered row
         # then proves the contents of the row.
         named = [problem.first for problem in verification.verify(evidence_keys()).problems]
         assert named == ([] if mac == "unknown.abc" else [audit[1].pk])
@@ -223,7 +223,7 @@ class TestVerifyWithATruncatedAuditLog:
         assert "instaccess_tokens seal" in report.notes[0]
 
 
-class TestVerifyWithATamperedCheckpoint:
+class TestVerifyWithAModifiedCheckpoint:
     def test_a6_verify_reports_a_missing_checkpoint(self, audit):
         Checkpoint.objects.filter(number=1).delete()
 
@@ -401,7 +401,7 @@ def as_dict(statement: statements.Statement) -> dict[str, Any]:
 
 
 def test_a6_digest_of_a_checkpoint_is_computed_as_documented(row: Any, initial_keys: Any, time_machine: Any) -> None:
-    """Check that an auditor can compute the digest: the SHA-256 of the previous digest and of the index."""
+    """Check the digest that auditors compute: the SHA-256 of the previous checkpoint's digest and of the index."""
     time_machine.move_to(NOON, tick=False)
     made = [row(age=3 * DAY), row(age=2 * DAY)]
     checkpoints.seal(evidence_keys())

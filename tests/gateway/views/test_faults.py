@@ -1,4 +1,4 @@
-"""Tests that the gateway fails closed: 503 without a database, with an invalid setting or after another error."""
+"""Tests that the gateway fails closed: 503 without a database, with an invalid setting, or after any error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""G35: for how long the gateway lets a proxy keep a decision. `tests/proxies/test_kept_decisions.py` uses nginx."""
+"""Tests of case G35: the seconds for which the gateway lets a proxy keep a decision.
+
+`tests/proxies/test_kept_decisions.py` tests nginx.
+"""
 
 from __future__ import annotations
 
@@ -41,19 +44,19 @@ def kept_for(token: str) -> int:
 
 
 class TestTheDecisionAboutAValidToken:
-    def test_g35_a_proxy_may_keep_the_decision_for_the_seconds_of_the_setting(self, ask, token):
+    def test_g35_gateway_lets_a_proxy_keep_a_decision_for_keep_decision_seconds(self, ask, token):
         response = ask(headers=[("Authorization", f"Bearer {token}")])
 
         assert response["X-Accel-Expires"] == "3"
         assert response["Authorization"] == f"Bearer {signed_inside(token)}"
         assert kept_for(token) == 3
 
-    def test_g35_a_proxy_may_not_keep_a_decision_by_default(self, token, settings):
+    def test_g35_gateway_lets_no_proxy_keep_a_decision_by_default(self, token, settings):
         settings.INSTACCESS = {}
 
         assert kept_for(token) == 0
 
-    def test_g35_nginx_reads_its_own_header_before_cache_control(self, token):
+    def test_g35_gateway_sends_x_accel_expires_before_cache_control(self, token):
         names = list(verify(token))
 
         assert names.index("X-Accel-Expires") < names.index("Cache-Control")
@@ -62,7 +65,9 @@ class TestTheDecisionAboutAValidToken:
         ("remaining", "seconds"),
         [(60, 3), (KEEPING_SLACK + 3, 3), (4.999, 2), (4, 2), (3.5, 1), (3, 1), (2.999, 0), (2, 0), (0.001, 0)],
     )
-    def test_g35_a_decision_is_never_kept_beyond_the_expiry_of_the_token(self, issue, remaining, seconds):
+    def test_g35_gateway_lets_no_proxy_keep_a_decision_beyond_the_expiry_of_the_token(
+        self, issue, remaining, seconds
+    ):
         now = int(time.time())
         _, token = issue(now=now)
 
@@ -70,7 +75,7 @@ class TestTheDecisionAboutAValidToken:
             assert kept_for(token) == seconds
 
     @pytest.mark.parametrize("after", [-2, -1, 0, 1, 100])
-    def test_g35_the_leeway_does_not_extend_the_time_of_a_decision(self, issue, settings, after):
+    def test_g35_leeway_does_not_extend_the_time_for_which_a_decision_is_kept(self, issue, settings, after):
         settings.INSTACCESS |= {"LEEWAY": 300}
         now = int(time.time())
         _, token = issue(now=now)
@@ -78,7 +83,7 @@ class TestTheDecisionAboutAValidToken:
         with time_machine.travel(now + LIFETIME + after, tick=False):
             assert kept_for(token) == 0
 
-    def test_g35_the_time_of_a_decision_starts_when_the_gateway_has_decided(self, issue, monkeypatch):
+    def test_g35_time_for_which_a_decision_is_kept_starts_after_the_gateway_has_decided(self, issue, monkeypatch):
         now = int(time.time())
         _, token = issue(now=now)
         with time_machine.travel(now + LIFETIME - 60, tick=False) as traveller:
@@ -93,14 +98,14 @@ class TestTheDecisionAboutAValidToken:
 
 
 class TestADecisionThatMayNotBeKept:
-    def test_g35_a_refusal_is_never_kept(self, token):
+    def test_g35_gateway_lets_no_proxy_keep_a_refusal(self, token):
         for bearer in (None, "opaque", "a.b.c.d.e", signed_inside(token), token[:-8] + "AAAAAAAA"):
             response = verify(bearer)
 
             assert answer(response) == INVALID
             assert not set(KEEPING_HEADERS) & set(response)
 
-    def test_g35_a_server_side_error_is_never_kept(self, token):
+    def test_g35_gateway_lets_no_proxy_keep_a_server_side_error(self, token):
         ring.clear_cache()
         with connection.execute_wrapper(UnavailableDatabase()):
             response = verify(token)
@@ -108,13 +113,13 @@ class TestADecisionThatMayNotBeKept:
         assert answer(response) == UNAVAILABLE
         assert not set(KEEPING_HEADERS) & set(response)
 
-    def test_g35_another_kind_of_bearer_token_is_never_kept(self, settings):
+    def test_g35_gateway_lets_no_proxy_keep_the_decision_about_an_opaque_bearer_token(self, settings):
         settings.INSTACCESS |= {"OTHER_BEARERS": "pass"}
 
         assert kept_for("opaque") == 0
 
     @pytest.mark.parametrize(("kept", "deny_list"), [(2, 2), (1, 3), (4, 0), (-1, 2), (True, 2), ("1", 2)])
-    def test_g35_the_gateway_answers_503_if_a_revocation_could_take_longer_than_five_seconds(
+    def test_g35_gateway_answers_503_if_a_revocation_could_take_longer_than_five_seconds(
         self, token, settings, caplog, kept, deny_list
     ):
         settings.INSTACCESS = {"KEEP_DECISION_SECONDS": kept, "DENY_LIST_SECONDS": deny_list}

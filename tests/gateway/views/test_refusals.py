@@ -1,4 +1,4 @@
-"""Tests that the gateway sends the same response for every refusal, and that opaque bearer tokens pass unchanged."""
+"""Tests that all refusals of the gateway are identical, and that opaque bearer tokens pass unchanged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestEveryRefusalOfTheGateway:
-    """Refusals for every reason, which must all have the same response."""
+    """Refusals for every reason, which must all have one identical response."""
 
     @pytest.fixture
     def refused_tokens(self, make, issue, rsa_pool) -> dict[str, str]:
@@ -266,5 +266,5 @@ class TestOtherBearerTokensIfTheSettingLetsThemPass:
         ):
             response = verify(text)
             parts = text.strip(" ").split(".")
-            # Only strings with three parts must be refused, because other strings can't be read as a JWT.
+            # Only strings with three parts must be refused, because no other string can be read as a JWT.
             assert answer(response) == INVALID if len(parts) == 3 else response.status_code in (204, 401), text

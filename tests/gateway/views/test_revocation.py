@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestARevocation:
-    """A revocation, after which every worker refuses the token within five seconds even from the cache (G11, G21)."""
+    """A revocation. Within five seconds, every worker refuses the token, even if the token is cached (G11, G21)."""
 
     @pytest.fixture
     def refused_in_five_seconds(self, clock):

@@ -15,7 +15,7 @@ from tests.issuer.throttling.helpers import START
 
 @pytest.fixture
 def clock(initial_keys: Any) -> Iterator[Any]:
-    """Yield a clock that is frozen until a test shifts it."""
+    """Yield a clock that is frozen until a test shifts the clock."""
     with time_machine.travel(START, tick=False) as clock:
         yield clock
 

@@ -46,7 +46,7 @@ class TestABucketOnRedis:
         return list(redis.scan_iter(f"{settings.CACHES['default']['KEY_PREFIX']}:*"))
 
     def age(self, redis: Any, settings: Any, seconds: float) -> None:
-        """Make all buckets older by the given number of seconds, without waiting."""
+        """Move the time of all buckets back by the given number of seconds, instead of waiting."""
         for key in self.buckets(redis, settings):
             redis.hincrbyfloat(key, "at", -seconds)
 
@@ -204,7 +204,7 @@ class TestTheConnectionToRedis:
         assert not throttling.charge(7).allowed
 
     def test_closed_connections_to_redis_leave_no_open_file_descriptors(self, tap):
-        """Disable garbage collection, as in some configurations of gunicorn."""
+        """Disable garbage collection, because it would close connections that the app forgets to close."""
         self.levels(1)
         before = len(os.listdir("/proc/self/fd"))
         gc.disable()
@@ -249,7 +249,7 @@ class TestARedisClientClassOfTheProject:
             del globals()["Own"]
 
     def test_client_of_django_redis_is_used_if_redis_py_is_not_installed(self, monkeypatch):
-        """Use the client without redis-py, because django-valkey has the same interface as django-redis."""
+        """Hide redis-py, as in a project with django-valkey, which has the interface of django-redis."""
         monkeypatch.setattr(leaky_buckets, "redis", None)
 
         assert self.allowed() == 3

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def answer(monkeypatch):
-    """Return a function that runs the command with an answer, and returns the output and the question."""
+    """Return a function that runs `after-restore` with a typed answer, and returns the output and the question."""
 
     def answer_(typed: str | None, *args: str) -> tuple[str, str]:
         monkeypatch.setattr(sys, "stdin", None if typed is None else io.StringIO(typed))
@@ -42,7 +42,7 @@ def gateway_key(initial_keys, files, pair) -> str:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestConfirmation:
-    def test_the_question_lists_what_will_happen(self, answer):
+    def test_question_of_after_restore_lists_the_changes(self, answer):
         kid = key_of(SIG, "current").kid
         _, question = answer("yes\n")
 
@@ -55,14 +55,14 @@ class TestConfirmation:
         assert question.splitlines()[-1] == "To continue, type yes: "
 
     @pytest.mark.parametrize("typed", ["", "\n", "y\n", "no\n", "YES\n", None], ids=repr)
-    def test_nothing_changes_unless_the_operator_types_yes(self, answer, typed):
+    def test_after_restore_changes_no_key_unless_the_operator_types_yes(self, answer, typed):
         with pytest.raises(CommandError, match="Nothing was changed, because you did not type yes"):
             answer(typed)
 
         assert not Revocation.objects.exists()
         assert not Key.objects.filter(status="revoked").exists()
 
-    def test_yes_skips_the_question(self, answer):
+    def test_after_restore_with_the_option_yes_asks_no_question(self, answer):
         _, question = answer(None, "--yes")
 
         assert question == ""
@@ -71,7 +71,7 @@ class TestConfirmation:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestOutput:
-    def test_output_says_what_was_done_and_what_to_do_now(self):
+    def test_after_restore_prints_its_changes_and_the_remaining_steps(self):
         old = key_of(SIG, "current").kid
         lines = run("after-restore", "--yes").splitlines()
 
@@ -91,7 +91,7 @@ class TestOutput:
         assert "OAuth2 access tokens" in steps[3]
         assert "check --database default" in steps[4]
 
-    def test_json_contains_the_keys_and_the_time(self):
+    def test_after_restore_with_the_option_json_prints_the_keys_and_the_time(self):
         facts = run_json("after-restore", "--yes")
 
         assert facts["refused_until"] == "2026-11-23T12:01:00Z"
@@ -99,7 +99,7 @@ class TestOutput:
         assert len(facts["generated"]) == 3
         assert (facts["tokens"], facts["kept"], facts["encryption_key_missing"]) == (0, [], False)
 
-    def test_the_log_and_the_revocation_name_the_operator_and_the_reason(self, caplog):
+    def test_log_line_and_revocation_of_after_restore_contain_the_operator_and_the_reason(self, caplog):
         run("after-restore", "--yes", "--reason", "the disk broke")
 
         [line] = [record.getMessage() for record in caplog.records if "were replaced" in record.getMessage()]
@@ -110,7 +110,9 @@ class TestOutput:
 
 
 class TestAGatewayInItsOwnDeployment:
-    def test_k15_the_question_says_how_to_keep_the_key_of_the_gateway(self, gateway_key, answer):
+    def test_k15_question_of_after_restore_names_the_option_that_keeps_the_key_of_the_gateway(
+        self, gateway_key, answer
+    ):
         with pytest.raises(CommandError):
             answer("no\n")
         _, question = answer("yes\n")
@@ -118,25 +120,25 @@ class TestAGatewayInItsOwnDeployment:
         assert "The issuer will answer 503 until you import a new public key of the gateway" in question
         assert f"run the command again with --keep {gateway_key}" in question
 
-    def test_k15_the_first_step_is_a_new_key_for_the_gateway(self, gateway_key):
+    def test_k15_first_step_that_after_restore_prints_is_a_new_key_for_the_gateway(self, gateway_key):
         lines = run("after-restore", "--yes").splitlines()
 
         assert lines[lines.index("What to do now:") + 1].startswith("1. Generate a new key pair at the gateway")
 
-    def test_k15_a_kept_key_stays_current(self, gateway_key):
+    def test_k15_key_that_after_restore_keeps_stays_current(self, gateway_key):
         lines = run("after-restore", "--yes", "--keep", gateway_key).splitlines()
 
         assert f"Kept the current encryption key {gateway_key}." in lines
         assert not any("Generate a new key pair" in line or "--private" in line for line in lines)
         assert key_of(ENC, "current").kid == gateway_key
 
-    def test_a_key_id_that_begins_with_a_dash_can_be_kept(self, initial_keys):
+    def test_after_restore_accepts_a_key_id_that_begins_with_a_dash(self, initial_keys):
         assert "there is no key '-begins-with-a-dash'" in error_of(
             "after-restore", "--yes", "--keep", "-begins-with-a-dash"
         )
 
 
 class TestWithoutKeys:
-    def test_the_command_generates_the_initial_keys(self, db: Any):
+    def test_after_restore_generates_the_initial_keys_if_there_are_no_keys(self, db: Any):
         assert "Generated the current encryption key" in run("after-restore", "--yes")
         assert Key.objects.count() == 3

@@ -65,7 +65,7 @@ def manage(database: Path, *args: str, **kwargs: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Create a SQLite database with keys, but without the tables of other apps. Returns its path."""
+    """Create a SQLite database with keys and only the tables of this app. Returns the path of the database."""
     path = tmp_path_factory.mktemp("database") / "partly_migrated.sqlite3"
     assert manage(path, "migrate", "instaccess", "--verbosity", "0").returncode == 0
     assert manage(path, "instaccess_init").returncode == 0

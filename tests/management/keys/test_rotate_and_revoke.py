@@ -176,7 +176,7 @@ class TestKeysRevoke:
             "revoke", "--kid", pair.thumbprint()
         )
 
-    def test_revoke_of_a_key_prints_the_key_its_successor_and_the_new_future_key_as_json(self):
+    def test_revoke_prints_the_revoked_the_new_current_and_the_new_future_key_as_json(self):
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
         facts = run_json("revoke", "--kid", current)
 

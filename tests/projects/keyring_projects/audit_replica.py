@@ -66,5 +66,6 @@ if __name__ == "__main__":
             run("instaccess_keys", "rotate", "--force")
             facts["keys"] = Key.objects.using("default").count()
         facts["read from the replica"] = sorted(read)
-        facts["tokens on the replica"] = IssuedToken.objects.count()  # This query must be recorded.
+        # This query must be recorded, because it reads the replica.
+        facts["tokens on the replica"] = IssuedToken.objects.count()
     subproject.print_result(facts | {"recorded": sorted(read)})

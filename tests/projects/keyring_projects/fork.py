@@ -27,7 +27,8 @@ if __name__ == "__main__":
         return load(*args)
 
     def read() -> None:
-        with contextlib.suppress(SourceUnavailable):  # The child may need more time than the thread waits.
+        # The thread gives up if the child takes longer than the thread waits.
+        with contextlib.suppress(SourceUnavailable):
             keys_ring.current_ring()
 
     keys_ring.load = load_slowly

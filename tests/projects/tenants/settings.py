@@ -12,7 +12,8 @@ DATABASES = {
         **_DATABASES["default"],
         "ENGINE": "django_tenants.postgresql_backend",
         "NAME": "_".join(
-            # Each process of pytest-xdist creates its own database.
+            # Each process of pytest-xdist needs a separate database, because several processes may run the test at
+            # the same time.
             [os.environ.get("PGDATABASE", "instaccess"), "tenants", os.environ.get("PYTEST_XDIST_WORKER", "")]
         ),
     }

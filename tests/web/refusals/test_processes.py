@@ -23,7 +23,8 @@ class TestProcessesThatCountRefusals:
         workers = crew.start(6)
         clients = [f"client-{number}" for number in range(10)]
         for number in range(5):
-            # Give each worker another order of rows, because workers that lock rows in these orders could deadlock.
+            # Give each worker a different order of rows, because workers that lock rows in these orders could
+            # deadlock.
             for worker in workers:
                 clients.append(clients.pop(0))
                 worker.ask(tasks.refuse, *clients, f"new-{number}", f"newer-{number}")

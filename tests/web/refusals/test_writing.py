@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def due(clock: Clock) -> Clock:
-    """Let the interval pass, so that the end of the next request causes a write of the counts."""
+    """Let the interval pass. The end of the next request then writes the counts."""
     clock.advance(refusals.INTERVAL)
     return clock
 
