@@ -86,8 +86,8 @@ def load(rows: QuerySet[IssuedToken]) -> list[tuple[int, IssuedToken | None]]:
     """
     try:
         return [_checked(row) for row in _with_check(rows)]
-    except _UNREADABLE:
-        require_columns(rows)
+    except _UNREADABLE as error:
+        require_columns(rows, error)
         return [loaded for pk in rows.values_list("pk", flat=True) for loaded in _load_one(pk, rows.db)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db import Error as DbError
 from django.db import router
 from django.db.models import F, Q, QuerySet
 
@@ -23,15 +24,26 @@ def issued_tokens() -> QuerySet[IssuedToken]:
     return IssuedToken.objects.using(router.db_for_write(IssuedToken))
 
 
-def require_columns(rows: QuerySet[Any]) -> None:
+def require_columns(rows: QuerySet[Any], error: Exception) -> None:
     """Raise DatabaseError if the table of these rows lacks a column of the model.
 
     During an upgrade, checks run before `migrate` has added the columns of the new release. Without this function,
     every row of such a table would look as if it had been modified.
+
+    Args:
+        error: the error with which a query of the rows has failed. If this is a DatabaseError, it is raised, because
+            in a failed transaction the next error doesn't contain the cause.
     """
     every_row = rows.model._base_manager.using(rows.db)
-    # This query reads every column, but matches no row, so that no value can make the query fail.
-    list(every_row.filter(pk=F("pk") + 1))
+    try:
+        # This query reads every column, but matches no row, so that no value can make the query fail.
+        list(every_row.filter(pk=F("pk") + 1))
+    except DbError:
+        if not isinstance(error, DbError):
+            raise
+    else:
+        return
+    raise error
 
 
 def current_time() -> datetime:

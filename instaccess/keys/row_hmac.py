@@ -145,8 +145,8 @@ def load(rows: QuerySet[Key]) -> tuple[list[Key], list[int]]:
     """
     try:
         return list(rows), []
-    except _UNREADABLE:
-        audit.require_columns(rows)
+    except _UNREADABLE as error:
+        audit.require_columns(rows, error)
         loaded: list[Key] = []
         unreadable = []
         for pk in rows.values_list("pk", flat=True):
