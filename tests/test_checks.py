@@ -276,7 +276,7 @@ class TestOneSchemaPerTenant:
 
     def test_k18_check_names_every_app_that_the_tenants_must_share(self):
         with override_settings(TENANT_APPS=[*self.SHARED, "courses"]):
-            assert "and django.contrib.auth, instaccess, oauth2_provider would" in run()["E060"].msg
+            assert "each schema: django.contrib.auth, instaccess, oauth2_provider. " in run()["E060"].msg
 
     def test_k18_check_accepts_tables_that_all_tenants_share(self):
         kinds = {"public": {"APPS": self.SHARED}, "school": {"APPS": ["courses"]}}
