@@ -89,7 +89,7 @@ class Story:
         # The deny list of the running gateway contains the revocations, so only the token that was not revoked is
         # accepted.
         assert [status(token) for token in self.tokens.values()] == [401, 401, 401, 204]
-        # A check, such as the check of a cron job or of the monitoring, stores the progress of the database.
+        # Simulate the check of a cron job or of the monitoring, which stores the progress of the database.
         assert "W030" not in check()
 
     def restore(self) -> None:

@@ -265,7 +265,7 @@ class TestExportWhileRowsChange:
     def test_export_contains_every_remaining_row_once_if_rows_are_pruned_meanwhile(self, made):
         chunks = iter(export(batch=2))
         seen = read([next(chunks)])
-        # Delete the last row that was read, and a row that was not read yet.
+        # Simulate a prune that deletes the last row that was read and a row that was not read yet.
         IssuedToken.objects.filter(pk__in=[made[1].pk, made[3].pk]).delete()
 
         seen += read(chunks)

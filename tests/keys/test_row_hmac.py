@@ -154,7 +154,8 @@ class TestAModifiedKeyRow:
         ids=str,
     )
     def test_k17_hmac_detects_a_change_of_any_column_of_a_key_row(self, row, changes):
-        # Otherwise, the change of `use` would be refused: a database allows one current key per use.
+        # Delete the encryption keys. Otherwise, the database would refuse the change of `use`, because only one key
+        # per use may be current.
         Key.objects.filter(use=ENC).delete()
         Key.objects.filter(pk=row.pk).update(**changes)
 

@@ -27,7 +27,7 @@ PREFLIGHT = (
     "Access-Control-Request-Headers: authorization",
 )
 
-# For each example, the change from docs/proxies.md that turns on preflight requests.
+# These changes from docs/proxies.md turn on preflight requests in each example.
 SWITCHES = {
     "nginx": {"change": lambda text: substitute(text, '# "OPTIONS " yes;', '"OPTIONS " yes;')},
     "caddy": {"CORS_PREFLIGHTS": "on"},

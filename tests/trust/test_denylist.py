@@ -212,7 +212,7 @@ class TestADenyListFromAURL:
 
         assert len(remote.requests) == 61
         assert {request.headers["If-None-Match"] for request in remote.requests[1:]} == {'"1"'}
-        # Count the outage from the last response, because each response counts as a load.
+        # A 304 confirms the deny list, so MAX_STALENESS is counted from the last 304.
         remote.answer_with(500)
         clock.now += 50
         assert denylist.current() == {"one"}

@@ -229,7 +229,8 @@ class TestProblemsOnTheKeyPage:
         Key.objects.filter(pk=key.pk).update(**changes)
         broken = "seal_broken" if sealed == "swapped" else "kek_missing"
 
-        # The modified row doesn't count as a future signing key.
+        # A row with a modified public key isn't a future signing key, so the page also reports that the future
+        # signing key is missing.
         expected = [broken] if public is None else ["key_altered", "no_future_signing"]
         assert warned(operator_client) == expected
         assert other.sealed_private_jwk not in page_text(operator_client.get(LIST))

@@ -72,7 +72,7 @@ class TestRefusalCountsOfTheIssuer:
     def test_issuer_refuses_and_counts_normally_if_user_uuid_field_is_invalid(
         self, post, settings, make_access_token
     ):
-        # A refusal must not become a server-side error, because `manage.py check` reports the invalid setting.
+        # The refusal needs no uuid, so the invalid setting must not turn the refusal into a 503.
         access_token = make_access_token(scope="read")
         for name in ("no_such_field", "natural_key"):
             settings.INSTACCESS = {"USER_UUID_FIELD": name}
@@ -237,7 +237,7 @@ class TestAFloodOfRefusals:
     def test_flood_of_10000_invalid_tokens_in_30_seconds_costs_the_gateway_three_writes(
         self, clock, statements, caplog
     ):
-        # Raise the log level, because the test would write ten thousand log lines.
+        # Raise the log level. Otherwise, the test would write ten thousand log lines.
         caplog.set_level(logging.CRITICAL, logger="instaccess")
         request = RequestFactory().get(GATEWAY_URL)
         with time_machine.travel(NOW, tick=False):

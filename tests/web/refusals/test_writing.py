@@ -35,7 +35,8 @@ class TestWritingRefusalCounts:
         assert response.status_code == 401
         assert total() == 1
 
-        # Close the response as a WSGI server does after sending, because only then must the counts be written.
+        # Simulate a WSGI server, which closes the response after sending. The counts must be written only at this
+        # close.
         refusals.counter.reset()
         due.advance(refusals.INTERVAL)
         statements.seen.clear()
