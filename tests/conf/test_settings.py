@@ -453,7 +453,7 @@ class TestASettingWithAnHttpUrl:
 
 
 class TestTheKeyLifecycleSettings:
-    def test_key_lead_time_covers_jwks_max_age_and_key_cache_seconds(self):
+    def test_default_key_lead_time_is_jwks_max_age_plus_key_cache_seconds(self):
         with override_settings(INSTACCESS={"JWKS_MAX_AGE": 600, "KEY_CACHE_SECONDS": 5}):
             assert conf.key_lead_seconds == 605
 

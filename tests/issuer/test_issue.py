@@ -462,7 +462,7 @@ class TestAtomicRequests:
         assert response.status_code == 500
         assert IssuedToken.objects.count() == 1
 
-    def test_p15_issuer_issues_tokens_with_atomic_requests(self, post, access_token, initial_keys):
+    def test_p15_issuer_issues_tokens_if_atomic_requests_is_true(self, post, access_token, initial_keys):
         assert post(access_token).status_code == 201
 
 

@@ -288,7 +288,7 @@ class TestTheKeyEncryptionKey:
             assert status_of(row) is audit.HmacStatus.AUTHENTIC
         assert status_of(rotated.generated) is audit.HmacStatus.UNKNOWN
 
-    def test_o7_reseal_computes_every_hmac_again_even_of_rows_without_a_private_key(self, settings, rsa_pool):
+    def test_o7_reseal_recomputes_the_hmacs_of_all_rows_even_of_rows_without_a_private_key(self, settings, rsa_pool):
         key_texts.import_key(public_pem(rsa_pool), use=ENC)
         lifecycle.revoke(key_of(SIG, "current").kid)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}

@@ -132,7 +132,9 @@ class TestATokenWithKid:
 
         assert (decryption.value.code, verification.value.code) == ("unknown_kid", "unknown_kid")
 
-    def test_g6_decrypt_and_verify_refuse_a_token_of_another_key_with_the_same_kid(self, encrypted, signed, rsa_pool):
+    def test_g6_decrypt_and_verify_refuse_a_token_for_which_another_key_with_the_same_kid_was_used(
+        self, encrypted, signed, rsa_pool
+    ):
         rsa_pool.take(), rsa_pool.take()
 
         with pytest.raises(InvalidToken) as decryption:

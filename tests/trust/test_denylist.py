@@ -514,7 +514,7 @@ class TestTheRevocationListEndpoint:
             response = getattr(client, method)(REVOCATIONS)
             assert (response.status_code, response["Allow"]) == (405, "GET, HEAD")
 
-    def test_revocation_list_endpoint_returns_503_instead_of_an_empty_list_without_a_database(self, get):
+    def test_revocation_list_endpoint_without_a_database_returns_503_instead_of_an_empty_list(self, get):
         def broken(*args: Any) -> Any:
             raise OperationalError("unavailable")
 

@@ -165,7 +165,7 @@ class TestALaterReadingOfRevocations:
         assert (page.tokens, page.users.keys()) == ([], {rows[0].user_uuid})
         assert not IssuedToken.objects.filter(revoked_at=None).exists()
 
-    def test_reading_revocations_again_without_a_change_takes_one_query(self, row, django_assert_num_queries):
+    def test_reading_unchanged_revocations_again_takes_one_query(self, row, django_assert_num_queries):
         revoke(row())
         position = read().cursor
         with django_assert_num_queries(1):

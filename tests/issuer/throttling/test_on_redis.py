@@ -174,7 +174,7 @@ class TestTheConnectionToRedis:
         assert not throttling.charge(7).allowed
         assert caplog.text == ""
 
-    def test_throttling_takes_no_connection_from_the_pool_of_the_project(self, tap):
+    def test_throttling_does_not_use_a_connection_of_the_pool_of_the_project(self, tap):
         self.levels(1)
 
         cache.set("own", 1)

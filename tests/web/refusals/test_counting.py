@@ -53,7 +53,7 @@ class TestRefusalCountsOfTheIssuer:
         client_id = access_token.application.client_id
         assert counted() == {("issuer", "insufficient_scope", client_id, str(identity.uuid)): 1}
 
-    def test_issuer_creates_no_user_uuid_to_count_a_refusal(self, post, make_access_token):
+    def test_issuer_counts_a_refusal_without_creating_a_user_uuid(self, post, make_access_token):
         access_token = make_access_token(scope="read")
         with CaptureQueriesContext(connection) as queries:
             post(access_token)
@@ -69,7 +69,7 @@ class TestRefusalCountsOfTheIssuer:
 
         assert counted() == {("issuer", "insufficient_scope", access_token.application.client_id, "ada"): 1}
 
-    def test_issuer_refuses_and_counts_normally_if_user_uuid_field_is_invalid(
+    def test_issuer_returns_and_counts_insufficient_scope_if_user_uuid_field_is_invalid(
         self, post, settings, make_access_token
     ):
         # The refusal needs no uuid, so the invalid setting must not turn the refusal into a 503.
