@@ -258,7 +258,7 @@ class TestTheCommand:
         assert restored.revoked in page.keys
         assert before + 60 <= page.all_until <= int(time.time()) + 60
 
-    def test_k15_jwk_set_contains_only_new_keys_once_after_restore_has_run(self, restored, client):
+    def test_k15_jwks_contains_only_new_keys_once_after_restore_has_run(self, restored, client):
         run("instaccess_keys", "after-restore", "--yes")
 
         published = {key["kid"] for key in client.get(reverse("instaccess-jwks")).json()["keys"]}

@@ -85,7 +85,7 @@ class TestAServiceWithAJWKSURL:
 
         assert refusal(ask(good(token_factory))) == UNAVAILABLE
 
-    def test_c4_service_fetches_the_jwk_set_at_most_once_per_cooldown_for_invented_kids(
+    def test_c4_service_fetches_the_jwks_at_most_once_per_30_seconds_for_invented_kids(
         self, server, token_factory, clock
     ):
         assert ask(good(token_factory)).status_code == 200
@@ -126,7 +126,7 @@ class TestAServiceWithAJWKSURL:
 
         assert len(server.requests) == 2
 
-    def test_c5_service_skips_invalid_members_of_the_jwk_set_and_generates_no_key(
+    def test_c5_service_skips_invalid_members_of_the_jwks_and_generates_no_key(
         self, server, token_factory, monkeypatch
     ):
         monkeypatch.setattr(material.JWK, "generate", None)
