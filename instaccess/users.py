@@ -232,7 +232,7 @@ def has_every_permission_of(caller: Any, target: Any) -> bool:
     if getattr(caller, "is_superuser", False):
         return True
     # Django reports no permissions for an inactive user. Without this check, every caller could get a token for an
-    # inactive user, and the token could still be valid when the user is activated again.
+    # inactive user. The token could still be valid when the user is activated again.
     if not target.is_active or getattr(target, "is_superuser", False) or sources_of_unlisted_permissions():
         return False
     return bool(target.get_all_permissions() <= caller.get_all_permissions())

@@ -77,7 +77,7 @@ def describe_lifecycle(key: Key, planned: Key, *, now: datetime, times: keys.Tim
 
 
 def _describe_revocation(key: Key, now: datetime, times: keys.Times) -> str:
-    # Services in other deployments may use a cached JWKS during the lead time after a revocation, and accept tokens
+    # During the lead time after a revocation, services in other deployments may use a cached JWKS and accept tokens
     # that were signed with the revoked key.
     is_cached = key.use == Key.Use.SIGNING and key.revoked_at is not None and now - key.revoked_at < times.lead
     text = (
