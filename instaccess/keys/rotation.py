@@ -93,7 +93,7 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
         for key in future
         if key != successor and can_rotate_automatically(key, previous_has_private=successor.has_private)
     ]
-    # Generate no key if the current key is an imported public key, because the owner of the private key must send the
+    # Don't generate a key if the current key is an imported public key. The owner of the private key must send the
     # next public key.
     make_future = not remaining and successor.has_private
     if remaining or make_future:
