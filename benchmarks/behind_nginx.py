@@ -118,7 +118,8 @@ def _rounds(urls: dict[str, str], options: argparse.Namespace) -> Rounds:
     for name, url in urls.items():
         load.drive(load.Request("GET", url, hot), seconds=warm_up)
         rates[name] = load.drive(load.Request("GET", url, new), seconds=warm_up).rate
-    # The server without authentication doesn't count, because it doesn't check tokens, so its tokens may repeat.
+    # Leave out the rate of the server without authentication, because this server doesn't check tokens, so the tokens
+    # may repeat.
     count = math.ceil(2 * max(rates[ASKED], rates[KEPT]) * options.seconds) + load.CONNECTIONS
     for number in range(options.nginx_rounds):
         new = _tokens(count)

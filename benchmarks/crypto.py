@@ -32,7 +32,8 @@ from . import sections, timing
 from .bare import Decoder, Encoder
 
 with warnings.catch_warnings():
-    # Ignore Authlib's advice to use joserfc. The benchmark measures authlib.jose, because many projects still use it.
+    # Ignore Authlib's advice to use joserfc. The benchmark measures authlib.jose, because many projects still use
+    # this module.
     warnings.simplefilter("ignore", AuthlibDeprecationWarning)
     import authlib.jose as authlib
 

@@ -163,7 +163,7 @@ def _ours(response: requests.Response) -> None:
     from instaccess.conf import conf
 
     _guarded(response)
-    # If the remaining units are below the limit, the throttle has charged this request on Redis.
+    # A value below the limit shows that the throttle has charged this request on Redis.
     assert float(response.headers["X-Rate-Limit-Remaining"]) < (conf.throttle_limit or 0)
 
 

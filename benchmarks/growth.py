@@ -43,7 +43,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with stage("postgresql") as staged:
         from django.db import connection
 
-        # Generate one audit row and delete it, so that the same users and applications exist in every database.
+        # Generate one audit row and delete the row, so that the same users and applications exist in every database.
         _seed(os.environ["PGDATABASE"], 1)
         connection.cursor().execute("DELETE FROM instaccess_issuedtoken")
         connection.close()

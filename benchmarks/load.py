@@ -57,8 +57,8 @@ def drive(request: Request, *, seconds: float) -> Measured:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(request.authorizations) + "\n")
         file.flush()
-        # wrk accepts only whole seconds. To end a run after a fraction of a second, send SIGINT: wrk still prints its
-        # summary.
+        # wrk accepts only whole seconds. To end a run after a fraction of a second, send SIGINT, because wrk then
+        # still prints a summary.
         command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{math.ceil(seconds)}s", "-s", str(SCRIPT), request.url, "--"]
         command += [request.method, file.name, request.body]
         before, started = os.times(), time.monotonic()

@@ -75,7 +75,7 @@ def _copy(base: str, listed: int) -> Iterator[str]:
     try:
         psql(f"CREATE DATABASE {name} TEMPLATE {base}")
         psql(
-            # Copy the columns that the INSERT below doesn't set from an existing row.
+            # Use an existing row for the columns that the INSERT below doesn't set.
             "CREATE TEMPORARY TABLE example AS SELECT * FROM instaccess_issuedtoken LIMIT 1",
             "INSERT INTO instaccess_issuedtoken SELECT listed.* FROM example,"
             f" generate_series(1, {listed}) AS n, LATERAL jsonb_populate_record(NULL::instaccess_issuedtoken,"

@@ -110,7 +110,7 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop()
-        if isinstance(error, Exception):  # SystemExit follows a signal. Then the log is not needed.
+        if isinstance(error, Exception):  # After a signal, which raises SystemExit, the log is not needed.
             sys.stderr.write("".join(self._log.read_text().splitlines(keepends=True)[-40:]))
 
     def _wait_until_up(self) -> None:

@@ -19,7 +19,7 @@ from .serve import ROOT
 
 WITH, WITHOUT = "with instaccess", "without"
 
-# This script does the work of a worker before its first request: it imports the apps and URLs and registers the
+# This script does the work of a worker before the first request: importing the apps and URLs, and registering the
 # system checks.
 _START = """
 import sys, time

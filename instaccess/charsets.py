@@ -19,7 +19,8 @@ from django.db import connections
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 """A pattern for NUL, which PostgreSQL can't store, and for lone surrogates, which can't be encoded as UTF-8."""
 
-# A name for the first 65,536 characters of Unicode (plane 0). Python has no codec for only these characters.
+# This name means the first 65,536 characters of Unicode (plane 0), because Python has no codec for only these
+# characters.
 _PLANE_0 = "plane 0"
 _BEYOND_PLANE_0 = re.compile("[\U00010000-\U0010ffff]")
 
@@ -27,8 +28,9 @@ _BEYOND_PLANE_0 = re.compile("[\U00010000-\U0010ffff]")
 # This package therefore stores only ASCII in such a database. Columns of other apps may contain any characters.
 _BYTES = "us-ascii"
 
-# A mapping from a database vendor and a character set to the Python codec with exactly the same characters. For any
-# other character set, only ASCII is stored, because Python's codec of the same name may contain other characters.
+# For each database vendor and character set, this mapping contains the Python codec with exactly the same characters.
+# For any other character set, only ASCII is stored, because Python's codec of the same name may contain other
+# characters.
 _CODECS = {
     "mysql": {
         **dict.fromkeys(("utf8mb4", "utf16", "utf16le", "utf32"), "utf-8"),

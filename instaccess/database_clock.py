@@ -76,7 +76,7 @@ def _read(using: str) -> int | None:
     if (statement := _STATEMENTS.get(connection.vendor)) is None:
         return None
     with connection.cursor() as cursor:
-        # Pass no parameters, because with parameters, a database driver would interpret the `%` in the statement.
+        # Don't pass parameters, because a database driver would then interpret the `%` in the statement.
         cursor.execute(statement)
         value: Any = cursor.fetchone()[0]
     return int(value)

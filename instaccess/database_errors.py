@@ -11,7 +11,7 @@ from django.db import Error as DbError
 _MISSING = frozenset({"42P01", "42703", "1146", "1054"})
 """The codes of a missing table and of a missing column: SQLSTATE of PostgreSQL, and error numbers of MariaDB."""
 
-# SQLite has one code for all errors in a statement.
+# SQLite has one code for all errors in a statement, so only the message shows that a table or a column is missing.
 _MISSING_IN_SQLITE = re.compile(r"no such (table|column)|has no column named")
 
 _URL_PASSWORD = re.compile(r"(://[^\s:/@]*:)[^\s@]+@")

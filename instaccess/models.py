@@ -64,9 +64,9 @@ class Key(models.Model):
         blank=True,
         help_text=_("HMAC of this row, with a key derived from the key-encryption key."),
     )
-    # Equal to `use` if the key is current, otherwise NULL. A unique index allows many NULLs, so the index rejects
-    # only a second current key with the same `use`. A conditional unique constraint is not used, because MariaDB
-    # doesn't support conditions.
+    # This column equals `use` if the key is current, and is NULL otherwise. A unique index allows many NULLs, so the
+    # index rejects only a second current key with the same `use`. A conditional unique constraint is not used,
+    # because MariaDB doesn't support conditions.
     current_use = models.GeneratedField(
         expression=Case(When(Q(status="current"), then=F("use")), default=Value(None)),
         output_field=models.CharField(max_length=3, null=True),
@@ -248,18 +248,20 @@ class Revocation(models.Model):
         KEY = "key"
         ALL = "all"
 
-    # Microseconds since 1970, so that a database restored from a backup never uses a number twice.
+    # The number is a time in microseconds since 1970, so that a database restored from a backup never uses a number
+    # twice.
     number = models.BigIntegerField(primary_key=True)
     kind = models.CharField(max_length=8, choices=Kind.choices)
-    # The uuid of the user or the account, or the key id. Empty for all tokens and for a batch of single tokens. The
-    # audit rows of a batch have the same `revoked_at` as this row.
+    # The value is the uuid of the user or the account, or the key id. The value is empty for all tokens and for a
+    # batch of single tokens. The audit rows of a batch have the same `revoked_at` as this row.
     value = models.CharField(max_length=255, blank=True)
-    # The largest `iat` of the revoked tokens, in seconds since 1970. NULL for a batch of single tokens and for a key.
+    # This column contains the largest `iat` of the revoked tokens, in seconds since 1970. The column is NULL for a
+    # batch of single tokens and for a key.
     latest_iat = models.BigIntegerField(null=True)
     revoked_at = models.DateTimeField()
     revoked_by = models.CharField(max_length=255, blank=True)
     reason = models.CharField(max_length=255, blank=True)
-    # The time when all tokens had been marked as revoked in the audit log. NULL until then.
+    # This column is NULL until all tokens are marked as revoked in the audit log.
     completed_at = models.DateTimeField(null=True)
     mac = models.CharField(max_length=64, blank=True)
 
@@ -376,7 +378,8 @@ class MaintenanceRun(models.Model):
     started_at = models.DateTimeField(_("started"))
     finished_at = models.DateTimeField(_("finished"), null=True)
     result = models.CharField(_("result"), max_length=9, choices=Result.choices)
-    # The end of the last successful run. This run may be earlier than the run that the other columns describe.
+    # This column contains the end of the last successful run, which may be earlier than the run that the other
+    # columns describe.
     succeeded_at = models.DateTimeField(_("last success"), null=True)
 
     class Meta:

@@ -105,7 +105,8 @@ def concealed(function: Callable[P, T]) -> Callable[P, T]:
         try:
             raise failure.with_traceback(None)
         finally:
-            # Otherwise, the exception and this frame would refer to each other and stay in memory for too long.
+            # Delete the variable. Otherwise, the exception and this frame would refer to each other and stay in
+            # memory for too long.
             del failure
 
     return wrapper

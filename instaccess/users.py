@@ -44,7 +44,8 @@ def user_uuid(user: Any) -> str:
             identity, _ = UserIdentity.objects.using(alias).get_or_create(user=user)
             return str(identity.uuid)
     try:
-        user._meta.get_field(name)  # `type(user)` has no `_meta` if `user` is `request.user`, a lazy object.
+        # Read `user._meta`, because the type of `request.user`, a lazy object, has no `_meta`.
+        user._meta.get_field(name)
     except FieldDoesNotExist:
         raise ConfigError(
             f"INSTACCESS['USER_UUID_FIELD'] is {name!r}, which is not a field of {user._meta.label}: set the setting "
@@ -200,7 +201,8 @@ def masquerade_target(caller: Any, as_user_id: str) -> Any:
     target = active_user(as_user_id[5:]) if as_user_id.startswith("uuid:") else with_primary_key(as_user_id)
     if target is None or not target.is_active:
         raise MasqueradeRefused("there is no active user with this id", code=Reason.AS_USER_ID_UNKNOWN)
-    if target.pk == caller.pk:  # The id is the caller's own uuid, which was created after the caller was loaded.
+    # `is_own_id` missed this id if the caller's uuid was created after the caller was loaded.
+    if target.pk == caller.pk:
         return caller
     is_allowed = conf.masquerade_hook or may_masquerade
     # Only True is accepted. Otherwise, an async hook would allow everything, because its coroutine is truthy.
@@ -230,7 +232,7 @@ def has_every_permission_of(caller: Any, target: Any) -> bool:
     if getattr(caller, "is_superuser", False):
         return True
     # Django reports no permissions for an inactive user. Without this check, every caller could get a token for an
-    # inactive user, and the token could still be valid when the user is activated again.
+    # inactive user. The token could still be valid when the user is activated again.
     if not target.is_active or getattr(target, "is_superuser", False) or sources_of_unlisted_permissions():
         return False
     return bool(target.get_all_permissions() <= caller.get_all_permissions())

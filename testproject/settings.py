@@ -21,8 +21,8 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "rest_framework",
     "oauth2_provider",
-    # List `testproject` before `instaccess`. Its command `instaccess_tokens`, which has the subcommand `seed`, then
-    # replaces the command of the app.
+    # List `testproject` before `instaccess`, so that the command `instaccess_tokens` of `testproject`, which has the
+    # subcommand `seed`, replaces the command of `instaccess`.
     "testproject",
     "instaccess",
 ]

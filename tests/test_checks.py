@@ -31,7 +31,6 @@ from instaccess.trust import checks as trust_checks
 
 SCOPES = {"read": "Read", SCOPE: "Issue InstAccess tokens"}
 
-# The settings of a project without problems.
 VALID_PROJECT: dict[str, Any] = {
     "ALLOWED_HOSTS": ["canvas.example.edu"],
     "SECURE_SSL_REDIRECT": True,
@@ -66,7 +65,7 @@ def instaccess(**values: Any) -> dict[str, Any]:
     return {"INSTACCESS": VALID_PROJECT["INSTACCESS"] | values}
 
 
-# Settings that provoke the message of each check id, and strings that the message must contain.
+# For each check id, this mapping contains settings that cause the message, and strings that the message must contain.
 ERRORS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "E001": ({"INSTACCESS": [("LIFETIME", 60)]}, ["INSTACCESS", "dictionary"]),
     "E002": (instaccess(LIFETYME=60), ["LIFETYME", "LIFETIME"]),
@@ -436,7 +435,7 @@ class TestTheDeploymentCheck:
 
 @pytest.mark.django_db
 class TestTheKeysInTheDatabase:
-    def test_k5_check_reports_missing_keys_with_the_command_to_run(self):
+    def test_k5_check_reports_missing_keys_and_names_the_command_to_run(self):
         message = run(databases=["default"])["W008"]
 
         assert "instaccess_init" in message.hint

@@ -82,7 +82,7 @@ class TestACronHostWithAWrongClock:
 
         assert all(Key.objects.get(pk=key.pk).has_private for key in retired)
 
-    def test_k16_future_key_does_not_become_current_early_with_a_wrong_host_clock(self, wrong_host):
+    def test_k16_future_key_does_not_become_current_early_if_the_host_clock_is_wrong(self, wrong_host):
         assert keys.rotate(SIG).activated is None
         future = Key.objects.get(use=SIG, status=Key.Status.FUTURE)
         with pytest.raises(KeyRefused, match="can't be activated before"):
@@ -98,7 +98,8 @@ class TestACronHostWithAWrongClock:
 
         assert [key.pk for key in rotation.erased] == [retired[0].pk]
         assert rotation.activated is not None
-        # The new times are times of the database. Otherwise, hosts with a correct clock would decide wrongly.
+        # The new times must be times of the database. Otherwise, hosts with a correct clock would make wrong
+        # decisions about these keys.
         current = Key.objects.get(use=SIG, status=Key.Status.CURRENT)
         assert abs(current.activated_at - now()) < timedelta(minutes=10)
         assert abs(rotation.generated.created_at - now()) < timedelta(minutes=10)
@@ -131,7 +132,7 @@ class TestACronHostWithAWrongClock:
 
         assert IssuedToken.objects.count() == 1
 
-    def test_k16_refusal_counts_are_kept_for_35_days_with_a_wrong_host_clock(self, wrong_host):
+    def test_k16_refusal_counts_are_kept_for_35_days_if_the_host_clock_is_wrong(self, wrong_host):
         hour = now().replace(minute=0, second=0, microsecond=0)
         kept = refusal_counts.RETENTION - timedelta(hours=3)
         RefusalCount.objects.create(role="issuer", reason="method", hour=hour - kept, count=1)

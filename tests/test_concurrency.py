@@ -152,7 +152,7 @@ class TestARevokedKey:
         outcomes = [server.finish() for server in servers]
         operator.ask(tasks.revoke, stolen)  # Mark tokens that a process signed with its cached keys.
 
-        # A worker may refuse a token that was issued before the revocation. No error of another kind may occur.
+        # A worker may refuse a token that was issued before the revocation. No other error may occur.
         assert {key.partition(":")[0] for outcome in outcomes for key in outcome} <= {"issued", "InvalidToken"}
         assert not IssuedToken.objects.filter(signing_kid=stolen, revoked_at=None).exists()
         assert not IssuedToken.objects.exclude(signing_kid=stolen).exclude(revoked_at=None).exists()

@@ -54,7 +54,7 @@ def get(client):
 
 
 def test_a_token_is_issued_decrypted_accepted_revoked_and_refused(clock, access_token, post, get, user, application):
-    # §1 Issue a token: the client sends its access token and receives an encrypted InstAccess token.
+    # §1 Issue a token: simulate a client that exchanges an access token for an encrypted InstAccess token.
     issued = post(access_token, headers={"User-Agent": "canvas-client/1.0"})
 
     assert issued.status_code == 201
@@ -87,12 +87,13 @@ def test_a_token_is_issued_decrypted_accepted_revoked_and_refused(clock, access_
     assert (claims["iss"], claims["jti"], claims["sub"]) == ("instructure:inst_access", str(row.jti), row.user_uuid)
     assert claims["exp"] - claims["iat"] == 3600
 
-    # §4 Services: the proxy forwards the signed token, and the service authenticates its user.
+    # §4 Services: simulate a proxy that forwards the signed token. The service authenticates the user of the token.
     served = get(SELF, signed)
 
     assert (served.status_code, served.json()["uuid"]) == (200, row.user_uuid)
 
-    # An operator revokes the token. The gateway still accepts the token until the gateway reloads its deny list.
+    # Simulate an operator who revokes the token. The gateway still accepts the token until the gateway reloads its
+    # deny list.
     call_command("instaccess_tokens", "revoke", "--jti", str(row.jti), "--reason", "laptop stolen")
     assert get(VERIFY, encrypted).status_code == 204
 

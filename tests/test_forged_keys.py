@@ -115,7 +115,7 @@ class TestATokenOfAnInsertedKey:
     def test_k17_service_refuses_a_token_of_an_inserted_key(self, forged, get, user):
         check_refused(get(SELF, signed(forged, user)))
 
-    def test_k17_jwk_set_does_not_contain_an_inserted_key(self, forged, client):
+    def test_k17_jwks_does_not_contain_an_inserted_key(self, forged, client):
         kids = {key["kid"] for key in client.get(JWKS).json()["keys"]}
 
         assert forged.signing_kid not in kids

@@ -242,7 +242,7 @@ class TestChangingKeys:
     ):
         def revoke() -> None:
             lifecycle.revoke(current_kid(SIG))
-            # A worker with cached keys issues tokens after the revocation.
+            # Simulate a worker with cached keys that issues tokens after the revocation.
             IssuedToken.objects.update(revoked_at=None, revoked_by="", revocation_reason="")
 
         def after() -> None:

@@ -23,7 +23,8 @@ from tests.support.verifying import verify
 PACKAGE = Path(instaccess.__file__).parent
 LEVELS = {"debug", "info", "warning", "error", "log", "exception", "critical"}
 
-# Names that `logging` or Django use for attributes of a record.
+# `logging` and Django use these names for attributes of a record, so a value of a log line must have a different
+# name.
 RESERVED = {
     *vars(logging.makeLogRecord({})),
     "message",

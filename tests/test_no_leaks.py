@@ -198,7 +198,9 @@ class TestIssuingAToken:
 
 class TestARefusedRequest:
     @pytest.mark.parametrize("scope", ["read", "url:POST|/api/v1/inst_access_tokens"])
-    def test_p12_refusal_is_logged_without_the_access_token(self, post, make_access_token, logged, scope):
+    def test_p12_log_line_of_a_refusal_does_not_contain_the_access_token(
+        self, post, make_access_token, logged, scope
+    ):
         token = make_access_token(scope=scope, user=None, application=None)
         post(token)
         post(f"{token.token} {token.token}")

@@ -89,7 +89,7 @@ class Story:
         # The deny list of the running gateway contains the revocations, so only the token that was not revoked is
         # accepted.
         assert [status(token) for token in self.tokens.values()] == [401, 401, 401, 204]
-        # A check, such as the check of a cron job or of the monitoring, stores the progress of the database.
+        # Simulate the check of a cron job or of the monitoring, which stores the progress of the database.
         assert "W030" not in check()
 
     def restore(self) -> None:
@@ -258,7 +258,7 @@ class TestTheCommand:
         assert restored.revoked in page.keys
         assert before + 60 <= page.all_until <= int(time.time()) + 60
 
-    def test_k15_jwk_set_contains_only_new_keys_once_after_restore_has_run(self, restored, client):
+    def test_k15_jwks_contains_only_new_keys_once_after_restore_has_run(self, restored, client):
         run("instaccess_keys", "after-restore", "--yes")
 
         published = {key["kid"] for key in client.get(reverse("instaccess-jwks")).json()["keys"]}

@@ -20,13 +20,13 @@ class TestSwappedModels:
     def test_swapped_models_are_in_use(self, facts):
         assert facts["models"] == ["swapped.Person", "swapped.Tool", "swapped.Pass"]
 
-    def test_system_checks_pass_with_swapped_models(self, facts):
+    def test_system_checks_pass_if_models_are_swapped(self, facts):
         assert "no issues" in facts["checks"]
 
-    def test_tokens_are_issued_with_swapped_models(self, facts):
+    def test_tokens_are_issued_if_models_are_swapped(self, facts):
         assert facts["status"] == 201
 
-    def test_issuing_takes_two_queries_with_swapped_models(self, facts):
+    def test_issuing_takes_two_queries_if_models_are_swapped(self, facts):
         assert facts["queries"] == 2
 
     def test_audit_rows_refer_to_the_swapped_models(self, facts):
@@ -49,7 +49,7 @@ class TestAUserModelWithAUuidField:
 
 
 class TestAnApplicationModelThatIsNotUsable:
-    def test_p6_token_of_an_unusable_application_is_refused_without_the_reason(self, facts):
+    def test_p6_refusal_of_a_token_of_an_unusable_application_does_not_contain_the_reason(self, facts):
         invalid = '{"errors":[{"message":"Invalid access token."}]}'
 
         assert facts["disabled"] == [401, invalid, invalid]

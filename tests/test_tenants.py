@@ -42,7 +42,7 @@ class TestTenantsThatShareTheTables:
         assert answers["south"]["after the revocation"] == {"north": 204, "south": 204}
 
 
-def test_k18_check_refuses_tables_in_the_schema_of_each_tenant_with_django_tenants():
+def test_k18_check_refuses_tables_in_the_schema_of_each_tenant_of_django_tenants():
     environment = os.environ | {
         "DJANGO_SETTINGS_MODULE": "tests.projects.tenants.settings_per_tenant",
         "INSTACCESS_DATABASE": "postgresql",

@@ -183,7 +183,7 @@ class TestADeadConnection:
         row, token = issued
         port = start(kind)
         assert ask(port, token) == 204
-        # A firewall drops the open connections without a message. New connections work.
+        # Simulate a firewall that drops the open connections without a message. New connections work.
         dead = database.connections
         database.may_answer = lambda sent: all(sent is not each for each in database._sent[:dead])
 

@@ -83,7 +83,7 @@ class TestTwoReleasesOnOneDatabase:
         assert "No tampering found in 2 rows." in upgraded.manage("instaccess_tokens", "verify")
         upgraded.manage("check", "--database", "default", "--fail-level", "ERROR")
 
-    def test_verify_of_the_next_release_reports_a_database_error_before_migrate_and_no_modified_row(
+    def test_next_release_reports_a_database_error_and_no_modified_row_if_verify_runs_before_migrate(
         self, issue, empty_gateway_caches, next_release
     ):
         issue()

@@ -88,7 +88,7 @@ class TestAWorkerOfAnotherRole:
         denylist.clear_cache()
         sources._remote.cache_clear()
 
-    def test_warm_up_of_a_gateway_fetches_the_jwk_set_and_the_deny_list(self, remote_issuer, caplog):
+    def test_warm_up_of_a_gateway_fetches_the_jwks_and_the_deny_list(self, remote_issuer, caplog):
         warm_up()
 
         assert sorted(request.path for request in remote_issuer.requests) == ["/jwks", "/revocations"]

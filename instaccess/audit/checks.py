@@ -15,8 +15,8 @@ from django.db import connections, router
 from ..models import IssuedToken
 
 _SETTINGS = "SELECT current_setting('synchronous_commit'), current_setting('synchronous_standby_names')"
-# Leave out base backups, because a base backup isn't a replica. Without the role `pg_read_all_stats`, PostgreSQL
-# returns NULL for the columns of replicas that connect as a user other than the user of this connection.
+# Leave out base backups, because a base backup isn't a replica. Keep rows whose state is NULL. PostgreSQL hides the
+# state of another user's replica if this user lacks the role `pg_read_all_stats`.
 _REPLICAS = "SELECT sync_state FROM pg_stat_replication WHERE state IS NULL OR state <> 'backup'"
 
 

@@ -221,14 +221,14 @@ def _incomplete(file_format: Format, count: int) -> str:
     return f'"{text}"\r\n' if file_format is Format.CSV else json.dumps({"incomplete": text}) + "\n"
 
 
-# Characters that start a formula in spreadsheets. Their full-width, small, superscript and subscript forms are
+# These characters start a formula in spreadsheets. Their full-width, small, superscript and subscript forms are
 # included, because Unicode normalization or a Windows code page converts these forms to the characters.
 _FORMULA = (
     "=+@\\-"
     "\uff1d\uff0b\uff20\uff0d\ufe66\ufe62\ufe6b\ufe63\u207c\u207a\u207b\u208c\u208a\u208b\u2212\ufb29\u2a75\u2a76"
 )
 _CONTROL = "\\x00-\\x1f\\x7f-\\x9f\u2028\u2029\ud800-\udfff"
-# Characters that some spreadsheets ignore before a formula: white space, control and zero-width characters, quotes.
+# Some spreadsheets ignore these characters before a formula: white space, control and zero-width characters, quotes.
 _DROPPED = f'\\s{_CONTROL}\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"'
 
 _UNUSUAL = re.compile(f"\\A[{_DROPPED}{_FORMULA}]|;|[{_CONTROL}]")

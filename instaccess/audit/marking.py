@@ -32,8 +32,8 @@ def mark_batch(
     Returns the number of marked rows, and the token ids of the readable marked rows. Raises DatabaseError if a query
     fails.
     """
-    # The rows are filtered again. If a token has expired since the caller's query, a checkpoint may cover its row,
-    # and `verify` would report a change of the row (see `evidence/checkpoints.py`).
+    # Filter the rows again, because a token may have expired since the caller's query. A checkpoint may then cover
+    # the row, and `verify` would report the change (see `evidence/checkpoints.py`).
     cutoff = expiry_cutoff(now)
     rows = issued_tokens().filter(pk__in=pks, revoked_at=None, expires_at__gt=cutoff)
     # An attacker with write access to the table can make rows unreadable. The tokens of these rows are revoked too,
@@ -48,7 +48,8 @@ def mark_batch(
     macs = {row.pk: mac for row in readable if (mac := _new_mac(row, act, keks))}
     selected = [*jtis, *unreadable]
     count = _update(selected, act, macs, cutoff) if selected else 0
-    # If another process has revoked some of these tokens in the meantime, leave out the ids of these tokens.
+    # Leave out the ids of tokens that another process has revoked since the rows were loaded, because this call has
+    # not marked their rows.
     if count < len(selected):
         kept = issued_tokens().filter(pk__in=selected, revoked_at=act.revoked_at)
         jtis = {pk: jtis[pk] for pk in kept.values_list("pk", flat=True) if pk in jtis}

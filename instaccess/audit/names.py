@@ -29,7 +29,7 @@ ERASED = "[erased]"
 _FORMAT = "instaccess audit names 1"
 _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode
 
-# This mapping contains, for each column with a user uuid, the column with the name of the same user.
+# For each column with a user uuid, this mapping contains the column with the name of the same user.
 _COLUMNS = {"user_uuid": "user_name", "real_user_uuid": "real_user_name"}
 
 

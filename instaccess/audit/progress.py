@@ -44,7 +44,8 @@ class _Progress(NamedTuple):
 
     @classmethod
     def load(cls, evidence_keys: EvidenceKeys) -> Self:
-        # An attacker can give a row an id in the distant future. The row must not count, because `prune` deletes it.
+        # An attacker can give a row an id in the distant future. Leave out this row, because its deletion by `prune`
+        # would look like a loss.
         earlier = issued_tokens().filter(pk__lt=first_id(current_time() + timedelta(days=1)))
         token = earlier.order_by("pk").values_list("pk", flat=True).last() or 0
         revocation = RevocationLock.objects.using(router.db_for_write(RevocationLock))
@@ -69,7 +70,8 @@ def check_progress(evidence_keys: EvidenceKeys) -> str:
     no keys yet, or if the cache is unavailable or belongs to this process. Raises DatabaseError or ConfigError.
     """
     name = _cache_key()
-    # Read the cache before the database. Otherwise, another process could store a later progress in between.
+    # Read the cache before the database. If another process stored its progress between the two reads, the database
+    # would seem to have lost rows.
     remembered = _recall(name) if name else None
     if not name:
         return ""

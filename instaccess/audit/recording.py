@@ -23,7 +23,8 @@ from ..models import IssuedToken
 from . import names, row_hmac
 from .row_ids import row_id
 
-# The text columns of an audit row, except the HMACs, which are always ASCII and are computed last.
+# These columns contain text. The columns with HMACs are left out, because HMACs are always ASCII and are computed
+# last.
 _TEXT_COLUMNS = tuple(
     field
     for field in IssuedToken._meta.concrete_fields

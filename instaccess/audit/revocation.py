@@ -73,8 +73,8 @@ def revoke(
     recorded = record(scopes, keks=keks, reason=reason, by=by, now=now, latest_iat=latest_iat)
     revoked = _revoke_single(_ids_outside(tokens, Coverage(recorded)), keks, reason, by, now)
     marked = complete(keks=keks, recorded=recorded, by=by, now=now)
-    # If the clock of an issuer is fast, the recorded revocation doesn't cover its tokens. A gateway whose clock is
-    # fast too would accept these tokens.
+    # The recorded revocation doesn't cover tokens of an issuer whose clock is fast by more than `CLOCK_SKEW`. Revoke
+    # these tokens one by one, because a gateway with a fast clock would accept them.
     ahead = tokens.filter(issued_at__gt=moment + timedelta(seconds=CLOCK_SKEW))
     revoked += _revoke_single(_ids(ahead), keks, reason, by, now)
     return revoked + sum(marked[scope] for scope in scopes)
@@ -153,8 +153,8 @@ def _interrupted(recorded: Sequence[Revocation], keks: Sequence[KeyEncryptionKey
         if revocation_log.is_authentic(revocation, keks):
             yield revocation
         else:
-            # An attacker may have inserted this revocation. Gateways refuse its tokens, but the audit rows are not
-            # marked.
+            # An attacker may have inserted this revocation. Gateways refuse the tokens that the revocation covers,
+            # but their audit rows are not marked.
             logger.error(
                 "revocation %(revocation)s has no valid HMAC, so no audit row is marked", revocation=revocation.number
             )

@@ -30,8 +30,8 @@ _FORMAT = "instaccess audit row 1"
 _PURPOSE = b"instaccess audit authentication v1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# SQLite can store bytes in a text column. Encoding bytes with `repr` makes the HMAC comparison fail instead of
-# raising TypeError.
+# SQLite can store bytes in a text column. Encode bytes with `repr`, so that the HMAC doesn't match. Otherwise, `json`
+# would raise TypeError.
 _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode
 # Django and the database drivers raise these exceptions for a stored value of the wrong type.
 _UNREADABLE = (DbError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -96,7 +96,7 @@ def _load_one(pk: int, using: str) -> list[tuple[int, IssuedToken | None]]:
     try:
         return [_checked(loaded) for loaded in _with_check(row)]
     except _UNREADABLE:
-        # Leave out a row that was deleted in the meantime. If the database is unavailable, this query raises
+        # Leave out a row that was deleted after the ids were read. If the database is unavailable, this query raises
         # DatabaseError.
         return [(pk, None)] if row.exists() else []
 

@@ -68,9 +68,8 @@ class Scope:
     value: str
 
     def __post_init__(self) -> None:
-        if (
-            not self.value and self.kind != Revocation.Kind.ALL
-        ):  # An empty string would match every token without a real user.
+        # An empty string would match every token without a real user.
+        if not self.value and self.kind != Revocation.Kind.ALL:
             raise ValueError("a scope needs a value")
 
     @classmethod

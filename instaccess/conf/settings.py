@@ -63,7 +63,7 @@ class Conf(KeySettings):
                 )
         return written
 
-    # Claims
+    # These settings affect the claims of tokens.
 
     @property
     def issuer(self) -> str:
@@ -126,7 +126,7 @@ class Conf(KeySettings):
         """A callable `(caller, target) -> bool` that replaces the rule `users.may_masquerade`."""
         return self._function("MASQUERADE_HOOK")
 
-    # Throttling
+    # These settings affect throttling.
 
     @property
     def throttle_limit(self) -> int | None:
@@ -164,7 +164,7 @@ class Conf(KeySettings):
             raise self._invalid("THROTTLE_CACHE", "an alias that CACHES defines")
         return alias
 
-    # The issuing endpoint
+    # These settings affect the issuing endpoint.
 
     @property
     def allow_unencrypted(self) -> bool:
@@ -192,7 +192,7 @@ class Conf(KeySettings):
         """The number of trusted proxies that append an address to X-Forwarded-For. If 0, the header is ignored."""
         return self._integer("TRUSTED_PROXIES", 0, 0, 10)
 
-    # Gateways and services
+    # These settings affect gateways and services.
 
     @property
     @concealed
@@ -297,7 +297,7 @@ class Conf(KeySettings):
         """Whether keys and the deny list may be read over http. A man in the middle can then replace the keys."""
         return self._boolean("ALLOW_HTTP_URLS", default=False)
 
-    # The audit log
+    # These settings affect the audit log.
 
     @property
     def audit_retention_days(self) -> int | None:

@@ -23,8 +23,8 @@ from . import unwrapping
 
 logger = get_logger("instaccess.gateway")
 
-# The characters of a bearer token before any trailing `=` (RFC 6750 §2.1). A comma is not among these characters, so
-# a request with two Authorization headers is refused, because servers join two headers with a comma.
+# A bearer token may contain these characters before any trailing `=` (RFC 6750 §2.1). A comma is not among these
+# characters, so a request with two Authorization headers is refused, because servers join two headers with a comma.
 _B64TOKEN = (string.ascii_letters + string.digits + "-._~+/").encode()
 
 _token_cache = unwrapping.TokenCache()
@@ -86,7 +86,7 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
 def _refusal_response(refusal: web.Refusal) -> HttpResponse:
     try:
         return refusal.to_response()
-    except InstAccessError as error:  # REALM is invalid.
+    except InstAccessError as error:  # The refusal contains REALM, which may be invalid.
         logger.error(
             "the gateway could not build the refusal (%(error)s): %(detail)s",
             error=type(error).__name__,

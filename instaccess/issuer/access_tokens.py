@@ -19,7 +19,7 @@ from oauth2_provider.models import get_access_token_model, get_application_model
 from ..conf import conf
 from ..models import UserIdentity
 
-# The columns that django-oauth-toolkit's validator and the issuer read. If other code reads another column of an
+# Django-oauth-toolkit's validator and the issuer read these columns. If other code reads another column of an
 # instance, Django loads this column with an additional query.
 _TOKEN_COLUMNS = ("user", "application", "expires", "scope", "resource")
 _APPLICATION_COLUMNS = ("client_id",)

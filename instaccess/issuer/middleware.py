@@ -50,7 +50,7 @@ def _wraps_views(middleware: Any) -> bool:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(middleware)))
     except (OSError, TypeError, SyntaxError):
-        return False  # The source code is not available.
+        return False  # Without the source code, this function can't find a transaction.
     for node in ast.walk(tree):
         opening: Iterable[ast.AST]
         inside: Iterable[ast.AST]
@@ -59,7 +59,7 @@ def _wraps_views(middleware: Any) -> bool:
                 pass
             case ast.FunctionDef(decorator_list=opening, body=inside):
                 pass
-            case ast.Call(func=called, args=inside):  # `transaction.atomic(get_response)`
+            case ast.Call(func=called, args=inside):  # This case matches `transaction.atomic(get_response)`.
                 opening = [called]
             case _:
                 continue

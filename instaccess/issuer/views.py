@@ -119,7 +119,7 @@ class IssueView(APIView):
     def handle_exception(self, exc: Exception) -> HttpResponse:  # type: ignore[override]
         """Log and count an error, and return the error response (docs/wire-contract.md §1)."""
         refusal = self._to_refusal(exc)
-        if refusal.status < 500:  # Server-side errors are logged later.
+        if refusal.status < 500:  # `finalize_response` logs server-side errors.
             logger.warning(
                 "refused reason=%(reason)s user=%(user)s client_id=%(client_id)r detail=%(detail)r",
                 reason=refusal.code,

@@ -71,8 +71,8 @@ def plan_replacement(keep: Collection[str] = (), *, keys: QuerySet[Key] | None =
     """
     rows, errors = store.examine(keys)
     for error in errors.values():
-        # The private keys of the backup may be encrypted with an older key-encryption key. With this key, the rows
-        # stay authentic, so that the checkpoints of the audit log can still be verified.
+        # Stop if a key-encryption key is missing. Without this key-encryption key, the rows of old keys aren't
+        # authentic, and the checkpoints that were signed with these keys can't be verified.
         if error.code == Reason.KEK_MISSING:
             raise error
     revocable = [row for row in rows if row.status != Key.Status.REVOKED and row_hmac.is_revocable(row)]

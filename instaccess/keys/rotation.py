@@ -93,8 +93,8 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
         for key in future
         if key != successor and can_rotate_automatically(key, previous_has_private=successor.has_private)
     ]
-    # If the current key is an imported public key, no key is generated, because the owner of the private key must
-    # send the next public key.
+    # Don't generate a key if the current key is an imported public key. The owner of the private key must send the
+    # next public key.
     make_future = not remaining and successor.has_private
     if remaining or make_future:
         next_ready = ready_at(remaining[0], times) if remaining else now + times.lead

@@ -77,7 +77,7 @@ def _to_stdout(export: Export, stdout: OutputWrapper) -> None:
         stdout.flush()
     except BrokenPipeError:
         # The program that reads the output, such as `head`, has exited. Redirect standard output to /dev/null.
-        # Otherwise, Python would report an error when it flushes its buffer at exit.
+        # Otherwise, Python would report an error when flushing the buffer at exit.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
         raise SystemExit(_KILLED_BY_SIGPIPE) from None

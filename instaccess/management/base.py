@@ -130,7 +130,8 @@ def operator() -> str:
         return f"{getpass.getuser()}, command line"
     uid = os.getuid()
     try:
-        name = pwd.getpwuid(uid).pw_name.encode(errors="replace").decode()  # Replace undecodable bytes.
+        # Replace undecodable bytes, because the database could not store the name.
+        name = pwd.getpwuid(uid).pw_name.encode(errors="replace").decode()
         return f"uid {uid} ({name}), command line"
     except KeyError:  # In a container, the user may have no name.
         return f"uid {uid}, command line"

@@ -451,6 +451,7 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
-        # Django reverses the operations from the last to the first.
+        # Keep this operation last. Django reverses the last operation first, so a refusal comes before any table is
+        # deleted.
         migrations.RunPython(migrations.RunPython.noop, refuse_to_delete_the_audit_log),
     ]

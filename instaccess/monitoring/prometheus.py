@@ -108,7 +108,7 @@ class Scrape:
         """Yield the metric families. Raises OSError or ValueError if PROMETHEUS_MULTIPROC_DIR can't be read."""
         for family in self._recorded():
             if family.name.startswith(_PREFIX):
-                # Leave out the time at which each counter was created. Queries don't use this time, and its samples
+                # Leave out the samples with the creation time of each counter. Queries don't use these samples, which
                 # would double the number of series.
                 family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
                 yield family

@@ -104,7 +104,7 @@ def _answer(body: dict[str, Any], *, status: int) -> HttpResponse:
     response = web.json_response(body, status=status)
     response["Cache-Control"] = "no-store"
     # Django logs each response with a status of 400 or more, unless a view has marked the response as logged. Without
-    # this mark, an outage would add a line per probe.
+    # this mark, an outage would add a log line per probe.
     response._has_been_logged = True  # type: ignore[attr-defined]
     return response
 

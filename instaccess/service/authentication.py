@@ -123,7 +123,8 @@ class InstAccessAuthentication(BaseAuthentication):
             answer = _Refused
         except Exception as error:
             if payload and not isinstance(error, (DbError, InstAccessError)):
-                # The error occurred after the verification, for example in a hook. No frame contains the token.
+                # The error occurred after the verification, for example in a hook. Raise the error unchanged, because
+                # no frame contains the token.
                 raise
             fault = Fault.of("the service could not check the token", error)
         # Log and raise after the `except` blocks. Otherwise, log handlers could reach the first exception, whose

@@ -29,7 +29,7 @@ MAX_PAYLOAD_BYTES = 2048
 A token with a payload of this size and an RSA-4096 signature fits into nginx's 4 KiB buffer for response headers.
 """
 
-# A mapping from the name of an attribute of `Claims` to the name of the claim, in the order of the payload.
+# This mapping contains the name of the claim for each attribute of `Claims`, in the order of the payload.
 _NAMES = {
     "issuer": "iss",
     "jti": "jti",

@@ -87,8 +87,8 @@ def parse_header(raw: bytes, members: frozenset[str]) -> Mapping[str, str]:
     if len(raw) > MAX_HEADER_BYTES:
         raise InvalidToken("the header is too long", code=Reason.BAD_HEADER)
     header = json_object(raw, "header")
-    # Members that are not in `members` can be dangerous: `zip` allows decompression bombs, `crit` changes how a token
-    # must be processed, and `jku`, `jwk` and `x5u` supply the attacker's key.
+    # Members that are not in `members` can be dangerous. `zip` allows decompression bombs, and `crit` changes how a
+    # token must be processed. `jku`, `jwk` and `x5u` supply the attacker's key.
     if not members.issuperset(header):
         raise InvalidToken("the header has a member that is not accepted", code=Reason.BAD_HEADER)
     if not all(isinstance(value, str) for value in header.values()):

@@ -62,7 +62,7 @@ class LoadingThread:
                     if self._available:
                         self._available = False
                         break
-                continue  # A function was offered in the meantime.
+                continue  # A caller has offered a function since `get` gave up.
             # Close connections that are too old, as Django does before and after a request.
             _close_old_connections()
             function()
@@ -84,7 +84,7 @@ def open_own_connections() -> None:
 def _close_old_connections() -> None:
     try:
         close_old_connections()
-    except DbError as error:  # The thread must not end, because callers wait for the function that it runs.
+    except DbError as error:  # The thread must not end, because callers wait for the function that the thread runs.
         logger.warning(
             "a database connection could not be closed (%(error)s): %(detail)s",
             error=type(error).__name__,

@@ -149,7 +149,8 @@ class Refreshed(Generic[T]):
         self._running: _Load[T] | None = None
         self._stalled = 0
         self._held: _Held[T] = _Held(None, float("-inf"))
-        # The time of the last failed load, and the last time when a caller stopped waiting for a slow load.
+        # The first attribute is the time of the last failed load. The second attribute is the last time when a caller
+        # stopped waiting for a slow load.
         self._failed_at = self._waited_at = float("-inf")
 
     @property

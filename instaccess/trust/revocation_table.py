@@ -176,8 +176,8 @@ def _read_all(connection: Any, cursor: Any, number: int, after: datetime, id_: i
             last page.
         after, id_: the time of the revocation and the id of the last audit row of the previous page.
     """
-    # Use the earlier time. If the clock of an issuer is fast, gateways elsewhere still get all revocations. If
-    # the clock of a gateway is slow, the gateway accepts tokens for longer, so it needs their revocations for longer.
+    # Use the earlier time. If the clock of an issuer is fast, gateways elsewhere still get all revocations. A gateway
+    # with a slow clock accepts tokens for longer, so this gateway needs their revocations for longer.
     now = min(datetime.now(UTC), database_clock.now(connection.alias))
     adapt = connection.ops.adapt_datetimefield_value
     earliest = now - timedelta(seconds=RETENTION)

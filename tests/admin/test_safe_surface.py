@@ -502,7 +502,7 @@ class TestAListWithManyRows:
 
 
 class TestTimesInTheAdmin:
-    def test_pages_of_issued_tokens_show_times_in_utc_in_a_project_with_another_time_zone(
+    def test_pages_of_issued_tokens_show_times_in_utc_if_the_project_has_a_different_time_zone(
         self, user, application, admin_client, settings
     ):
         settings.TIME_ZONE = "Asia/Tokyo"

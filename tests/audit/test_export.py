@@ -142,7 +142,7 @@ class TestAnExportedRow:
         assert (fact["user"], fact["application"]) == (None, None)
         assert (fact["user_uuid"], fact["client_id"]) == (each.user_uuid, each.client_id)
 
-    def test_exported_row_contains_no_name_of_a_user_with_another_uuid(self, row, user):
+    def test_exported_row_contains_no_name_of_a_user_whose_uuid_does_not_match_the_row(self, row, user):
         grace = get_user_model().objects.create_user("grace")
         user_without_uuid = get_user_model().objects.create_user("without a uuid")
         users.user_uuid(grace)
@@ -162,7 +162,9 @@ class TestAnExportedRow:
 
         assert [fact["user"] for fact in read(export())] == [None, "ada"]
 
-    def test_exported_row_contains_no_name_of_an_application_with_another_client_id(self, row, application):
+    def test_exported_row_contains_no_name_of_an_application_whose_client_id_does_not_match_the_row(
+        self, row, application
+    ):
         each = row()
         application.client_id = "another"
         application.save()
@@ -265,7 +267,7 @@ class TestExportWhileRowsChange:
     def test_export_contains_every_remaining_row_once_if_rows_are_pruned_meanwhile(self, made):
         chunks = iter(export(batch=2))
         seen = read([next(chunks)])
-        # Delete the last row that was read, and a row that was not read yet.
+        # Simulate a prune that deletes the last row that was read and a row that was not read yet.
         IssuedToken.objects.filter(pk__in=[made[1].pk, made[3].pk]).delete()
 
         seen += read(chunks)

@@ -86,7 +86,7 @@ class TestProgress:
         row()
         check()
         IssuedToken.objects.all().delete()
-        # Simulate a second database, because the first key identifies the deployment.
+        # Simulate the database of a second deployment, which has a different first key.
         Key.objects.order_by("pk")[0].delete()
 
         assert check() == ""

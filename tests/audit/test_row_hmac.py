@@ -42,8 +42,8 @@ MODIFIED = {
     "revoked_by": "mallory",
     "revocation_reason": "none",
 }
-# The HMAC covers the uuids and the client id instead of the foreign keys, because a foreign key is set to NULL when
-# the user or the application is deleted.
+# The HMAC covers the uuids and the client id. A foreign key is left out, because it becomes NULL when the user or the
+# application is deleted.
 FOREIGN_KEYS = {"user", "real_user", "application"}
 # A separate HMAC covers the user names, because an erasure changes the names but not the row.
 NAMES = {"user_name", "real_user_name", "names_mac"}

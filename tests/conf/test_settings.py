@@ -64,7 +64,7 @@ def b64(key: bytes) -> str:
     return base64.urlsafe_b64encode(key).decode().rstrip("=")
 
 
-# For each setting: the default, the valid values with their results, and the invalid values.
+# The table contains, for each setting, the default, the valid values with their results, and the invalid values.
 TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
     "ISSUER": (
         "instructure:inst_access",
@@ -297,7 +297,7 @@ class TestTheInstaccessDictionary:
             _ = conf.lifetime
 
     def test_a1_conf_refuses_a_mapping_that_is_not_a_dictionary(self):
-        # Refuse the mapping, because Django's error reports would print the mapping with all secrets.
+        # Django hides secrets only in a `dict`, so error reports would print this mapping with all secrets.
         with override_settings(INSTACCESS=MappingProxyType({"LIFETIME": 60})), pytest.raises(ConfigError):
             _ = conf.lifetime
 
@@ -453,7 +453,7 @@ class TestASettingWithAnHttpUrl:
 
 
 class TestTheKeyLifecycleSettings:
-    def test_key_lead_time_covers_jwks_max_age_and_key_cache_seconds(self):
+    def test_default_key_lead_time_is_jwks_max_age_plus_key_cache_seconds(self):
         with override_settings(INSTACCESS={"JWKS_MAX_AGE": 600, "KEY_CACHE_SECONDS": 5}):
             assert conf.key_lead_seconds == 605
 

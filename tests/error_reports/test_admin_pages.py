@@ -41,8 +41,8 @@ CONFIRMED = {"confirmed": "yes"}
 REASON = {"confirmed": "yes", "reason": "lost"}
 KEY, TOKEN, SERVICE = "instaccess_key", "instaccess_issuedtoken", "instaccess_serviceuser"
 
-# The requests to each admin page: the first key is the name of the page's URL, and the second key is a label. For an
-# action, the label is the name of the action.
+# These are the requests to each admin page. The first key is the name of the page's URL, and the second key is a
+# label. For an action, the label is the name of the action.
 REQUESTS: dict[str, dict[str, Callable[[School], Any]]] = {
     "index": {"get": lambda school: school.get("index")},
     "app_list": {"get": lambda school: school.get("app_list", "instaccess")},

@@ -76,7 +76,8 @@ class TestMutatedTokens:
             raw = genuine if number % 1000 == 0 else mutant(genuine, order)
             identical += raw == genuine
             if keys.uses > RSA_AT_MOST:
-                # Clear `keys`, which no longer finds the key of the genuine token. The plain keys replace `keys`.
+                # `keys` no longer finds the key of the genuine token. Clear `keys`, so that the call below uses the
+                # plain keys.
                 keys.clear()
             try:
                 # Decode the token as Latin-1, as servers do with header values.

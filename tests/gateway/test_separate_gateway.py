@@ -328,7 +328,7 @@ class TestARevokedKey:
         own_issuer.revoke_key(use)
 
         assert refused_within_five_seconds(process, token)
-        if use == "sig":  # For a new encryption key, the gateway has no private key.
+        if use == "sig":  # Without the private key of a new encryption key, the gateway can't decrypt new tokens.
             # The issuer signs with the revoked key until the issuer reloads its keys, so request tokens until a new
             # key is used.
             assert within(servers.PATIENCE, lambda: verify_status(process, own_issuer.token()) == 204)

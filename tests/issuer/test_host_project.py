@@ -243,7 +243,7 @@ class TestAProjectThatStartsWithAllConflictingSettings:
             ("GET", METHOD_NOT_ALLOWED),
         ],
     )
-    def test_issuer_refuses_requests_as_in_the_contract_with_all_conflicting_settings(self, answers, name, expected):
+    def test_issuer_with_all_conflicting_settings_refuses_requests_as_in_the_contract(self, answers, name, expected):
         received = answers[name]
 
         assert (received["status"], received["body"].encode(), received["challenge"]) == expected
@@ -264,10 +264,10 @@ class TestAProjectThatStartsWithAllConflictingSettings:
         assert answers["GET"]["allow"] == answers["OPTIONS"]["allow"] == "POST, OPTIONS"
         assert (answers["OPTIONS"]["status"], answers["OPTIONS"]["body"]) == (204, "")
 
-    def test_p15_each_issued_token_has_an_audit_row_with_all_conflicting_settings(self, answers):
+    def test_p15_issuer_with_all_conflicting_settings_stores_an_audit_row_for_each_token(self, answers):
         assert answers["rows"] == 4
 
-    def test_p7_issuer_creates_no_user_with_all_conflicting_settings(self, answers):
+    def test_p7_issuer_with_all_conflicting_settings_creates_no_user(self, answers):
         assert answers["users"] == 1
 
 

@@ -23,7 +23,7 @@ from instaccess.tokens.claims import MAX_PAYLOAD_BYTES, RESERVED
 from tests.conftest import ISSUE_URL
 from tests.support.answers import UNAVAILABLE, answer, claims_of
 
-NOW = 1_793_707_200.75  # 2026-11-03 12:00:00.75 UTC
+NOW = 1_793_707_200.75  # NOW is 2026-11-03 12:00:00.75 UTC.
 ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu", ip_address="203.0.113.9", user_agent="client/1.0")
 
 
@@ -462,7 +462,7 @@ class TestAtomicRequests:
         assert response.status_code == 500
         assert IssuedToken.objects.count() == 1
 
-    def test_p15_issuer_issues_tokens_with_atomic_requests(self, post, access_token, initial_keys):
+    def test_p15_issuer_issues_tokens_if_atomic_requests_is_true(self, post, access_token, initial_keys):
         assert post(access_token).status_code == 201
 
 

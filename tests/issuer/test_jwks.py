@@ -37,18 +37,18 @@ def served(client: Any) -> list[dict[str, str]]:
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestTheJwkSet:
-    def test_jwk_set_contains_only_the_current_and_the_future_signing_key(self, client):
+class TestTheJwks:
+    def test_jwks_contains_only_the_current_and_the_future_signing_key(self, client):
         assert [key["kid"] for key in served(client)] == [
             Key.objects.get(use=SIG, status=status).kid for status in ("current", "future")
         ]
 
-    def test_k9_each_key_in_the_jwk_set_has_six_public_members(self, client):
+    def test_k9_each_key_in_the_jwks_has_six_public_members(self, client):
         for key in served(client):
             assert set(key) == {"kty", "n", "e", "use", "alg", "kid"}
             assert (key["kty"], key["use"], key["alg"]) == ("RSA", "sig", "RS256")
 
-    def test_k9_jwk_set_contains_no_private_members_of_a_key_row(self, client):
+    def test_k9_jwks_contains_no_private_members_of_a_key_row(self, client):
         ring = keys_ring.load()
         row = Key.objects.get(kid=ring.signing_key().kid)
         private = dict(ring.signing_key().private().reveal())
@@ -64,7 +64,7 @@ class TestTheJwkSet:
         for key in served(client):
             assert JWK(**key).thumbprint() == key["kid"]
 
-    def test_jwk_set_lists_the_current_key_then_past_keys_newest_first_then_future_keys(self, client):
+    def test_jwks_lists_the_current_key_then_past_keys_newest_first_then_future_keys(self, client):
         with time_machine.travel(datetime.now(UTC), tick=False) as clock:
             retired = []
             for _ in range(3):
@@ -75,7 +75,7 @@ class TestTheJwkSet:
         current, future = (Key.objects.get(use=SIG, status=status).kid for status in ("current", "future"))
         assert kids == [current, *retired, future]
 
-    def test_past_key_is_removed_from_the_jwk_set_when_its_last_token_has_expired(self, client):
+    def test_past_key_is_removed_from_the_jwks_when_its_last_token_has_expired(self, client):
         with time_machine.travel(START, tick=False) as clock, override_settings(INSTACCESS={"KEY_CACHE_SECONDS": 0}):
             past = lifecycle.rotate(SIG, force=True).retired.kid
             clock.shift(conf.key_retention_seconds - 1)
@@ -83,7 +83,7 @@ class TestTheJwkSet:
             clock.shift(1)
             assert past not in [key["kid"] for key in served(client)]
 
-    def test_k10_jwk_set_omits_a_key_immediately_after_the_key_was_revoked(self, client):
+    def test_k10_jwks_omits_a_key_immediately_after_the_key_was_revoked(self, client):
         current, future = (key["kid"] for key in served(client))
         lifecycle.revoke(current)
         kids = [key["kid"] for key in served(client)]
@@ -91,13 +91,13 @@ class TestTheJwkSet:
         assert current not in kids
         assert kids[0] == future
 
-    def test_jwk_set_contains_an_imported_public_signing_key(self, client, rsa_pool):
+    def test_jwks_contains_an_imported_public_signing_key(self, client, rsa_pool):
         public = material.to_text(rsa_pool.take(), file_format="jwk")
         kid = key_texts.import_key(public, use=SIG).kid
 
         assert kid in [key["kid"] for key in served(client)]
 
-    def test_k7_jwk_set_does_not_contain_a_modified_key(self, client, rsa_pool):
+    def test_k7_jwks_does_not_contain_a_modified_key(self, client, rsa_pool):
         row = Key.objects.get(status="future")
         row.public_jwk = {**row.public_jwk, "n": rsa_pool.take()["n"]}
         row.save()
@@ -131,7 +131,7 @@ class TestTheJwksResponse:
         assert not response.has_header("Vary")
         assert response.content == Client().get(URL).content
 
-    def test_body_and_etag_of_an_unchanged_jwk_set_stay_the_same(self, client):
+    def test_body_and_etag_of_an_unchanged_jwks_stay_the_same(self, client):
         first, second = client.get(URL), client.get(URL)
 
         assert first.content == second.content
@@ -142,7 +142,7 @@ class TestTheJwksResponse:
     def test_jwks_endpoint_ignores_the_accept_header(self, client, accept):
         assert client.get(URL, headers={"Accept": accept}).json()["keys"]
 
-    def test_head_request_for_the_jwk_set_gets_the_same_headers_and_no_body(self, client):
+    def test_head_request_for_the_jwks_gets_the_same_headers_and_no_body(self, client):
         get, head = client.get(URL), client.head(URL)
 
         assert (head.status_code, head.content) == (200, b"")
@@ -151,9 +151,9 @@ class TestTheJwksResponse:
 
 
 @pytest.mark.usefixtures("initial_keys")
-class TestConditionalRequestsForTheJwkSet:
+class TestConditionalRequestsForTheJwks:
     @pytest.mark.parametrize("spelled", ["{}", "W/{}", '"other", {}', "*"])
-    def test_request_with_the_current_etag_of_the_jwk_set_gets_a_304(self, client, spelled):
+    def test_request_with_the_current_etag_of_the_jwks_gets_a_304(self, client, spelled):
         first = client.get(URL)
         response = client.get(URL, headers={"If-None-Match": spelled.format(first["ETag"])})
 
@@ -161,7 +161,7 @@ class TestConditionalRequestsForTheJwkSet:
         assert response["ETag"] == first["ETag"]
         assert response["Cache-Control"] == first["Cache-Control"]
 
-    def test_request_with_an_old_etag_gets_the_changed_jwk_set(self, client):
+    def test_request_with_an_old_etag_gets_the_changed_jwks(self, client):
         first = client.get(URL)
         lifecycle.rotate(SIG, force=True)
         response = client.get(URL, headers={"If-None-Match": first["ETag"]})
@@ -170,7 +170,7 @@ class TestConditionalRequestsForTheJwkSet:
         assert response["ETag"] != first["ETag"]
 
     @pytest.mark.parametrize("header", ["nonsense", '"', "W/", "\x00", '"' + "a" * 5000 + '"'])
-    def test_request_with_an_unknown_etag_gets_the_full_jwk_set(self, client, header):
+    def test_request_with_an_unknown_etag_gets_the_full_jwks(self, client, header):
         assert client.get(URL, headers={"If-None-Match": header}).status_code == 200
 
 
@@ -180,7 +180,7 @@ class TestTheJwksEndpointWithoutASigningKey:
         assert response["Retry-After"] == "10"
         assert response["Cache-Control"] == "no-store"
 
-    def test_k5_jwks_endpoint_returns_503_instead_of_an_empty_jwk_set_if_there_are_no_keys(self, client, caplog):
+    def test_k5_jwks_endpoint_returns_503_instead_of_an_empty_jwks_if_there_are_no_keys(self, client, caplog):
         self.unavailable(client.get(URL))
         assert "instaccess_init" in caplog.text
 
@@ -189,7 +189,7 @@ class TestTheJwksEndpointWithoutASigningKey:
 
         self.unavailable(client.get(URL))
 
-    def test_k5_jwks_endpoint_serves_the_jwk_set_after_init(self, client):
+    def test_k5_jwks_endpoint_serves_the_jwks_after_init(self, client):
         self.unavailable(client.get(URL))
         provision.init()
 
@@ -235,7 +235,7 @@ class TestTheJwksEndpointInAHostProject:
             assert client.get("/admin/instaccess/").status_code == 302
             assert len(served(client)) == 2
 
-    def test_jwk_set_does_not_depend_on_the_language_of_the_client(self, client):
+    def test_jwks_does_not_depend_on_the_language_of_the_client(self, client):
         middleware = [*django_settings.MIDDLEWARE, "django.middleware.locale.LocaleMiddleware"]
         before = client.get(URL).content
         with override_settings(MIDDLEWARE=middleware):
@@ -250,8 +250,8 @@ class TestTheJwksEndpointInAHostProject:
             client.get(URL)
 
 
-class TestACachedCopyOfTheJwkSet:
-    def test_k4_cached_copy_of_the_jwk_set_contains_a_key_before_the_key_signs(self, client):
+class TestACachedCopyOfTheJwks:
+    def test_k4_cached_copy_of_the_jwks_contains_a_key_before_the_key_signs(self, client):
         """Cache the JWK set for the longest allowed time, from a worker that reloads its keys as late as possible."""
         with time_machine.travel(START, tick=False) as clock:
             provision.init()

@@ -34,7 +34,7 @@ class TestMethodsOtherThanPost:
 
         assert answer(client.get(ISSUE_URL, headers=headers)) == METHOD_NOT_ALLOWED
 
-    def test_p11_options_request_lists_the_methods_without_credentials(self, client):
+    def test_p11_options_request_without_credentials_gets_the_list_of_methods(self, client):
         response = client.options(ISSUE_URL)
 
         assert (response.status_code, response.content) == (204, b"")

@@ -49,7 +49,7 @@ class TestImportingAKey:
         assert provision.export_private(row, file_format="pem").reveal() == private_pem(pair)
 
     @pytest.mark.parametrize(("use", "power"), [(SIG, "forge"), (ENC, "decrypt")])
-    def test_k6_import_refuses_a_private_key_with_a_reason_unless_with_private_is_true(self, use, power, pair):
+    def test_k6_import_refuses_a_private_key_and_gives_a_reason_unless_with_private_is_true(self, use, power, pair):
         with pytest.raises(KeyRefused, match=f"an attacker with the private key can {power} every token") as caught:
             key_texts.import_key(private_pem(pair), use=use)
         assert "--with-private" in caught.value.detail

@@ -50,7 +50,7 @@ class TestRevokeTheCurrentKey:
         assert not accepted(before)
         assert accepted(issue()[1])
 
-    def test_k10_a_revoked_key_is_removed_from_the_jwk_set(self, client):
+    def test_k10_a_revoked_key_is_removed_from_the_jwks(self, client):
         current = key_of(SIG, "current").kid
         lifecycle.revoke(current)
 

@@ -191,7 +191,7 @@ class TestAKeyThatCannotBeKept:
 
 
 class TestAnOlderKeyEncryptionKey:
-    def test_k15_replacement_works_for_a_backup_from_before_a_reseal_with_the_old_key_encryption_key(self, settings):
+    def test_k15_replacement_with_the_old_key_encryption_key_accepts_a_backup_from_before_a_reseal(self, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [OLD_KEK]}
         provision.init()
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}

@@ -124,7 +124,8 @@ def deployments(draw: st.DrawFn) -> dict[str, Any]:
     return settings
 
 
-# Seconds between the runs of cron: usually hours, sometimes seconds, sometimes days while the machine is off.
+# The pauses between the runs of cron, in seconds, are usually hours, sometimes minutes, and sometimes days while the
+# machine is off.
 CRON = st.lists(
     st.one_of(st.integers(0, 90_000), st.integers(0, 600), st.integers(0, 900_000)), min_size=3, max_size=14
 )
@@ -150,7 +151,7 @@ class TestRandomSchedulesAndSettings:
                     done = lifecycle.rotate(use)
                     if done.activated is not None:
                         assert datetime.now(UTC) >= done.activated.created_at + SECOND * conf.key_lead_seconds
-                        # With this lead time, every cached JWK set contains the key before the key signs.
+                        # With this lead time, every cached JWKS contains the key before the key signs.
                         assert conf.key_lead_seconds >= conf.jwks_max_age + conf.key_cache_seconds
                 # Until this time, the worker with the stale keys may use its cached keys.
                 clock.shift(conf.key_cache_seconds)

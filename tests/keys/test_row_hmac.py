@@ -154,7 +154,8 @@ class TestAModifiedKeyRow:
         ids=str,
     )
     def test_k17_hmac_detects_a_change_of_any_column_of_a_key_row(self, row, changes):
-        # Otherwise, the change of `use` would be refused: a database allows one current key per use.
+        # Delete the encryption keys. Otherwise, the database would refuse the change of `use`, because only one key
+        # per use may be current.
         Key.objects.filter(use=ENC).delete()
         Key.objects.filter(pk=row.pk).update(**changes)
 
@@ -287,7 +288,7 @@ class TestTheKeyEncryptionKey:
             assert status_of(row) is audit.HmacStatus.AUTHENTIC
         assert status_of(rotated.generated) is audit.HmacStatus.UNKNOWN
 
-    def test_o7_reseal_computes_every_hmac_again_even_of_rows_without_a_private_key(self, settings, rsa_pool):
+    def test_o7_reseal_recomputes_the_hmacs_of_all_rows_even_of_rows_without_a_private_key(self, settings, rsa_pool):
         key_texts.import_key(public_pem(rsa_pool), use=ENC)
         lifecycle.revoke(key_of(SIG, "current").kid)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}

@@ -84,7 +84,7 @@ class TestASealedKey:
         assert sealing.seal(PrivateKey(private), kid=kid, use="sig", keks=[FIRST]) != sealed
 
     def test_unseal_accepts_the_longest_key_that_can_be_imported(self):
-        # The size limit of unsealing must allow the longest key that can be imported.
+        # An import accepts keys of up to 4096 bits.
         private = JWK.generate(kty="RSA", size=4096, use="enc")
         kid = private.thumbprint()
 

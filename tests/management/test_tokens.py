@@ -227,7 +227,7 @@ class TestTokensRevoke:
 
 
 class TestErrorsOfInstaccessTokens:
-    def test_instaccess_tokens_reports_a_database_error_with_the_command_migrate(self):
+    def test_instaccess_tokens_reports_a_database_error_and_names_the_command_migrate(self):
         def broken(execute: Any, sql: str, *args: Any) -> Any:
             if "instaccess_" in sql:
                 raise OperationalError("no such table")

@@ -79,7 +79,7 @@ class TestTokensExport:
         assert ids("--until", "2026-11-01T13:00:00+01:00") == [made[-12], made[-13]]
 
     @pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "0001-01-01T00:00:00+23:00", "\x00"])
-    def test_tokens_export_refuses_an_invalid_time_with_an_example(self, text):
+    def test_tokens_export_refuses_an_invalid_time_and_prints_an_example(self, text):
         with pytest.raises(CommandError, match="2026-11-01"):
             export("--since", text)
 
@@ -151,7 +151,7 @@ class TestTokensExportToAFile:
         assert partial.read_text() == "incomplete"
         assert not path.exists()
 
-    def test_tokens_export_fails_for_a_missing_folder_with_the_reason(self, tmp_path):
+    def test_tokens_export_fails_with_the_reason_if_the_folder_is_missing(self, tmp_path):
         with pytest.raises(CommandError, match="No such file or directory"):
             export("--file", str(tmp_path / "none" / "audit.csv"))
 

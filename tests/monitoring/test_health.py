@@ -92,7 +92,7 @@ class TestTheProtocol:
         assert (response.status_code, response["Allow"]) == (405, "GET, HEAD")
 
     @pytest.mark.parametrize("query", ["role=gatewayy", "role=", "role=%GG", "role=issuer%00"])
-    def test_ready_endpoint_answers_404_with_the_known_roles_to_an_unknown_role(self, client, query):
+    def test_ready_endpoint_answers_404_and_lists_the_known_roles_if_the_role_is_unknown(self, client, query):
         response = client.get(f"{READY}?{query}")
 
         assert response.status_code == 404
@@ -149,7 +149,7 @@ class TestAReadyProcess:
 
 
 class TestKeysThatCannotBeUsed:
-    def test_ready_endpoint_reports_missing_keys_for_each_role_with_the_command_to_run(self):
+    def test_ready_endpoint_reports_missing_keys_for_each_role_and_names_the_command_to_run(self):
         status, body = probe()
 
         assert (status, body["status"]) == (503, "not ready")
@@ -216,7 +216,7 @@ class TestTheAuditLog:
 
 
 class TestTheDenyList:
-    def test_ready_endpoint_reports_a_deny_list_that_is_too_old_as_an_error_with_its_age(self, including, issuer_url):
+    def test_ready_endpoint_reports_an_error_with_the_age_of_a_deny_list_that_is_too_old(self, including, issuer_url):
         including(GATEWAY)
         with override_settings(INSTACCESS=remote(issuer_url, DENY_LIST_SECONDS=0, MAX_STALENESS=0)):
             assert probe()[0] == 200

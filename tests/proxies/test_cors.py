@@ -27,7 +27,7 @@ PREFLIGHT = (
     "Access-Control-Request-Headers: authorization",
 )
 
-# For each example, the change from docs/proxies.md that turns on preflight requests.
+# These changes from docs/proxies.md turn on preflight requests in each example.
 SWITCHES = {
     "nginx": {"change": lambda text: substitute(text, '# "OPTIONS " yes;', '"OPTIONS " yes;')},
     "caddy": {"CORS_PREFLIGHTS": "on"},
@@ -102,7 +102,7 @@ class TestPreflightRequestsWithTheSwitchOn:
         assert b"forged" not in site.service.sent
 
     @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "options", "TRACE"])
-    def test_g25_proxy_refuses_a_method_other_than_options_without_credentials_if_the_switch_is_on(
+    def test_g25_proxy_with_the_switch_on_refuses_a_request_without_credentials_unless_the_method_is_options(
         self, open_proxy, site, method
     ):
         answer = open_proxy.raw(f"{method} {SELF} HTTP/1.1", HOST, *PREFLIGHT, CLOSE)

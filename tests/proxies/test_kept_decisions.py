@@ -187,7 +187,8 @@ class TestAKeptDecision:
         token = proxy.issue("ada")
         use_kept_decision(proxy, token)
         site.gateway.resets = True
-        # `retarget` also closes kept-alive connections, over which nginx could still ask.
+        # `retarget` also closes kept-alive connections. Otherwise, nginx could still ask the gateway over such a
+        # connection.
         site.gateway.retarget(gateway.port)
         try:
             answer = servers.wait_until(lambda: proxy.call("GET", SELF, token), lambda answer: answer.status != 200)
@@ -289,8 +290,8 @@ class TestTheEndOfADecision:
 
     def test_g35_nginx_refuses_all_tokens_of_a_revoked_user_within_five_seconds(self, proxy, site):
         other = proxy.issue("ada")
-        # Wait for an accepted token, because a revocation by an earlier test also covers tokens that are issued in
-        # the second of this revocation.
+        # Wait for an accepted token, because a revocation by an earlier test also covers tokens that are issued
+        # within the same second.
         token = servers.wait_until(
             lambda: proxy.issue("curry"), lambda token: proxy.call("GET", SELF, token).status == 200
         )
@@ -309,7 +310,8 @@ class TestTheEndOfADecision:
         site.manage("instaccess_keys", "revoke", "--kid", kid, "--reason", "stolen")
 
         assert self.last_accepted(proxy, token) < REVOCATION_SECONDS
-        # The issuer signs with the next key when its JWK set no longer contains the revoked key.
+        # Wait until the issuer's JWKS no longer contains the revoked key, because the issuer then signs with the next
+        # key.
         issuer = Proxy("none", site.service_process.port, site)
         servers.wait_until(
             lambda: issuer.call("GET", "/internal/services/jwks").body, lambda jwks: kid.encode() not in jwks

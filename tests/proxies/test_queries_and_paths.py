@@ -99,7 +99,7 @@ class TestAnEncodedSlashInAPath:
         assert answer.status == 404  # The service returns 404, because it has no courses.
         assert site.service.requests == [f"GET {path} HTTP/1.1"]
 
-    def test_g28_proxy_refuses_a_path_with_an_encoded_slash_without_a_token(self, proxy, site):
+    def test_g28_proxy_refuses_a_request_without_a_token_for_a_path_with_an_encoded_slash(self, proxy, site):
         answer = proxy.raw("GET /api/v1/courses/sis_course_id:A%2FB HTTP/1.1", HOST, CLOSE)
 
         assert (answer.status, answer.body) == (401, INVALID)

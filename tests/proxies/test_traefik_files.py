@@ -150,7 +150,7 @@ class TestTheTraefikSwitchForPreflightRequests:
     def test_g25_router_of_traefik_for_preflight_requests_is_off_by_default(self):
         assert set(HTTP["routers"]) - set(DEFAULT["routers"]) == {"cors-preflight"}
 
-    def test_g25_traefik_forwards_a_preflight_request_to_the_service_without_authorization(self):
+    def test_g25_traefik_forwards_a_preflight_request_without_authorization_to_the_service(self):
         router = HTTP["routers"]["cors-preflight"]
 
         assert router["rule"].endswith("&& Method(`OPTIONS`) && !HeaderRegexp(`Authorization`, `.*`)")

@@ -154,7 +154,7 @@ class TestATokenWithAnInvalidSignature:
 
             assert refusal(ask(f"Bearer {body}.{mac}")) == INVALID
 
-    def test_c1_service_refuses_a_token_whose_hmac_uses_a_symmetric_key_of_the_jwk_set(self, service, settings):
+    def test_c1_service_refuses_a_token_whose_hmac_uses_a_symmetric_key_of_the_jwks(self, service, settings):
         secret = secrets.token_bytes(32)
         oct_member = {"kty": "oct", "k": b64(secret), "kid": "shared", "alg": "HS256"}
         document = {"keys": [oct_member, *json.loads(jwks(service.signing))["keys"]]}

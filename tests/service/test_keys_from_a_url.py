@@ -85,7 +85,7 @@ class TestAServiceWithAJWKSURL:
 
         assert refusal(ask(good(token_factory))) == UNAVAILABLE
 
-    def test_c4_service_fetches_the_jwk_set_at_most_once_per_cooldown_for_invented_kids(
+    def test_c4_service_fetches_the_jwks_at_most_once_per_30_seconds_for_invented_kids(
         self, server, token_factory, clock
     ):
         assert ask(good(token_factory)).status_code == 200
@@ -96,7 +96,7 @@ class TestAServiceWithAJWKSURL:
 
         assert len(server.requests) == 2
 
-    def test_c4_service_fetches_the_jwk_set_for_a_token_that_is_signed_with_a_new_key(
+    def test_c4_service_fetches_the_jwks_for_a_token_that_is_signed_with_a_new_key(
         self, server, token_factory, clock, rsa_pool
     ):
         assert ask(good(token_factory)).status_code == 200
@@ -105,7 +105,7 @@ class TestAServiceWithAJWKSURL:
 
         assert ask(good(successor)).status_code == 200
 
-    def test_c14_service_fetches_the_jwk_set_for_a_token_without_a_kid_that_is_signed_with_a_new_key(
+    def test_c14_service_fetches_the_jwks_for_a_token_without_a_kid_that_is_signed_with_a_new_key(
         self, server, token_factory, clock, rsa_pool
     ):
         assert ask(good(token_factory)).status_code == 200
@@ -116,7 +116,7 @@ class TestAServiceWithAJWKSURL:
             assert ask("Bearer " + signed_by_pyjwt(claims(now()), successor)).status_code == 200
         assert len(server.requests) == 2
 
-    def test_c14_service_fetches_the_jwk_set_at_most_once_per_cooldown_for_forged_tokens_without_a_kid(
+    def test_c14_service_fetches_the_jwks_at_most_once_per_30_seconds_for_forged_tokens_without_a_kid(
         self, server, token_factory, clock, rsa_pool
     ):
         assert ask(good(token_factory)).status_code == 200
@@ -126,7 +126,7 @@ class TestAServiceWithAJWKSURL:
 
         assert len(server.requests) == 2
 
-    def test_c5_service_skips_invalid_members_of_the_jwk_set_and_generates_no_key(
+    def test_c5_service_skips_invalid_members_of_the_jwks_and_generates_no_key(
         self, server, token_factory, monkeypatch
     ):
         monkeypatch.setattr(material.JWK, "generate", None)

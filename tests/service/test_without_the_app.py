@@ -72,7 +72,7 @@ class TestAServiceWithoutTheIssuersApp:
         assert "REST_FRAMEWORK['UNAUTHENTICATED_USER'] to None" in hint
 
     @pytest.mark.django_db(transaction=True)
-    def test_service_without_the_app_accepts_tokens_with_the_jwk_set_of_an_issuer_in_another_process(
+    def test_service_without_the_app_accepts_tokens_with_the_jwks_of_an_issuer_in_another_process(
         self, initial_keys, user, tmp_path
     ):
         port = servers.free_port()

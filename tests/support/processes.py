@@ -142,9 +142,9 @@ class Crew:
 
     def __init__(self) -> None:
         self._workers: list[Worker] = []
-        self._barriers: list[
-            Any
-        ] = []  # Keep a reference to every barrier. Otherwise, a barrier is deleted before its workers receive it.
+        # Keep a reference to every barrier. Otherwise, a barrier would be deleted before its workers receive the
+        # barrier.
+        self._barriers: list[Any] = []
 
     def start(self, count: int = 1, *, keys: Iterable[Iterable[JWK]] = (), **settings: Any) -> list[Worker]:
         """Start and return `count` workers that can wait for each other at a barrier.

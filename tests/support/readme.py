@@ -12,7 +12,7 @@ from tests.support.paths import ROOT
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-# A code block in an item of a list is indented.
+# Allow spaces before the fence, because a code block in a list item is indented.
 _FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _CELL = re.compile(r"(?<!\\)\|")
 

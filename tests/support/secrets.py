@@ -70,7 +70,7 @@ def forms(value: Any) -> Iterator[str]:
         yield text
 
 
-# Parse keys without jwcrypto, because some tests let the functions of jwcrypto fail.
+# Parse keys without jwcrypto, because some tests replace functions of jwcrypto with functions that fail.
 
 
 def _forms_of_pem(text: str) -> Iterator[str]:

@@ -145,9 +145,8 @@ class WireTap:
                 # Clear the event at the start of each request, because a client may send several requests over one
                 # connection.
                 (complete.set if self.may_answer(sent) else complete.clear)()
-                with suppress(
-                    OSError
-                ):  # Ignore a closed connection, because the wire tap has already recorded the bytes.
+                # Ignore a closed connection, because the wire tap has already recorded the bytes.
+                with suppress(OSError):
                     server.sendall(data)
         complete.set()
         _disconnect(client, server)

@@ -199,7 +199,7 @@ class TestTheLengthsOfInitializationVectorAndTag:
     ):
         token = encrypted_with_lengths(signed, encryption_key, enc=enc, iv_bytes=iv_bytes, tag_bytes=tag_bytes)
         if tag_bytes == 32 and enc == "A256GCM":
-            token += "A" * 22  # AESGCM returns a tag of only 16 bytes.
+            token += "A" * 22  # Extend the tag, because AESGCM returns only 16 bytes.
 
         with pytest.raises(InvalidToken) as caught:
             jose.decrypt(token, NO_KEYS)

@@ -15,7 +15,7 @@ from instaccess.exceptions import InvalidToken
 from instaccess.tokens import PrivateKey, jose
 from tests.tokens.handmade import CONTENT_ALGORITHMS, PAYLOAD, arbitrary_input, b64, with_header
 
-# Strings that resemble tokens.
+# These strings resemble tokens, because a parser refuses most random strings at its first check.
 near_tokens = st.one_of(
     st.text(max_size=300),
     st.lists(st.text(alphabet=string.ascii_letters + string.digits + "-_", max_size=40), max_size=7).map(".".join),

@@ -132,7 +132,9 @@ class TestATokenWithKid:
 
         assert (decryption.value.code, verification.value.code) == ("unknown_kid", "unknown_kid")
 
-    def test_g6_decrypt_and_verify_refuse_a_token_of_another_key_with_the_same_kid(self, encrypted, signed, rsa_pool):
+    def test_g6_decrypt_and_verify_refuse_a_token_for_which_another_key_with_the_same_kid_was_used(
+        self, encrypted, signed, rsa_pool
+    ):
         rsa_pool.take(), rsa_pool.take()
 
         with pytest.raises(InvalidToken) as decryption:
@@ -145,7 +147,7 @@ class TestATokenWithKid:
     def test_decrypt_and_verify_refuse_a_key_whose_use_does_not_match(
         self, encrypted, signed, signing_key, encryption_key
     ):
-        # Tokens must be refused if an operator confuses the keys, because the wrong key protects tokens less.
+        # Simulate an operator who has exchanged the signing key and the encryption key in the settings.
         with pytest.raises(InvalidToken):
             jose.decrypt(encrypted, {"e1": PrivateKey(JWK(**{**encryption_key, "use": "sig"}))})
         with pytest.raises(InvalidToken):

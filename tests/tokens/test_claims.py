@@ -250,7 +250,8 @@ class TestTheIssuerOfAToken:
             Claims.from_payload(payload(iss=iss), now=NOW, issuers=ISSUER)
 
     def test_reader_checks_the_issuer_before_all_other_claims(self):
-        # Check no other claim than `iss`, because a second authenticator may accept a foreign token.
+        # A foreign token must raise ForeignToken even if other claims are invalid, because another authenticator may
+        # accept the token.
         assert isinstance(refusal({"iss": "other", "exp": None}), ForeignToken)
 
 

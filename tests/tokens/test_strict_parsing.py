@@ -234,7 +234,7 @@ class TestAnInvalidTokenHeader:
             jose.verify(with_header(signed, "[" * 3000), NO_KEYS)
         assert refusal.value.code == "bad_header"
 
-        # The parser must refuse the claims, because the process must not crash after a valid signature.
+        # A valid signature must not let deeply nested claims reach the JSON parser, which could crash the process.
         nested = jose.sign(b'{"x":' + b"[" * 2500 + b"]" * 2500 + b"}", PrivateKey(signing_key), kid="s1")
         with pytest.raises(InvalidToken) as refusal:
             jose.verify(nested, {"s1": signing_key})
@@ -252,8 +252,8 @@ class TestAnInvalidTokenHeader:
 
     @pytest.mark.parametrize("changes", [{"typ": "at+jwt"}, {"typ": "jwt"}, {"typ": ""}, {"cty": "JWT"}])
     def test_c2_verify_refuses_a_signed_token_of_the_wrong_type(self, changes, signed):
-        # An ID token or an RFC 9068 access token of the same key must be refused (RFC 8725 §3.11).
-        # The member `cty` would mean that the payload is another token.
+        # An ID token or an RFC 9068 access token that was signed with the same key must be refused (RFC 8725 §3.11).
+        # The member `cty` would mean that the payload is a token.
         header = json.dumps({"typ": "JWT", "alg": "RS256", "kid": "s1"} | changes)
 
         with pytest.raises(InvalidToken) as refusal:
@@ -374,7 +374,8 @@ class TestTheContentOfAToken:
         assert jose.verify(token, {"s1": signing_key})[0] == {"score": number}
 
     def test_verify_checks_the_signature_before_the_payload_is_parsed(self, rsa_pool):
-        # An invalid payload must cause the error of the signature, because the payload must not be parsed first.
+        # Both the payload and the signature are invalid. The error must be about the signature, because unverified
+        # claims must not be parsed.
         token = jose.sign(b"not json", PrivateKey(rsa_pool.take("sig")), kid="s1")
 
         with pytest.raises(InvalidToken) as refusal:

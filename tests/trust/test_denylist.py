@@ -212,7 +212,7 @@ class TestADenyListFromAURL:
 
         assert len(remote.requests) == 61
         assert {request.headers["If-None-Match"] for request in remote.requests[1:]} == {'"1"'}
-        # Count the outage from the last response, because each response counts as a load.
+        # A 304 confirms the deny list, so MAX_STALENESS is counted from the last 304.
         remote.answer_with(500)
         clock.now += 50
         assert denylist.current() == {"one"}
@@ -514,7 +514,7 @@ class TestTheRevocationListEndpoint:
             response = getattr(client, method)(REVOCATIONS)
             assert (response.status_code, response["Allow"]) == (405, "GET, HEAD")
 
-    def test_revocation_list_endpoint_returns_503_instead_of_an_empty_list_without_a_database(self, get):
+    def test_revocation_list_endpoint_without_a_database_returns_503_instead_of_an_empty_list(self, get):
         def broken(*args: Any) -> Any:
             raise OperationalError("unavailable")
 

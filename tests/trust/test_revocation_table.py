@@ -32,10 +32,8 @@ def jtis(*rows: IssuedToken) -> set[str]:
 
 UNKNOWN_POSITIONS = [
     *("", "x", "-1", "1-2", "9" * 30, "1; DROP TABLE x", "0x10", "١"),
-    *(
-        "1-999999999999999999-1",
-        "1-1-9223372036854775808",
-    ),  # These positions contain a time or an id that is too large.
+    # These positions contain a time or an id that is too large.
+    *("1-999999999999999999-1", "1-1-9223372036854775808"),
 ]
 
 
@@ -68,7 +66,7 @@ class TestTheFirstReadingOfRevocations:
         monkeypatch.setattr(revocation_table, "PAGE", 2)
         monkeypatch.setattr(revocation_table, "_TOKENS", revocation_table._TOKENS.replace("10000", "2"))
         now = timezone.now()
-        # Give some rows one common time, as a batch of revocations does.
+        # Give some rows the same time, as a batch of revocations does.
         rows = [row(revoked_at=now - timedelta(seconds=number // 3)) for number in range(8)]
 
         pages = read_all()
@@ -167,7 +165,7 @@ class TestALaterReadingOfRevocations:
         assert (page.tokens, page.users.keys()) == ([], {rows[0].user_uuid})
         assert not IssuedToken.objects.filter(revoked_at=None).exists()
 
-    def test_reading_revocations_again_without_a_change_takes_one_query(self, row, django_assert_num_queries):
+    def test_reading_unchanged_revocations_again_takes_one_query(self, row, django_assert_num_queries):
         revoke(row())
         position = read().cursor
         with django_assert_num_queries(1):

@@ -313,7 +313,7 @@ class TestKeysOfAJWKSURL:
 
         assert list(sources.verification_keys()) == [other.thumbprint(), key.thumbprint()]
 
-    def test_a_key_that_was_removed_from_the_jwk_set_is_no_longer_returned(self, jwks, key, rsa_pool, clock):
+    def test_a_key_that_was_removed_from_the_jwks_is_no_longer_returned(self, jwks, key, rsa_pool, clock):
         assert key.thumbprint() in sources.verification_keys()
         jwks.answer_with(200, document(rsa_pool.take()))
         clock.now += remote_jwks.JWKS_SECONDS
@@ -327,7 +327,7 @@ class TestKeysOfAJWKSURL:
 
         assert sources.verification_keys()[key.thumbprint()] is first
 
-    def test_c4_a_thousand_unknown_kids_cause_one_fetch_per_cooldown(self, jwks, clock):
+    def test_c4_a_thousand_unknown_kids_cause_one_fetch_per_30_seconds(self, jwks, clock):
         keys = sources.verification_keys()
         for _ in range(1000):
             assert str(uuid.uuid4()) not in keys
@@ -353,7 +353,9 @@ class TestKeysOfAJWKSURL:
         assert jose.verify(signed_by_pyjwt(canvas_claims(), new), keys)[1] == new.thumbprint()
         assert len(jwks.requests) == 2
 
-    def test_c14_tokens_without_a_kid_and_unknown_kids_share_one_cooldown(self, jwks, rsa_pool, clock):
+    def test_c14_tokens_without_a_kid_and_unknown_kids_share_the_limit_of_one_fetch_per_30_seconds(
+        self, jwks, rsa_pool, clock
+    ):
         forged = signed_by_pyjwt(canvas_claims(), rsa_pool.take())
         keys = sources.verification_keys()
         for _ in range(20):
@@ -364,24 +366,24 @@ class TestKeysOfAJWKSURL:
         assert len(jwks.requests) == 2
 
     @pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
-    def test_c16_a_jwk_set_whose_content_encoding_is_identity_is_read(self, jwks, key, encoding):
+    def test_c16_a_jwks_whose_content_encoding_is_identity_is_read(self, jwks, key, encoding):
         jwks.answer_with(200, document(key), Content_Encoding=encoding)
 
         assert list(sources.verification_keys()) == [key.thumbprint()]
 
     @pytest.mark.parametrize("encoding", ["gzip", "identity, gzip", "br"])
-    def test_c16_a_compressed_jwk_set_is_refused(self, jwks, key, encoding):
+    def test_c16_a_compressed_jwks_is_refused(self, jwks, key, encoding):
         jwks.answer_with(200, gzip.compress(document(key)), Content_Encoding=encoding)
 
         with pytest.raises(SourceUnavailable, match="compressed"):
             sources.verification_keys()
 
-    def test_c16_a_jwk_set_with_a_byte_order_mark_is_read(self, jwks, key):
+    def test_c16_a_jwks_with_a_byte_order_mark_is_read(self, jwks, key):
         jwks.answer_with(200, b"\xef\xbb\xbf" + document(key))
 
         assert list(sources.verification_keys()) == [key.thumbprint()]
 
-    def test_c16_a_jwk_set_in_chunks_is_read(self, jwks, key):
+    def test_c16_a_jwks_in_chunks_is_read(self, jwks, key):
         def chunked(handler: Any) -> None:
             handler.protocol_version = "HTTP/1.1"
             handler.close_connection = True
@@ -408,7 +410,7 @@ class TestKeysOfAJWKSURL:
 
         assert len(jwks.requests) == 2
 
-    def test_several_threads_share_the_first_fetch_of_a_jwk_set(self, jwks):
+    def test_several_threads_share_the_first_fetch_of_a_jwks(self, jwks):
         threads = [threading.Thread(target=sources.verification_keys) for _ in range(8)]
         for thread in threads:
             thread.start()
@@ -433,7 +435,7 @@ class TestKeysOfAJWKSURL:
         ],
         ids=lambda answer: f"{answer[0]}-{answer[1][:20]!r}",
     )
-    def test_c3_last_good_jwk_set_stays_in_use_until_its_maximum_age_if_the_jwks_url_is_faulty(
+    def test_c3_last_good_jwks_stays_in_use_until_its_maximum_age_if_the_jwks_url_is_faulty(
         self, jwks, key, clock, answer
     ):
         first = sources.verification_keys()[key.thumbprint()]
@@ -448,7 +450,7 @@ class TestKeysOfAJWKSURL:
         jwks.answer_with(200, document(key))
         assert list(sources.verification_keys()) == [key.thumbprint()]
 
-    def test_c3_faulty_jwks_url_raises_source_unavailable_if_no_jwk_set_was_ever_read(self, jwks):
+    def test_c3_faulty_jwks_url_raises_source_unavailable_if_no_jwks_was_ever_read(self, jwks):
         jwks.answer_with(500)
 
         with pytest.raises(SourceUnavailable):
@@ -470,7 +472,7 @@ class TestKeysOfAJWKSURL:
             sources.verification_keys()
         release.set()
 
-    def test_c3_a_server_that_stalls_after_an_unknown_kid_leaves_the_last_good_jwk_set_in_use(
+    def test_c3_a_server_that_stalls_after_an_unknown_kid_leaves_the_last_good_jwks_in_use(
         self, jwks, key, clock, monkeypatch
     ):
         keys = sources.verification_keys()

@@ -154,7 +154,7 @@ class TestAnotherError:
         assert log(second)
         assert not log(first)
 
-    def test_outage_log_contains_a_second_kind_of_error_within_a_minute_without_a_traceback(self, caplog):
+    def test_outage_log_contains_no_traceback_of_a_second_kind_of_error_within_a_minute(self, caplog):
         another = "Traceback …\n  …\ndjango.db.utils.InterfaceError: the [credential]\nis closed"
         log(OperationalError("gone"), detail=TRACEBACK)
         log(InterfaceError("the connection\nis closed"), detail=another)

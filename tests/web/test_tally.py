@@ -117,9 +117,8 @@ class TestAForkedProcess:
             tally.add(kind(reason="expired"))
             counted.put(tally.take())
 
-        with (
-            tally._lock
-        ):  # If a thread of the parent holds the lock during a fork, the child can never acquire the lock.
+        # Hold the lock during the fork, because the child could never acquire the lock of a thread of its parent.
+        with tally._lock:
             process = context.Process(target=child)
             process.start()
         process.join()

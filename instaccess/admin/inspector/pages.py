@@ -111,8 +111,8 @@ def _inspect_request(request: HttpRequest) -> Inspection:
         # the exception's frames, and a variable may contain the token.
         unexpected = web.describe_unexpected(error)
     if unexpected:
-        # Log after the `except` block. Otherwise, an exception in a log handler would have the first exception as its
-        # context, whose message may contain the token.
+        # Log after the `except` block. If a log handler failed within the block, its traceback would contain the
+        # message of `error`, which may contain the token.
         logger.error("the inspector could not check the token: %(detail)s", detail=unexpected)
         return verdict.failed()
     logger.info(

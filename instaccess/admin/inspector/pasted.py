@@ -39,7 +39,7 @@ def extract_token(text: str) -> str:
     text = _REPLY_MARK.sub("", text).strip()
     if text.startswith("{"):
         text = _extract_from_response(text)
-    for _layer in range(2):  # Strip the quotes around the header, then the quotes around its value.
+    for _layer in range(2):  # Strip the quotes around the header, then the quotes around the token.
         text = _SCHEME.sub("", text.strip(_QUOTES).strip())
     text = text.strip(_QUOTES)
     return "".join(text.split())
@@ -79,8 +79,8 @@ def _load_json(text: str) -> Any:
 def format_value(value: Any) -> str:
     """Format a value from a token as one line, shortened and without characters that hide or reorder text."""
     if not isinstance(value, str) or not value.isprintable():
-        # Escape control characters, bidirectional marks and lone surrogates, because these characters could hide
-        # text.
+        # Escape control characters and bidirectional marks, because these characters could hide or reorder text.
+        # Escape lone surrogates, because UTF-8 can't encode them, and the page would fail.
         try:
             value = json.dumps(value, default=str)
         except (ValueError, RecursionError):

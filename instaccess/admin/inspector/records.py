@@ -223,8 +223,8 @@ def _check_hmac(row: IssuedToken) -> audit.HmacStatus | None:
 def _find_differences(payload: Mapping[str, Any], row: IssuedToken, kids: Mapping[Key.Use, str]) -> list[Difference]:
     claims = {ATTRIBUTES[name]: value for name, value in payload.items() if name in ATTRIBUTES}
     if None in (claims.get("masquerading_user_uuid"), claims.get("masquerading_user_shard_id")):
-        # Ignore an incomplete pair of masquerade claims, as services do. Otherwise, the claim would differ from the
-        # row.
+        # Ignore an incomplete pair of masquerade claims, as services do. Otherwise, the inspector would report a
+        # difference between the token and the row.
         claims.pop("masquerading_user_uuid", None)
     expected: dict[str, Any] = {
         "user_uuid": row.user_uuid,
@@ -236,7 +236,8 @@ def _find_differences(payload: Mapping[str, Any], row: IssuedToken, kids: Mappin
     }
     if "client_id" in claims:  # Only tokens for a service user contain the client id.
         expected["client_id"] = row.client_id
-        claims["client_id"] = identifiers(payload).get("client_id")  # In the token, the client id may be an integer.
+        # Convert the client id, because a token may contain an integer, but the row contains a string.
+        claims["client_id"] = identifiers(payload).get("client_id")
     names = {attribute: name for name, attribute in ATTRIBUTES.items()}
     differences = [
         Difference(names[attribute], "" if value is None else format_value(value))

@@ -77,8 +77,8 @@ def describe_lifecycle(key: Key, planned: Key, *, now: datetime, times: keys.Tim
 
 
 def _describe_revocation(key: Key, now: datetime, times: keys.Times) -> str:
-    # During the lead time after a revocation, services in other deployments may still accept tokens of a signing key,
-    # because these services cache the JWK set for at most the lead time.
+    # During the lead time after a revocation, services in other deployments may use a cached JWKS and accept tokens
+    # that were signed with the revoked key.
     is_cached = key.use == Key.Use.SIGNING and key.revoked_at is not None and now - key.revoked_at < times.lead
     text = (
         _("Revoked at %(time)s. Gateways refuse its tokens; services elsewhere accept them for up to JWKS_MAX_AGE.")
@@ -125,5 +125,5 @@ def _until(time: datetime, now: datetime) -> dict[str, str]:
 
 
 def _format(time: datetime | None) -> str:
-    # Omit the seconds, because the change list shows them.
+    # Omit the seconds, because the change list shows the exact time.
     return format_utc_minutes(time) if time else _("an unknown time")

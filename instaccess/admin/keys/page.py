@@ -30,7 +30,8 @@ class KeyAdmin(KeyActions):
     show_facets = admin.ShowFacets.NEVER
     change_list_template = "admin/instaccess/key/change_list.html"
     change_form_template = "admin/instaccess/key/change_form.html"
-    # List the fields one by one, so that the page doesn't show a field that is added to the model later.
+    # List the fields one by one. Otherwise, the page would also show every field that is added to the model later,
+    # even a secret field.
     fields = [
         "kid",
         "use",
@@ -97,7 +98,8 @@ class KeyAdmin(KeyActions):
 
     @admin.display(description=gettext_lazy("public key (JWK)"))
     def public_jwk_text(self, key: Key) -> SafeString:
-        # Show only the members of a public RSA key (RFC 7518 §6.3.1), even if the row contains other members.
+        # Show only the members of a public RSA key (RFC 7518 §6.3.1), because a modified row could also contain
+        # members of a private key.
         if not isinstance(key.public_jwk, dict):
             return _render_unusable()
         members = {name: key.public_jwk[name] for name in ("kty", "use", "kid", "n", "e") if name in key.public_jwk}
@@ -125,7 +127,7 @@ def _describe_problem(key: Key) -> str:
 
 
 def _render_copyable(text: str, name: str, label: Any) -> SafeString:
-    # `copy.js` adds a copy button and reads its texts from these attributes.
+    # `copy.js` adds a copy button and reads the texts of the button from these attributes.
     return format_html(
         '<pre class="instaccess-key" id="{}" tabindex="0" role="region" aria-label="{}"'
         ' data-copy="{}" data-copied="{}" data-selected="{}">{}</pre>',

@@ -51,7 +51,7 @@ class TokenActions(ReadOnlyAdmin):
         if len(rows) > MOST_CHOSEN:
             self._refuse_selection(request)
             return None
-        # If a real user masqueraded as another user, include both users.
+        # Include the real user of a masquerade, because the real user has the token.
         names = {
             uuid: users.display_name(user, uuid, recorded_name) or uuid
             for row in rows

@@ -174,8 +174,8 @@ def _select_refusals(changelist: ChangeList, filters: set[str]) -> tuple[Q | Non
     condition, is_narrowed = Q(), False
     if "client_id" in filters:
         client_id = changelist.params["client_id"]
-        # Refusal counts contain only printable ASCII. A database may raise an error for a comparison with a string
-        # that contains any other character.
+        # Refusal counts contain only printable ASCII. Some databases raise an error for a comparison with a NUL
+        # character or a non-ASCII character.
         storable = client_id.isascii() and "\x00" not in client_id
         condition, is_narrowed = (Q(client_id=client_id) if storable else Q(pk__in=[])), True
     for term in search.terms(changelist.query):

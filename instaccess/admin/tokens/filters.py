@@ -110,7 +110,8 @@ class _ValueFilter(admin.SimpleListFilter):
         raise NotImplementedError
 
     def has_output(self) -> bool:
-        # Hide a filter that offers only one value, unless the user has chosen a value.
+        # A filter with only one value rarely changes the list. Show the filter anyway if a value was chosen, so that
+        # the user can clear the filter.
         return len(self.lookup_choices) > 1 or self.value() is not None
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> QuerySet[IssuedToken]:

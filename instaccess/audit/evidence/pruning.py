@@ -76,7 +76,7 @@ def prune(
             )
     marker = chain_start(keys)
     deleted += _delete_pruned(marker, batch)
-    # At this point, an operator has reviewed all problems of the pruned rows, or `force` was given.
+    # The modified rows may be deleted here, because an operator has reviewed their problems or has used `force`.
     if old or force:
         deleted += _delete_modified(_rows_through(marker.last), now, keys)
     if force:

@@ -119,16 +119,16 @@ def _read(kind: type[_S], row: _Row, keys: EvidenceKeys, *, name: str, check_hma
 
 def _verify_signature(kind: type[_S], jws: str, name: str, keys: EvidenceKeys) -> _S:
     try:
-        # Convert the value with `str`, because SQLite can store bytes in a text column, and `verify` would fail with
-        # bytes.
+        # Convert the value with `str`, because SQLite can store bytes in a text column, and `verify` would raise
+        # TypeError for bytes.
         payload, _ = tokens.verify(str(jws), keys.verification, typ=_TYPES[kind])
     except InvalidToken as error:
         raise AuditAltered(
             f"{name} was modified: its signature is invalid ({error.detail or error.code})",
             code=Reason.UNKNOWN_KID if error.code == Reason.UNKNOWN_KID else None,
         ) from error
-    # Compare the members, because a statement that a different version of this package signed may have other members
-    # than this version expects.
+    # Check the names and types of the members, because an incompatible version of this package may have signed the
+    # statement.
     types = {member.name: {"int": int, "str": str}[str(member.type)] for member in fields(kind)}
     if {member: type(value) for member, value in payload.items()} != types:
         raise AuditAltered(f"{name} can't be read: it was signed by an incompatible version of django-instaccess")
@@ -167,5 +167,6 @@ def covered_bytes(row: _Row) -> bytes:
             typ, text = MARKER, ""
         case _:
             typ, text = REVIEW, row.problems
-    # Encoding bytes with `repr` makes the HMAC comparison fail instead of raising TypeError.
+    # SQLite can store bytes in a text column. Encode bytes with `repr`, so that the HMAC doesn't match. Otherwise,
+    # `json` would raise TypeError.
     return json.dumps([typ, row.jws, sha256(text)], default=repr).encode()

@@ -115,6 +115,6 @@ def next_number(last: int, taken: Collection[int]) -> int:
 
 def sha256(text: str) -> str:
     """Compute the hexadecimal SHA-256 of a string."""
-    # SQLite can store bytes in a text column. Converting bytes with `str` makes a comparison fail instead of raising
-    # TypeError.
+    # SQLite can store bytes in a text column. Convert bytes with `str`, so that the digest doesn't match. Otherwise,
+    # `encode` would raise AttributeError.
     return hashlib.sha256(str(text).encode("utf-8", "surrogatepass")).hexdigest()

@@ -54,8 +54,8 @@ def verify(
     while True:
         latest = _latest_marker()
         report = _Verification(keys, copies, until, now or current_time()).run()
-        # If another process has pruned rows in the meantime, missing rows aren't a problem, so the audit log is
-        # verified again.
+        # If another process has pruned rows since the verification began, missing rows aren't a problem. Verify the
+        # audit log again.
         if not report.problems or _latest_marker() == latest:
             return report
 
@@ -133,7 +133,8 @@ class _Verification:
             self._check_gap(statement, end, unusable)
             after = end.last
             if statement.previous != end.digest:
-                # The checkpoints that covered the rows before this checkpoint are missing or were modified.
+                # Earlier checkpoints are missing or were modified, so no checkpoint proves the rows before this
+                # checkpoint.
                 self._rows.check_uncovered(after, statement.first - 1)
                 after = max(after, statement.first - 1)
             self._rows.check_covered(statement, trusted.index, after)
@@ -157,7 +158,8 @@ class _Verification:
         waiting = sorted(number for number in self._copies if number > start)
         stored = checkpoints().filter(number__gt=start)
         for checkpoint in in_batches(stored if self._until is None else stored.filter(number__lte=self._until), 20):
-            # In SQLite, an attacker can store a number that isn't an integer. No exported copy matches such a number.
+            # In SQLite, an attacker can store a value of any type as the number. Comparing such a value with an
+            # integer could raise TypeError.
             while waiting and isinstance(checkpoint.number, int) and waiting[0] < checkpoint.number:
                 number = waiting.pop(0)
                 yield number, None, self._copies[number]

@@ -16,8 +16,8 @@ WIDE: ViewportSize = {"width": 1280, "height": 900}
 NARROW: ViewportSize = {"width": 390, "height": 844}
 """The window size of a phone, in CSS pixels. `WIDE` is the window size of a laptop."""
 
-# `--disable-gpu` is for machines without a graphics card. All options below it disable dialogs and background
-# requests.
+# `--disable-gpu` is for machines without a graphics card. The options after `--disable-gpu` disable dialogs and
+# background requests, which could disturb a test.
 _ARGUMENTS = [
     "--disable-gpu",
     "--no-first-run",
@@ -106,7 +106,7 @@ def window(
         base_url=base_url,
         color_scheme="dark" if dark else "light",
         viewport=size or WIDE,
-        # Disable animations, because colours must change immediately.
+        # Disable animations. Otherwise, a check of contrast could measure an intermediate colour.
         reduced_motion="reduce",
         locale="en-GB",
         timezone_id="Europe/Zurich",

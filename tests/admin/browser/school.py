@@ -61,7 +61,7 @@ def set_up(folder: Path, *, rows: int) -> None:
     lifecycle.revoke(Key.objects.get(use="sig", status="current").kid, reason="backup left on a train", now=ago(9))
     lifecycle.rotate(Key.Use.ENCRYPTION, force=True, now=now - timedelta(minutes=25))
     for use in Key.Use:
-        # As the daily cron job does, erase the private keys whose tokens have expired.
+        # Simulate the daily cron job, which erases private keys after their tokens have expired.
         lifecycle.rotate(use, now=now)
     ada = get_user_model().objects.create_superuser(USERNAME, password=PASSWORD)
     with open(os.devnull, "w") as nowhere:

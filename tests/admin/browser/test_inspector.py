@@ -23,7 +23,8 @@ Visit = Callable[..., "Page"]
 LIST = "/admin/instaccess/issuedtoken/"
 INSPECTOR = f"{LIST}inspect/"
 
-# Return everything that a script on the page could read: the page, form values, cookies and storage.
+# This script returns everything that another script on the page could read: the page, form values, cookies and
+# storage.
 _EVERYTHING = """
 () => JSON.stringify([
     location.href, document.cookie, document.documentElement.outerHTML, {...localStorage}, {...sessionStorage},

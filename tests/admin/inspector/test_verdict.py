@@ -246,7 +246,7 @@ class TestTheVerdictOnARefusedToken:
         assert inspection.layers[0].header[1].value == alg
         assert not inspection.layers[0].authentic
 
-    def test_g2_inspector_shows_the_header_of_a_compressed_token_without_unknown_members(self, token):
+    def test_g2_inspector_hides_unknown_header_members_of_a_compressed_token(self, token):
         jwk = dict(JWK.generate(kty="RSA", size=2048))
         inspection = inspect_text(with_header(token, header_of(token) | {"zip": "DEF", "jwk": jwk}))
 
@@ -290,7 +290,7 @@ class TestTheVerdictOnARefusedToken:
 
 
 class TestTextThatIsNotAToken:
-    def test_inspector_explains_how_to_exchange_an_access_token_without_any_query(
+    def test_inspector_explains_without_any_query_how_to_exchange_an_access_token(
         self, access_token, django_assert_num_queries
     ):
         with django_assert_num_queries(0):

@@ -124,7 +124,7 @@ class TestTheTimelineOfAPastKey:
 
         assert phases(row)[-2:] == [("past", False), ("past", True)]
 
-    def test_timeline_ends_a_revoked_key_at_its_revocation_with_a_mark(self):
+    def test_timeline_ends_a_revoked_key_with_a_mark_at_its_revocation(self):
         revoked = key(
             "bad", "revoked", created_at=NOW - 6 * DAY, activated_at=NOW - 5 * DAY, revoked_at=NOW - 2 * DAY
         )

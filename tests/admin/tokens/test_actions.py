@@ -212,14 +212,14 @@ class TestAnActionWithAnInvalidSetting:
         issue(user)
         settings.INSTACCESS = {"ACOUNT_UUID": "x"}
 
-    def test_pages_of_issued_tokens_answer_200_with_an_invalid_setting(self, staff_client):
+    def test_pages_of_issued_tokens_answer_200_if_a_setting_is_invalid(self, staff_client):
         row = IssuedToken.objects.get()
 
         assert staff_client.get("/admin/instaccess/issuedtoken/").status_code == 200
         assert staff_client.get(f"/admin/instaccess/issuedtoken/{row.pk}/change/").status_code == 200
 
     @pytest.mark.parametrize("action", ["revoke_chosen", "revoke_users"])
-    def test_actions_revoke_tokens_with_an_invalid_setting(self, staff_client, action):
+    def test_actions_revoke_tokens_if_a_setting_is_invalid(self, staff_client, action):
         row = IssuedToken.objects.get()
 
         assert send(staff_client, action, row).status_code == 200

@@ -166,7 +166,7 @@ class TestTheCountsInTheChart:
     def issued(period: Period) -> chart_counts.Counts:
         return chart_counts.issued(IssuedToken.objects.all(), period)
 
-    def test_chart_counts_tokens_by_utc_day_in_a_project_with_another_time_zone(self, row, settings):
+    def test_chart_counts_tokens_by_utc_day_if_the_project_has_a_different_time_zone(self, row, settings):
         settings.TIME_ZONE = "Asia/Tokyo"
         period = Period(MIDNIGHT - 4 * DAY, MIDNIGHT + DAY)
         for moment in (MIDNIGHT - 4 * DAY, MIDNIGHT - timedelta(seconds=1), MIDNIGHT, MIDNIGHT + 12 * HOUR):

@@ -91,7 +91,8 @@ class TestTheApplicationFilter:
             name="Other", client_type="confidential", authorization_grant_type="client-credentials"
         )
         token = row()
-        row(client_id=other.client_id, application=application)  # The foreign key of this row was modified.
+        # Simulate an attacker who has changed the foreign key of the row.
+        row(client_id=other.client_id, application=application)
 
         assert listed_jtis(staff_client, client_id=application.client_id) == {token.jti}
 

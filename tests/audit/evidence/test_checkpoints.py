@@ -144,7 +144,8 @@ class TestSeal:
         time_machine.shift(SETTLED + 1)
         seal(evidence_keys())
 
-        # A caller who selected the row before the checkpoint can't revoke the token, because the token has expired.
+        # Simulate a caller who selected the row before the checkpoint. The revocation must not change the row,
+        # because `verify` would report the change.
         assert (
             revocation.revoke(IssuedToken.objects.filter(pk=each.pk), keks=keks_for_revocation(), reason="late") == 0
         )
@@ -295,5 +296,5 @@ def test_a_token_older_than_settled_seconds_cannot_be_revoked(row: Any, initial_
     each = row(age=SETTLED)
 
     assert each not in audit_rows.revocable_tokens()
-    # A server whose clock is ten minutes slow must also refuse to revoke the token.
+    # Simulate a server whose clock is ten minutes slow.
     assert each not in audit_rows.revocable_tokens(now=timezone.now() - timedelta(minutes=10))

@@ -135,7 +135,7 @@ class TestPrune:
         assert IssuedToken.objects.count() == 1
 
     @pytest.mark.parametrize("place", [0, 1])
-    def test_a6_prune_refuses_to_delete_modified_rows_without_force(self, rows, place):
+    def test_a6_prune_without_force_refuses_to_delete_modified_rows(self, rows, place):
         modified = rows(40 * DAY, 35 * DAY, 0)[place]
         checkpoints.seal(evidence_keys())
         IssuedToken.objects.filter(pk=modified.pk).update(user_agent="modified")
@@ -222,7 +222,7 @@ class TestPruneAfterAModification:
 
         assert IssuedToken.objects.get().jti == live.jti
 
-    def test_a11_prune_deletes_an_old_row_that_was_moved_to_the_end_only_with_force(self, rows):
+    def test_a11_prune_needs_force_to_delete_an_old_row_that_was_moved_to_the_end(self, rows):
         moved, _ = rows(40 * DAY, 39 * DAY)
         IssuedToken.objects.filter(pk=moved.pk).update(id=2**62)
 

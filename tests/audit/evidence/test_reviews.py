@@ -166,7 +166,7 @@ class TestAReviewedIncident:
 
 
 class TestPruneAfterAReview:
-    def test_a12_prune_deletes_reviewed_rows_without_force_and_keeps_the_review(self, audit):
+    def test_a12_prune_without_force_deletes_reviewed_rows_and_keeps_the_review(self, audit):
         modify(audit[0], issued_at=datetime(9999, 1, 1, tzinfo=UTC))
         modify(audit[1])
         delete(audit[2])
@@ -189,7 +189,7 @@ class TestPruneAfterAReview:
         with pytest.raises(AuditAltered, match=f"nothing was pruned: row {audit[2].pk} "):
             prune(NOON - timedelta(days=1), evidence_keys())
 
-    def test_a12_prune_works_again_after_the_problem_of_a_prune_marker_was_reviewed(self, audit):
+    def test_a12_prune_deletes_rows_again_after_the_problem_of_a_prune_marker_was_reviewed(self, audit):
         prune(NOON - timedelta(days=2, hours=12), evidence_keys())
         PruneMarker.objects.update(jws="x")
         with pytest.raises(AuditAltered, match="prune marker 1 was modified"):

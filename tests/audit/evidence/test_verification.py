@@ -186,7 +186,7 @@ class TestVerifyWithAModifiedRow:
 
 
 class TestVerifyWithATruncatedAuditLog:
-    def test_a6_verify_reports_a_truncated_audit_log_with_the_deleted_rows(self, audit):
+    def test_a6_verify_reports_the_deleted_rows_of_a_truncated_audit_log(self, audit):
         IssuedToken.objects.filter(pk__gte=audit[4].pk).delete()
 
         problem = only_problem(verification.verify(evidence_keys()))

@@ -168,13 +168,13 @@ class TestTheConnectionToRedis:
     def test_throttling_replaces_a_closed_connection_and_still_refuses_requests(self, tap, caplog):
         self.levels(3)
 
-        # Close the connection, as a restart or an idle timeout of Redis does.
+        # Simulate a restart or an idle timeout of Redis, which closes the connection.
         tap.retarget(urlsplit(REDIS_URL).port or 6379)
 
         assert not throttling.charge(7).allowed
         assert caplog.text == ""
 
-    def test_throttling_takes_no_connection_from_the_pool_of_the_project(self, tap):
+    def test_throttling_does_not_use_a_connection_of_the_pool_of_the_project(self, tap):
         self.levels(1)
 
         cache.set("own", 1)

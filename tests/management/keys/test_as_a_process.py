@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db
 class TestADatabaseError:
     @pytest.mark.parametrize("error", [OperationalError, InterfaceError])
     @pytest.mark.parametrize("args", [["list"], ["generate", "--use", "sig"], ["rotate"], ["reseal"]], ids=" ".join)
-    def test_o1_instaccess_keys_reports_the_message_of_the_database_without_the_command_migrate(self, args, error):
+    def test_o1_instaccess_keys_reports_the_message_of_the_database_and_does_not_name_migrate(self, args, error):
         def fail(*_: Any) -> Any:
             raise error("connection refused\n\tIs the server running?")
 
@@ -32,7 +32,7 @@ class TestADatabaseError:
             assert error_of(*args) == "Database error: connection refused Is the server running."
 
     @pytest.mark.parametrize("args", [["list"], ["generate", "--use", "sig"], ["rotate"], ["reseal"]], ids=" ".join)
-    def test_instaccess_keys_reports_a_missing_table_with_the_command_migrate(self, args):
+    def test_instaccess_keys_reports_a_missing_table_and_names_the_command_migrate(self, args):
         def fail(execute: Any, sql: str, *others: Any) -> Any:
             return execute(sql.replace("instaccess_key", "instaccess_missing"), *others)
 
@@ -125,20 +125,20 @@ class TestExportOfAPrivateKeyAsAProcess:
             assert done.returncode == 1
             assert "PRIVATE KEY" not in shown
 
-    def test_export_to_a_pipe_prints_no_private_key_without_the_option_yes(self, database, kid):
+    def test_export_to_a_pipe_without_the_option_yes_prints_no_private_key(self, database, kid):
         done = self.export(database, kid, input=f"{kid}\n")
 
         assert (done.returncode, done.stdout) == (1, "")
         assert "standard output isn't a terminal" in done.stderr
         assert "--file" in done.stderr
 
-    def test_export_to_a_pipe_prints_the_private_key_with_the_option_yes(self, database, kid):
+    def test_export_to_a_pipe_with_the_option_yes_prints_the_private_key(self, database, kid):
         done = self.export(database, kid, "--yes", stdin=subprocess.DEVNULL)
 
         assert done.returncode == 0
         assert key_texts.parse(done.stdout).has_private
 
-    def test_export_redirected_to_a_file_prints_no_private_key_without_the_option_yes(self, database, kid, tmp_path):
+    def test_export_redirected_to_a_file_without_the_option_yes_prints_no_private_key(self, database, kid, tmp_path):
         path = tmp_path / "key.pem"
         with path.open("w") as file:
             done = self.export(database, kid, stdout=file, input=f"{kid}\n")

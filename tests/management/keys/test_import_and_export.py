@@ -62,7 +62,7 @@ class TestKeysImport:
         assert "activate" not in text
 
     @pytest.mark.parametrize("name", ["private.pem", "private.jwk"])
-    def test_import_of_a_private_key_is_refused_without_the_option_with_private(self, name, files):
+    def test_import_of_a_private_key_is_refused_unless_the_option_with_private_is_given(self, name, files):
         text = error_of("import", "--use", "enc", "--file", files[name])
 
         assert "an attacker with the private key can decrypt every token" in text

@@ -68,7 +68,7 @@ class TestKeysRotate:
 
         assert key_of(SIG, "current").kid == future
 
-    def test_rotate_of_an_external_key_asks_for_the_next_public_key(self, files, pair):
+    def test_rotation_of_an_external_key_asks_for_the_next_public_key(self, files, pair):
         Key.objects.filter(use=ENC).delete()
         run("import", "--use", "enc", "--file", files["public.pem"])
         run("activate", "--kid", pair.thumbprint())
@@ -134,7 +134,7 @@ class TestKeysActivate:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestKeysRevoke:
-    def test_revoke_of_a_key_prints_the_number_of_tokens_and_the_new_current_key(self, user):
+    def test_revoking_a_key_prints_the_number_of_tokens_and_the_new_current_key(self, user):
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
         issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
         text = run("revoke", "--kid", current, "--reason", "laptop stolen")
@@ -149,13 +149,13 @@ class TestKeysRevoke:
         ]
         assert IssuedToken.objects.get().revocation_reason == "laptop stolen"
 
-    def test_revoke_of_an_encryption_key_prints_nothing_about_services(self):
+    def test_revoking_an_encryption_key_does_not_mention_services(self):
         text = run("revoke", "--kid", key_of(ENC, "current").kid)
 
         assert "Gateways refuse the tokens within 5 seconds." in text
         assert "Services" not in text
 
-    def test_revoke_of_a_key_stores_the_operating_system_user_in_the_audit_log(self, user, monkeypatch):
+    def test_revoking_a_key_stores_the_operating_system_user_in_the_audit_log(self, user, monkeypatch):
         for name in ("LOGNAME", "USER", "SUDO_USER"):
             monkeypatch.setenv(name, "grace")
         issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
@@ -164,7 +164,7 @@ class TestKeysRevoke:
         by = IssuedToken.objects.get().revoked_by
         assert by == f"uid {os.getuid()} ({pwd.getpwuid(os.getuid()).pw_name}), command line"
 
-    def test_revoke_of_a_future_key_prints_that_the_current_key_did_not_change(self):
+    def test_revoking_a_future_key_prints_that_the_current_key_did_not_change(self):
         assert "The current key did not change." in run("revoke", "--kid", key_of(SIG, "future").kid)
 
     def test_revoke_prints_what_to_do_if_no_current_key_is_left(self, files, pair):
@@ -184,7 +184,7 @@ class TestKeysRevoke:
         assert (facts["successor"]["kid"], facts["made"]["kid"]) == (future, key_of(SIG, "future").kid)
         assert facts["tokens"] == 0
 
-    def test_revoke_of_an_unknown_key_is_refused(self):
+    def test_revoking_an_unknown_key_is_refused(self):
         assert "there is no key" in error_of("revoke", "--kid", "unknown-kid")
 
 
@@ -205,7 +205,7 @@ class TestKeysReseal:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestRevokeWithAnInvalidKeyEncryptionKey:
-    def test_revoke_of_a_key_takes_effect_even_if_no_new_key_can_be_generated(self):
+    def test_revoking_a_key_takes_effect_even_if_no_new_key_can_be_generated(self):
         kid = key_of(SIG, "current").kid
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["no key"]}):
             error = error_of("revoke", "--kid", kid)

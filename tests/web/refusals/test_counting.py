@@ -53,7 +53,7 @@ class TestRefusalCountsOfTheIssuer:
         client_id = access_token.application.client_id
         assert counted() == {("issuer", "insufficient_scope", client_id, str(identity.uuid)): 1}
 
-    def test_issuer_creates_no_user_uuid_to_count_a_refusal(self, post, make_access_token):
+    def test_issuer_counts_a_refusal_without_creating_a_user_uuid(self, post, make_access_token):
         access_token = make_access_token(scope="read")
         with CaptureQueriesContext(connection) as queries:
             post(access_token)
@@ -69,10 +69,10 @@ class TestRefusalCountsOfTheIssuer:
 
         assert counted() == {("issuer", "insufficient_scope", access_token.application.client_id, "ada"): 1}
 
-    def test_issuer_refuses_and_counts_normally_if_user_uuid_field_is_invalid(
+    def test_issuer_returns_and_counts_insufficient_scope_if_user_uuid_field_is_invalid(
         self, post, settings, make_access_token
     ):
-        # A refusal must not become a server-side error, because `manage.py check` reports the invalid setting.
+        # The refusal needs no uuid, so the invalid setting must not turn the refusal into a 503.
         access_token = make_access_token(scope="read")
         for name in ("no_such_field", "natural_key"):
             settings.INSTACCESS = {"USER_UUID_FIELD": name}
@@ -237,7 +237,7 @@ class TestAFloodOfRefusals:
     def test_flood_of_10000_invalid_tokens_in_30_seconds_costs_the_gateway_three_writes(
         self, clock, statements, caplog
     ):
-        # Raise the log level, because the test would write ten thousand log lines.
+        # Raise the log level. Otherwise, the test would write ten thousand log lines.
         caplog.set_level(logging.CRITICAL, logger="instaccess")
         request = RequestFactory().get(GATEWAY_URL)
         with time_machine.travel(NOW, tick=False):

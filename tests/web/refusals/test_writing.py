@@ -35,7 +35,8 @@ class TestWritingRefusalCounts:
         assert response.status_code == 401
         assert total() == 1
 
-        # Close the response as a WSGI server does after sending, because only then must the counts be written.
+        # Simulate a WSGI server, which closes the response after sending. The counts must be written only at this
+        # close.
         refusals.counter.reset()
         due.advance(refusals.INTERVAL)
         statements.seen.clear()
@@ -136,7 +137,7 @@ class TestRefusalCountsWithAnUnavailableDatabase:
         statements.failing = True
         return statements
 
-    def test_o1_gateway_and_issuer_refuse_normally_if_refusal_counts_cannot_be_written(
+    def test_o1_gateway_and_issuer_answer_401_if_refusal_counts_cannot_be_written(
         self, failing_statements, due, post
     ):
         for _ in range(5):
@@ -197,7 +198,7 @@ class TestRefusalCountsWithAnUnavailableDatabase:
 
         assert refusals.counter.flush() == 1
 
-    def test_gateway_refuses_normally_if_a_database_router_fails(self, due, settings, caplog):
+    def test_gateway_answers_401_and_keeps_the_counts_if_a_database_router_fails(self, due, settings, caplog):
         settings.DATABASE_ROUTERS = ["tests.web.refusals.test_writing.FailingRouter"]
         assert (ask(), ask()) == (401, 401)
 
