@@ -78,10 +78,13 @@ def describe_lifecycle(key: Key, planned: Key, *, now: datetime, times: keys.Tim
 
 def _describe_revocation(key: Key, now: datetime, times: keys.Times) -> str:
     # During the lead time after a revocation, services in other deployments may still accept tokens of a signing key,
-    # because these services cache the JWK set for at most the lead time.
+    # because these services cache the JWKS for at most the lead time.
     is_cached = key.use == Key.Use.SIGNING and key.revoked_at is not None and now - key.revoked_at < times.lead
     text = (
-        _("Revoked at %(time)s. Gateways refuse its tokens; services elsewhere accept them for up to JWKS_MAX_AGE.")
+        _(
+            "Revoked at %(time)s. Gateways refuse its tokens; services elsewhere accept these tokens for up to "
+            "JWKS_MAX_AGE."
+        )
         if is_cached
         else _("Revoked at %(time)s. Gateways and services refuse its tokens.")
     )
