@@ -84,6 +84,7 @@ def read_exported(text: str, keys: EvidenceKeys, *, name: str) -> Exported:
         raise AuditAltered(
             f"{name} can't be compared, because the database doesn't contain its signing key. If the database was "
             "restored from a backup that is older than the key, run `python manage.py instaccess_keys "
-            "after-restore`. Otherwise, the checkpoint belongs to another deployment, or an attacker has signed it",
+            "after-restore`. Otherwise, the checkpoint belongs to another deployment, or an attacker has signed the "
+            "checkpoint",
             code=error.code,
         ) from error
