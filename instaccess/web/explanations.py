@@ -28,8 +28,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.MALFORMED: Explanation(
         _(
-            "The token is malformed: characters are missing or were added, it was encoded twice, or its content is "
-            "not strict JSON."
+            "The token is malformed: characters are missing or were added, the token was encoded twice, or its "
+            "content is not strict JSON."
         ),
         _(
             "Copy the complete token again. If a client sends the token in this form, find out whether the client "
@@ -69,7 +69,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         ),
     ),
     Reason.DECRYPT_FAILED: Explanation(
-        _("No key decrypts the token: it was damaged or modified, or it was encrypted for another deployment."),
+        _("No key decrypts the token: the token was damaged, modified, or encrypted for another deployment."),
         _("Copy the complete token again. If the header contains no key id, only the three newest keys were tried."),
     ),
     Reason.UNKNOWN_KID: Explanation(
@@ -163,8 +163,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.JWT_FROM_JWT: Explanation(
         _(
-            "The caller authenticated with an InstAccess token. An InstAccess token cannot be exchanged for "
-            "another one."
+            "The caller authenticated with an InstAccess token. An InstAccess token cannot be exchanged for another "
+            "InstAccess token."
         ),
         _("Send the OAuth2 access token to the issuing endpoint."),
     ),
