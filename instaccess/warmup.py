@@ -28,7 +28,7 @@ def add_step(step: Callable[[], None]) -> None:
 
 
 def warm_up() -> None:
-    """Load and use the private keys that this process needs, and fetch the JWK set and the deny list from their URLs.
+    """Load and use the private keys that this process needs, and fetch the JWKS and the deny list from their URLs.
 
     Call this function in gunicorn's `post_worker_init` hook, or at the end of an `asgi.py`. The function never raises
     an error. If keys are missing or the database is unavailable, the worker starts anyway, and the problem is logged.

@@ -174,7 +174,7 @@ class TestDetection:
         run("instaccess_tokens", "checkpoint", "--file", str(tmp_path / "copy"))
         dumps.restore(tmp_path / "dump")
 
-        with pytest.raises(CommandError, match=r"doesn't contain the key of its signature.*after-restore"):
+        with pytest.raises(CommandError, match=r"doesn't contain its signing key.*after-restore"):
             run("instaccess_tokens", "verify", "--checkpoint", str(tmp_path / "copy"))
 
 

@@ -49,7 +49,7 @@ def _measure_run(run: MaintenanceRun) -> Iterator[Sample]:
     if run.finished_at is not None:
         yield Sample(
             "instaccess_maintenance_finished_timestamp_seconds",
-            "End of the last run of a command. Absent while the command runs, or if it was killed.",
+            "End of the last run of a command. Absent while the command runs, or if the command was killed.",
             run.finished_at.timestamp(),
             labels,
         )

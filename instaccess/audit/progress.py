@@ -1,9 +1,9 @@
 """Detection of a restored database: its progress is behind the progress that Django's cache remembers.
 
-All three values of a `_Progress` only grow, unless rows are lost. If a value in the database is smaller than the
-remembered value, the database was restored, a replica without the last transactions has replaced the database, or
-rows were deleted. The cache must be outside the processes, such as Redis. If the cache entry is lost, a restore isn't
-noticed here. `verify --checkpoint` doesn't need the cache.
+All three values of a `_Progress` only grow, unless rows are lost. A value in the database that is smaller than the
+remembered value has one of three causes. The database was restored, a replica without the last transactions has
+replaced the database, or rows were deleted. The cache must be outside the processes, such as Redis. If the cache
+entry is lost, a restore isn't noticed here. `verify --checkpoint` doesn't need the cache.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ _TEXT_COLUMNS = tuple(
 
 _OPEN_TRANSACTION = (
     "the request is inside an open transaction, so a later error could undo the audit row. A middleware or a "
-    "decorator of the project opened the transaction: exclude the issuing endpoint from it. "
-    "`python manage.py check` reports most middleware of this kind (instaccess.W021)"
+    "decorator of the project opened the transaction: exclude the issuing endpoint from this middleware or "
+    "decorator. `python manage.py check` reports most middleware that opens a transaction (instaccess.W021)"
 )
 
 

@@ -49,9 +49,9 @@ def revoke(
     Gateways refuse a token within five seconds after its revocation was committed. The row of a token that is already
     revoked is not changed.
 
-    Each batch of tokens is one transaction. If a call is interrupted, the next call revokes or marks the remaining
-    tokens. After each commit, a log line is written and the signal `tokens_revoked` is sent. If the caller has opened
-    a transaction, this happens after the caller's commit.
+    Each batch of tokens is revoked in one transaction. If a call is interrupted, the next call revokes or marks the
+    remaining tokens. After each commit, a log line is written and the signal `tokens_revoked` is sent. If the caller
+    has opened a transaction, this happens after the caller's commit.
 
     Args:
         tokens: the rows of the tokens, filtered from `revocable_tokens()`.
@@ -61,8 +61,8 @@ def revoke(
             can't store become escape sequences.
         by: the user who revokes the tokens, or a string such as "uid 0 (root), command line".
         now: the time of the revocation. By default, the current time.
-        scopes: the users or accounts of the tokens. If given, all tokens of these users or accounts are refused from
-            one commit on. Other tokens are refused batch by batch.
+        scopes: the users or accounts of the tokens. If given, one commit revokes all tokens of these users or
+            accounts. Otherwise, each commit revokes one batch of tokens.
 
     Raises DatabaseError if a query fails.
     """

@@ -100,7 +100,8 @@ class KeySettings(Values):
     def key_lead_seconds(self) -> int:
         """The time, in seconds, between the generation of a key and the first use of the key.
 
-        The minimum is JWKS_MAX_AGE + KEY_CACHE_SECONDS, because all cached JWK sets contain the key after this time.
+        The minimum is JWKS_MAX_AGE + KEY_CACHE_SECONDS, because every copy of the JWKS contains the key after this
+        time.
         """
         minimum = self.jwks_max_age + self.key_cache_seconds
         return self._at_least("KEY_LEAD_SECONDS", minimum, "JWKS_MAX_AGE + KEY_CACHE_SECONDS")
@@ -121,7 +122,7 @@ class KeySettings(Values):
 
     @property
     def jwks_max_age(self) -> int:
-        """The time, in seconds, for which clients may cache the published JWK set (`Cache-Control: max-age`)."""
+        """The time, in seconds, for which clients may cache the published JWKS (`Cache-Control: max-age`)."""
         return self._integer("JWKS_MAX_AGE", 300, 0, 86_400)
 
     @property

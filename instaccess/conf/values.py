@@ -140,7 +140,7 @@ class Values:
         return function
 
     def _url(self, name: str, value: str, *, allow_http: bool) -> str:
-        """Validate the URL of a JWK set or of a revocation list, and return the URL."""
+        """Validate the URL of a JWKS or of a revocation list, and return the URL."""
         schemes = ("https://", "http://") if allow_http else ("https://",)
         try:
             parts = urlsplit(value)

@@ -246,7 +246,10 @@ def _check_still_valid(
     if current_key is None or unwrapped.encryption_kid not in decryption_keys:
         raise InvalidToken("a key of the token is no longer available on this server", code=Reason.UNKNOWN_KID)
     if current_key is not unwrapped.verification_key and current_key != unwrapped.verification_key:
-        raise InvalidToken("the signing kid of the token now identifies another key", code=Reason.BAD_SIGNATURE)
+        raise InvalidToken(
+            "the signing kid of the token now identifies a different key than when the token was cached",
+            code=Reason.BAD_SIGNATURE,
+        )
     reason = denied.find(unwrapped.claims, unwrapped.signing_kid, unwrapped.encryption_kid)
     if reason is not None:
         raise TokenRevoked(reason)

@@ -147,8 +147,11 @@ def check_tenants(**kwargs: Any) -> list[CheckMessage]:
         Error(
             "The project has one database schema per tenant. These apps would have tables in each schema: "
             f"{', '.join(sorted(names))}. A process uses one set of keys, one deny list and one audit log for all "
-            "tenants, so one tenant would be served with the keys of another tenant.",
-            hint="List these apps in SHARED_APPS and not in TENANT_APPS, so that all tenants share their tables.",
+            "tenants. One tenant would therefore be served with the keys of another tenant.",
+            hint=(
+                "List these apps in SHARED_APPS and not in TENANT_APPS, so that all tenants share the tables of "
+                "these apps."
+            ),
             id="instaccess.E060",
         )
     ]
@@ -212,7 +215,7 @@ def _unsafe_settings() -> Sequence[tuple[bool, str, str, str]]:
             and settings.CACHES[conf.throttle_cache]["BACKEND"].rpartition(".")[2] in {"LocMemCache", "DummyCache"},
             "W009",
             "The cache in INSTACCESS['THROTTLE_CACHE'] isn't shared between processes, so n workers issue up to n "
-            "times as many tokens.",
+            "times as many tokens as the limit allows.",
             "Set INSTACCESS['THROTTLE_CACHE'] to the alias of a Redis cache, or "
             "set INSTACCESS['THROTTLE_LIMIT'] to None.",
         ),

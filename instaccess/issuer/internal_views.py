@@ -1,6 +1,6 @@
 """The issuer's endpoints for gateways and services: the public signing keys and the revocations.
 
-See docs/wire-contract.md §3 and §5.
+docs/wire-contract.md §3 and §5 define the responses.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _revocation_logger = get_logger("instaccess.revocation")
 
 
 def jwks_view(request: HttpRequest) -> HttpResponseBase:
-    """Serve `GET /internal/services/jwks`: the future, current and past signing keys as a JWK set (RFC 7517 §5).
+    """Serve `GET /internal/services/jwks`: the future, current and past signing keys as a JWKS (RFC 7517 §5).
 
-    The response is 503 if there is no key or the database is unavailable. With an empty JWK set instead, services
+    The response is 503 if there is no key or the database is unavailable. With an empty JWKS instead, services
     would discard their cached keys.
     """
     if request.method not in _METHODS:

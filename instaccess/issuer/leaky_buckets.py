@@ -3,7 +3,7 @@
 An operation on a bucket is atomic on Redis. On other caches, reading and writing the level are two steps.
 
 The level of a bucket falls once per second. If the level fell continuously, a full bucket would be below the limit
-after a microsecond, and a burst of requests would get one token more than allowed.
+after a microsecond. A burst of requests would then get one token more than allowed.
 """
 
 from __future__ import annotations

@@ -94,8 +94,8 @@ def check_clock(databases: Sequence[str] | None = None, **kwargs: Any) -> list[C
         Warning(
             f"The clock of this host is {abs(difference.seconds):.1f} seconds {direction} the clock of the database "
             f"{alias!r}.",
-            hint=f"Synchronise the clocks of all hosts with NTP. From {CLOCK_SKEW} seconds on, gateways and services "
-            "refuse new tokens.",
+            hint=f"Synchronise the clocks of all hosts with NTP. If the clocks differ by {CLOCK_SKEW} seconds or "
+            "more, gateways and services can refuse new tokens.",
             id="instaccess.W034",
         )
     ]
@@ -114,7 +114,7 @@ def _report(problems: Sequence[KeyUnavailable]) -> list[CheckMessage]:
     messages: list[CheckMessage] = [
         Error(
             f"{text[:1].upper()}{text[1:]}.",
-            hint="Find out who modified the database, and change its passwords.",
+            hint="Find out who modified the database, and change the passwords of the database.",
             id="instaccess.E055",
         )
         for text in texts

@@ -172,9 +172,9 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
     """Revoke a compromised key: refuse its tokens, erase its private key, and mark its live tokens as revoked.
 
     One transaction changes the keys and adds an entry to the revocation log. After the commit, gateways refuse all
-    tokens of the key. The tokens are marked as revoked in the audit log afterwards. If marking is interrupted, a
-    second call or `rotate` marks the remaining tokens. If a database router stores the audit log in another database,
-    the entry is committed first. If the call is interrupted afterwards, a second call revokes the key.
+    tokens of the key. The tokens are marked as revoked in the audit log after the commit. If marking is interrupted,
+    a second call or `rotate` marks the remaining tokens. If a database router stores the audit log in another
+    database, the entry is committed first. If the call is interrupted afterwards, a second call revokes the key.
 
     If the key is current, the next future key becomes current. If there is no future key and the private key was on
     this server, a new key is generated. If the key was revoked before, only the tokens that another process has

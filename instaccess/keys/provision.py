@@ -142,7 +142,10 @@ def _describe_duplicate(existing: Key, use: Key.Use, *, with_private: bool) -> s
         return f"{text}; import a different key, because a key must have only one use"
     text += f" ({existing.status})"
     if with_private and not existing.has_private:
-        return f"{text}. Its private key can't be added later: generate a new key pair and import the new key pair"
+        return (
+            f"{text}. The private key can't be added to the stored public key: generate a new key pair, and import "
+            "the new key pair"
+        )
     return text
 
 

@@ -92,13 +92,13 @@ def replace_all(
 ) -> Replacement:
     """Revoke all keys and all tokens, and generate new keys.
 
-    The changes of keys and the entries of the revocation log are one transaction. After the commit of this
+    The changes of keys and the entries of the revocation log are written in one transaction. After the commit of this
     transaction, gateways refuse all tokens that were issued before the commit. The live tokens are marked as revoked
     afterwards. If the function is interrupted, the next call repeats these changes, and marks the remaining tokens.
     If a database router stores the audit log in another database, the entries are committed first.
 
-    The tokens of the next `CLOCK_SKEW` seconds are refused too, because a server with a fast clock may have issued
-    tokens with such times, and the backup doesn't contain their rows.
+    The tokens of the next `CLOCK_SKEW` seconds are refused too. The reason is that a server with a fast clock may
+    have issued tokens with such times, and the backup doesn't contain their rows.
 
     Args:
         keep: the kids of encryption keys or signing keys that are not revoked. This server must not have their

@@ -140,8 +140,8 @@ def hand_over(retired: Key | None, activated: Key, *, now: datetime) -> None:
 def can_rotate_automatically(key: Key, *, previous_has_private: bool) -> bool:
     """Return whether a rotation may make a future key current, without an activation by an operator.
 
-    A signing key without its private key can't sign. If the current encryption key is a gateway's public key, an
-    encryption key pair that was generated here must not become current, because the gateway lacks its private key.
+    A signing key without its private key can't sign. The current encryption key may be a gateway's public key. In
+    this case, a key pair that was generated here must not become current, because the gateway lacks its private key.
 
     Args:
         previous_has_private: whether the private key of the current key is stored on this server.

@@ -94,7 +94,10 @@ class EvidenceSubcommands(SubcommandCommand):
             lines = ["No rows are ready for a checkpoint."]
         if result.ready_at is not None:
             ready_at = iso(result.ready_at)
-            lines.append(f"{result.waiting} rows can still change; the first of them can be covered at {ready_at}.")
+            lines.append(
+                f"{result.waiting} rows can still change; a checkpoint can cover the first of these rows at "
+                f"{ready_at}."
+            )
         facts = {
             "made": [audit_reports.statement_facts(created) for created in result.made],
             "waiting": result.waiting,

@@ -81,7 +81,7 @@ def next_step(key: Key, all_keys: Iterable[Key] | None = None) -> str:
         case Key.Status.CURRENT if served := keys.served_at(key, times):
             decision = keys.decide(all_keys, use=use, now=now, times=times)
             if decision.activate is None and decision.next_due is None:
-                return "import the next public key from its owner"
+                return "import the next public key from the owner of the private key"
             return f"due for rotation at {iso(served)}"
         case Key.Status.PAST:
             if keys.is_gone(key, now=now, times=times):
@@ -119,8 +119,8 @@ def rotation_messages(outcome: keys.Rotation) -> list[str]:
         lines.append(f"generated the future key {outcome.generated.kid}.")
         if outcome.use == Key.Use.ENCRYPTION:
             lines.append(
-                "a gateway that does not share this database needs the private key before the key becomes current: "
-                f"`python manage.py instaccess_keys export --private --kid {outcome.generated.kid}`"
+                "before the key becomes current, give its private key to each gateway that does not share this "
+                f"database: `python manage.py instaccess_keys export --private --kid {outcome.generated.kid}`"
             )
     lines += [
         f"erased the private key of key {key.kid}, because its last token has expired." for key in outcome.erased
@@ -131,7 +131,8 @@ def rotation_messages(outcome: keys.Rotation) -> list[str]:
         lines.append(f"the next rotation is due at {iso(outcome.next_due)}.")
     else:
         lines.append(
-            "no rotation is planned, because there is no future key. Import the next public key from its owner."
+            "no rotation is planned, because there is no future key. Import the next public key from the owner of "
+            "the private key."
         )
     return lines
 
@@ -141,9 +142,10 @@ def after_revocation(key: Key) -> list[str]:
     lines = ["Gateways refuse the tokens within 5 seconds."]
     if key.use == Key.Use.SIGNING:
         lines += [
-            "Services elsewhere that read the JWK set accept the tokens for up to JWKS_MAX_AGE (300 seconds by "
-            "default): restart these services, or put them behind a gateway.",
-            "Remove the key from gateways and services that list it in VERIFICATION_KEYS, and restart them.",
+            "Services elsewhere that read the JWKS accept the tokens for up to JWKS_MAX_AGE (300 seconds by "
+            "default): restart these services, or put these services behind a gateway.",
+            "If gateways or services list the key in VERIFICATION_KEYS, remove the key there, and restart these "
+            "gateways and services.",
         ]
     return lines
 
@@ -171,11 +173,12 @@ def activated(key: Key) -> list[str]:
     if key.use == Key.Use.SIGNING or key.has_private:
         return lines
     lines.append(
-        "Only the gateway that has the private key can decrypt new tokens; a gateway that reads this database can't."
+        "Only the gateway that has the private key can decrypt new tokens; a gateway that reads its keys from this "
+        "database can't decrypt new tokens."
     )
     lines += [
         f"The future key {other.kid} was generated here and no longer becomes current automatically. If you don't "
-        f"need it, revoke it: `python manage.py instaccess_keys revoke --kid {other.kid}`"
+        f"need this key, revoke the key: `python manage.py instaccess_keys revoke --kid {other.kid}`"
         for other in keys.future_keys(keys.stored_keys(), Key.Use.ENCRYPTION)
         if not keys.can_rotate_automatically(other, previous_has_private=False)
     ]

@@ -12,14 +12,14 @@ from . import key_reports
 from .base import iso
 
 HELP = (
-    "Run this command after the database was restored from a backup, or after a failover to a replica that lacks the "
-    "last transactions. Keys and tokens that were revoked after the backup are valid again in the restored database. "
-    "The command therefore replaces all keys, and within five seconds, every gateway refuses all tokens issued so "
-    "far. If the command was interrupted, run it again."
+    "Run this command after the database was restored from a backup, or after a failover to a replica that lacks "
+    "the last transactions. Keys and tokens that were revoked after the backup are valid again in the restored "
+    "database. The command therefore replaces all keys, and within five seconds, every gateway refuses all tokens "
+    "issued so far. If the command was interrupted, run the command again."
 )
 KEEP_HELP = (
-    "Don't revoke this key. Only a gateway has its private key, and the owner of the gateway confirms that the key "
-    "was not revoked after the backup. Can be repeated."
+    "Don't revoke this key. Only a gateway may have its private key. Before you add this option, ask the owner of "
+    "the gateway whether the key was revoked after the backup. You can repeat this option."
 )
 
 
@@ -35,10 +35,11 @@ def plan_lines(plan: keys.Plan) -> list[str]:
     if plan.missing:
         lines += [
             "Only a gateway has the private key of the encryption key, so no new encryption key can be generated "
-            "here. The issuer will answer 503 until you import a new public key of the gateway and activate it.",
+            "here. The issuer will answer 503 until you import a new public key of the gateway and activate the "
+            "imported key.",
             *(
-                f"Was key {key.kid} never revoked or replaced after the backup? If the owner of the gateway confirms "
-                f"this, type no, and run the command again with --keep {key.kid}"
+                f"Ask the owner of the gateway whether key {key.kid} was revoked or replaced after the backup. If "
+                f"the key was not revoked or replaced, type no, and run the command again with --keep {key.kid}"
                 for key in plan.revoked
                 if _is_current_of_gateway(key)
             ),
@@ -50,7 +51,7 @@ def result_lines(result: keys.Replacement) -> list[str]:
     """Describe what the command has done, and what the operator must do now."""
     until = format_utc(result.refused_until)
     return [
-        f"All tokens issued until {until} are refused. Gateways know this within 5 seconds.",
+        f"Within 5 seconds, every gateway refuses all tokens issued until {until}.",
         f"Tokens that clients get before {until} are refused too. Test the gateway after this time.",
         f"Live tokens marked as revoked in the audit log: {result.tokens}.",
         *(
@@ -85,13 +86,15 @@ def _steps(result: keys.Replacement) -> list[str]:
     if result.plan.missing:
         steps.append(
             "Generate a new key pair at the gateway, and import the public key here: `python manage.py "
-            "instaccess_keys import --use enc --file PATH`. Then activate the key: `python manage.py instaccess_keys "
-            "activate --kid KEY_ID`. Until then, the issuer answers 503."
+            "instaccess_keys import --use enc --file PATH`. Then activate the key: `python manage.py "
+            "instaccess_keys activate --kid KEY_ID`. The issuer answers 503 until the new key is active."
         )
     steps += [
-        "Restart services and gateways in other deployments that read the JWK set of this issuer. Services without "
-        f"a gateway accept the old tokens until then, or for up to {conf.jwks_max_age} seconds (JWKS_MAX_AGE).",
-        f"If services or gateways list keys in VERIFICATION_KEYS, replace the keys and restart them: {exports}",
+        "In other deployments, restart the services and gateways that read the JWKS of this issuer. Services "
+        f"without a gateway accept the old tokens until the restart, or for up to {conf.jwks_max_age} seconds "
+        "(JWKS_MAX_AGE).",
+        "If services or gateways list keys in VERIFICATION_KEYS, replace the keys, and restart these services and "
+        f"gateways: {exports}",
     ]
     steps += [
         "If a gateway has a copy of the private encryption key in DECRYPTION_KEYS, replace the file and restart the "
@@ -100,8 +103,8 @@ def _steps(result: keys.Replacement) -> list[str]:
     ]
     return [
         *steps,
-        "OAuth2 access tokens, users and permissions are as old as the backup too: revoke what was revoked after the "
-        "backup. docs/restore.md shows how.",
+        "OAuth2 access tokens, users and permissions are as old as the backup too: revoke the access tokens, "
+        "deactivate users and take back permissions as docs/restore.md describes.",
         "Run `python manage.py check --database default` and `python manage.py instaccess_tokens verify`.",
     ]
 

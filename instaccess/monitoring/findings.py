@@ -50,7 +50,7 @@ def describe(error: Exception) -> str:
     text = ": ".join(names)
     if isinstance(error, DbError):
         return (
-            f"the database can't be used ({text}): check the server and DATABASES, and whether "
-            "`python manage.py migrate` has been run"
+            f"the database can't be used ({text}): check the server and DATABASES, and run `python manage.py "
+            "migrate` if a table or a column is missing"
         )
     return f"an unexpected error occurred ({text})"

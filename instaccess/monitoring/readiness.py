@@ -37,7 +37,7 @@ def _check_deny_list() -> Finding:
         return Finding(values=values)
     return Finding(
         Status.WARNING,
-        "the deny list can't be loaded again, so later revocations have no effect yet. Requests get a 503 when the "
+        "the deny list can't be loaded again, so new revocations have no effect yet. Requests get a 503 when the "
         f"deny list is {conf.deny_list_seconds + conf.max_staleness} seconds old",
         values,
     )

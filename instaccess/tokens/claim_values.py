@@ -51,7 +51,7 @@ def check_times(
     if now >= expires_at + leeway:
         raise TokenExpired("the token has expired")
     if issued_at > now + max(CLOCK_SKEW, leeway):
-        raise InvalidToken("the token was issued in the future", code=Reason.NOT_YET)
+        raise InvalidToken("the time of issue (iat) of the token is in the future", code=Reason.NOT_YET)
     if "nbf" in payload and get_seconds(payload, "nbf") > now + leeway:
         raise InvalidToken("the token is not valid yet", code=Reason.NOT_YET)
 

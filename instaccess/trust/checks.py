@@ -38,7 +38,10 @@ def check_key_material(**kwargs: Any) -> list[CheckMessage]:
         try:
             load()
         except ConfigError as error:
-            hint = "Correct the setting. Until then, every request that needs a key from the setting gets a 503."
+            hint = (
+                "Correct the setting. Every request that needs a key from the setting gets a 503 until the setting "
+                "is valid."
+            )
             check_id = {"DECRYPTION_KEYS": "instaccess.W011", "VERIFICATION_KEYS": "instaccess.W012"}[setting]
             messages.append(Warning(error.detail + ".", hint=hint, id=check_id))
     return messages

@@ -100,7 +100,7 @@ def _read(read_page: Callable[[DenyList], Page | None], last: DenyList | None) -
         if page.position_lost:
             logger.error(
                 "the issuer's database no longer contains revocations that this process has read, and this process "
-                "keeps refusing their tokens: %(detail)s",
+                "keeps refusing the revoked tokens: %(detail)s",
                 detail=RESTORED,
             )
         if not page.more or page.cursor == position:  # Otherwise, an issuer that repeats a page would cause a loop.

@@ -168,8 +168,8 @@ class Refreshed(Generic[T]):
         """Return the value, at most `interval` seconds old. Load the value if no cached value is recent enough.
 
         If loading fails, the cached value is returned for `max_staleness` more seconds, and loading is tried again
-        after each `interval`. Callers wait for a running load, because with a cached deny list that is too old, a
-        gateway could accept a token that was revoked in the meantime. A load that takes too long counts as failed.
+        after each `interval`. Callers wait for a running load. Otherwise, a gateway with an old deny list could
+        accept a token that was revoked in the meantime. A load that takes too long counts as failed.
 
         Args:
             interval: the maximum age, in seconds, while loading works.

@@ -94,7 +94,7 @@ class DenyList(AbstractSet[str]):
             return "the key of the token was revoked"
         for entries in (self._recent, self._older):
             if claims.issued_at <= entries.all_until:
-                return "all tokens that were issued until then were revoked"
+                return "all tokens with this time of issue or an earlier time of issue were revoked"
             # Compare the real user of a masquerade too, because the real user has the token.
             for uuid in filter(None, (claims.user_uuid, claims.masquerading_user_uuid)):
                 if claims.issued_at <= entries.users.get(uuid, -1):

@@ -28,12 +28,12 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.MALFORMED: Explanation(
         _(
-            "The token is malformed: characters are missing or were added, it was encoded twice, or its content is "
-            "not strict JSON."
+            "The token is malformed: characters are missing or were added, the token was encoded twice, or its "
+            "content is not strict JSON."
         ),
         _(
-            "Copy the complete token again. If a client sends the token in this form, the client or a proxy "
-            "modifies the token."
+            "Copy the complete token again. If a client sends the token in this form, find out whether the client "
+            "or a proxy modifies the token."
         ),
     ),
     Reason.TOO_LONG: Explanation(
@@ -46,26 +46,30 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
             "string. The token was refused before any key was used."
         ),
         _(
-            "This deployment's issuer never issues such tokens. Find the source of the token, because this can be an "
-            "attack."
+            "This deployment's issuer never issues such tokens. Find the source of the token, because the token can "
+            "be part of an attack."
         ),
     ),
     Reason.WRONG_ALG: Explanation(
         _("The token uses an algorithm that is not accepted."),
         _(
-            "RSA1_5, which Canvas uses, is accepted only if INSTACCESS['ENCRYPTION_ALG'] is RSA1_5. "
-            "Other algorithms, such as “none” or HS256, can be an attack."
+            "To accept RSA1_5 tokens of Canvas, set INSTACCESS['ENCRYPTION_ALG'] to RSA1_5. If the token uses "
+            "another algorithm, such as “none” or HS256, find the source of the token, because the token can be "
+            "part of an attack."
         ),
     ),
     Reason.WRONG_TYPE: Explanation(
         _(
-            "The type in the header is not the type of InstAccess tokens, although the token is encrypted or signed "
-            "like an InstAccess token."
+            "The header has a “typ” or a “cty” that InstAccess tokens never have, so the token is not an InstAccess "
+            "token."
         ),
-        _("Paste the InstAccess token. Audit checkpoints, for example, are signed with the same key as tokens."),
+        _(
+            "Paste an InstAccess token. Audit checkpoints, for example, are signed with the same key as tokens, but "
+            "are not tokens."
+        ),
     ),
     Reason.DECRYPT_FAILED: Explanation(
-        _("No key decrypts the token: it was damaged or modified, or it was encrypted for another deployment."),
+        _("No key decrypts the token: the token was damaged, modified, or encrypted for another deployment."),
         _("Copy the complete token again. If the header contains no key id, only the three newest keys were tried."),
     ),
     Reason.UNKNOWN_KID: Explanation(
@@ -121,7 +125,10 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.ALREADY_DECRYPTED: Explanation(
         _("The token is a signed token that is not encrypted. The gateway refuses signed tokens from clients."),
-        _("Clients must send the encrypted token that they received. This token leaked from behind the gateway."),
+        _(
+            "Let the client send the encrypted token that the issuer returned. Find out how the signed token leaked "
+            "from behind the gateway."
+        ),
     ),
     Reason.OTHER_BEARER: Explanation(
         _("The bearer token is not an InstAccess token. The bearer token was not looked up and is not shown."),
@@ -156,18 +163,18 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.JWT_FROM_JWT: Explanation(
         _(
-            "The caller authenticated with an InstAccess token. An InstAccess token cannot be exchanged for "
-            "another one."
+            "The caller authenticated with an InstAccess token. An InstAccess token cannot be exchanged for another "
+            "InstAccess token."
         ),
         _("Send the OAuth2 access token to the issuing endpoint."),
     ),
     Reason.BROKEN_JWT: Explanation(
-        _("The caller sent a signed InstAccess token that is expired, forged or damaged to the issuing endpoint."),
+        _("The issuing endpoint received a signed InstAccess token that is expired, forged or damaged."),
         _("Send the OAuth2 access token instead. If the error is frequent, find out which client sends such tokens."),
     ),
     Reason.UNKNOWN_TOKEN: Explanation(
         _("The OAuth2 access token does not exist or was revoked."),
-        _("The client must get a new access token."),
+        _("Let the client get a new access token."),
     ),
     Reason.NO_USER: Explanation(
         _("The OAuth2 access token has no user, and its application has no service user."),
@@ -175,7 +182,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.NO_APPLICATION: Explanation(
         _("The OAuth2 access token has no application."),
-        _("The client must get a new access token through an application."),
+        _("Register the application again, and let the client get a new access token."),
     ),
     Reason.INACTIVE_USER: Explanation(
         _("The user of the OAuth2 access token is inactive."),
@@ -190,11 +197,11 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.INSUFFICIENT_SCOPE: Explanation(
         _("The OAuth2 access token lacks the scope that the issuing endpoint requires."),
-        _("The client must request the scope url:POST|/api/v1/inst_access_tokens when it gets its access token."),
+        _("Let the client get a new access token with the scope url:POST|/api/v1/inst_access_tokens."),
     ),
     Reason.AS_USER_ID: Explanation(
         _("The caller may not get tokens for the user with the id in “as_user_id”."),
-        _("Read the reason in the detail in the log."),
+        _("Read the reason in the detail of the log line."),
     ),
     Reason.AS_USER_ID_UNKNOWN: Explanation(
         _("There is no active user with the id in “as_user_id”."),
@@ -202,14 +209,14 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.AS_USER_ID_NOT_ALLOWED: Explanation(
         _("The caller may not get tokens for this user."),
-        _(
-            "Give the caller the permission instaccess.masquerade. The caller must also have every permission of "
-            "the user."
-        ),
+        _("Give the caller the permission instaccess.masquerade and every permission of the user."),
     ),
     Reason.THROTTLED: Explanation(
         _("Too many tokens were requested with the same access token."),
-        _("The client must wait for the number of seconds in Retry-After, and reuse each token until it expires."),
+        _(
+            "Let the client wait for the number of seconds in Retry-After, and reuse each token until the token "
+            "expires."
+        ),
     ),
     Reason.METHOD: Explanation(
         _("The request used a method other than POST."),
@@ -246,7 +253,10 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("Restore the key-encryption key in INSTACCESS['KEY_ENCRYPTION_KEYS'] or SECRET_KEY_FALLBACKS."),
     ),
     Reason.SEAL_BROKEN: Explanation(
-        _("The private key can't be decrypted with the right key-encryption key, because its row was modified."),
+        _(
+            "The private key can't be decrypted, although its key-encryption key is configured, because its row was "
+            "modified."
+        ),
         _(
             "Restore the row from a backup. Every request with a token of this key gets a 503 until the row is "
             "restored."
@@ -261,7 +271,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.AUDIT: Explanation(
         _("The audit row could not be written, so no token was issued."),
-        _("Read the database error in the detail in the log."),
+        _("Read the database error in the detail of the log line."),
     ),
     Reason.AUDIT_ALTERED: Explanation(
         _("The audit log was modified."),

@@ -2,8 +2,8 @@
 
 Without the limit, each failed request would write a traceback during an outage. A process logs each kind of outage at
 most once per minute, and at most one traceback per minute for all kinds together. Further errors of the same kind are
-counted, and the count is logged when the minute is over, or before the next line of this kind. Errors with a cause
-other than an outage, such as a fault in a hook, are always logged.
+counted. The count is logged when the minute is over, or before the next line of this kind. Errors with a cause other
+than an outage, such as a fault in a hook, are always logged.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Fault:
         Args:
             message: the text without the description, such as `the gateway could not check the token`.
             detail: the description of the exception, without secrets. By default, the description is the class and
-                the message of an expected error. For every other error, it contains only the stack frames.
+                the message of an expected error. For every other error, the description contains only the stack
+                frames.
         """
         name, kind = type(error).__name__, _outage_kind(error)
         reason = error.code if isinstance(error, InstAccessError) else Reason.FAULT

@@ -45,7 +45,7 @@ DETAILED: Mapping[tuple[Reason, Variant], Explanation] = {
     ),
     (Reason.UNKNOWN_KID, Variant.GONE): Explanation(
         _("The key of the token was retired so long ago that all tokens of this key have expired."),
-        _("Change the client, which keeps its token for too long, to get a new token at least once per hour."),
+        _("Let the client get a new token at least once per hour, because the client keeps its token for too long."),
     ),
     (Reason.UNKNOWN_KID, Variant.ELSEWHERE): Explanation(
         _("Only the public key is stored on this server, so only the gateway can decrypt the token."),

@@ -186,7 +186,8 @@ class RefusalCounter:
         if time.monotonic() - self._logged_at >= _LOG_SECONDS:
             self._logged_at = time.monotonic()
             logger.warning(
-                "the counts of refusals could not be written and are kept for later (%(error)s): %(detail)s",
+                "the counts of refusals could not be written, and are kept for the next write (%(error)s): "
+                "%(detail)s",
                 error=type(error).__name__,
                 detail=database_errors.describe(error),
             )

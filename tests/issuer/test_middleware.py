@@ -120,7 +120,7 @@ class TestTheIssuerInsideATransactionOfAMiddleware:
         assert not IssuedToken.objects.exists()
         [text] = [record.getMessage() for record in caplog.records if record.name == "instaccess.issuer"]
         assert "audit: the request is inside an open transaction" in text
-        assert "exclude the issuing endpoint from it" in text
+        assert "exclude the issuing endpoint from this middleware or decorator" in text
         assert "`python manage.py check`" in text
 
     def test_issuer_issues_tokens_if_a_middleware_opens_transactions_around_other_code(

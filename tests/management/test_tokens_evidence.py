@@ -58,7 +58,7 @@ class TestTokensSeal:
         text = tokens("seal")
 
         assert text.startswith(f"Checkpoint 1: 1 rows up to row {audit[0].pk}, digest ")
-        assert "1 rows can still change; the first of them can be covered at " in text
+        assert "1 rows can still change; a checkpoint can cover the first of these rows at " in text
         assert tokens("seal").startswith("No rows are ready for a checkpoint.\n")
 
     def test_seal_with_the_option_json_prints_checkpoints_and_waiting_rows(self, audit):

@@ -271,7 +271,7 @@ class TestADenyListFromAURL:
         clock.now += 10
 
         assert denylist.current() == {"one", "two"}
-        assert "keeps refusing their tokens" in caplog.text
+        assert "keeps refusing the revoked tokens" in caplog.text
         assert "after-restore" in caplog.text
 
     def test_deny_list_request_keeps_the_query_of_the_configured_url(self, remote, settings):

@@ -41,7 +41,9 @@ class TestAllTokens:
         deny_list = DenyList(Page(all_until=NOW))
         deny_list.add(Page(all_until=NOW - 20), now=0)
         deny_list.add(Page(), now=0)
-        assert deny_list.find(token()) == "all tokens that were issued until then were revoked"
+        assert deny_list.find(token()) == (
+            "all tokens with this time of issue or an earlier time of issue were revoked"
+        )
 
 
 class TestAllTokensOfAUser:

@@ -27,7 +27,7 @@ _STATUSES = {
     Key.Status.CURRENT.value: gettext_lazy("current"),
     Key.Status.PAST.value: gettext_lazy("past"),
     Key.Status.REVOKED.value: gettext_lazy("revoked"),
-    CONFIGURED: gettext_lazy("in use, from the settings or a JWK set"),
+    CONFIGURED: gettext_lazy("in use, from the settings or a JWKS"),
     UNKNOWN: gettext_lazy("not known here"),
 }
 
@@ -38,7 +38,7 @@ class KeyStatus:
 
     Attributes:
         kid: the key id, formatted for display.
-        status: a value of `Key.Status`, `configured` (from the settings or a JWK set) or `unknown`.
+        status: a value of `Key.Status`, `configured` (from the settings or a JWKS) or `unknown`.
         since: the time of the last change of the status; None if unknown.
         pk: the primary key of the key's row; None if the database has no such row.
         private_held: whether the row contains the private key.

@@ -87,20 +87,26 @@ class KeyActions(ReadOnlyAdmin):
             ready = keys.ready_at(future, keys.lifecycle_times())
             if ready > now:
                 effects.append(
-                    _("Services may refuse new tokens until %(time)s, because cached JWK sets may lack this key.")
+                    _(
+                        "Services may refuse new tokens until %(time)s, because their copies of the JWKS may lack "
+                        "this key."
+                    )
                     % {"time": format_utc(ready)}
                 )
         elif current.has_private:
             effects.append(
                 _(
                     "A new key is generated and becomes current immediately. Services may refuse new tokens until "
-                    "they load the JWK set again."
+                    "the services load the JWKS again."
                 )
             )
         else:
             return self._refuse(
                 request,
-                _("The private key is not stored here. First import the next public key from the owner of the key."),
+                _(
+                    "The private key of the current key is not stored here. Import the next public key from the "
+                    "owner of the private key."
+                ),
             )
         if not due and decision.next_due is not None:
             effects.append(_("Rotation is not due before %(time)s.") % {"time": format_utc(decision.next_due)})
@@ -176,15 +182,18 @@ class KeyActions(ReadOnlyAdmin):
         effects = [
             _("Gateways refuse all live tokens of this key (%(count)d) within five seconds.")
             % {"count": live_tokens(key)},
-            _("The key is removed from the JWK set and its private key is erased. You can't undo a revocation."),
+            _("The key is removed from the JWKS and its private key is erased. You can't undo a revocation."),
         ]
         if key.use == Key.Use.SIGNING:
             effects[1:1] = [
                 _(
-                    "Services elsewhere that read the JWK set accept tokens of this key for up to JWKS_MAX_AGE (300 "
-                    "seconds by default). Restart these services, or put them behind a gateway."
+                    "Services elsewhere that read the JWKS accept tokens of this key for up to JWKS_MAX_AGE (300 "
+                    "seconds by default). Restart these services, or put these services behind a gateway."
                 ),
-                _("Remove the key from gateways and services that list it in VERIFICATION_KEYS, and restart them."),
+                _(
+                    "If gateways or services list the key in VERIFICATION_KEYS, remove the key there, and restart "
+                    "these gateways and services."
+                ),
             ]
         if key.status == Key.Status.CURRENT:
             effects.append(_describe_successor(key))
@@ -235,7 +244,8 @@ _ALREADY_ROTATED = gettext_lazy(
 def _explain_no_current(key: Key) -> str:
     """Explain that there is no current key for the use of `key`, and what the user can do."""
     text = _(
-        "There is no current %(use)s key, so no tokens can be issued. Import or generate a key, then make it current."
+        "There is no current %(use)s key, so no tokens can be issued. Import or generate a key, then make the key "
+        "current."
     )
     return text % {"use": key.get_use_display()}
 

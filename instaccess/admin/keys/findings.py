@@ -158,7 +158,10 @@ def _overdue_rotation(current: Key, days: int, *, can_rotate: bool) -> Problem:
         days,
     ) % {"use": current.get_use_display(), "kid": short_kid(current.kid), "days": days}
     if not can_rotate:
-        fix = _("The private key is not stored here. Import the next public key from its owner and make it current:")
+        fix = _(
+            "The private key is not stored here. Import the next public key from the owner of the private key, then "
+            "make the imported key current:"
+        )
         return Problem("overdue", Severity.WARNING, text, fix, _ACTIVATE)
     fix = _("Rotate the key with the button above or with this command, and run the command daily with cron:")
     return Problem("overdue", Severity.WARNING, text, fix, f"{_ROTATE} --use {current.use}")
@@ -175,7 +178,7 @@ def _find_unusable(health: KeyHealth) -> Iterator[Problem]:
             % {"keys": _list_keys(missing)},
             _(
                 "Restore the key-encryption key in INSTACCESS['KEY_ENCRYPTION_KEYS'], or the old SECRET_KEY in "
-                "SECRET_KEY_FALLBACKS. Then check that no private key is missing:"
+                "SECRET_KEY_FALLBACKS. Then check that every private key can be decrypted:"
             ),
             "python manage.py check --database default",
         )

@@ -81,7 +81,10 @@ def _describe_revocation(key: Key, now: datetime, times: keys.Times) -> str:
     # that were signed with the revoked key.
     is_cached = key.use == Key.Use.SIGNING and key.revoked_at is not None and now - key.revoked_at < times.lead
     text = (
-        _("Revoked at %(time)s. Gateways refuse its tokens; services elsewhere accept them for up to JWKS_MAX_AGE.")
+        _(
+            "Revoked at %(time)s. Gateways refuse its tokens; services elsewhere accept these tokens for up to "
+            "JWKS_MAX_AGE."
+        )
         if is_cached
         else _("Revoked at %(time)s. Gateways and services refuse its tokens.")
     )

@@ -115,7 +115,7 @@ class TokenActions(ReadOnlyAdmin):
             *([_("The live tokens of %(names)s are revoked.") % {"names": _join_names(names)}] if names else []),
             _("Live tokens to revoke: %(count)d. Gateways refuse the tokens within five seconds.")
             % {"count": tokens.count()},
-            _("Services that clients reach without a gateway accept the tokens until they expire."),
+            _("Services that clients reach without a gateway accept each token until its expiry."),
             _("OAuth2 access tokens stay valid, so clients can get new InstAccess tokens."),
         ]
         chosen = [(ACTION_CHECKBOX_NAME, pk) for pk in request.POST.getlist(ACTION_CHECKBOX_NAME)]

@@ -82,8 +82,9 @@ def read_exported(text: str, keys: EvidenceKeys, *, name: str) -> Exported:
         if error.code != Reason.UNKNOWN_KID:
             raise
         raise AuditAltered(
-            f"{name} can't be compared, because the database doesn't contain the key of its signature. If the "
-            "database was restored from a backup that is older than the key, run `python manage.py instaccess_keys "
-            "after-restore`. Otherwise, the checkpoint belongs to another deployment, or an attacker has signed it",
+            f"{name} can't be compared, because the database doesn't contain its signing key. If the database was "
+            "restored from a backup that is older than the key, run `python manage.py instaccess_keys "
+            "after-restore`. Otherwise, the checkpoint belongs to another deployment, or an attacker has signed the "
+            "checkpoint",
             code=error.code,
         ) from error

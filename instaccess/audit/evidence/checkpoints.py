@@ -99,7 +99,10 @@ def seal(keys: EvidenceKeys, *, now: datetime | None = None, cut: datetime | Non
         while added := _seal_page(keys, now, cut):
             made += added
     except IntegrityError:
-        logger.info("another process created the next checkpoint and continues with the rest", checkpoints=len(made))
+        logger.info(
+            "another process created the next checkpoint, and creates the remaining checkpoints",
+            checkpoints=len(made),
+        )
     waiting = rows_after(chain_end(keys).last)
     first = waiting.values_list("pk", flat=True).first()
     ready_at = None if first is None else id_time(first) + timedelta(seconds=SETTLED)
@@ -113,7 +116,7 @@ def _seal_page(keys: EvidenceKeys, now: datetime, cut: datetime | None) -> list[
     end = chain_end(keys)
     if end.taken:
         logger.error(
-            "these checkpoints were modified, and the next one follows checkpoint %(checkpoint)d: %(modified)s",
+            "these checkpoints were modified, so the next checkpoint follows checkpoint %(checkpoint)d: %(modified)s",
             checkpoint=end.number,
             modified=sorted(end.taken),
         )

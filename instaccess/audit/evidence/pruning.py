@@ -64,8 +64,8 @@ def prune(
         problems = verification.verify(keys, until=old[-1].number).summary
         if problems and not force:
             raise AuditAltered(
-                f"nothing was pruned: {problems}. Investigate the cause first, and record a review with "
-                "`instaccess_tokens review`. `--force` prunes these rows anyway and records the tampering in the "
+                f"nothing was pruned: {problems}. Investigate the cause, and record a review with `instaccess_tokens "
+                "review`. To prune these rows without a review, add `--force`, which records the tampering in the "
                 "prune marker"
             )
         # Ignore IntegrityError, which is raised if another process prunes at the same time and has created the same

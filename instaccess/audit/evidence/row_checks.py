@@ -20,15 +20,15 @@ from .statements import Marker, Statement
 
 _OTHER_UUIDS = (
     "some rows refer to users whose uuid differs from the uuid in the row, for example after "
-    "INSTACCESS['USER_UUID_FIELD'] was changed: trust the uuids in the rows, because the HMACs cover them"
+    "INSTACCESS['USER_UUID_FIELD'] was changed: trust the uuids in the rows, because the HMACs cover these uuids"
 )
 _OTHER_CLIENT_IDS = (
     "some rows refer to applications whose client id differs from the client id in the row, for example after the "
-    "client id was changed: trust the client ids in the rows, because the HMACs cover them"
+    "client id was changed: trust the client ids in the rows, because the HMACs cover these client ids"
 )
 _ADD_KEK = (
-    "its HMAC was computed with a key-encryption key that isn't in INSTACCESS['KEY_ENCRYPTION_KEYS']. Add the key "
-    "again"
+    "its HMAC was computed with a key-encryption key that isn't in INSTACCESS['KEY_ENCRYPTION_KEYS']. Add this "
+    "key-encryption key again"
 )
 
 _RESEAL = "then run `python manage.py instaccess_keys reseal`"
@@ -124,7 +124,7 @@ class RowChecker:
                 text = f"{name} can't be checked, and its HMAC didn't match when checkpoint {number} was created"
                 text = f"{text}: {_ADD_KEK}"
             case HmacStatus.BROKEN, True if same:
-                text = f"{name} was modified before checkpoint {number} was created: its HMAC didn't match then"
+                text = f"{name} was modified before checkpoint {number} was created: the HMAC of the row didn't match"
             case HmacStatus.BROKEN, False if same:
                 text = f"the HMAC of {name} was modified"
             case HmacStatus.AUTHENTIC, True:
@@ -179,7 +179,7 @@ class RowChecker:
                 text = f"{text}, and can't be checked: {_ADD_KEK}"
         original = self._original_id(token)
         if original is not None:
-            text = f"{text}: only its id was changed, the token was issued with the id {original}"
+            text = f"{text}: only its id was changed; the token was issued with the id {original}"
         return Finding(Kind.ADDED, _state(token), text)
 
     def _modified(self, token: IssuedToken, text: str) -> Finding:
@@ -187,7 +187,7 @@ class RowChecker:
         original = self._original_id(token)
         if original is not None:
             text = (
-                f"{_describe(token)} was moved: only its id was changed, the token was issued with the id {original}"
+                f"{_describe(token)} was moved: only its id was changed; the token was issued with the id {original}"
             )
         return Finding(Kind.MODIFIED, _state(token), text)
 

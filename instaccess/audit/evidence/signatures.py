@@ -4,7 +4,7 @@ A statement is a JWS signed with the signing key. Statements and tokens have dif
 can't be used as a token, and a token can't be used as a statement (RFC 8725 §3.11).
 
 In the database, each statement also has an HMAC. An attacker who can write to the database could insert a signing key
-and sign a statement with it, but can't compute the HMAC without the key-encryption key.
+and sign a statement with this key. Without the key-encryption key, the attacker can't compute the HMAC.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ def _check_hmac(name: str, row: _Row, keys: EvidenceKeys) -> None:
         case row_hmac.HmacStatus.UNKNOWN:
             raise AuditAltered(
                 f"{name} can't be checked: its HMAC was computed with a key-encryption key that isn't in "
-                "INSTACCESS['KEY_ENCRYPTION_KEYS']. Add the key again and run "
-                "`python manage.py instaccess_keys reseal`",
+                "INSTACCESS['KEY_ENCRYPTION_KEYS']. Add this key-encryption key again and run `python manage.py "
+                "instaccess_keys reseal`",
                 code=Reason.KEK_MISSING,
             )
 

@@ -20,7 +20,8 @@ class EvidenceKeys:
         verification: the public keys of all signing keys that ever existed, as a mapping from kid to key. Revoked and
             expired keys are included, because they signed checkpoints too.
         sign: a function that signs with the current signing key. Its arguments are the payload and the `typ` of the
-            JWS header. It returns a compact JWS, and raises KeyUnavailable or UnsealError if no key is usable.
+            JWS header. The function returns a compact JWS, and raises KeyUnavailable or UnsealError if no key is
+            usable.
     """
 
     keks: Sequence[KeyEncryptionKey]

@@ -84,8 +84,8 @@ class _Verification:
             first = self._rows.check_uncovered(last)
             if first is not None and self._now - id_time(first) > timedelta(seconds=SETTLED, days=1):
                 self._report.notes.append(
-                    f"no checkpoint covers row {first} and the later rows, so a deleted row can't be detected: run "
-                    "`python manage.py instaccess_tokens seal` from cron"
+                    f"no checkpoint covers row {first} or the rows after this row, so the deletion of such a row "
+                    "can't be detected: run `python manage.py instaccess_tokens seal` from cron"
                 )
         self._problems.close()
         if self._until is None:
@@ -110,14 +110,14 @@ class _Verification:
         """Check that the prune marker matches the exported checkpoints, and that no added row has a pruned id."""
         for number, copy in self._copies.items():
             if number == start.number and copy.statement.digest != start.digest:
-                text = f"checkpoint {number}, the last one that was pruned, differs from its exported copy"
+                text = f"checkpoint {number}, the last pruned checkpoint, differs from its exported copy"
                 self._problems.add(number, Finding(Kind.CHECKPOINT, start.digest, text))
             if 0 < number < start.number:
                 self._report.notes.append(f"checkpoint {number} was pruned, so its exported copy can't be compared")
         if self._rows.check_pruned(start):
             self._report.notes.append(
                 f"pruning the rows up to {start.last} was interrupted: run `python manage.py instaccess_tokens "
-                "prune` again to delete the rest"
+                "prune` again to delete the remaining rows"
             )
 
     def _check_chain(self, start: Marker) -> int:
@@ -149,8 +149,8 @@ class _Verification:
         if newest > start.number and not checkpoints().filter(number__gte=newest).exists():
             sealed_at = datetime.fromtimestamp(self._copies[newest].statement.sealed_at, UTC)
             self._report.notes.append(
-                f"the database is older than the exported checkpoint {newest} of {format_utc(sealed_at)}: if it was "
-                "restored from a backup, run `python manage.py instaccess_keys after-restore`"
+                f"the database is older than the exported checkpoint {newest} of {format_utc(sealed_at)}: if the "
+                "database was restored from a backup, run `python manage.py instaccess_keys after-restore`"
             )
 
     def _numbered(self, start: int) -> Iterator[tuple[int, Checkpoint | None, Exported | None]]:
@@ -180,7 +180,7 @@ class _Verification:
         if copy is None:
             return None if statement is None or checkpoint is None else _Trusted(statement, checkpoint.index)
         if checkpoint is None:
-            text = f"checkpoint {number} was deleted, but there is an exported copy of it"
+            text = f"checkpoint {number} was deleted, but an exported copy exists"
             self._problems.add(number, Finding(Kind.CHECKPOINT, copy.statement.digest, text))
         elif statement is not None and checkpoint.jws != copy.jws:
             text = f"checkpoint {number} differs from its exported copy"

@@ -15,8 +15,8 @@ class Command(OperatorCommand):
     failure = "No key was generated. "
     help = (
         "Generate the keys that are missing: a current and a future signing key, and a current encryption key with "
-        "its private key. One deployment can then issue and decrypt tokens. Run this command once after `migrate`. "
-        "If all keys exist, the command changes nothing."
+        "its private key. With these keys, one deployment can issue and decrypt tokens. Run this command once after "
+        "`migrate`. If all keys exist, the command changes nothing."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:

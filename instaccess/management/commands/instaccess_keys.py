@@ -33,17 +33,17 @@ _SUBCOMMANDS = {
     ),
     "activate": "Make a future key the current key now. The previous key becomes past, and its tokens stay valid.",
     "revoke": (
-        "Revoke a compromised key. Within five seconds, the key is removed from the JWK set, and every gateway and "
-        "each service that uses this database refuse its tokens. Services elsewhere that read the JWK set accept "
-        "tokens of a signing key for up to JWKS_MAX_AGE (300 seconds by default): restart these services, or put "
-        "them behind a gateway. The live tokens of the key are marked as revoked, and its private key is erased. The "
-        "future key becomes current. A revocation can't be undone. You can also revoke a key whose row was modified "
-        "or inserted with SQL."
+        "Revoke a compromised key. The key is removed from the JWKS within five seconds. Within the same time, "
+        "every gateway and each service that uses this database refuse its tokens. Services elsewhere that read the "
+        "JWKS accept tokens of a signing key for up to JWKS_MAX_AGE (300 seconds by default): restart these "
+        "services, or put these services behind a gateway. The live tokens of the key are marked as revoked, and "
+        "its private key is erased. The future key becomes current. A revocation can't be undone. You can also "
+        "revoke a key whose row was modified or inserted with SQL."
     ),
     "reseal": (
         "Encrypt every stored private key again, with the first key in INSTACCESS['KEY_ENCRYPTION_KEYS'], and "
         "recompute HMACs of keys and of the audit log with this key. A modified row gets no new HMAC. You can run "
-        "this command while tokens are issued. If the command was interrupted, run it again."
+        "this command while tokens are issued. If the command was interrupted, run the command again."
     ),
     "after-restore": restoring.HELP,
 }
@@ -64,7 +64,10 @@ class _Parser(CommandParser):
 
 
 class Command(SubcommandCommand):
-    help = "List, generate, import, export, rotate, activate, revoke and reseal keys; replace them after a restore."
+    help = (
+        "List, generate, import, export, rotate, activate, revoke and reseal keys, or replace all keys after a "
+        "restore."
+    )
     recorded = frozenset({"rotate"})
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -94,8 +97,14 @@ class Command(SubcommandCommand):
             "--yes", action="store_true", help="Print a private key without asking, and also to a pipe."
         )
         for name, text in {
-            "rotate": "Rotate before rotation is due. Services may refuse new tokens until they fetch the JWK set.",
-            "activate": "Activate the key before its lead time has passed. Services may refuse new tokens at first.",
+            "rotate": (
+                "Rotate before rotation is due. Services may refuse new tokens until the services fetch the JWKS "
+                "again."
+            ),
+            "activate": (
+                "Activate the key before its lead time has passed. Services may refuse new tokens until the "
+                "services fetch the JWKS again."
+            ),
         }.items():
             sub[name].add_argument("--force", action="store_true", help=text)
         sub["revoke"].add_argument(
@@ -219,7 +228,7 @@ class Command(SubcommandCommand):
             after = "The current key did not change."
         else:
             use = revocation.key.get_use_display()
-            after = f"There is no current {use} key now: import or generate a key and activate it."
+            after = f"There is no current {use} key now: import or generate a key, then activate the key."
         text = f"Revoked key {revocation.key.kid}. Live tokens revoked with the key: {revocation.tokens}. {after}"
         self.print_result(options, facts, "\n".join([text, *key_reports.after_revocation(revocation.key)]))
         if revocation.failure:

@@ -21,12 +21,12 @@ _SUBCOMMANDS = {
     "show": "Show the audit row of one token.",
     "revoke": (
         "Revoke live tokens. Every gateway refuses the tokens within five seconds. Services that clients reach "
-        "without a gateway accept the tokens until they expire. OAuth2 access tokens are not revoked, so a client "
-        "that has one can get a new InstAccess token."
+        "without a gateway accept each token until its expiry. OAuth2 access tokens are not revoked, so a client "
+        "with an OAuth2 access token can get a new InstAccess token."
     ),
     "erase-name": (
         "Replace the name of a user by a placeholder in every audit row, for a person with a right to erasure. The "
-        "user's uuid stays. HMACs and checkpoints stay valid. If the command was interrupted, run it again."
+        "user's uuid stays. HMACs and checkpoints stay valid. If the command was interrupted, run the command again."
     ),
     "export": "Export the audit log as CSV or JSON Lines, the latest tokens first, in constant memory.",
     **audit_evidence.SUBCOMMANDS,
@@ -34,7 +34,10 @@ _SUBCOMMANDS = {
 
 
 class Command(audit_evidence.EvidenceSubcommands):
-    help = "List, show, export and revoke issued tokens; cover, verify and prune the audit log; erase user names."
+    help = (
+        "List, show, export and revoke issued tokens; create checkpoints for the audit log; verify and prune the "
+        "audit log; erase user names."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         sub = self.add_subcommands(parser, _SUBCOMMANDS)
@@ -49,7 +52,7 @@ class Command(audit_evidence.EvidenceSubcommands):
         sub["erase-name"].add_argument(
             "--user",
             required=True,
-            help="The uuid, the user name or the primary key of the user, who may be deleted.",
+            help="The uuid or the user name of an existing or deleted user, or the primary key of an existing user.",
         )
         for name in ("show", "revoke"):
             sub[name].add_argument("--jti", required=name == "show", help="The token id (jti).")
@@ -136,7 +139,7 @@ class Command(audit_evidence.EvidenceSubcommands):
             raise CommandError(f"No audit row contains the user {options['user']!r}. Check the spelling.")
         if len(uuids) > 1:
             raise CommandError(
-                f"{options['user']!r} names several users. Give the uuid of one of them: {', '.join(uuids)}."
+                f"{options['user']!r} names several users. Give the uuid of one user: {', '.join(uuids)}."
             )
         [user_uuid] = uuids
         if options["dry_run"]:

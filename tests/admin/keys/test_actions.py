@@ -304,8 +304,8 @@ class TestRevoke:
         pages = {use: page_text(operator_client.post(revoke_url(key_of(use, "current").kid))) for use in (SIG, ENC)}
 
         assert (
-            "Services elsewhere that read the JWK set accept tokens of this key for up to JWKS_MAX_AGE (300 "
-            "seconds by default). Restart these services, or put them behind a gateway."
+            "Services elsewhere that read the JWKS accept tokens of this key for up to JWKS_MAX_AGE (300 seconds by "
+            "default). Restart these services, or put these services behind a gateway."
         ) in pages[SIG]
         assert "Services elsewhere" not in pages[ENC]
 
@@ -323,7 +323,8 @@ class TestRevoke:
         rotating = operator_client.post(ROTATE_ENC)
 
         assert messages_of(rotating) == [
-            "The private key is not stored here. First import the next public key from the owner of the key."
+            "The private key of the current key is not stored here. Import the next public key from the owner of "
+            "the private key."
         ]
         assert "There is no current encryption key" in page_text(operator_client.post(revoke_url(kid)))
         done = operator_client.post(revoke_url(kid), {"confirmed": "yes", "reason": "lost"})

@@ -361,7 +361,7 @@ class TestDescribingALifecycle:
             pytest.param(
                 [key("bad", "revoked", activated_at=NOW - 5 * DAY, revoked_at=NOW - HOUR / 60)],
                 "Current from 2026-11-18 12:00 UTC to 2026-11-23 11:59 UTC. Revoked at 2026-11-23 11:59 UTC. "
-                "Gateways refuse its tokens; services elsewhere accept them for up to JWKS_MAX_AGE.",
+                "Gateways refuse its tokens; services elsewhere accept these tokens for up to JWKS_MAX_AGE.",
                 id="revoked recently",
             ),
             pytest.param(

@@ -154,7 +154,7 @@ class TestRevokingTokensOfUsers:
         text = send(staff_client, "revoke_users", issue(user)).content.decode()
 
         assert "Gateways refuse the tokens within five seconds." in text
-        assert "Services that clients reach without a gateway accept the tokens until they expire." in text
+        assert "Services that clients reach without a gateway accept each token until its expiry." in text
 
     def test_confirmation_page_of_the_action_on_users_names_the_users(self, staff_client, issue, user, other):
         text = send(staff_client, "revoke_users", issue(other, real_user=user)).content.decode()

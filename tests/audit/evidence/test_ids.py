@@ -39,7 +39,7 @@ class TestAChangedId:
 
         assert (problem.first, problem.last) == (to, to)
         assert f"row {to} (jti {audit[7].jti}) was " in problem.text
-        assert f"only its id was changed, the token was issued with the id {audit[7].pk}" in problem.text
+        assert f"only its id was changed; the token was issued with the id {audit[7].pk}" in problem.text
 
     @pytest.mark.parametrize("to", [BELOW, ABOVE])
     def test_a11_verify_reports_both_ids_of_a_covered_row_whose_id_was_changed(self, audit, to):

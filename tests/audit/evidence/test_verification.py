@@ -201,7 +201,7 @@ class TestVerifyWithATruncatedAuditLog:
 
         assert verification.verify(evidence_keys()).problems == []
         checkpoint, deleted = verification.verify(evidence_keys(), kept).problems
-        assert checkpoint.text == "checkpoint 2 was deleted, but there is an exported copy of it"
+        assert checkpoint.text == "checkpoint 2 was deleted, but an exported copy exists"
         assert (deleted.first, deleted.last, deleted.count) == (audit[3].pk, audit[5].pk, 3)
         assert "truncated" in deleted.text
 
@@ -211,7 +211,7 @@ class TestVerifyWithATruncatedAuditLog:
 
         assert (
             verification.verify(evidence_keys(), kept).summary
-            == "checkpoint 2 was deleted, but there is an exported copy of it"
+            == "checkpoint 2 was deleted, but an exported copy exists"
         )
 
     def test_a6_verify_adds_a_note_if_no_checkpoint_covers_an_old_row(self, row, initial_keys):
@@ -560,7 +560,7 @@ def test_a6_verify_finds_no_problem_after_a_missing_key_encryption_key_was_added
     made = row(age=2 * 3600)
     settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": keks}
     checkpoints.seal(evidence_keys())
-    assert "Add the key again" in verification.verify(evidence_keys()).summary
+    assert "Add this key-encryption key again" in verification.verify(evidence_keys()).summary
 
     settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [*keks, lost]}
     assert verification.verify(evidence_keys()).problems == []

@@ -77,7 +77,7 @@ class TestOutput:
 
         until = "2026-11-23 12:01:00 UTC"
         assert lines[:3] == [
-            f"All tokens issued until {until} are refused. Gateways know this within 5 seconds.",
+            f"Within 5 seconds, every gateway refuses all tokens issued until {until}.",
             f"Tokens that clients get before {until} are refused too. Test the gateway after this time.",
             "Live tokens marked as revoked in the audit log: 0.",
         ]

@@ -43,7 +43,7 @@ class TestHelpOfInstaccessKeys:
             ("rotate", "The exit code is 0 even if nothing was due"),
             ("activate", "The previous key becomes past"),
             ("revoke", "A revocation can't be undone"),
-            ("reseal", "If the command was interrupted, run it again"),
+            ("reseal", "If the command was interrupted, run the command again"),
             ("after-restore", "every gateway refuses all tokens issued so far"),
         ],
     )

@@ -114,7 +114,7 @@ class TestKeysImport:
         assert other_use == (
             "this key is already stored for use 'enc'; import a different key, because a key must have only one use"
         )
-        assert "can't be added later: generate a new key pair" in with_private
+        assert "can't be added to the stored public key: generate a new key pair" in with_private
 
 
 @pytest.mark.usefixtures("initial_keys")

@@ -58,7 +58,9 @@ class TestKeysList:
         assert lines[generated].endswith(
             "does not become current automatically, because the gateway lacks its private key"
         )
-        assert lines[key_of(ENC, "current").kid].endswith("import the next public key from its owner")
+        assert lines[key_of(ENC, "current").kid].endswith(
+            "import the next public key from the owner of the private key"
+        )
         assert lines[signing].endswith("can't sign, because only its public key is stored on this server")
 
     def test_keys_list_prints_that_an_external_key_is_due_for_rotation_if_the_next_key_is_stored(

@@ -73,7 +73,7 @@ class TestKeysRotate:
         run("import", "--use", "enc", "--file", files["public.pem"])
         run("activate", "--kid", pair.thumbprint())
 
-        assert "Import the next public key from its owner" in run("rotate", "--use", "enc")
+        assert "Import the next public key from the owner of the private key" in run("rotate", "--use", "enc")
 
     def test_rotate_prints_one_json_object_per_use(self, clock):
         current, future = key_of(SIG, "current").kid, key_of(SIG, "future").kid
@@ -143,9 +143,10 @@ class TestKeysRevoke:
         assert first == f"Revoked key {current}. Live tokens revoked with the key: 1. Key {future} is now current."
         assert others == [
             "Gateways refuse the tokens within 5 seconds.",
-            "Services elsewhere that read the JWK set accept the tokens for up to JWKS_MAX_AGE (300 seconds by "
-            "default): restart these services, or put them behind a gateway.",
-            "Remove the key from gateways and services that list it in VERIFICATION_KEYS, and restart them.",
+            "Services elsewhere that read the JWKS accept the tokens for up to JWKS_MAX_AGE (300 seconds by "
+            "default): restart these services, or put these services behind a gateway.",
+            "If gateways or services list the key in VERIFICATION_KEYS, remove the key there, and restart these "
+            "gateways and services.",
         ]
         assert IssuedToken.objects.get().revocation_reason == "laptop stolen"
 
@@ -172,7 +173,7 @@ class TestKeysRevoke:
         run("import", "--use", "enc", "--file", files["public.pem"])
         run("activate", "--kid", pair.thumbprint())
 
-        assert "There is no current encryption key now: import or generate a key and activate it." in run(
+        assert "There is no current encryption key now: import or generate a key, then activate the key." in run(
             "revoke", "--kid", pair.thumbprint()
         )
 
