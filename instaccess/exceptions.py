@@ -131,7 +131,11 @@ class KeyUnavailable(InstAccessError):
 
 
 class SourceUnavailable(KeyUnavailable):
-    """The error for keys or a deny list that can't be read from their source, if no cached copy is recent enough."""
+    """The error for keys or a deny list that can't be read from their source, if no usable copy is cached.
+
+    A cached copy is usable if the copy is less than `interval` + `max_staleness` seconds old (see
+    `trust.refreshed.Refreshed.get`).
+    """
 
     code = Reason.SOURCE_UNAVAILABLE
 

@@ -50,9 +50,9 @@ class Conf(KeySettings):
 
     @concealed
     def _load(self) -> Mapping[str, Any]:
-        # An unknown name makes every read fail. Otherwise, for example, a service with a misspelled ACCOUNT_UUID
-        # would accept tokens of every account. A system check isn't enough, because a project without this app
-        # doesn't run the check.
+        # If INSTACCESS contains an unknown setting, every read of a setting raises ConfigError. Otherwise, a service
+        # with a misspelled ACCOUNT_UUID, for example, would accept tokens of every account. A system check isn't
+        # enough, because a project that doesn't list this app in INSTALLED_APPS doesn't run the check.
         written = read_project_settings()
         for name in written:
             if name not in SETTINGS:
@@ -271,8 +271,8 @@ class Conf(KeySettings):
     def keep_decision_seconds(self) -> int:
         """The time, in seconds, for which a proxy may keep a 204 of the gateway. If 0, a proxy may not keep a 204.
 
-        The sum of DENY_LIST_SECONDS, of this time and of KEEPING_SLACK is at most five seconds, so that a revocation
-        takes effect within five seconds.
+        The sum of DENY_LIST_SECONDS, KEEP_DECISION_SECONDS and KEEPING_SLACK is at most five seconds, so that a
+        revocation takes effect within five seconds.
         """
         if self._get("KEEP_DECISION_SECONDS", _OFF) is _OFF:
             # Return before the validation, because the gateway reads this property for each request, and validation

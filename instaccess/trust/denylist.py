@@ -103,7 +103,8 @@ def _read(read_page: Callable[[DenyList], Page | None], last: DenyList | None) -
                 "keeps refusing the revoked tokens: %(detail)s",
                 detail=RESTORED,
             )
-        if not page.more or page.cursor == position:  # Otherwise, an issuer that repeats a page would cause a loop.
+        # Stop if the cursor doesn't change, because an issuer that repeats a page would cause an endless loop.
+        if not page.more or page.cursor == position:
             break
         position = page.cursor
     return deny_list

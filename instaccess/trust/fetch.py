@@ -35,7 +35,7 @@ MAX_BYTES = 4 * 1024 * 1024
 
 
 def without_query(url: str) -> str:
-    """Return a URL without its query, which can contain a secret and must not be logged."""
+    """Return a URL without its query, because the query can contain a secret that must not be logged."""
     return url.partition("?")[0]
 
 

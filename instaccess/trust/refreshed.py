@@ -35,7 +35,10 @@ A gateway may wait for the keys and then for the deny list. The example proxies 
 """
 
 LAST_PATIENCE = 5.0
-"""The time, in seconds after the start of a load, for which callers wait if no cached value is recent enough."""
+"""The time, in seconds after the start of a load, for which callers wait if there is no usable cached value.
+
+A cached value is usable if the value is less than `interval` + `max_staleness` seconds old (see `Refreshed.get`).
+"""
 
 AHEAD = 0.75
 """The fraction of the interval after which a request for the value starts a reload in the background."""
@@ -51,7 +54,7 @@ MAX_STALLED_SECONDS = 30.0
 RECENT_TROUBLE = 10.0
 """The time, in seconds after a load failed or stalled, during which callers wait less for the next load.
 
-Otherwise, an outage of the database would block every thread again and again.
+If callers always waited for `LAST_PATIENCE`, an outage of the database would block every thread again and again.
 """
 
 
@@ -165,20 +168,24 @@ class Refreshed(Generic[T]):
         return self._held.value
 
     def get(self, *, interval: float, max_staleness: float = 0, patience: float | None = None) -> T:
-        """Return the value, at most `interval` seconds old. Load the value if no cached value is recent enough.
+        """Return the cached value if the value is less than `interval` seconds old. Otherwise, load the value.
 
-        If loading fails, the cached value is returned for `max_staleness` more seconds, and loading is tried again
-        after each `interval`. Callers wait for a running load. Otherwise, a gateway with an old deny list could
-        accept a token that was revoked in the meantime. A load that takes too long counts as failed.
+        If loading fails, the cached value is returned while the value is less than `interval` + `max_staleness`
+        seconds old, and loading is tried again after each `interval`. Callers wait for a running load, because a
+        gateway with an old deny list could accept a token that was revoked after the deny list was loaded. A load
+        that takes too long counts as failed.
 
         Args:
             interval: the maximum age, in seconds, while loading works.
             max_staleness: the time, in seconds, by which the age may exceed `interval` while loading fails.
-            patience: the time, in seconds, to wait for a load if the cached value is usable; PATIENCE by default.
+            patience: the time, in seconds, to wait for a load if the cached value is less than `interval` +
+                `max_staleness` seconds old; PATIENCE by default.
 
         Raises:
-            SourceUnavailable: loading takes too long, and no cached value is recent enough.
-            Exception: any exception of `load`, if no cached value is recent enough.
+            SourceUnavailable: loading takes too long, and no cached value is less than `interval` + `max_staleness`
+                seconds old.
+            Exception: any exception of `load`, if no cached value is less than `interval` + `max_staleness` seconds
+                old.
         """
         held = self._held
         if (value := held.younger_than(interval)) is not None:
@@ -214,7 +221,9 @@ class Refreshed(Generic[T]):
             self._start(running)
 
     def _start_or_join(self, requested_at: float, interval: float, patience: float) -> _Load[T]:
-        """Return the running load if the load started recently enough. Otherwise, start a load and return the load.
+        """Return the running load if the load started at most `interval` seconds before the request.
+
+        If the running load started earlier or no load is running, a load is started and returned.
 
         Args:
             requested_at: the time of the request, in seconds on the monotonic clock.

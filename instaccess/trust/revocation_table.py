@@ -150,7 +150,10 @@ def _was_lost(number: int, page: Page) -> bool:
 
 
 def _read_later(cursor: Any, number: int) -> Page | None:
-    """Return a page of the revocations after a number, or None if no revocation has the number."""
+    """Return a page of the revocations after a number.
+
+    Returns None if `number` isn't 0 and no revocation has the number `number`.
+    """
     cursor.execute(_LATER, [number])
     rows = cursor.fetchall()
     if number and (not rows or rows[0][0] != number):
@@ -176,13 +179,14 @@ def _read_all(connection: Any, cursor: Any, number: int, after: datetime, id_: i
             last page.
         after, id_: the time of the revocation and the id of the last audit row of the previous page.
     """
-    # Use the earlier time. If the clock of an issuer is fast, gateways elsewhere still get all revocations. A gateway
-    # with a slow clock accepts tokens for longer, so this gateway needs their revocations for longer.
+    # Use the earlier of the time of this process and the time of the database. An issuer whose clock is fast would
+    # leave out revocations that gateways elsewhere need. A gateway whose clock is slow accepts tokens for longer, and
+    # therefore needs older revocations.
     now = min(datetime.now(UTC), database_clock.now(connection.alias))
     adapt = connection.ops.adapt_datetimefield_value
     earliest = now - timedelta(seconds=RETENTION)
     # Include tokens that have expired within the largest possible leeway. The gateway's LEEWAY may be larger than the
-    # LEEWAY of this process, and the gateway could otherwise accept a revoked token.
+    # LEEWAY of this process, and the gateway would accept a revoked token whose revocation was left out.
     cutoff = now - timedelta(seconds=AFTERLIFE)
     start = adapt(max(after, earliest))
     cursor.execute(_TOKENS, [start, start, id_, adapt(cutoff)])

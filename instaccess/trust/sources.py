@@ -89,7 +89,8 @@ def verification_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
 
     Raises:
         KeyUnavailable: there is no key.
-        SourceUnavailable: the JWKS URL can't be read, and no cached JWK set is recent enough.
+        SourceUnavailable: the JWKS URL can't be read, and no cached JWK set is less than `interval` + MAX_STALENESS
+            seconds old. The interval is the `max-age` of the JWKS response, at most `JWKS_SECONDS`.
         ConfigError: VERIFICATION_KEYS is missing or contains a key that can't be used.
         DatabaseError: the database is unavailable.
     """
