@@ -1,7 +1,7 @@
-"""The clock of a database server, which all processes of a deployment share.
+"""The clock of a database server. All processes of a deployment share this clock.
 
-Decisions about keys and rows use this clock, because the clock of a single host may be wrong by hours. Otherwise, a
-cron host whose clock is fast would erase a private key whose tokens are still valid, for example.
+Decisions about keys and rows use this clock, because the clock of a single host may be wrong by hours. For example, a
+cron host that used its own fast clock would erase a private key before the tokens of the key have expired.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Loggers that store the values of each line as fields of the log record, which a JSON formatter can write.
+"""Loggers that store the values of each line as fields of the log record, so that a JSON formatter can write them.
 
 Every log line of this package goes through `get_logger`. The values have the names of the `key=value` texts in the
 messages, such as `reason` and `jti`. The names have no prefix, and they differ from the names of the standard

@@ -126,7 +126,7 @@ def display_name(user: Any, uuid: str, recorded_name: str = "") -> str | None:
 
 
 def named(name: str) -> QuerySet[Any]:
-    """Return the existing users with this user name."""
+    """Return the existing users with the user name `name`."""
     model = get_user_model()
     users = model._default_manager.all()
     storable = _can_store(name, model.USERNAME_FIELD, using=users.db)
@@ -158,7 +158,7 @@ def active_user(uuid_string: str) -> Any:
         return None
     except (ValidationError, ValueError, TypeError, OverflowError, DataError):  # The string is not a valid value.
         return None
-    # The uuid is compared again in Python. Otherwise, a database that ignores case would find "ABC" for "abc".
+    # Compare the uuid again in Python, because a database that ignores case finds the user "ABC" for the uuid "abc".
     return user if user.is_active and user_uuid(user) == uuid_string else None
 
 
@@ -205,7 +205,8 @@ def masquerade_target(caller: Any, as_user_id: str) -> Any:
     if target.pk == caller.pk:
         return caller
     is_allowed = conf.masquerade_hook or may_masquerade
-    # Only True is accepted. Otherwise, an async hook would allow everything, because its coroutine is truthy.
+    # Accept only True. An async hook returns a coroutine. If every truthy value were accepted, the coroutine would
+    # allow every masquerade.
     if is_allowed(caller, target) is not True:
         raise MasqueradeRefused(
             f"the caller may not get tokens for user {target.pk}", code=Reason.AS_USER_ID_NOT_ALLOWED
@@ -279,8 +280,8 @@ def with_primary_key(primary_key: str) -> Any:
         user = users.filter(pk=primary_key).first()
     except (ValidationError, ValueError, TypeError, OverflowError, DataError):
         return None
-    # The primary key is compared again in Python. Otherwise, the database would find user 1 for "01", " 1" and
-    # digits of other scripts.
+    # Compare the primary key again in Python, because the database finds user 1 for "01", " 1" and digits of other
+    # scripts.
     return user if user is not None and str(user.pk) == primary_key else None
 
 

@@ -1,4 +1,4 @@
-"""Warm-up of a worker process, which loads and uses the private keys once before the first request.
+"""Warm-up of a worker process: the private keys are loaded and used once before the first request.
 
 OpenSSL validates a private key when the key is loaded, and precomputes values when the key is first used. Each of
 these two steps takes as long as a hundred signatures. Without a warm-up, the first request would wait for both steps.

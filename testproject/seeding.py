@@ -260,7 +260,10 @@ def _cumulative_activity(seconds: float) -> float:
 
 
 def _time_of(activity: float) -> float:
-    """Return the time, in seconds, at which `_cumulative_activity` has this value, accurate to a few seconds."""
+    """Return the time at which `_cumulative_activity` equals `activity`, in seconds since the epoch.
+
+    The result is accurate to a few seconds.
+    """
     day, rest = divmod(activity, DAY)
     minute = bisect_right(_BY_MINUTE, rest) - 1
     before, after = _BY_MINUTE[minute : minute + 2]

@@ -42,7 +42,8 @@ def _store(command: str, **columns: Any) -> None:
     alias = router.db_for_write(MaintenanceRun)
     runs = MaintenanceRun.objects.using(alias)
     try:
-        with transaction.atomic(using=alias):  # Otherwise, a failure would break an open transaction of the caller.
+        # Use a savepoint, because a failed statement would break an open transaction of the caller.
+        with transaction.atomic(using=alias):
             if not runs.filter(command=command).update(**columns):
                 runs.get_or_create(command=command, defaults={"started_at": timezone.now(), **columns})
     except DbError as error:

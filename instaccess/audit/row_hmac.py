@@ -158,7 +158,7 @@ def _address(text: str | None) -> str | None:
     """
     try:
         # An address with an IPv6 zone (after `%`, RFC 4007) is encoded as a string, because the bytes of an address
-        # don't contain the zone. Otherwise, an attacker could add a zone without changing the HMAC.
+        # don't contain the zone. If the zone were left out, an attacker could add a zone without changing the HMAC.
         if text and isinstance(text, str) and "%" not in text:
             return _packed(text).hex()
     except ValueError:

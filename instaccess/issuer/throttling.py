@@ -53,7 +53,7 @@ class Level:
         The value is None if throttling is off.
 
         Canvas formats the number as Ruby formats a float. Python formats floats of this size in the same way. If a
-        request fills the bucket, the 201 response contains the value 0.0. Some clients mistake this value for a
+        request fills the bucket, the 201 response contains the value 0.0. Some clients treat a response with 0.0 as a
         refusal.
         """
         if (limit := conf.throttle_limit) is None:

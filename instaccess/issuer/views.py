@@ -217,7 +217,7 @@ def _set_remaining(response: HttpResponse, level: throttling.Level) -> None:
 
 
 def _traceback(error: Exception, request: Request) -> str:
-    """Format the traceback of an error, and replace the client's credentials, which error messages may contain."""
+    """Format the traceback of an error without the client's credentials, because error messages may contain them."""
     text = "".join(traceback.format_exception(error)).rstrip()
     credentials = request.META.get("HTTP_AUTHORIZATION", "").split()[1:]
     try:

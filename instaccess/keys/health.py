@@ -59,8 +59,8 @@ def load_health(*, since: datetime, now: datetime) -> KeyHealth:
     """Read the state of the keys in two queries.
 
     Args:
-        since: past and revoked keys are included if they were retired or revoked at or after this time.
-        now: the current time. Tokens that have not expired at this time are live.
+        since: past and revoked keys are included if they were retired or revoked at or after `since`.
+        now: the current time. Tokens that have not expired at `now` are live.
 
     Raises:
         ConfigError: a setting is invalid.

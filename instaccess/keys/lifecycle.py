@@ -199,7 +199,8 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
     successor = generated = None
     newly_revoked = False
     with store.locked() as keys:
-        # Read the clock after the keys were generated. Otherwise, the lead time of the keys would begin too early.
+        # Read the clock after the keys were generated. With an earlier time, the lead time would begin before
+        # the keys are stored.
         now = now or ring.current_time()
         key = store.find_key(kid, keys)
         recorded = _record([key.kid], keks, reason=reason, by=by, now=now)

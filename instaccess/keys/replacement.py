@@ -51,7 +51,7 @@ class Replacement:
     Attributes:
         plan: the plan that was carried out.
         generated: the new keys.
-        refused_until: all tokens with a time of issue up to this time are refused.
+        refused_until: all tokens with a time of issue up to `refused_until` are refused.
         tokens: the number of live tokens that were marked as revoked in the audit log.
     """
 

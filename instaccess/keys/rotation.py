@@ -162,7 +162,10 @@ def is_next(key: Key, keys: Iterable[Key]) -> bool:
 
 
 def served_at(key: Key, times: Times) -> datetime | None:
-    """Return the time when the interval of a current key ends, or None if the key is not current."""
+    """Return the time when the interval of a current key ends.
+
+    Returns None if the key is not current, or if the time of activation is missing.
+    """
     if key.status != Key.Status.CURRENT or key.activated_at is None:
         return None
     return key.activated_at + times.interval
@@ -184,9 +187,9 @@ def is_ready(key: Key, *, now: datetime, times: Times) -> bool:
 
 
 def gone_at(key: Key, times: Times) -> datetime | None:
-    """Return the time when the retention of a past key ends, or None if the key is not a past key.
+    """Return the time when the retention of a past key ends. All tokens of the key have expired before this time.
 
-    All tokens of the key have expired before this time.
+    Returns None if the key is not a past key, or if the retirement time is missing.
     """
     if key.status != Key.Status.PAST or key.retired_at is None:
         return None

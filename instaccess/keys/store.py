@@ -87,7 +87,10 @@ def authentic_keys(keys: QuerySet[Key] | None = None) -> list[Key]:
 
 
 def problem(key: Key) -> ConfigError | KeyUnavailable | None:
-    """Return the error if the row of a key isn't authentic or can't be checked, or None if the key may be used."""
+    """Return the error that explains why the row of a key can't be trusted.
+
+    Either the row was modified, or the row can't be checked. Returns None if the row is authentic.
+    """
     try:
         row_hmac.check(key, conf.key_encryption_keys)
     except (ConfigError, KeyUnavailable) as error:

@@ -46,7 +46,7 @@ class Run(Generic[T]):
         self._ended.set()
 
     def wait(self, deadline: float) -> tuple[T] | Exception | None:
-        """Return the outcome, or None if the run hasn't ended at the deadline, a time of the monotonic clock."""
+        """Return the outcome, or None if the run hasn't ended at `deadline`, a time of the monotonic clock."""
         self._ended.wait(max(deadline - time.monotonic(), 0))
         return self.outcome
 
@@ -56,7 +56,7 @@ class Background(Generic[T]):
 
     Args:
         name: the name of the thread.
-        function: the function to run, which may raise any exception.
+        function: the function to run. The function may raise any exception.
     """
 
     def __init__(self, name: str, function: Callable[[], T]) -> None:

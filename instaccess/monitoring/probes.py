@@ -15,8 +15,8 @@ class Check:
 
     Args:
         name: the name of the check in the response.
-        function: the function that runs the check. It returns the finding, or None if there is no problem. An
-            exception is an error.
+        function: the function that runs the check. The function returns the finding, or None if there is no
+            problem. An exception is an error.
         roles: the roles that need the part that is checked.
         required: whether the roles can't answer requests without the part. Otherwise, an error is only a warning.
     """

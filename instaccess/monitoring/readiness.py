@@ -1,4 +1,4 @@
-"""Health checks of gateways and services, which load keys and the deny list exactly as a request does."""
+"""Health checks of gateways and services. The checks load keys and the deny list exactly as a request does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .findings import Finding, Status, describe
 from .probes import add_check
 
 LATE_SECONDS = 5
-"""The age, in seconds, above which the deny list is too old: a revocation must take effect within this time."""
+"""The age, in seconds, above which the deny list is too old: a revocation must take effect in five seconds."""
 
 
 def _check_decryption_keys() -> None:

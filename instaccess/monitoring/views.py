@@ -17,7 +17,7 @@ _METHODS = ("GET", "HEAD")
 
 
 def live_view(request: HttpRequest) -> HttpResponse:
-    """Answer 200, which shows that the process answers requests. Nothing is checked."""
+    """Answer 200, to show that the process answers requests. Nothing is checked."""
     return _method_not_allowed() if request.method not in _METHODS else _answer({"status": "live"}, status=200)
 
 

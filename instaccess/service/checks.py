@@ -16,7 +16,7 @@ from rest_framework.settings import DEFAULTS, api_settings
 def check_anonymous_user(**kwargs: Any) -> list[CheckMessage]:
     """Check that Django REST framework can create its anonymous user.
 
-    Otherwise, a request without credentials gets a 500 instead of a 401.
+    If Django REST framework can't create the user, a request without credentials gets a 500 instead of a 401.
     """
     default = DEFAULTS["UNAUTHENTICATED_USER"]
     # Compare the dotted path, and don't import the class, because importing Django's AnonymousUser would raise an

@@ -16,7 +16,7 @@ _NOT_BASE64 = re.compile(r"[^A-Za-z0-9_-]", re.ASCII)
 
 @sensitive_variables("token", "segment", "raw", "text", "pairs")
 def find_issuers(token: str) -> list[Any]:
-    """Return every value of `iss` in an unverified JWT, which is parsed as leniently as possible.
+    """Return every value of `iss` in an unverified JWT. The JWT is parsed as leniently as possible.
 
     A strict parser would not recognize a non-canonical encoding of an InstAccess token. DRF would then try the next
     authenticator, which may be lenient and accept a revoked token.

@@ -10,7 +10,7 @@ from ..exceptions import InvalidToken, Reason, TokenExpired
 MAX_LIFETIME = 3600
 """The maximum lifetime of a token, in seconds.
 
-Canvas's tokens are valid for one hour. A correctly signed token with a longer lifetime is refused.
+Canvas's tokens are valid for one hour. A token with a longer lifetime is refused, even if its signature is valid.
 """
 
 CLOCK_SKEW = 60

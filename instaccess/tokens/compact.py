@@ -31,7 +31,9 @@ _BRACKET = re.compile(r"[\[\]{}]")
 
 
 def peek_issuer(token: str) -> str | None:
-    """Return the `iss` of an *unverified* compact JWS, or None if the JWS can't be parsed.
+    """Return the `iss` of an *unverified* compact JWS.
+
+    Returns None if the JWS can't be parsed, or if the `iss` is missing or isn't a string.
 
     Use the result only to distinguish InstAccess tokens from other bearer tokens with three segments.
     """

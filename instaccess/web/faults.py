@@ -140,7 +140,7 @@ class OutageLog:
 
 
 def skip_request_log(response: HttpResponseBase) -> None:
-    """Prevent Django from logging a response whose error was counted. Otherwise, Django logs a line per 503."""
+    """Prevent Django from logging a response whose error was counted, because Django logs a line per 503."""
     response._has_been_logged = True  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""Removal of secrets from the query and the form of a request, which error reports would contain."""
+"""Removal of the query and the form from a request, because error reports would contain their secrets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 def takes_secrets(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     """Decorate a view whose query or form can contain a secret, such as a private key or a token.
 
-    If the view fails, error reports don't contain the query, the form and the files of the request.
+    If the view fails, error reports contain neither the query, nor the form, nor the files of the request.
 
     Decorate the view that the URL refers to. For an admin page, decorate the result of `AdminSite.admin_view`,
     because the database queries of `admin_view` can fail too.

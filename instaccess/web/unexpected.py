@@ -8,10 +8,11 @@ import traceback
 def describe_unexpected(error: BaseException) -> str:
     """Return the class name and the stack frames of an exception.
 
-    The text contains neither the exception's message nor the local variables of the frames, which can contain a
-    token. Call this function inside the `except` block and log the text after the block has ended. Within the block,
-    log handlers and error reporters can reach the exception and its frames through `sys.exc_info()`. If a log handler
-    raises an error within the block, the `__context__` of the error is the exception.
+    The text contains neither the exception's message nor the local variables of the frames, because the message and
+    the variables can contain a token. Call this function inside the `except` block, and log the text after the block
+    has ended. Within the block, log handlers and error reporters can reach the exception and its frames through
+    `sys.exc_info()`. If a log handler raises an error within the block, the `__context__` of the error is the
+    exception.
 
     For example:
 

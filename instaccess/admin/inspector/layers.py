@@ -67,7 +67,7 @@ class Reading:
 
     Attributes:
         layers: the layers of the token, the outer layer first.
-        payload: the claims set of the token, which can be trusted only if `authentic` is true.
+        payload: the claims set of the token. Trust the claims set only if `authentic` is true.
         authentic: whether a known key verified the signature.
     """
 

@@ -47,12 +47,12 @@ class InspectorPages(ReadOnlyAdmin):
         return [path("inspect/", drop_query, name="instaccess_issuedtoken_inspect"), *super().get_urls()]
 
     def has_inspect_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may inspect tokens, which needs no permission to view the audit log."""
+        """Return whether the user may inspect tokens. The user doesn't need the permission to view the audit log."""
         return request.user.has_perm("instaccess.inspect_tokens")
 
     def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
-        # Users who may only inspect tokens get the view permission here, because the admin index would otherwise show
-        # them no link. `changelist_view` redirects these users to the inspector.
+        # Users who may only inspect tokens get the view permission here, because the admin index shows a link only
+        # to users with a permission. `changelist_view` redirects these users to the inspector.
         perms = super().get_model_perms(request)
         return perms | {"view": perms["view"] or self.has_inspect_permission(request)}
 
@@ -111,8 +111,8 @@ def _inspect_request(request: HttpRequest) -> Inspection:
         # the exception's frames, and a variable may contain the token.
         unexpected = web.describe_unexpected(error)
     if unexpected:
-        # Log after the `except` block. If a log handler failed within the block, its traceback would contain the
-        # message of `error`, which may contain the token.
+        # Log after the `except` block. If a log handler failed within the block, the traceback of the failure would
+        # contain the message of `error`, and the message may contain the token.
         logger.error("the inspector could not check the token: %(detail)s", detail=unexpected)
         return verdict.failed()
     logger.info(

@@ -25,7 +25,7 @@ _QUOTES = "\"'`\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb"
 _REPLY_MARK = re.compile(r"^[ \t]*>[> \t]*", re.MULTILINE)
 _SCHEME = re.compile(r"\A(?:(?:authorization\s*:\s*)?bearer\s+|authorization\s*:\s*)", re.IGNORECASE)
 _LATEST = 253_402_300_799
-"""The last second of the year 9999 since the epoch, which is the latest second that `datetime` supports."""
+"""The last second of the year 9999, in seconds since the epoch: the latest second that `datetime` supports."""
 
 
 @sensitive_variables()

@@ -68,7 +68,7 @@ class Inspection:
         explanation: the meaning of the reason, and the advice to the user.
         jti: the token id; empty if the token is not authentic.
         layers: the layers of the token, the outer layer first.
-        claims: the claims of the token, which are trustworthy only if `authentic` is true.
+        claims: the claims of the token. Trust the claims only if `authentic` is true.
         authentic: whether a known key verified the signature.
         audit: the audit row with the token id, or None if the token contains no token id.
         alarms: the warnings, which the user should investigate.

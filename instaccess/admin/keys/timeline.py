@@ -102,7 +102,7 @@ def draw(keys: Sequence[Key], *, total: int, now: datetime, times: Times) -> Tim
         pairs = [(key, planned_key) for key, planned_key in zip(drawable, planned, strict=True) if key.use == use]
         if not pairs:
             continue
-        # Omit the least useful keys, which are last in `keys`. Otherwise, the timeline could become very long.
+        # Omit the least useful keys, which are last in `keys`, because a timeline of all keys could be very long.
         drawn = sorted(pairs[:MAX_ROWS], key=lambda pair: _order(pair[1]))
         rows = [
             _draw_row(key, planned_key, y + HEADING + n * ROW, start=start, end=end, now=now, times=times)
@@ -134,7 +134,7 @@ class _Scale:
 def _get_window(keys: Sequence[Key], now: datetime, times: Times) -> tuple[datetime, datetime]:
     """Return the start and end of the timeline.
 
-    The start is half a rotation interval ago, or the creation of the first key if this time is later. The start is
+    The start is half a rotation interval ago or the creation of the first key, whichever is later. The start is
     moved back if there is too little space before the current time. The end is shortly after the last planned change.
     """
     changes = [now + times.interval / 6, now + times.lead, now + times.retention]

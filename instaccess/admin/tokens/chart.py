@@ -136,7 +136,8 @@ def _count_kinds(changelist: ChangeList, period: Period, now: datetime) -> tuple
     filters = set(changelist.get_filters_params()) - {"period"}
     kinds = [Kind("issued", _("Issued"), chart_counts.issued(tokens, period), _HIGH)]
     notes = []
-    # If the list contains only live or only expired tokens, omit the panel of revoked tokens, which would be empty.
+    # If the list contains only live or only expired tokens, omit the panel of revoked tokens, because the
+    # panel would be empty.
     if changelist.params.get("status") not in {"live", "expired"}:
         kinds.append(Kind("revoked", _("Revoked"), chart_counts.revoked(tokens, period), _LOW))
         notes.append(_("Revoked: tokens in this list, by the time of their revocation."))

@@ -167,7 +167,8 @@ def _place_label(index: int, count: int, text: str, y: int) -> Label:
     return Label(x=_percent(middle), y=y, anchor="middle", text=text)
 
 
-# Format numbers in Python, because templates write a decimal comma in some languages, which is invalid in SVG.
+# Format numbers in Python, because SVG allows only a decimal point, and templates write a decimal comma in some
+# languages.
 def _percent(value: float) -> str:
     return f"{value:.3f}".rstrip("0").rstrip(".") + "%"
 

@@ -1,4 +1,4 @@
-"""The search of the list of issued tokens, which compares complete terms with indexed columns."""
+"""The search of the list of issued tokens. The search compares complete terms with indexed columns."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class ChainEnd(NamedTuple):
     Attributes:
         number: the number of the last checkpoint.
         last: the id of the last audit row that this checkpoint covers.
-        digest: the digest of this checkpoint, which the next checkpoint contains.
+        digest: the digest of this checkpoint. The next checkpoint contains the digest as `previous`.
         taken: the numbers of later checkpoints that can't be read.
     """
 

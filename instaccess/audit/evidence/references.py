@@ -22,7 +22,7 @@ class Reference(NamedTuple):
     Attributes:
         row: the id of the audit row.
         name: the name of the foreign key: `user`, `real_user` or `application`.
-        target: the value of the foreign key, which is the primary key of a user or an application.
+        target: the value of the foreign key: the primary key of a user or an application.
         recorded: the user uuid or the client id that the audit row contains.
     """
 

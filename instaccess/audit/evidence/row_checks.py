@@ -44,7 +44,7 @@ class RowChecker:
         """Compare audit rows with the index of their checkpoint, to find modified, deleted and added rows.
 
         Args:
-            index: the index of the checkpoint, which the caller has verified.
+            index: the index of the checkpoint. The caller has verified the index.
             after: the id of the last row that the caller has already checked.
         """
         entries = (entry for entry in checkpoint_index.parse(index) if entry.row > after)
@@ -199,7 +199,10 @@ class RowChecker:
         return original.pk if moved else None
 
     def _compare_references(self, rows: Sequence[IssuedToken]) -> dict[int, list[Finding]]:
-        """Compare the foreign keys of audit rows, which the HMACs don't cover. Returns the problems by row id."""
+        """Compare the foreign keys of audit rows, because the HMACs don't cover foreign keys.
+
+        Returns the problems by row id.
+        """
         comparison = references.compare(rows)
         for differs, note in (
             (comparison.users_differ, _OTHER_UUIDS),

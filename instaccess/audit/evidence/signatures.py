@@ -76,7 +76,7 @@ def try_read(read: Callable[..., _S], row: _R, keys: EvidenceKeys) -> tuple[_S |
     """Read a checkpoint or a prune marker. Returns its contents and the error, each of which may be None.
 
     If only the key-encryption key of the HMAC is missing, returns both the error and the contents, because the
-    signature proves the contents. Otherwise, an operator who removed this key too early could not create checkpoints.
+    signature proves the contents. `seal` then works, even if an operator removed the key-encryption key too early.
     """
     try:
         return read(row, keys), None

@@ -64,7 +64,7 @@ class Marker:
     Attributes:
         number: the number of the last pruned checkpoint.
         last: the id of the last row of this checkpoint.
-        digest: the digest of this checkpoint, which the next checkpoint contains as `previous`.
+        digest: the digest of this checkpoint. The next checkpoint contains the digest as `previous`.
         rows: the number of rows pruned so far, by this and all earlier prunings.
         altered: a description of the tampering found in the pruned rows; empty if no tampering was found.
         pruned_at: the time when the rows were pruned, in seconds since the epoch.
