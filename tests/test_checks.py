@@ -435,7 +435,7 @@ class TestTheDeploymentCheck:
 
 @pytest.mark.django_db
 class TestTheKeysInTheDatabase:
-    def test_k5_check_reports_missing_keys_and_names_the_command_to_run(self):
+    def test_k5_check_reports_missing_keys_and_names_the_command_instaccess_init(self):
         message = run(databases=["default"])["W008"]
 
         assert "instaccess_init" in message.hint

@@ -1,4 +1,4 @@
-"""Tests of `manage.py demo`, which run the command as a new user does, in a separate folder and on a free port."""
+"""Tests of `manage.py demo`. The tests run the command as a new user does: in a separate folder, on a free port."""
 
 from __future__ import annotations
 

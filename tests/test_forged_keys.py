@@ -130,7 +130,7 @@ class TestATokenOfAnInsertedKey:
 
 
 class TestReportsAboutAnInsertedKey:
-    def test_k17_system_check_names_the_inserted_key_and_the_command(self, forged):
+    def test_k17_system_check_names_the_inserted_key_and_the_command_that_revokes_the_key(self, forged):
         text = failure_of("check", "--database", "default")
 
         assert "instaccess.E055" in text
@@ -146,7 +146,7 @@ class TestReportsAboutAnInsertedKey:
         assert text.count("was modified or inserted without this app") == 20
         assert "5 more rows of keys were modified or inserted without this app." in text
 
-    def test_k17_verify_names_the_inserted_key_and_the_command(self, forged):
+    def test_k17_verify_names_the_inserted_key_and_the_command_that_revokes_the_key(self, forged):
         text = failure_of("instaccess_tokens", "verify")
 
         assert f"The table of keys was modified or can't be checked: the row of key {forged.signing_kid}" in text
@@ -254,7 +254,7 @@ class TestTheRevocationOfAnInsertedKey:
 
 
 class TestAModifiedCurrentSigningKey:
-    def test_k17_button_to_rotate_a_modified_key_changes_nothing_and_names_the_command(
+    def test_k17_button_to_rotate_a_modified_key_changes_nothing_and_names_the_command_that_revokes_the_key(
         self, initial_keys, admin_client
     ):
         key = Key.objects.get(use="sig", status="current")
@@ -302,7 +302,7 @@ class TestAProjectWithoutTheKeyEncryptionKey:
     def test_o6_a_valid_token_gets_a_503_if_only_its_key_cannot_be_checked(
         self, use, initial_keys, get, user, settings
     ):
-        """Expect a 503, because a client that gets a 401 discards the valid token."""
+        """The app must answer 503, because a client that gets a 401 discards the valid token."""
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, "SECRET_KEY"]}
         # The first rotation makes a key of SECRET_KEY current, and the second rotation makes a new key current.
         for _ in range(2):

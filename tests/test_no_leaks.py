@@ -103,7 +103,8 @@ def secrets_of(encoded_tokens, access_token):
     def secrets_():
         parts = [access_token.token]
         for text in encoded_tokens:
-            # Skip the header, which is not secret. Other segments would help an attacker to forge the token.
+            # Skip the header, because the header is not secret. Other segments would help an attacker to forge the
+            # token.
             parts += [part for part in text.split(".")[1:] if len(part) > 20]
         return parts + private_members()
 

@@ -147,7 +147,7 @@ def gunicorn(**instaccess: Any) -> Iterator[int]:
 
 
 def manage_keys(*args: str, **instaccess: Any) -> Any:
-    """Run `manage.py instaccess_keys … --json` in a process, as cron does, and return the parsed output."""
+    """Run `manage.py instaccess_keys … --json` in a separate process, as cron does, and return the parsed output."""
     done = subprocess.run(
         [sys.executable, "manage.py", "instaccess_keys", *args, "--json"],
         cwd=ROOT,

@@ -281,7 +281,7 @@ async def free(request: HttpRequest) -> HttpResponse:
 
 
 async def careless(request: HttpRequest) -> HttpResponse:
-    """Run code of the package in the event loop, which an async view must not do."""
+    """Run code of the package in the event loop. An async view must not do this."""
     return web_answers.json_response({}, status=200)
 
 

@@ -124,7 +124,7 @@ def issuer(tmp_path_factory: pytest.TempPathFactory, set_up_once: SetUp) -> Iter
 
 @pytest.fixture
 def own_issuer(tmp_path: Path, set_up_once: SetUp) -> Iterator[Issuer]:
-    """Start an issuer for one test, which may revoke keys."""
+    """Start an issuer for one test. The test may revoke keys of the issuer."""
     issuer = Issuer(tmp_path / "own issuer", set_up_once)
     yield issuer
     issuer.process.kill()

@@ -82,7 +82,7 @@ class TestACachedToken:
         assert caught.value.code == "unknown_kid"
 
     def test_unwrap_refuses_a_cached_token_after_another_key_got_the_kid_of_the_token(self, make, unwrap, rsa_pool):
-        """Compare the key too, because a kid in a JWK set need not be a thumbprint, so two keys can have one kid."""
+        """The app must compare the keys too, because two keys can have one kid if the kid isn't a thumbprint."""
         token = make.encrypted(make.signed(kid="key-1"))
         same = JWK(**make.signing.export_public(as_dict=True))
         other = JWK(**rsa_pool.take("sig").export_public(as_dict=True))

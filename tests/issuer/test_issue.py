@@ -260,7 +260,7 @@ class TestTheUserUuidField:
 
 @pytest.mark.django_db
 class TestIssueWithoutKeys:
-    def test_k5_issue_fails_without_keys_and_the_error_names_the_command_to_run(self, issue):
+    def test_k5_issue_fails_without_keys_and_the_error_names_the_command_instaccess_init(self, issue):
         Key.objects.all().delete()
         keys_ring.clear_cache()
 
@@ -399,7 +399,7 @@ class TestAnAuditRowThatTheDatabaseRefuses:
 
 @pytest.mark.django_db(transaction=True)
 class TestIssuingInATransactionOfTheCaller:
-    """A transaction of the caller, which could roll back the audit row after the token was returned."""
+    """A transaction of the caller. A rollback could delete the audit row after the token was returned."""
 
     def test_p15_issue_fails_inside_a_transaction_of_the_caller(self, issue):
         issue()

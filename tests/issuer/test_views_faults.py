@@ -31,7 +31,7 @@ class TestTheIssuerWithoutKeys:
         assert answer(response) == UNAVAILABLE
         assert int(response["Retry-After"]) > 0
 
-    def test_k5_log_of_an_issuer_without_keys_names_the_command(self, post, access_token, caplog):
+    def test_k5_log_of_an_issuer_without_keys_names_the_command_instaccess_init(self, post, access_token, caplog):
         post(access_token)
 
         assert "instaccess_init" in caplog.text

@@ -182,7 +182,7 @@ class TestIrrelevantPartsOfARequest:
 
     @pytest.mark.parametrize("charset", ["punycode", "utf-16", "rot13", "unicode_escape", "unknown"])
     def test_p10_issuer_reads_a_form_as_utf_8_for_any_charset(self, client, access_token, charset):
-        """Ignore the charset, because decoding a megabyte of Punycode takes five minutes."""
+        """The app must ignore the charset, because decoding a megabyte of Punycode takes five minutes."""
         headers = {"Authorization": f"Bearer {access_token.token}"}
         field = 'Content-Disposition: form-data; name="as_user_id"'
         for value, expected in (("4711", 401), ("-" + "b" * 1_000_000, 401), (str(access_token.user.pk), 201)):

@@ -60,7 +60,7 @@ class TestAnInsertedKey:
             keys_ring.load().signing_key()
 
     def test_k17_key_ring_refuses_to_encrypt_for_an_inserted_key(self, rsa_pool):
-        """Refuse the key, because an attacker could decrypt tokens that are encrypted for the key."""
+        """The app must refuse the key, because an attacker could decrypt tokens that are encrypted for the key."""
         Key.objects.filter(use=ENC, status="current").delete()
         insert_with_sql(rsa_pool.take(ENC), use=ENC, status="current", activated_at=START)
 
@@ -137,7 +137,7 @@ class TestAnInsertedKey:
 
 class TestAModifiedCurrentKey:
     @BOTH_USES
-    def test_k17_key_ring_refuses_a_modified_current_key_and_the_error_names_the_command_to_run(self, use):
+    def test_k17_key_ring_refuses_a_modified_current_key_and_the_error_names_the_command_revoke(self, use):
         key = modify(key_of(use, "current"), alg="odd")
         ring = keys_ring.load()
         read = ring.signing_key if use == SIG else ring.encryption_key
@@ -170,7 +170,7 @@ class TestAModifiedCurrentKey:
         assert accepted(issue()[1])
 
     def test_k17_checkpoints_stay_valid_after_the_revocation_of_a_modified_signing_key(self, clock, issue):
-        """Accept the public key, because the sealed private key proves that the key belongs to this deployment."""
+        """The app must trust the public key, because the sealed private key proves that the key is authentic."""
         issue()
         clock.shift(3 * 3600)
         audit.seal(evidence_keys())
@@ -259,7 +259,7 @@ class TestARoutineChangeOfAModifiedRow:
         assert list(Key.objects.order_by("pk").values()) == before
 
     def test_k17_an_inserted_key_cannot_be_replaced_by_an_import(self, rogue):
-        """Refuse the import, because the import would hide that the row was inserted."""
+        """The app must refuse the import, because the import would hide that the row was inserted."""
         _, private = rogue
 
         with pytest.raises(KeyRefused, match="already stored"):

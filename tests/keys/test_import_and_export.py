@@ -136,7 +136,7 @@ class TestExportingAKey:
 
     @BOTH_FORMATS
     def test_export_refuses_a_modified_public_key(self, file_format, rsa_pool):
-        """Refuse the export, because tokens could be encrypted for a public key that an attacker stored."""
+        """The app must refuse the export, because tokens could be encrypted for a public key of an attacker."""
         row = provision.generate(ENC)
         row.public_jwk = {**row.public_jwk, "n": rsa_pool.take()["n"]}
 

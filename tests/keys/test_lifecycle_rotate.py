@@ -39,7 +39,7 @@ class TestRotateWhenItIsNotDue:
         assert lifecycle.rotate(SIG).next_due == START + 30 * DAY
 
     @BOTH_USES
-    def test_k2_forced_rotate_changes_keys_before_a_rotation_is_due(self, use, clock):
+    def test_k2_forced_rotation_changes_keys_before_a_rotation_is_due(self, use, clock):
         current, future = key_of(use, "current"), key_of(use, "future")
         clock.shift(SECOND)
         done = lifecycle.rotate(use, force=True)
@@ -114,7 +114,7 @@ class TestRotateWhenItIsDue:
     def test_lead_time_of_a_key_begins_when_the_key_is_stored_and_not_when_its_generation_begins(
         self, monkeypatch, rsa_pool, clock
     ):
-        """Measure from the time when the key is stored, because other processes can't see the key earlier."""
+        """Check that the lead time begins with the storage, because other processes can't read the key earlier."""
 
         def generate_slowly(use: str) -> Any:
             clock.shift(20)
@@ -184,7 +184,7 @@ class TestRotateWithAnExpectedCurrentKey:
 @pytest.mark.usefixtures("started")
 class TestRotateByForceWithoutAFutureKey:
     @BOTH_USES
-    def test_forced_rotate_generates_a_current_and_a_future_key_if_there_is_no_future_key(self, use):
+    def test_forced_rotation_generates_a_current_and_a_future_key_if_there_is_no_future_key(self, use):
         key_of(use, "future").delete()
         done = lifecycle.rotate(use, force=True)
 
@@ -192,7 +192,7 @@ class TestRotateByForceWithoutAFutureKey:
         assert kids(use, "future") == [done.generated.kid]
         assert kids(use, "past") == [done.retired.kid]
 
-    def test_forced_rotate_ignores_a_public_signing_key(self, rsa_pool):
+    def test_forced_rotation_ignores_a_public_signing_key(self, rsa_pool):
         key_of(SIG, "future").delete()
         public = key_texts.import_key(public_pem(rsa_pool), use=SIG)
         done = lifecycle.rotate(SIG, force=True)
@@ -201,7 +201,7 @@ class TestRotateByForceWithoutAFutureKey:
         assert kids(SIG, "current") == [done.activated.kid]
         assert kids(SIG, "future") == sorted([public.kid, done.generated.kid])
 
-    def test_forced_rotate_is_refused_if_only_the_public_encryption_key_is_stored(self, rsa_pool):
+    def test_forced_rotation_is_refused_if_only_the_public_encryption_key_is_stored(self, rsa_pool):
         Key.objects.filter(use=ENC).delete()
         lifecycle.activate(key_texts.import_key(public_pem(rsa_pool), use=ENC).kid)
         before = rows()
@@ -214,7 +214,7 @@ class TestRotateByForceWithoutAFutureKey:
 
 class TestRotateWithoutACurrentKey:
     @pytest.mark.parametrize("force", [False, True])
-    def test_k8_rotate_without_a_current_key_generates_no_key_and_names_the_command_to_run(self, force):
+    def test_k8_rotate_without_a_current_key_generates_no_key_and_names_the_command_instaccess_init(self, force):
         with pytest.raises(KeyUnavailable, match="instaccess_init"):
             lifecycle.rotate(SIG, force=force)
         assert not Key.objects.exists()

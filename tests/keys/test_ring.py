@@ -156,7 +156,7 @@ class TestAChangeByAnotherProcess:
 
 class TestTheKeyRingWithoutACurrentKey:
     @pytest.mark.parametrize(("use", "ask"), [("sig", "signing_key"), ("enc", "encryption_key")])
-    def test_k8_key_ring_without_a_current_key_generates_no_key_and_the_error_names_the_command(
+    def test_k8_key_ring_without_a_current_key_generates_no_key_and_the_error_names_instaccess_init(
         self, use, ask, initial_keys
     ):
         Key.objects.filter(use=use, status="current").delete()
@@ -212,7 +212,7 @@ class TestTheKeysInTheKeyRing:
             ring.encryption_key().private()
 
     def test_key_ring_decrypts_with_a_future_encryption_key(self):
-        """Decrypt with future keys, because a worker may load the keys after a rotation earlier than this worker."""
+        """The app must decrypt with future keys, because another worker may notice a rotation earlier."""
         kid = provision.generate(ENC).kid
 
         assert kid in keys_ring.load().decryption_keys()

@@ -103,7 +103,7 @@ class TestAModifiedSealedKey:
         assert past.kid in list(keys_ring.current_ring().decryption_keys())
 
     def test_o6_no_key_is_usable_if_the_key_encryption_key_is_lost(self, caplog):
-        """Use no key, because a forged row can't be told from a valid row without the key-encryption key."""
+        """The app must use no key, because the app can't detect forged rows without the key-encryption key."""
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):
             ring = keys_ring.load()
 

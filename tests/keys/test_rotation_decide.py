@@ -187,7 +187,7 @@ class TestAPublicEncryptionKey:
         assert decide(current_key(use=ENC, private=False), fresh, now=now, use=ENC).activate is fresh
 
     def test_no_key_is_generated_to_replace_the_public_key_of_a_gateway(self):
-        """Generate no key, because the gateway couldn't decrypt a token encrypted for a key pair of this issuer."""
+        """The app must generate no key, because the gateway couldn't decrypt tokens for a key pair of this issuer."""
         decision = decide(current_key(use=ENC, private=False), now=START + 40 * DAY, use=ENC)
 
         assert decision.nothing_to_do

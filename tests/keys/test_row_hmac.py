@@ -72,7 +72,7 @@ class TestAKeyRowOfThisPackage:
             assert store.examine()[1] == {}
 
     def test_key_row_with_times_in_any_time_zone_is_authentic_and_contains_milliseconds(self):
-        """Store milliseconds, because `dumpdata` writes milliseconds and would change times with microseconds."""
+        """The app must store milliseconds, because `dumpdata` drops the microseconds of a time."""
         time = datetime(2026, 11, 23, 12, 0, 0, 123_457, tzinfo=timezone(timedelta(hours=5, minutes=45)))
         key = provision.generate(SIG, now=time)
 
@@ -176,7 +176,7 @@ class TestAModifiedKeyRow:
         assert status_of(row) is audit.HmacStatus.BROKEN
 
     def test_k17_hmac_detects_a_sealed_private_key_that_was_added_again(self, row, clock):
-        """Detect the private key, because an attacker can copy the erased private key from a backup."""
+        """The app must detect the private key, because an attacker can copy an erased private key from a backup."""
         past = lifecycle.rotate(SIG, force=True).retired
         sealed = past.sealed_private_jwk
         clock.shift(timedelta(days=1))
@@ -202,7 +202,7 @@ class TestAModifiedKeyRow:
         assert status_of(row) is audit.HmacStatus.BROKEN
 
     def test_k7_a_modified_sealed_key_leaves_the_key_row_authentic(self, row):
-        """Keep the public key usable, because the sealed key has its own authentication."""
+        """The app must keep the public key usable, because the sealed private key has its own authentication."""
         Key.objects.filter(pk=row.pk).update(sealed_private_jwk="damaged")
 
         assert status_of(row) is audit.HmacStatus.AUTHENTIC
@@ -279,7 +279,7 @@ class TestTheKeyEncryptionKey:
         assert caught.value.code == "kek_missing"
 
     def test_o7_changed_key_row_is_authentic_for_processes_without_the_new_key_encryption_key(self, settings):
-        """Check the row with the old settings, because some processes still have them during a deployment."""
+        """Check the row with the old settings, because some processes have the old settings during a deployment."""
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}
         rotated = lifecycle.rotate(SIG, force=True)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [OLD_KEK]}

@@ -149,7 +149,7 @@ class TestAReadyProcess:
 
 
 class TestKeysThatCannotBeUsed:
-    def test_ready_endpoint_reports_missing_keys_for_each_role_and_names_the_command_to_run(self):
+    def test_ready_endpoint_reports_missing_keys_for_each_role_and_names_the_command_instaccess_init(self):
         status, body = probe()
 
         assert (status, body["status"]) == (503, "not ready")

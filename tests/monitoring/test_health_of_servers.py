@@ -98,7 +98,7 @@ class TestADatabaseAndARedisThatNeverAnswer:
             assert set(problems(body)) == set(body["checks"])
 
         database.may_answer = lambda sent: True
-        # Redis still doesn't answer, which is only a warning.
+        # Only the database answers again. The outage of Redis is only a warning.
         assert problems(wait_for(port, READY, 200)) == {"cache": "warning"}
         assert "Traceback" not in (tmp_path / "server.log").read_text()
         assert "internal/health" not in (tmp_path / "server.log").read_text()

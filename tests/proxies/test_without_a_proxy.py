@@ -1,4 +1,7 @@
-"""The gateway without a proxy, and headers that the application server may handle (docs/wire-contract.md §3)."""
+"""The gateway without a proxy, and headers that the application server may answer before the gateway runs.
+
+See docs/wire-contract.md §3.
+"""
 
 from __future__ import annotations
 

@@ -46,5 +46,5 @@ class TestAnotherEncodingOfAnInstAccessToken:
     ):
         assert not is_left_to_next("Bearer " + service.signed(json.dumps(claims(now())).encode(encoding)))
 
-    def test_service_leaves_a_jwt_that_nests_too_deep_to_the_next_authenticator(self, service):
+    def test_service_leaves_a_too_deeply_nested_jwt_to_the_next_authenticator(self, service):
         assert is_left_to_next("Bearer a." + b64(b"[" * 100_000) + ".c")

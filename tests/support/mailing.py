@@ -1,4 +1,4 @@
-"""A function that reads the error emails to the administrators, which the fixture `error_mail` enables."""
+"""A function that reads the error emails to the administrators. The fixture `error_mail` enables these emails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command for mutation testing, which changes the critical modules one place at a time and runs the tests.
+"""A command for mutation testing: change the critical modules one place at a time, and run the tests.
 
 python -m tests.support.mutants --seed 7 [--sample 100] [--only instaccess/tokens] [--every-test]
 
@@ -149,7 +149,7 @@ def _mutants(path: Path) -> Iterator[Mutant]:
 
 
 def _is_star_of_parameters(node: Any) -> bool:
-    """Return whether a node is the `*` in `def f(a, *, b)`, which is no multiplication."""
+    """Return whether a node is the `*` in `def f(a, *, b)`. This `*` is not a multiplication."""
     return node.type == "operator" and node.parent.type in {"parameters", "param", "lambdef"}
 
 

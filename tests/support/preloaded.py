@@ -1,4 +1,4 @@
-"""The WSGI application of the test project for gunicorn's `--preload`, which loads the keys before workers fork."""
+"""The WSGI application of the test project for gunicorn's `--preload`. The keys are loaded before workers fork."""
 
 from instaccess.warmup import warm_up
 from testproject.wsgi import application

@@ -1,4 +1,4 @@
-"""A recorder of all secrets of a test, which finds the secrets in a text in any form."""
+"""A recorder of all secrets of a test. The recorder finds the secrets in a text in any form."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def forms(value: Any) -> Iterator[str]:
         yield from (value.hex(), repr(value)[2:-1])
         yield from (encode(value).decode() for encode in (base64.b64encode, base64.urlsafe_b64encode))
     elif text.count(".") in (2, 4):
-        yield from text.split(".")[1:]  # Skip the header, which isn't secret.
+        yield from text.split(".")[1:]  # Skip the header, because the header isn't secret.
     else:
         yield text
 

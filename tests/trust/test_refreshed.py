@@ -209,7 +209,7 @@ class TestThreadsThatShareARefreshedValue:
         assert loading.result == 1
 
     def test_waiting_threads_get_the_new_value_if_the_load_succeeds(self, clock, source, value, monkeypatch):
-        """Wait for the load, because the older deny list lacks tokens that were revoked since its load."""
+        """The threads must wait, because the cached deny list lacks the tokens that were revoked after its load."""
         monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 60)
         calls = get_stale_value(clock, source, value, threads=8)
         source.gate.set()

@@ -256,7 +256,7 @@ class TestTheColumnsOfTheRevocationQueries:
 @pytest.mark.django_db(transaction=True)
 class TestTheOrderOfCommits:
     def test_g33_a_revocation_that_is_committed_late_is_read(self, crew, row):
-        """Read every revocation, because numbers are in the order of commits."""
+        """The app must read every revocation, because revocations are committed in the order of their numbers."""
         slow, fast = crew.start(2)
         rows = [row(), row()]
         position = read().cursor

@@ -23,7 +23,8 @@ DJANGOS = [
     ("label-title-only", "#searchbar"),
 ]
 
-# Without `preload: false`, axe would insert the style sheets of the page, which the content security policy forbids.
+# Without `preload: false`, axe would insert the style sheets of the page, but the content security policy forbids
+# inserted style sheets.
 # Only a rule that is disabled by default needs these style sheets.
 _OPTIONS = {"resultTypes": ["violations"], "preload": False}
 _RUN = f"""

@@ -17,7 +17,7 @@ NARROW: ViewportSize = {"width": 390, "height": 844}
 """The window size of a phone, in CSS pixels. `WIDE` is the window size of a laptop."""
 
 # `--disable-gpu` is for machines without a graphics card. The options after `--disable-gpu` disable dialogs and
-# background requests, which could disturb a test.
+# background requests, because dialogs and background requests could disturb a test.
 _ARGUMENTS = [
     "--disable-gpu",
     "--no-first-run",

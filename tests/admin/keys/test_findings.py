@@ -114,7 +114,7 @@ class TestMissingKeys:
 class TestOverdueChanges:
     @pytest.mark.parametrize(("days", "text"), [(1, "by 1 day."), (9, "by 9 days.")])
     @pytest.mark.parametrize("use", list(Key.Use))
-    def test_problem_of_an_overdue_rotation_names_the_number_of_days_and_the_command(self, use, days, text):
+    def test_problem_of_an_overdue_rotation_names_the_number_of_days_and_the_command_rotate(self, use, days, text):
         keys = {SIG: current(), ENC: current(use=ENC)} | {use: current(use=use, age=(30 + days) * DAY)}
         problem = problems_of(*keys.values(), key("future"), key("future", use=ENC))["overdue"]
 

@@ -55,7 +55,7 @@ def svg_of(text: str) -> str:
 
 
 class TestTheKeyPageWithoutKeys:
-    def test_k5_key_page_without_keys_names_the_command_and_shows_no_timeline(self, operator_client):
+    def test_k5_key_page_without_keys_names_the_command_instaccess_init_and_shows_no_timeline(self, operator_client):
         page = page_text(operator_client.get(LIST))
 
         assert "There are no keys yet" in page

@@ -63,7 +63,7 @@ class TestTheTimelineOfACurrentKey:
 
         assert phases(row) == [("future", False), ("current", False), ("current", True), ("past", True)]
 
-    def test_timeline_plans_that_a_current_key_retires_when_rotation_is_due(self):
+    def test_timeline_shows_that_a_current_key_retires_when_rotation_is_due(self):
         keys = [current(), key("next", "future")]
         due = rotation.decide(keys, use=SIG, now=NOW, times=TIMES).next_due
         row = rows(draw(*keys))["current"]
@@ -82,7 +82,7 @@ class TestTheTimelineOfACurrentKey:
 
         assert rows(drawing)["current"].bars[-1].end == drawing.end
 
-    def test_timeline_plans_that_a_current_key_retires_even_if_no_next_key_exists_yet(self):
+    def test_timeline_shows_that_a_current_key_retires_even_if_no_next_key_exists_yet(self):
         drawing = draw(current())
 
         assert rows(drawing)["current"].planned.retired_at == NOW + 20 * DAY
@@ -90,7 +90,7 @@ class TestTheTimelineOfACurrentKey:
 
 
 class TestTheTimelineOfAFutureKey:
-    def test_timeline_plans_that_a_future_key_becomes_current_when_the_current_key_retires(self):
+    def test_timeline_shows_that_a_future_key_becomes_current_when_the_current_key_retires(self):
         drawn = rows(draw(current(), key("next", "future")))
 
         assert phases(drawn["next"]) == [("future", False), ("future", True), ("current", True)]
@@ -146,7 +146,7 @@ class TestTheTimelineOfAPastKey:
 
         assert rows(draw(current(), revoked))["bad"].bars[-1].end == NOW - DAY + HOUR / 2
 
-    def test_timeline_plans_no_phase_of_a_revoked_key_without_a_revocation_time(self):
+    def test_timeline_shows_no_planned_phase_of_a_revoked_key_without_a_revocation_time(self):
         revoked = key("bad", "revoked", activated_at=NOW - 5 * DAY)
 
         assert all(bar.end <= NOW for bar in rows(draw(current(), revoked))["bad"].bars)

@@ -236,7 +236,7 @@ class TestSealAfterAModifiedCheckpoint:
         assert [made.number for made in seal(evidence_keys()).made] == [3]
 
     def test_a12_seal_chains_to_a_checkpoint_whose_key_encryption_key_is_missing(self, audit, time_machine):
-        """Accept the signature. Otherwise, an attacker who writes an unknown key id could stop `seal`."""
+        """The app must accept the signature, because an unknown key id in the HMAC must not stop `seal`."""
         Checkpoint.objects.filter(number=2).update(mac="unknown.abc")
         time_machine.shift(2 * 3600)
 

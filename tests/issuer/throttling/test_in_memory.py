@@ -317,7 +317,7 @@ class TestTheThrottlingSettings:
         assert statuses(post, token, 6) == [201] * 6
 
     def test_issuer_sends_no_remaining_header_if_throttling_is_off(self, post, token, settings):
-        """Send no header, because one Canvas client treats a remaining 0 on a 201 response as a refusal."""
+        """The app must send no header, because one Canvas client treats a 201 with a remaining 0 as a refusal."""
         settings.INSTACCESS = {"THROTTLE_LIMIT": None}
 
         assert "X-Rate-Limit-Remaining" not in post(token)

@@ -139,7 +139,7 @@ class TestABucketOnRedis:
 
 @pytest.mark.services
 class TestTheConnectionToRedis:
-    """The connection to Redis, which stays open for the next request."""
+    """The connection to Redis. The connection stays open for the next request."""
 
     @pytest.fixture(params=[DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
     def backend(self, request: pytest.FixtureRequest) -> str:
@@ -168,7 +168,7 @@ class TestTheConnectionToRedis:
     def test_throttling_replaces_a_closed_connection_and_still_refuses_requests(self, tap, caplog):
         self.levels(3)
 
-        # Simulate a restart or an idle timeout of Redis, which closes the connection.
+        # Simulate a restart or an idle timeout of Redis. In both cases, Redis closes the connection.
         tap.retarget(urlsplit(REDIS_URL).port or 6379)
 
         assert not throttling.charge(7).allowed

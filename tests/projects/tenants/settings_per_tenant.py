@@ -1,4 +1,4 @@
-"""Settings of a django-tenants project with the app's tables in each schema, which a system check refuses."""
+"""Settings of a django-tenants project with the app's tables in each schema. A system check refuses the settings."""
 
 from tests.projects.tenants.settings import *  # noqa: F403
 
