@@ -98,14 +98,14 @@ def concealed(function: Callable[P, T]) -> Callable[P, T]:
             failure = UnexpectedError(_describe(error))
         except BaseException as error:  # For example, SystemExit when a server stops a worker.
             failure = error
-        # Raise the exception after the `except` block. Otherwise, Python would store the caught exception, whose
-        # frames contain the secret, in `__context__`.
+        # Raise the exception after the `except` block. Within the block, Python would store the caught exception in
+        # `__context__`, and the frames of the caught exception contain the secret.
         failure.__cause__ = failure.__context__ = None
         del args, kwargs
         try:
             raise failure.with_traceback(None)
         finally:
-            # Delete the variable. Otherwise, the exception and this frame would refer to each other and stay in
+            # Delete the variable, because the exception and this frame refer to each other, and both would stay in
             # memory for too long.
             del failure
 

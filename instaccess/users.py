@@ -134,8 +134,8 @@ def named(name: str) -> QuerySet[Any]:
 
 
 def _uuid_field() -> str | None:
-    # If USER_UUID_FIELD is invalid, the uuids in `UserIdentity` are used. Otherwise, the audit log would become
-    # unreadable.
+    # If USER_UUID_FIELD is invalid, use the uuids in `UserIdentity`, because an invalid setting must not make the
+    # audit log unreadable.
     try:
         return conf.user_uuid_field
     except ConfigError:

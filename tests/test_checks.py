@@ -237,7 +237,8 @@ class TestAnUnknownSetting:
             assert list(run()) == ["E002"]
 
     def test_reading_any_setting_fails_while_the_check_reports_an_unknown_setting(self, monkeypatch):
-        # The check uses a separate `Conf`. Otherwise, other threads could read settings without the unknown name.
+        # The check must use a separate `Conf`. If the check removed the unknown name from the shared `conf`, other
+        # threads could read settings without an error.
         def read(given: Conf) -> str:
             with pytest.raises(ConfigError):
                 _ = conf.account_uuid

@@ -305,7 +305,7 @@ Request = tuple[str, str, str, int]
 
 @pytest.fixture
 def asgi(settings: Any, initial_keys: Any) -> Iterator[None]:
-    """Load the URLs of this module. Otherwise, Django would load them in the event loop at the first request."""
+    """Load the URLs of this module, so that Django doesn't load the URLs in the event loop at the first request."""
     settings.ROOT_URLCONF = __name__
     settings.INSTACCESS = {"SERVICE_SECRETS": [SECRET]}
     resolve(ISSUE_URL)

@@ -190,8 +190,8 @@ def _record(row: dict[str, Any], now: datetime) -> list[Any]:
 
 
 def _matching_name(name: Any, current_id: Any, recorded_id: str) -> str | None:
-    # Return the name only if the ids match, because the HMAC of the row doesn't cover foreign keys. Otherwise, an
-    # attacker who changes a foreign key could put another name into the export.
+    # Return the name only if the ids match, because the HMAC of the row doesn't cover foreign keys. If the name
+    # were always returned, an attacker who changes a foreign key could put another name into the export.
     return str(name) if current_id is not None and str(current_id) == recorded_id else None
 
 
@@ -200,15 +200,15 @@ def as_json_lines(records: Iterable[Sequence[Any]]) -> str:
 
     Unlike `as_csv`, this function doesn't escape strings for spreadsheets.
     """
-    # Non-ASCII characters are escaped. Otherwise, Unicode line separators could split a line, and lone surrogates
-    # could not be encoded as UTF-8.
+    # `dumps` escapes non-ASCII characters. Unescaped Unicode line separators could split a line, and unescaped lone
+    # surrogates could not be encoded as UTF-8.
     return "".join(json.dumps(dict(zip(COLUMNS, record, strict=True))) + "\n" for record in records)
 
 
 def as_csv(records: Iterable[Sequence[Any]]) -> str:
     """Format each record as a CSV line (RFC 4180). Strings are passed to `safe_cell`, and None is an empty cell."""
     text = io.StringIO(newline="")
-    # Quote all values. Otherwise, some spreadsheets would also split values at semicolons.
+    # Quote all values, because some spreadsheets also split unquoted values at semicolons.
     writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
     writer.writerows([safe_cell(value) if isinstance(value, str) else value for value in row] for row in records)
     return text.getvalue()

@@ -55,8 +55,8 @@ def recorded_keys() -> set[str]:
 def numbers(count: int, now: datetime) -> Iterator[range]:
     """Open a transaction during which no other process can record a revocation, and reserve numbers.
 
-    Revocations are therefore committed in the order of their numbers. Otherwise, a gateway that has read number 2
-    would miss number 1 if number 1 is committed later.
+    Revocations are therefore committed in the order of their numbers. If number 1 were committed after number 2, a
+    gateway that has already read number 2 would miss number 1.
 
     Args:
         count: the number of revocations to record.

@@ -30,8 +30,8 @@ _FORMAT = "instaccess audit row 1"
 _PURPOSE = b"instaccess audit authentication v1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# SQLite can store bytes in a text column. Encode bytes with `repr`, so that the HMAC doesn't match. Otherwise, `json`
-# would raise TypeError.
+# SQLite can store bytes in a text column. Encode bytes with `repr`, so that the HMAC doesn't match. Without
+# `default=repr`, `json` would raise TypeError.
 _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode
 # Django and the database drivers raise these exceptions for a stored value of the wrong type.
 _UNREADABLE = (DbError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)

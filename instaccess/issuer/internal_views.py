@@ -138,8 +138,8 @@ def _is_service_secret(header: str) -> bool:
     sent = secret.strip().encode()
     matches = False
     for candidate in conf.service_secrets:
-        # Compare all secrets, each in constant time. Otherwise, the response time would reveal which secret or how
-        # many characters matched.
+        # Compare all secrets, each in constant time. The response time then reveals neither which secret matched nor
+        # how many characters matched.
         matches |= hmac.compare_digest(candidate.reveal().encode(), sent)
     return matches and scheme.lower() == "bearer"
 

@@ -59,8 +59,8 @@ def local_validator_class(path: Any) -> Any:
         def _load_access_token(self, token: str) -> Any:
             if is_customised:
                 return super()._load_access_token(token)
-            # Load the rows that django-oauth-toolkit's query loads, and also the user's uuid. Otherwise, reading the
-            # uuid would need a second query.
+            # Load the rows that django-oauth-toolkit's query loads, and also the user's uuid, so that
+            # no second query is needed to read the uuid.
             checksum = hashlib.sha256(token.encode()).hexdigest()
             with suppress(access_tokens.NotFixed):
                 return access_tokens.find(checksum)

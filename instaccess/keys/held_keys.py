@@ -78,7 +78,7 @@ class HeldKey:
             if not self._sealed:
                 raise KeyUnavailable(f"only the public key of key {self.kid} is stored on this server")
             key = sealing.unseal(self._sealed, kid=self.kid, use=self.use, keks=conf.key_encryption_keys)
-            # Let OpenSSL check and prepare the key now. Otherwise, the first operation with the key would be slow.
+            # Let OpenSSL check and prepare the key now, so that the first operation with the key isn't slow.
             key.op_key("sign" if self.use == Key.Use.SIGNING else "unwrapKey")
             self._private = key
         return self._private

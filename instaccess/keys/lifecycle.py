@@ -240,8 +240,8 @@ def mark_tokens_of_revoked_keys(*, now: datetime | None = None) -> int:
     `rotate` calls this function every time, because a worker with cached keys may have issued tokens after a
     revocation.
     """
-    # Skip rows that aren't authentic. Otherwise, an attacker who marks a valid key as revoked in the table could
-    # revoke all tokens of the key.
+    # Skip rows that aren't authentic, because an attacker who marks a valid key as revoked in the table must not be
+    # able to revoke all tokens of the key.
     kids = [key.kid for key in store.authentic_keys(store.stored_keys().filter(status=Key.Status.REVOKED))]
     keks = conf.key_encryption_keys
     recorded = _record(kids, keks, reason="", by=None, now=now)

@@ -25,7 +25,8 @@ _PURPOSE = b"instaccess key row authentication v1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # Sort the members of the public key, because PostgreSQL doesn't keep their order. Encode bytes, which SQLite can
-# store in a text column, with `repr`, so that the HMAC doesn't match. Otherwise, `json` would raise TypeError.
+# store in a text column, with `repr`, so that the HMAC doesn't match. Without `default=repr`, `json` would
+# raise TypeError.
 _encode = json.JSONEncoder(separators=(",", ":"), sort_keys=True, default=repr).encode
 _USUAL_KID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 # Django and the database drivers raise these exceptions for a stored value of the wrong type.

@@ -267,8 +267,8 @@ def _make_storable(key: Key, *fields: str) -> None:
         time: datetime | None = getattr(key, field)
         if time is None:
             continue
-        # Drop the microseconds, because `dumpdata` writes only milliseconds. Otherwise, the HMAC of a key would not
-        # match after `loaddata`.
+        # Drop the microseconds, because `dumpdata` writes only milliseconds. An HMAC that covers microseconds would
+        # not match after `loaddata`.
         time = time.replace(microsecond=time.microsecond // 1000 * 1000)
         if not connection.features.supports_timezones:
             # The database stores local times in DATABASES[…]["TIME_ZONE"]. When clocks are set back, two times become

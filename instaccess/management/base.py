@@ -99,7 +99,8 @@ class SubcommandCommand(OperatorCommand):
 def escaping(stream: Any) -> Iterator[None]:
     """Let a stream print an escape sequence for each character that its encoding doesn't contain.
 
-    For example, an ASCII terminal shows `M\\xfcller`. Otherwise, a command would fail because of a user's name.
+    For example, an ASCII terminal shows `M\\xfcller`. Without escape sequences, a command would fail if a user's name
+    contains such a character.
     A stream without an encoding, such as `io.StringIO`, is not changed.
     """
     errors = getattr(stream, "errors", None)

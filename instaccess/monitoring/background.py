@@ -91,8 +91,8 @@ class Background(Generic[T]):
         except Exception as error:  # A hook or a cache backend of the project can raise any error.
             outcome = error
         finally:
-            # Close the connections of this run, because each run opens new connections. Otherwise, the connections
-            # would stay open after the thread has ended.
+            # Close the connections of this run, because each run opens new connections, and open connections would
+            # stay open after the thread has ended.
             with suppress(DbError):
                 connections.close_all()
             run.end(outcome)

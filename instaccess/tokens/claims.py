@@ -87,8 +87,8 @@ class Claims:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Every new instance runs this method, so reserved names are always dropped. Otherwise, CLAIMS_HOOK could
-        # change the lifetime or the user of a token.
+        # Every new instance runs this method, so reserved names are always dropped. With reserved names, CLAIMS_HOOK
+        # could change the lifetime or the user of a token.
         object.__setattr__(self, "extra", {name: value for name, value in self.extra.items() if name not in RESERVED})
 
     @classmethod

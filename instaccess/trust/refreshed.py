@@ -114,7 +114,7 @@ class _Load(Generic[T]):
         """
         self.wait(patience)
         if isinstance(self.outcome, Exception):
-            # Set the original traceback. Otherwise, each waiting thread would add its frames to the same exception.
+            # Set the original traceback, because each waiting thread adds its frames to the shared exception.
             raise self.outcome.with_traceback(self._traceback)
         return self.outcome[0]
 
@@ -223,7 +223,8 @@ class Refreshed(Generic[T]):
     def _start_or_join(self, requested_at: float, interval: float, patience: float) -> _Load[T]:
         """Return the running load if the load started at most `interval` seconds before the request.
 
-        If the running load started earlier or no load is running, a load is started and returned.
+        If the running load started earlier, wait until the load ends or stalls. Then, or if no load is running, start
+        a load and return the new load.
 
         Args:
             requested_at: the time of the request, in seconds on the monotonic clock.

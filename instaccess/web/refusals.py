@@ -128,7 +128,7 @@ class RefusalCounter:
         try:
             connection = self._table.connection()
             self._database = connection.settings_dict["NAME"]
-            # Do not write inside a transaction. Otherwise, tests of a host project that count queries would fail.
+            # Do not write inside a transaction, because a write would break tests of a project that count queries.
             if not self._is_due() or connection.in_atomic_block or not self._lock.acquire(blocking=False):
                 return
             try:
@@ -174,8 +174,8 @@ class RefusalCounter:
         except Exception as error:  # Counting must never make a request fail.
             self._log_failure(error)
         finally:
-            # Set the time after the attempt, not before. Otherwise, the next attempt could follow a stalled attempt
-            # without a pause.
+            # Set the time after the attempt. If the time were set before the attempt, the next attempt could follow a
+            # stalled attempt without a pause.
             self._attempted_at = time.monotonic()
             self._failed = not written
             if not written:

@@ -39,7 +39,7 @@ class Tally:
         self._hours = hours
         self.forget()
         # If a thread of the parent holds the lock during a fork, the child can never acquire the lock. The child also
-        # discards the counts. Otherwise, both processes would write the same counts.
+        # discards the counts, because the parent writes the counts too.
         os.register_at_fork(after_in_child=self.forget)
 
     def forget(self) -> None:
@@ -60,7 +60,7 @@ class Tally:
                 self._start_hour(kind.hour)
             if kind not in self._seen:
                 if len(self._seen) < self._limit:
-                    # `take` does not clear this set. Otherwise, each call of `take` would allow the full number of
+                    # `take` does not clear this set, because each call of `take` would then allow the full number of
                     # kinds again.
                     self._seen.add(kind)
                 else:

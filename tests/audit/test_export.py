@@ -243,7 +243,7 @@ class TestTheExportedRows:
                 tracemalloc.stop()
 
         many(5_000)
-        peak(500)  # Fill the caches first. Otherwise, the first measurement would include their memory.
+        peak(500)  # Fill the caches, so that the first measurement doesn't include their memory.
 
         assert peak(5_000) < 1.2 * peak(500)
 

@@ -48,7 +48,7 @@ class TestAFaultyGateway:
         assert proxy.call("GET", SELF, proxy.token()).status == 200
 
     def test_g14_proxy_returns_503_if_the_gateway_resets_the_connection(self, proxy, site):
-        # Kill the gateway. Otherwise, the proxy could use a kept-alive connection, which is not reset.
+        # Kill the gateway, because the proxy could use a kept-alive connection, and such a connection is not reset.
         site.gateway_process.kill()
         site.gateway.resets = True
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def clear() -> None:
-    """Discard all cached results. Otherwise, a test could use the results of earlier tests."""
+    """Discard all cached results, so that no test uses the results of earlier tests."""
     for function in set(_cached_functions()):
         function.cache_clear()
 

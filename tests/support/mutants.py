@@ -170,8 +170,8 @@ def _excluded_ranges(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[
 
 
 def _sample(seed: int, size: int, only: Sequence[str]) -> list[Mutant]:
-    # Each place counts once. Otherwise, a `+` would count eleven times, once for each other operator, although almost
-    # every test notices these mutants.
+    # Each place counts once. If each mutant counted, a `+` would count eleven times, once for each other operator,
+    # although almost every test notices these mutants.
     kinds: dict[Any, list[Mutant]] = {}
     for package in CRITICAL:
         place = ROOT / package
@@ -242,7 +242,7 @@ def _try(mutant: Mutant, tree: Path, every_test: bool) -> tuple[str, str]:
 
 
 def _check_tests_pass(mutants: Sequence[Mutant], tree: Path) -> None:
-    """Exit if a test fails without any mutant. Otherwise, this test would kill every mutant."""
+    """Exit if a test fails without any mutant, because such a test would kill every mutant."""
     tests = list(dict.fromkeys(path for mutant in mutants for path in _tests_of(mutant)))
     if failure := _find_failure(tree, tests):
         sys.exit(f"A test fails without any mutant: {failure}. Repair this test first.")

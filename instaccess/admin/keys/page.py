@@ -30,8 +30,8 @@ class KeyAdmin(KeyActions):
     show_facets = admin.ShowFacets.NEVER
     change_list_template = "admin/instaccess/key/change_list.html"
     change_form_template = "admin/instaccess/key/change_form.html"
-    # List the fields one by one. Otherwise, the page would also show every field that is added to the model later,
-    # even a secret field.
+    # List the fields one by one. Without a list, the page would also show every field that is added to the model
+    # later, even a secret field.
     fields = [
         "kid",
         "use",

@@ -167,6 +167,6 @@ def covered_bytes(row: _Row) -> bytes:
             typ, text = MARKER, ""
         case _:
             typ, text = REVIEW, row.problems
-    # SQLite can store bytes in a text column. Encode bytes with `repr`, so that the HMAC doesn't match. Otherwise,
-    # `json` would raise TypeError.
+    # SQLite can store bytes in a text column. Encode bytes with `repr`, so that the HMAC doesn't match. Without
+    # `default=repr`, `json` would raise TypeError.
     return json.dumps([typ, row.jws, sha256(text)], default=repr).encode()

@@ -116,6 +116,6 @@ def next_number(last: int, taken: Collection[int]) -> int:
 
 def sha256(text: str) -> str:
     """Compute the hexadecimal SHA-256 of a string."""
-    # SQLite can store bytes in a text column. Convert bytes with `str`, so that the digest doesn't match. Otherwise,
-    # `encode` would raise AttributeError.
+    # SQLite can store bytes in a text column. Convert bytes with `str`, so that the digest doesn't match. Bytes
+    # have no method `encode`, so without `str`, this function would raise AttributeError.
     return hashlib.sha256(str(text).encode("utf-8", "surrogatepass")).hexdigest()

@@ -12,7 +12,7 @@ site = admin.AdminSite()
 
 @admin.register(IssuedToken, site=site)
 class StockAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    # Set the template explicitly. Otherwise, Django would use the template of `instaccess` for this model.
+    # Set the template, because Django would find the template of `instaccess` first.
     change_list_template = "admin/change_list.html"
     list_display = ["jti", "canvas_domain"]
     search_fields = ["canvas_domain"]

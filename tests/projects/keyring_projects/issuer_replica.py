@@ -66,7 +66,7 @@ if __name__ == "__main__":
     get_refresh_token_model().objects.using("default").update(revoked=timezone.now())
 
     def ask(name, **data):
-        cache.clear()  # Empty the buckets. Otherwise, the issuer would throttle later requests.
+        cache.clear()  # Empty the buckets, so that the issuer doesn't throttle later requests.
         response = Client(headers={"host": "localhost"}).post(
             "/api/v1/inst_access_tokens", data, headers={"Authorization": f"Bearer {name}"}
         )
