@@ -199,7 +199,10 @@ class Seeding:
         return f"10.{self._random.randrange(256)}.{self._random.randrange(256)}.{self._random.randrange(1, 255)}"
 
     def _kid(self, use: Key.Use, time: datetime) -> str:
-        """Return the kid of the key that is current at `time`, or an invented kid before the last rotation."""
+        """Return the kid of the key that is current at `time`.
+
+        Returns an invented kid if `time` is before the last rotation.
+        """
         rotations = (self.now - time) // ROTATED
         return (self._kids[use] if not rotations else None) or f"seeded-{use}-{rotations}"
 

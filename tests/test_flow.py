@@ -62,7 +62,7 @@ def test_a_token_is_issued_decrypted_accepted_revoked_and_refused(clock, access_
     encrypted = issued.json()["token"]
     assert encrypted.count(".") == 4
 
-    # The audit log contains the token with its user, its application, the client address and the user agent.
+    # The audit row contains the user, the application, the client address and the user agent.
     row = IssuedToken.objects.get()
     assert (row.user, row.application, row.client_id) == (user, application, application.client_id)
     assert row.user_uuid == str(uuid.UUID(row.user_uuid)) == users.user_uuid(user)

@@ -113,7 +113,7 @@ class InsufficientScope(Refusal):
 
 
 class InvalidAsUserId(Refusal):
-    """The refusal of a token for the user with the id in `as_user_id`."""
+    """The refusal of an `as_user_id` that is unknown, malformed or not allowed."""
 
     body = {"errors": "Invalid as_user_id"}
 

@@ -40,7 +40,7 @@ def use(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any
 
 @pytest.fixture
 def set_names(pair: list[Cluster]) -> Iterator[Any]:
-    """Return a function that sets `synchronous_standby_names`, and waits until the replica has the given state."""
+    """Return a function that sets `synchronous_standby_names` and waits until the replica has the given state."""
 
     def set_names_(names: str, state: str) -> None:
         pair[0].execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'", "SELECT pg_reload_conf()")

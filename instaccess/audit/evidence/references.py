@@ -76,7 +76,8 @@ def _find_modified(
     """
     current = identify({each.target for each in references if _is_valid(each)})
     different = [each for each in references if current.get(each.target) != each.recorded]
-    # "" counts as existing, because a row with an empty uuid or client id must not have a foreign key.
+    # Treat "" as an existing value. A row with an empty uuid or client id must not have a foreign key, so a
+    # foreign key in such a row was modified.
     existing = find_existing({each.recorded for each in different}) | {""}
     modified = [each for each in different if each.recorded in existing or not _is_valid(each)]
     return modified, len(modified) < len(different)
