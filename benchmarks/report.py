@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
-from . import report_nginx
+from . import report_nginx, svg
 from .serve import ROOT
 
 RESULTS = ROOT / "benchmarks/results.json"
@@ -142,12 +141,12 @@ def chart(results: Mapping[str, Any]) -> str:
     issuing = [each for each in next(iter(http.values())).values() if each["compared with"] == ISSUING]
     most = max(http[vendor][each["name"]]["ratio"]["high"] for vendor in VENDORS for each in issuing)
     scale = (WIDTH - LEFT - RIGHT) / most
-    parts = [_text(LEFT, 20, "requests per second, relative to the do-nothing view", "start")]
+    parts = [svg.text(LEFT, 20, "requests per second, relative to the do-nothing view", "start")]
     y = TOP
     for each in issuing:
         name, middle = each["name"], y + BAR
         weight = "bold" if name == "ours" else "normal"
-        parts.append(_text(LEFT - 10, middle + 4, each["title"], "end", weight))
+        parts.append(svg.text(LEFT - 10, middle + 4, each["title"], "end", weight))
         for vendor in VENDORS:
             parts += _bar(http[vendor][name]["ratio"], scale, y, COLOURS[vendor])
             y += BAR
@@ -157,7 +156,7 @@ def chart(results: Mapping[str, Any]) -> str:
     x = LEFT
     for vendor, title in VENDORS.items():
         parts.append(f'<rect x="{x}" y="{y + 6}" width="12" height="12" fill="{COLOURS[vendor]}"/>')
-        parts.append(_text(x + 18, y + 16, title, "start"))
+        parts.append(svg.text(x + 18, y + 16, title, "start"))
         x += 110
     height = y + FOOT - GAP
     described = "; ".join(
@@ -165,11 +164,12 @@ def chart(results: Mapping[str, Any]) -> str:
         + ", ".join(f"{http[vendor][each['name']]['ratio']['median']:.2f} on {VENDORS[vendor]}" for vendor in VENDORS)
         for each in issuing
     )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
-        ' role="img" font-family="sans-serif" font-size="13">\n'
-        f"<title>Issuing over HTTP, compared with alternatives</title>\n<desc>{escape(described)}</desc>\n"
-        f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>\n' + "\n".join(parts) + "\n</svg>\n"
+    return svg.document(
+        parts,
+        title="Issuing over HTTP, compared with alternatives",
+        description=described,
+        width=WIDTH,
+        height=height,
     )
 
 
@@ -179,13 +179,8 @@ def _bar(ratio: Mapping[str, float], scale: float, y: int, colour: str) -> Seque
     return (
         f'<rect x="{LEFT}" y="{y}" width="{ratio["median"] * scale:.1f}" height="{BAR - 1}" fill="{colour}"/>',
         f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}" stroke="#222"/>',
-        _text(high + 6, middle + 4, f"{ratio['median']:.2f}", "start"),
+        svg.text(high + 6, middle + 4, f"{ratio['median']:.2f}", "start"),
     )
-
-
-def _text(x: float, y: float, text: str, anchor: str, weight: str = "normal") -> str:
-    style = f'text-anchor="{anchor}" font-weight="{weight}" fill="#222"'
-    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(text)}</text>'
 
 
 def markdown(results: Mapping[str, Any]) -> str:

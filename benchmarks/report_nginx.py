@@ -9,9 +9,9 @@ changed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
+from . import svg
 from .behind_nginx import SERVERS, TOKENS
 from .serve import ROOT
 
@@ -65,10 +65,10 @@ def chart(results: Mapping[str, Any]) -> str:
     """Return a chart of the rates as SVG. Bars show medians, and lines show ranges."""
     rows = results[PART]["rows"]
     scale = (WIDTH - LEFT - RIGHT) / max(each["requests/s"]["high"] for each in rows)
-    parts = [_text(LEFT, 20, "requests per second", "start")]
+    parts = [svg.text(LEFT, 20, "requests per second", "start")]
     y = TOP
     for server, title in SERVERS.items():
-        parts.append(_text(LEFT - 10, y + BAR + 4, title.replace("`", ""), "end"))
+        parts.append(svg.text(LEFT - 10, y + BAR + 4, title.replace("`", ""), "end"))
         for tokens in TOKENS:
             (rate,) = (each["requests/s"] for each in rows if _is(each, tokens, server))
             low, high = LEFT + rate["low"] * scale, LEFT + rate["high"] * scale
@@ -76,30 +76,27 @@ def chart(results: Mapping[str, Any]) -> str:
             parts += [
                 f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="{BAR - 1}" fill="{COLOURS[tokens]}"/>',
                 f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}" stroke="#222"/>',
-                _text(high + 6, middle + 4, f"{rate['median']:,.0f}", "start"),
+                svg.text(high + 6, middle + 4, f"{rate['median']:,.0f}", "start"),
             ]
             y += BAR
         y += GAP
     x = LEFT
     for tokens, title in TOKENS.items():
         parts.append(f'<rect x="{x}" y="{y}" width="12" height="12" fill="{COLOURS[tokens]}"/>')
-        parts.append(_text(x + 18, y + 10, title, "start"))
+        parts.append(svg.text(x + 18, y + 10, title, "start"))
         x += 250
     height = y + FOOT - GAP
     described = "; ".join(
         f"{SERVERS[each['server']].replace('`', '')}, {TOKENS[each['tokens']]}: {each['requests/s']['median']:,.0f}"
         for each in rows
     )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
-        ' role="img" font-family="sans-serif" font-size="13">\n'
-        f"<title>Requests per second behind nginx</title>\n<desc>{escape(described)}</desc>\n"
-        f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>\n' + "\n".join(parts) + "\n</svg>\n"
+    return svg.document(
+        parts,
+        title="Requests per second behind nginx",
+        description=described,
+        width=WIDTH,
+        height=height,
     )
-
-
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#222">{escape(text)}</text>'
 
 
 def write(results: Mapping[str, Any]) -> None:
