@@ -11,17 +11,13 @@ import sys
 import uuid
 from enum import StrEnum
 from io import StringIO
-from pathlib import Path
 
 import pytest
 
-import instaccess
 from instaccess.logs import get_logger
-from tests.support import readme
+from tests.support import log_lines, readme
+from tests.support.log_lines import CALLS, PACKAGE
 from tests.support.verifying import verify
-
-PACKAGE = Path(instaccess.__file__).parent
-LEVELS = {"debug", "info", "warning", "error", "log", "exception", "critical"}
 
 # `logging` and Django use these names for attributes of a record, so a value of a log line must have a different
 # name.
@@ -36,48 +32,15 @@ RESERVED = {
 }
 
 
-class Line:
-    """A call of a logger in the source code."""
-
-    def __init__(self, path, call):
-        self.path, self.call = path, call
-        self.texts = [argument for argument in call.args if isinstance(argument, (ast.Constant, ast.JoinedStr))]
-        self.names = {keyword.arg for keyword in call.keywords} - {"stacklevel"}
-
-    def __str__(self):
-        return f"{self.path.relative_to(PACKAGE)}:{self.call.lineno}"
-
-    @property
-    def placeholders(self):
-        return set(re.findall(r"%\((\w+)\)", "".join(text.value for text in self.texts)))
-
-
-def is_logger(node):
-    name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
-    return name.endswith("logger")
-
-
-LINES = [
-    Line(path, node)
-    for path in sorted(PACKAGE.rglob("*.py"))
-    if path.name != "logs.py"
-    for node in ast.walk(ast.parse(path.read_text()))
-    if isinstance(node, ast.Call)
-    and isinstance(node.func, ast.Attribute)
-    and node.func.attr in LEVELS
-    and is_logger(node.func.value)
-]
-
-
 class TestEveryLine:
     def test_more_than_forty_log_lines_of_the_package_are_found(self):
-        assert len(LINES) > 40
+        assert len(CALLS) > 40
 
-    @pytest.mark.parametrize("line", LINES, ids=str)
+    @pytest.mark.parametrize("line", CALLS, ids=str)
     def test_log_line_has_values_by_name(self, line):
         assert line.names - {None}
 
-    @pytest.mark.parametrize("line", LINES, ids=str)
+    @pytest.mark.parametrize("line", CALLS, ids=str)
     def test_log_line_has_no_value_without_a_name(self, line):
         positional = [argument for argument in line.call.args if argument not in line.texts]
         placeholders = "".join(text.value for text in line.texts if isinstance(text, ast.Constant))
@@ -86,11 +49,11 @@ class TestEveryLine:
         assert len(positional) <= (line.call.func.attr == "log") + (not line.texts)
         assert not re.search(r"%[^(%]", placeholders)
 
-    @pytest.mark.parametrize("line", LINES, ids=str)
+    @pytest.mark.parametrize("line", CALLS, ids=str)
     def test_log_line_has_a_value_for_each_placeholder(self, line):
         assert line.placeholders <= line.names
 
-    @pytest.mark.parametrize("line", LINES, ids=str)
+    @pytest.mark.parametrize("line", CALLS, ids=str)
     def test_names_of_values_in_a_log_line_are_not_attributes_of_every_record(self, line):
         assert not line.names & RESERVED
 
@@ -98,6 +61,12 @@ class TestEveryLine:
         others = [path for path in PACKAGE.rglob("*.py") if path.name != "logs.py"]
 
         assert [path for path in others if "getLogger" in path.read_text()] == []
+
+
+class TestThePageOfLogLines:
+    def test_page_lists_each_log_line_with_its_logger_its_level_and_its_fields(self):
+        # To write the table again after a change: `python -m tests.support.log_lines`.
+        assert log_lines.table() in readme.page("log-lines.md")
 
 
 class Colour(StrEnum):

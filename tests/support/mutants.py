@@ -221,7 +221,7 @@ def _stages(mutant: Mutant, tree: Path, every_test: bool) -> Iterator[list[str]]
     named = sorted(str(path.relative_to(tree)) for path in tree.glob(f"tests/**/test_{Path(mutant.path).stem}*.py"))
     if first := [path for path in named if path.startswith(tuple(tests))]:
         yield first
-    yield tests
+    yield [*tests, "tests/test_logs.py"]
     if every_test:
         yield []
 
