@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import time_machine
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
+from instaccess import trust
 from instaccess.conf import conf
 from instaccess.exceptions import KeyUnavailable
 from instaccess.keys import lifecycle, provision
@@ -21,6 +22,7 @@ from instaccess.models import Key
 from instaccess.trust import refreshed
 from tests.support import key_texts
 from tests.support.clocks import Clock
+from tests.support.failing import failing_after
 from tests.support.stored_keys import write
 
 pytestmark = pytest.mark.django_db
@@ -85,6 +87,22 @@ class TestTheCacheOfTheKeyRing:
         keys_ring.clear_cache()
 
         assert count_during(queries, keys_ring.current_ring) == 1
+
+    @pytest.mark.parametrize(
+        "read",
+        [keys_ring.current_ring, trust.decryption_keys, trust.verification_keys],
+        ids=lambda read: read.__name__,
+    )
+    def test_keys_raise_the_error_of_the_database_as_soon_as_the_cache_time_is_over_unless_staleness_is_allowed(
+        self, clock, read
+    ):
+        read()
+        clock.now += conf.key_cache_seconds
+
+        with failing_after(0), pytest.raises(OperationalError):
+            read()
+        with failing_after(0):
+            assert read(max_staleness=1)
 
 
 @pytest.mark.usefixtures("initial_keys")
