@@ -1,4 +1,4 @@
-"""Tests of case K16: a host whose clock is wrong by hours. The clock of the database decides about keys and rows."""
+"""Tests of case K16: a host whose clock is wrong by hours. The app uses the clock of the database instead."""
 
 from __future__ import annotations
 

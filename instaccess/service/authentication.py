@@ -162,7 +162,7 @@ class InstAccessAuthentication(BaseAuthentication):
 
     @sensitive_variables("token")
     def is_ours(self, token: str) -> bool:
-        """Return whether this authenticator, and no later authenticator, decides about the token.
+        """Return whether this authenticator, and no later authenticator, accepts or refuses the token.
 
         Returns True for a token with five segments, as in a JWE, and for a JWT whose `iss` is in ACCEPTED_ISSUERS.
         """
