@@ -257,5 +257,9 @@ def _challenge() -> str:
     try:
         return challenge()
     except ConfigError as error:
-        logger.error("the WWW-Authenticate header has no realm: %(detail)s", reason=error.code, detail=str(error))
+        logger.error(
+            "the WWW-Authenticate header has no realm, because a setting is invalid: %(detail)s",
+            reason=error.code,
+            detail=str(error),
+        )
         return "Bearer"
