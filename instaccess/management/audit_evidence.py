@@ -46,7 +46,10 @@ def add_arguments(sub: Mapping[str, CommandParser]) -> None:
     sub["checkpoint"].add_argument(
         "--number", type=int, help="Checkpoint number (default: the number of the latest checkpoint)."
     )
-    sub["checkpoint"].add_argument("--file", help="Write the checkpoint to this new file, for `verify --checkpoint`.")
+    sub["checkpoint"].add_argument(
+        "--file",
+        help="Write the checkpoint to this file, which must not exist yet. `verify --checkpoint` reads such a file.",
+    )
     for name in ("verify", "review"):
         sub[name].add_argument(
             "--checkpoint",
@@ -57,14 +60,14 @@ def add_arguments(sub: Mapping[str, CommandParser]) -> None:
         )
     sub["review"].add_argument("code", nargs="+", help="The code of a problem, as printed by `verify`.")
     sub["review"].add_argument(
-        "--reason", required=True, help="What you found out and did. The reason is stored in the review."
+        "--reason", required=True, help="Describe what you found out and what you did. The review contains this text."
     )
     sub["prune"].add_argument(
         "--older-than",
         metavar="AGE",
         help=(
-            "Delete rows of tokens issued longer ago than this age: 400d, 36h or 52w, for example. "
-            "Default: INSTACCESS['AUDIT_RETENTION_DAYS']."
+            "Delete the rows of tokens that were issued longer ago than this age. Examples: 36h (hours), 400d "
+            "(days), 52w (weeks). Default: INSTACCESS['AUDIT_RETENTION_DAYS']."
         ),
     )
     sub["prune"].add_argument(
@@ -106,8 +109,8 @@ class EvidenceSubcommands(SubcommandCommand):
         self.print_result(options, facts, "\n".join(lines))
         if modified := sum(created.altered for created in result.made):
             raise CommandError(
-                f"{modified} of these rows were modified before the checkpoint was created: run `python manage.py "
-                "instaccess_tokens verify`."
+                f"{modified} of these rows were modified before the checkpoint was created. To list these rows, run "
+                "`python manage.py instaccess_tokens verify`."
             )
 
     def _checkpoint(self, options: dict[str, Any]) -> None:
@@ -116,7 +119,7 @@ class EvidenceSubcommands(SubcommandCommand):
         checkpoint = checkpoints.last() if number is None else checkpoints.filter(number=number).first()
         if checkpoint is None:
             missing = "no checkpoint yet" if number is None else f"no checkpoint {number}"
-            raise CommandError(f"There is {missing}: run `python manage.py instaccess_tokens seal`.")
+            raise CommandError(f"There is {missing}. To create one, run `python manage.py instaccess_tokens seal`.")
         statement = audit.read_checkpoint(checkpoint, keys.evidence_keys())
         document = audit.export_checkpoint(checkpoint)
         if options["file"] is not None:

@@ -24,7 +24,9 @@ def add_arguments(parser: CommandParser) -> None:
         "--format", required=True, choices=[each.value for each in Format], help="Format of the export."
     )
     parser.add_argument(
-        "--file", metavar="PATH", help="Write to this new file, with mode 0600. Default: standard output."
+        "--file",
+        metavar="PATH",
+        help="Write to this file, which must not exist yet, with mode 0600. Default: standard output.",
     )
     for name, text in (("since", "at or after"), ("until", "before")):
         parser.add_argument(

@@ -27,8 +27,8 @@ _STATUSES = {
     Key.Status.CURRENT.value: gettext_lazy("current"),
     Key.Status.PAST.value: gettext_lazy("past"),
     Key.Status.REVOKED.value: gettext_lazy("revoked"),
-    CONFIGURED: gettext_lazy("in use, from the settings or a JWKS"),
-    UNKNOWN: gettext_lazy("not known here"),
+    CONFIGURED: gettext_lazy("accepted, because the settings or a JWKS contain this key"),
+    UNKNOWN: gettext_lazy("unknown on this server"),
 }
 
 
