@@ -184,7 +184,7 @@ def reset_language() -> Iterator[None]:
 def clear_cached_functions() -> None:
     """Discard results that functions cached in earlier tests.
 
-    Otherwise, a fault in a cached function may go unnoticed, because the function doesn't run again.
+    With a cached result, a function doesn't run again, so a test would not notice a fault in the function.
     """
     cached_functions.clear()
 
@@ -223,7 +223,7 @@ def real_database_clock() -> None:
 
 @pytest.fixture(autouse=True)
 def fresh_outage_log() -> None:
-    """Discard the outages of earlier tests. Otherwise, the next outage would not be logged completely."""
+    """Discard the outages of earlier tests, so that the next outage is logged completely."""
     web.outage_log.clear()
 
 

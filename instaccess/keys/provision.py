@@ -219,8 +219,8 @@ def reseal() -> int:
 def _reseal_row(pk: int) -> bool:
     """Encrypt the private key of a row again and compute its HMAC again, with the first key-encryption key.
 
-    The row is updated in one statement, and only if no other process has changed the row in the meantime. Otherwise,
-    the row is read again.
+    The row is updated in one statement, and only if no other process has changed the row in the meantime. If the
+    row was changed, the row is read again.
 
     Returns whether the private key was encrypted again.
 
