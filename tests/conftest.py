@@ -165,7 +165,8 @@ def disable_throttling(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 def throttled() -> Iterator[None]:
     """Turn on throttling, with empty buckets."""
     throttling.reset()
-    # Keep the cache object, because the test may replace it with an unavailable Redis, which can't be cleared.
+    # Keep the cache object, because the test may replace the cache with an unavailable Redis, which
+    # can't be cleared.
     buckets = caches["default"]
     buckets.clear()
     yield

@@ -20,8 +20,8 @@ class ServiceUserAdmin(OfferedFiltersAdmin):
 
     A service user gives an application all permissions of the chosen user. An editor without these permissions could
     choose an administrator and gain the permissions of this administrator. The editor must therefore have all
-    permissions of the chosen user, as for a masquerade. In addition, editors need Django's permission to add, change or delete service users. The admin log records each
-    change.
+    permissions of the chosen user, as for a masquerade. In addition, editors need Django's permission to add, change
+    or delete service users. The admin log records each change.
     """
 
     list_display = ["application", "user", "created_at"]

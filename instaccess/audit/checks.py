@@ -55,7 +55,7 @@ def _find_problems(commit: str, names: str, replicas: Sequence[str | None]) -> I
             hint="Set synchronous_commit to on, for the server, the database and the user.",
             id="instaccess.W032",
         )
-    # If this database user may not see the states of replicas, only synchronous_standby_names decides.
+    # If this database user may not see the states of replicas, check only whether synchronous_standby_names is set.
     visible = [state for state in replicas if state is not None]
     if replicas and (not names.strip() or (visible and not {"sync", "quorum"}.intersection(visible))):
         yield Warning(

@@ -78,8 +78,8 @@ def _to_stdout(export: Export, stdout: OutputWrapper) -> None:
                 binary.write(text.encode())
         stdout.flush()
     except BrokenPipeError:
-        # The program that reads the output, such as `head`, has exited. Redirect standard output to /dev/null, so that
-        # Python doesn't report an error when it flushes the buffer at exit.
+        # The program that reads the output, such as `head`, has exited. Redirect standard output to /dev/null, so
+        # that Python doesn't report an error when it flushes the buffer at exit.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
         raise SystemExit(_KILLED_BY_SIGPIPE) from None

@@ -306,4 +306,4 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("Read the code in the log."),
     ),
 }
-"""The explanation of each reason code. A test checks that every member of `Reason` has an explanation."""
+"""A mapping from each member of `Reason` to the explanation. A test fails if a member has no explanation."""

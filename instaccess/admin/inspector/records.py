@@ -1,4 +1,4 @@
-"""Functions that read the audit row and the keys of an inspected token from the database, without writing to it."""
+"""Functions that load the audit row and the keys of an inspected token. These functions write nothing."""
 
 from __future__ import annotations
 
