@@ -37,8 +37,8 @@ def init(*, now: datetime | None = None) -> list[Key]:
         KeyAltered: the row of a key was modified. No key is generated before the operator has revoked this key.
         UnsealError: a stored key can't be unsealed with the configured key-encryption keys. No key is generated,
             because new keys would hide the loss of a key-encryption key.
-        KeyUnavailable: there are encryption keys, but none is current. No key is generated, because the private keys
-            may belong to a gateway, which could not decrypt tokens that are encrypted for a new key.
+        KeyUnavailable: there are encryption keys, but no encryption key is current. No key is generated, because the
+            private keys may belong to a gateway, which could not decrypt tokens that are encrypted for a new key.
     """
     check_sealed_keys()
     if (
@@ -46,7 +46,7 @@ def init(*, now: datetime | None = None) -> list[Key]:
         and (Key.Use.ENCRYPTION, Key.Status.CURRENT) in missing_keys()
     ):
         raise KeyUnavailable(
-            "there are encryption keys, but none is current: import the gateway's public key or generate a key with "
+            "no encryption key is current: import the gateway's public key or generate a key with "
             "`python manage.py instaccess_keys`, then activate the key"
         )
     pregenerated = {(use, status): trust.generate_key(use) for use, status in missing_keys()}

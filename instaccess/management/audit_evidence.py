@@ -23,7 +23,7 @@ SUBCOMMANDS = {
         "Create signed checkpoints that cover all audit rows that can no longer change. A row can no longer change "
         f"{audit.SETTLED // 60} minutes after its token was issued. Run this command from cron, hourly or daily."
     ),
-    "checkpoint": "Print a checkpoint, or export it to a file. Store the file on another machine.",
+    "checkpoint": "Print a checkpoint, or write the checkpoint to a file. Store the file on another machine.",
     "verify": (
         "Compare every audit row with its HMAC and its checkpoint, and list the rows that were modified, deleted or "
         "added. Compare every row of the key table with its HMAC. Exit with an error if a problem was not reviewed."
@@ -119,7 +119,9 @@ class EvidenceSubcommands(SubcommandCommand):
         checkpoint = checkpoints.last() if number is None else checkpoints.filter(number=number).first()
         if checkpoint is None:
             missing = "no checkpoint yet" if number is None else f"no checkpoint {number}"
-            raise CommandError(f"There is {missing}. To create one, run `python manage.py instaccess_tokens seal`.")
+            raise CommandError(
+                f"There is {missing}. To create a checkpoint, run `python manage.py instaccess_tokens seal`."
+            )
         statement = audit.read_checkpoint(checkpoint, keys.evidence_keys())
         document = audit.export_checkpoint(checkpoint)
         if options["file"] is not None:
@@ -155,8 +157,8 @@ class EvidenceSubcommands(SubcommandCommand):
         listed = {problem.code: problem for problem in _run_verify(options).problems}
         if unknown := [code for code in options["code"] if code not in listed]:
             raise CommandError(
-                f"`verify` lists no problem with the code {', '.join(unknown)}. If the rows changed, their problem "
-                "has a new code: run `python manage.py instaccess_tokens verify` again."
+                f"`verify` lists no problem with the code {', '.join(unknown)}. If the rows have changed, the "
+                "problem has a new code. To print the codes, run `python manage.py instaccess_tokens verify` again."
             )
         problems = [listed[code] for code in dict.fromkeys(options["code"])]
         review = audit.record_review(problems, keys.evidence_keys(), by=operator(), reason=options["reason"])

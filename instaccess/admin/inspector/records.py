@@ -199,8 +199,8 @@ def find_row(payload: Mapping[str, Any], *, authentic: bool, kids: Mapping[Key.U
 def _explain_missing_row() -> str:
     if conf.verification_keys is not None:
         return _(
-            "This database has no audit row for the token. Search the issuer's audit log. If that log has no row "
-            "either, an attacker may have the signing key."
+            "This database has no audit row for the token. Search the issuer's audit log. If that audit log has no "
+            "row either, an attacker may have the signing key."
         )
     return _(
         "There is no audit row for the token, although the issuer records every token. Either the row was pruned or "
