@@ -27,7 +27,8 @@ class OfferedFiltersAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """Return whether the change list offers this filter. Django refuses other filters with a 400."""
         offered: Any = self.get_list_filter(request)
-        # The links of a filter by a field, such as "use", contain the parameter "use__exact".
+        # Add `__exact` to the name of a field, because the links of a filter by the field "use", for example, contain
+        # the parameter "use__exact".
         return lookup in {f"{each}__exact" if isinstance(each, str) else each.parameter_name for each in offered}
 
 

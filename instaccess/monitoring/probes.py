@@ -18,7 +18,7 @@ class Check:
         function: the function that runs the check. The function returns the finding, or None if there is no
             problem. An exception is an error.
         roles: the roles that need the part that is checked.
-        required: whether the roles can't answer requests without the part. Otherwise, an error is only a warning.
+        required: whether the roles can't answer requests without the part. If False, an error is only a warning.
     """
 
     def __init__(
