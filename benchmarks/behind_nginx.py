@@ -75,7 +75,7 @@ def _gateway(folder: Path, seconds: int) -> Server:
     )
 
 
-def _tokens(count: int) -> tuple[str, ...]:
+def new_tokens(count: int) -> tuple[str, ...]:
     """Return Authorization values with new tokens. The tokens have no audit rows."""
     from django.contrib.auth import get_user_model
 
@@ -98,7 +98,7 @@ def _check_responses(name: str, url: str) -> None:
 
     with requests.Session() as session:
         session.trust_env = False
-        (token,) = _tokens(1)
+        (token,) = new_tokens(1)
         good = session.get(url, headers={"Authorization": token}, timeout=30)
         bad = session.get(url, headers={"Authorization": token[:-8] + "AAAAAAAA"}, timeout=30)
     assert good.status_code == 200, (name, good.text)
@@ -111,9 +111,9 @@ def _check_responses(name: str, url: str) -> None:
 
 def _rounds(urls: dict[str, str], options: argparse.Namespace) -> Rounds:
     rounds: Rounds = {(tokens, name): [] for tokens in TOKENS for name in SERVERS}
-    hot = _tokens(HOT_TOKENS)
+    hot = new_tokens(HOT_TOKENS)
     warm_up = min(WARM_UP_SECONDS, options.seconds)
-    new = _tokens(math.ceil(FASTEST * warm_up))
+    new = new_tokens(math.ceil(FASTEST * warm_up))
     rates = {}
     for name, url in urls.items():
         load.drive(load.Request("GET", url, hot), seconds=warm_up)
@@ -122,7 +122,7 @@ def _rounds(urls: dict[str, str], options: argparse.Namespace) -> Rounds:
     # may repeat.
     count = math.ceil(2 * max(rates[ASKED], rates[KEPT]) * options.seconds) + load.CONNECTIONS
     for number in range(options.nginx_rounds):
-        new = _tokens(count)
+        new = new_tokens(count)
         order = list(rounds)
         for tokens, name in reversed(order) if number % 2 else order:
             request = load.Request("GET", urls[name], hot if tokens == HOT else new)

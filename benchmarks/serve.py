@@ -47,6 +47,8 @@ class Server:
         workers: the number of worker processes.
         kind: the worker class of gunicorn, or `uvicorn`.
         threads: the number of threads per worker of gunicorn.
+        keep_alive: the seconds for which a gthread worker keeps an idle connection open. With 0, the worker closes
+            each connection after a response.
         env: additional environment variables of the server.
     """
 
@@ -58,6 +60,7 @@ class Server:
         workers: int = 2,
         kind: str = "sync",
         threads: int = 1,
+        keep_alive: int = 0,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._log = log
@@ -67,17 +70,19 @@ class Server:
             self.port = int(probe.getsockname()[1])
         self.url = f"http://{HOST}:{self.port}"
         self._command = (
-            self._uvicorn(workers) if kind == "uvicorn" else self._gunicorn(application, workers, kind, threads)
+            self._uvicorn(workers)
+            if kind == "uvicorn"
+            else self._gunicorn(application, workers, kind, threads, keep_alive)
         )
 
-    # The commands below configure gthread and uvicorn to close each connection after a response, as sync workers do.
-    # If connections were kept open, one worker could serve most of the connections.
+    # By default, the commands below configure gthread and uvicorn to close each connection after a response, as sync
+    # workers do. If connections were kept open, one worker could serve most of the connections.
 
-    def _gunicorn(self, application: str, workers: int, kind: str, threads: int) -> list[str]:
+    def _gunicorn(self, application: str, workers: int, kind: str, threads: int, keep_alive: int) -> list[str]:
         return [
             *(sys.executable, "-m", "gunicorn", "--bind", f"{HOST}:{self.port}"),
             *("--workers", str(workers), "--worker-class", kind, "--log-level", "warning", "--no-control-socket"),
-            *(("--threads", str(threads), "--keep-alive", "0") if kind == "gthread" else ()),
+            *(("--threads", str(threads), "--keep-alive", str(keep_alive)) if kind == "gthread" else ()),
             *(("--config", "python:benchmarks.worker") if application == APPLICATION else ()),
             application,
         ]
@@ -134,6 +139,13 @@ class Server:
         with suppress(ProcessLookupError):
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()
+
+    def suspend(self) -> None:
+        """Suspend the server. The kernel still accepts connections, but the server answers no request."""
+        os.killpg(self._popen.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.killpg(self._popen.pid, signal.SIGCONT)
 
     @property
     def workers(self) -> list[int]:

@@ -91,6 +91,28 @@ def test_benchmarks_measure_revocations(tmp_path):
     assert "**Revocation**" in report.meaning(json.loads(report.RESULTS.read_text()) | {"revocation": results})
 
 
+def test_benchmarks_compare_the_workers_of_a_gateway(tmp_path):
+    output = tmp_path / "results.json"
+    sizes = ["--seconds", "0.3", "--worker-rounds", "1", "--stall-seconds", "0.3", "--output", str(output)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gateway_workers", *sizes],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads(output.read_text())
+
+    assert results["rates"].keys() == {"sync", "gthread"}
+    statuses = {name: each["decisions"]["statuses"] for name, each in results["stalls"].items()}
+    assert statuses == {
+        f"{state}, {kind}": [503] if state == "cold" else [204]
+        for state in ("busy", "idle", "cold")
+        for kind in ("sync", "gthread")
+    }
+
+
 def test_benchmarks_compare_the_tokens_of_all_libraries_before_they_measure():
     # If the output of a library differed, the program would exit before it measures.
     done = subprocess.run(
