@@ -51,6 +51,20 @@ print(json.dumps(made))
 """
 
 
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment variables of a process of the test project that uses the database in `folder`."""
+    inherited = {n: v for n, v in os.environ.items() if n not in {"INSTACCESS_DATABASE", "PORT", "SQLITE_NAME"}}
+    return inherited | {"DEMO_DIR": str(folder), "DJANGO_SETTINGS_MODULE": "testproject.settings"}
+
+
+def create_access_tokens(env: dict[str, str]) -> dict[str, list[str]]:
+    """Create the users in USERS. Returns the access tokens of each user."""
+    created: dict[str, list[str]] = json.loads(
+        manage("shell", "--no-imports", "-c", _MAKE_USERS, env=env).splitlines()[-1]
+    )
+    return created
+
+
 @dataclass
 class Answer:
     status: int
@@ -99,13 +113,9 @@ class Site:
     """
 
     def __init__(self, folder: Path, set_up: SetUp, service: str = "gunicorn") -> None:
-        inherited = {n: v for n, v in os.environ.items() if n not in {"INSTACCESS_DATABASE", "PORT", "SQLITE_NAME"}}
-        self.env = inherited | {"DEMO_DIR": str(folder), "DJANGO_SETTINGS_MODULE": "testproject.settings"}
-        self.env |= self._settings()
+        self.env = environment(folder) | self._settings()
         self.folder = set_up.copy_to(folder)
-        self.access_tokens: dict[str, list[str]] = json.loads(
-            self.manage("shell", "--no-imports", "-c", _MAKE_USERS).splitlines()[-1]
-        )
+        self.access_tokens = create_access_tokens(self.env)
         self.gateway_server = "gunicorn"
         self._gateways = {"gunicorn": self.start_server("gateway")}
         self.service_process = self.start_server("service", service)

@@ -81,6 +81,21 @@ class Process:
     def resume(self) -> None:
         os.killpg(self._popen.pid, signal.SIGCONT)
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the server's main process, as systemd and Kubernetes do."""
+        self._popen.send_signal(number)
+
+    def stop(self) -> None:
+        """Send TERM to the server's main process, and wait until this process has ended."""
+        self._popen.terminate()
+        self._popen.wait(PATIENCE)
+
+    @property
+    def workers(self) -> set[int]:
+        """The process ids of the server's worker processes."""
+        pid = self._popen.pid
+        return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
     def kill(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._popen.pid, signal.SIGKILL)
