@@ -101,7 +101,7 @@ def find_missing_timeouts(cache: Any) -> list[str]:
     if redis is None or not (is_djangos or hasattr(getattr(cache, "client", None), "get_client")):
         return []
     client = (cache._cache if is_djangos else cache.client).get_client(write=True)
-    pool = getattr(client, "connection_pool", None)
+    pool: Any = getattr(client, "connection_pool", None)
     if type(pool) not in {redis.ConnectionPool, redis.BlockingConnectionPool}:
         return []
     # Creating this object opens no connection. The object applies the defaults of redis-py and options in the URL.
