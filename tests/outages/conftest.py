@@ -20,22 +20,33 @@ from tests.support.paths import ROOT
 PAGE = readme.page("high-availability.md")
 
 
-def documented_database() -> dict[str, Any]:
-    """Return the settings of the documentation without the address, the name and the user of the database."""
+def _documented(setting: str, text: str) -> dict[str, Any]:
+    """Return the default entry of a setting in the code block of the documentation that contains a text."""
     names: dict[str, Any] = {}
-    [code] = [each.code for each in readme.snippets(PAGE) if "target_session_attrs" in each.code]
+    [code] = [each.code for each in readme.snippets(PAGE) if each.language == "python" and text in each.code]
     exec(code, names)
-    settings = names["DATABASES"]["default"]
-    assert set(settings.pop("HOST").split(",")) == {"db1.example.edu", "db2.example.edu"}
+    return dict(names[setting]["default"])
+
+
+def _without_address(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: settings[name] for name in ("CONN_MAX_AGE", "CONN_HEALTH_CHECKS", "OPTIONS")}
 
 
+def documented_database() -> dict[str, Any]:
+    """Return the documented settings for PostgreSQL without the address, the name and the user of the database."""
+    settings = _documented("DATABASES", "backends.postgresql")
+    assert settings["HOST"] == "db1.example.edu,db2.example.edu"
+    return _without_address(settings)
+
+
+def documented_mariadb() -> dict[str, Any]:
+    """Return the documented settings for MariaDB without the address, the name and the user of the database."""
+    return _without_address(_documented("DATABASES", "backends.mysql"))
+
+
 def documented_cache() -> dict[str, Any]:
-    """Return the settings of the documentation for a Redis cache."""
-    names: dict[str, Any] = {}
-    [code] = [each.code for each in readme.snippets(PAGE) if "RedisCache" in each.code]
-    exec(code, names)
-    return dict(names["CACHES"]["default"])
+    """Return the documented settings for a Redis cache."""
+    return _documented("CACHES", "RedisCache")
 
 
 def environment_of(*clusters: Cluster) -> dict[str, str]:

@@ -44,7 +44,8 @@ class Issuer:
             client.request(method, path, headers={"Authorization": f"Bearer {bearer}"} if bearer else {})
             response = client.getresponse()
             body = response.read()
-            return Answer(response.status, response.headers, json.loads(body) if body else None)
+            is_json = response.headers.get_content_type() == "application/json"
+            return Answer(response.status, response.headers, json.loads(body) if is_json else None)
         except (http.client.HTTPException, ConnectionError):
             return Answer(0, {}, None)
         finally:
@@ -102,8 +103,8 @@ def issuer(
         env={
             **os.environ,
             "PYTHONUNBUFFERED": "1",
-            "DJANGO_SETTINGS_MODULE": "tests.support.outage_settings",
             **env,
+            "DJANGO_SETTINGS_MODULE": "tests.support.outage_settings",
             **{name: json.dumps(value) for name, value in values.items()},
         },
         cwd=ROOT,

@@ -135,6 +135,8 @@ class WireTap:
             with server:
                 server.settimeout(None)
                 complete = threading.Event()
+                if self.may_answer(sent):  # MariaDB sends the first message of a connection.
+                    complete.set()
                 back = threading.Thread(target=_forward_answers, args=(server, client, complete), daemon=True)
                 back.start()
                 self._forward_requests(client, server, sent, complete)
