@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
+from instaccess.audit import progress
 from instaccess.keys import ring
 from instaccess.models import IssuedToken
 from tests.outages.conftest import documented_database, environment_of
@@ -115,6 +117,7 @@ class TestAnAsynchronousReplica:
             use(replica)
             ring.clear_cache()
             yield clients.jtis[0]
+            cache.delete(progress._cache_key())
 
     def test_o17_check_and_verify_report_the_rows_that_an_asynchronous_replica_lacks(self, lost):
         assert not IssuedToken.objects.filter(jti=lost).exists()
