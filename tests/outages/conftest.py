@@ -49,6 +49,12 @@ def documented_cache() -> dict[str, Any]:
     return _documented("CACHES", "RedisCache")
 
 
+def documented_pgbouncer() -> str:
+    """Return the documented settings for PgBouncer."""
+    [code] = [each.code for each in readme.snippets(PAGE) if each.language == "ini"]
+    return code
+
+
 def environment_of(*clusters: Cluster) -> dict[str, str]:
     """Return the environment variables with the addresses of these servers, for a process that uses one of them."""
     return {

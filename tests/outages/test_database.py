@@ -12,10 +12,11 @@ from django.db import connections
 
 from instaccess.audit import writability
 from instaccess.models import IssuedToken
-from tests.outages.conftest import documented_database, environment_of
+from tests.outages.conftest import documented_database, documented_pgbouncer, environment_of
 from tests.support import servers
 from tests.support.clusters import WAL_SEGMENT, Cluster, clusters
 from tests.support.issuers import Clients, Issuer, issuer
+from tests.support.pgbouncer import pgbouncer
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.services, pytest.mark.django_db(transaction=True)]
 
@@ -102,6 +103,26 @@ class TestAPostgreSQLServerThatNeverAnswers:
 
         assert missing_rows(clients) == []
         assert set(clients.statuses) <= {201, 503}
+
+    def test_o18_server_behind_pgbouncer_answers_503_on_persistent_connections_while_postgresql_is_suspended(
+        self, cluster, access_token, tmp_path
+    ):
+        database = documented_database() | {"OPTIONS": {"connect_timeout": 2}}
+        with pgbouncer(tmp_path, server_port=str(cluster.port), options=documented_pgbouncer()) as port:
+            env = environment_of(cluster) | {"PGPORT": str(port)}
+            with (
+                issuer(tmp_path, env, database=database, **SETTINGS) as server,
+                Clients(server, access_token) as clients,
+            ):
+                clients.wait_for_tokens()
+                cluster.suspend()
+                servers.wait_until(lambda: clients.statuses.count(503), lambda count: count >= 10)
+                cluster.resume()
+                clients.wait_for_tokens()
+
+        assert missing_rows(clients) == []
+        assert set(clients.statuses) == {201, 503}
+        assert server.tracebacks_per_minute() <= 1
 
     def test_o18_server_answers_503_if_the_table_of_the_audit_log_is_locked_for_longer_than_statement_timeout(
         self, cluster, server, access_token
