@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,11 @@ from tests.support.issuers import Clients, Issuer, issuer
 pytestmark = [pytest.mark.postgresql, pytest.mark.services, pytest.mark.django_db(transaction=True)]
 
 
+LAST_ID = "SELECT max(id) FROM instaccess_issuedtoken"
+REPLICAS = "SELECT sync_state FROM pg_stat_replication"
+SETTINGS: dict[str, Any] = {"THROTTLE_LIMIT": None, "ALLOW_UNENCRYPTED": True}
+
+
 @pytest.fixture
 def pair(template: Path) -> Iterator[list[Cluster]]:
     with clusters("primary", "replica", template=template) as pair:
@@ -33,8 +38,7 @@ def pair(template: Path) -> Iterator[list[Cluster]]:
 
 @pytest.fixture
 def server(pair: list[Cluster], access_token: Any, tmp_path: Path) -> Iterator[Issuer]:
-    settings = {"THROTTLE_LIMIT": None, "ALLOW_UNENCRYPTED": True}
-    with issuer(tmp_path, environment_of(*pair), database=documented_database(), **settings) as server:
+    with issuer(tmp_path, environment_of(*pair), database=documented_database(), **SETTINGS) as server:
         yield server
 
 
@@ -43,11 +47,24 @@ def access_token(pair: list[Cluster], deploy: Any) -> Any:
     return deploy(pair[0])
 
 
-def replicate_synchronously(primary: Cluster) -> None:
-    primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
-    servers.wait_until(
-        lambda: primary.execute("SELECT sync_state FROM pg_stat_replication"), lambda rows: rows == [("sync",)]
-    )
+def replicate_synchronously(
+    primary: Cluster, names: str = "*", states: Sequence[tuple[object, ...]] = (("sync",),)
+) -> None:
+    primary.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'", "SELECT pg_reload_conf()")
+    servers.wait_until(lambda: primary.execute(REPLICAS), lambda rows: rows == list(states))
+
+
+def position(replica: Cluster) -> object:
+    """Return the position in the write-ahead log up to which a replica has received the commits of its primary."""
+    [(position,)] = replica.execute("SELECT pg_last_wal_receive_lsn()::text")
+    return position
+
+
+def missing_on(cluster: Cluster, use: Callable[[Cluster], None], clients: Clients) -> list[str]:
+    """Return the ids of the tokens that a client got and that the audit log of this server lacks."""
+    use(cluster)
+    recorded = {str(jti) for jti in IssuedToken.objects.values_list("jti", flat=True)}
+    return [jti for jti in clients.jtis if jti not in recorded]
 
 
 def verify() -> str:
@@ -73,9 +90,7 @@ class TestASynchronousReplica:
             replica.promote()
             clients.wait_for_tokens()
 
-        use(replica)
-        recorded = {str(jti) for jti in IssuedToken.objects.values_list("jti", flat=True)}
-        assert [jti for jti in clients.jtis if jti not in recorded] == []
+        assert missing_on(replica, use, clients) == []
         assert set(clients.statuses) <= {201, 503}
         assert server.tracebacks_per_minute() <= 1
         assert "No tampering found" in verify()
@@ -97,6 +112,33 @@ class TestASynchronousReplica:
             clients.wait_for_tokens(1)
 
 
+class TestAQuorumOfReplicas:
+    """Tests with `ANY 1 (*)` and two replicas: a commit is on at least one replica, but not on every replica."""
+
+    def test_o17_replica_with_the_highest_position_has_every_token_that_a_client_got(
+        self, template, deploy, use, tmp_path
+    ):
+        with clusters("primary", "first", "second", template=template) as [primary, first, second]:
+            access_token = deploy(primary)
+            replicate_synchronously(primary, "ANY 1 (*)", [("quorum",), ("quorum",)])
+            env = environment_of(first, primary, second)
+            with (
+                issuer(tmp_path, env, database=documented_database(), **SETTINGS) as server,
+                Clients(server, access_token) as clients,
+            ):
+                clients.wait_for_tokens()
+                first.execute("ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()")
+                servers.wait_until(lambda: len(primary.execute(REPLICAS)), lambda number: number == 1)
+                clients.wait_for_tokens()
+                primary.kill()
+                assert second.execute(f"SELECT pg_last_wal_receive_lsn() > '{position(first)}'") == [(True,)]
+                second.promote()
+                clients.wait_for_tokens()
+
+            assert missing_on(first, use, clients) != []
+            assert missing_on(second, use, clients) == []
+
+
 class TestAnAsynchronousReplica:
     @pytest.fixture
     def lost(self, pair: list[Cluster], access_token: Any, server: Issuer, use: Any) -> Iterator[str]:
@@ -108,9 +150,11 @@ class TestAnAsynchronousReplica:
                 lambda: replica.execute("SELECT count(*) FROM instaccess_issuedtoken"), lambda rows: rows == [(1,)]
             )
             replica.execute("ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()")
-            servers.wait_until(lambda: primary.execute("SELECT 1 FROM pg_stat_replication"), lambda rows: not rows)
+            servers.wait_until(lambda: primary.execute(REPLICAS), lambda rows: rows == [])
+            [(last,)] = primary.execute(LAST_ID)
             with Clients(server, access_token, count=1) as clients:
-                clients.wait_for_tokens(1)
+                # Tokens of the same second have ids in a random order, so a lost token with a lower id isn't noticed.
+                servers.wait_until(lambda: primary.execute(LAST_ID), lambda rows: rows[0][0] > last)
             run_checks(databases=["default"])  # Remembers the progress of the database.
             primary.kill()
             replica.promote()
