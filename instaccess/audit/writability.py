@@ -71,8 +71,8 @@ def try_insert() -> None:
     """Insert rows into the audit log and roll them back. Raises DatabaseError if rows can't be inserted.
 
     The rows are never committed, and no signal is sent. PostgreSQL and MariaDB allocate space when a row is
-    inserted. SQLite writes to the disk only when a transaction is committed, so that this function doesn't notice if
-    the disk of a SQLite database is full. The function notices if the limit `PRAGMA max_page_count` is reached.
+    inserted. SQLite writes to the disk only when a transaction is committed. On SQLite, the function therefore
+    doesn't notice a full disk, but only that the limit `PRAGMA max_page_count` is reached.
     """
     alias = router.db_for_write(IssuedToken)
     rows = [_build_row() for _ in range(_ROWS)]

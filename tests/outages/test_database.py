@@ -173,6 +173,23 @@ class TestAFullDisk:
         assert server.health("issuer").status == 200
         assert server.issue(access_token).status == 201
 
+    def test_o18_issuer_issues_tokens_again_after_postgresql_stopped_because_it_could_not_write_its_log(
+        self, cluster, without_persistent_connections, access_token
+    ):
+        server = without_persistent_connections
+        with Clients(server, access_token) as clients:
+            clients.wait_for_tokens()
+            cluster.limit_files(WAL_SEGMENT // 2)
+            servers.wait_until(lambda: "PANIC" in cluster.log, bool)
+            servers.wait_until(lambda: clients.statuses[-10:], lambda statuses: set(statuses) == {503})
+            cluster.kill()
+            cluster.start()
+            clients.wait_for_tokens()
+
+        assert missing_rows(clients) == []
+        assert set(clients.statuses) == {201, 503}
+        assert server.tracebacks_per_minute() <= 1
+
     def test_o18_check_reports_a_full_disk_and_leaves_no_row(self, cluster, full):
         [message] = self.messages()
         assert "No row can be inserted into the audit log" in message.msg

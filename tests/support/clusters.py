@@ -71,6 +71,11 @@ class Cluster:
     def connection(self) -> dict[str, str]:
         return {"host": servers.HOST, "port": str(self.port), "user": SUPERUSER, "dbname": "postgres"}
 
+    @property
+    def log(self) -> str:
+        """The log lines since the last start."""
+        return self._log.read_text()
+
     def stop(self, mode: str = "immediate") -> None:
         if self._process is not None:
             self.resume()
