@@ -18,7 +18,7 @@ from django.utils.log import AdminEmailHandler
 from jwcrypto.jwk import JWK
 from oauth2_provider.models import get_access_token_model, get_application_model
 
-from instaccess import database_clock, trust, users, web
+from instaccess import audit, database_clock, trust, users, web
 from instaccess.audit import names, row_hmac
 from instaccess.conf import SCOPE, conf
 from instaccess.gateway import views as gateway_views
@@ -226,6 +226,7 @@ def real_database_clock() -> None:
 def fresh_outage_log() -> None:
     """Discard the outages of earlier tests, so that the next outage is logged completely."""
     web.outage_log.clear()
+    audit.reset_writability()
 
 
 @pytest.fixture

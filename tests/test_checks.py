@@ -55,8 +55,16 @@ def text_of(message: CheckMessage) -> str:
     return f"{message.msg} {message.hint or ''}"
 
 
+TIMEOUTS: dict[str, dict[str, int]] = {
+    "postgresql": {"connect_timeout": 60},
+    "mysql": {"connect_timeout": 60, "read_timeout": 60},
+}
+
+
 @pytest.fixture(autouse=True)
-def valid_project() -> Any:
+def valid_project(monkeypatch: pytest.MonkeyPatch) -> Any:
+    database = connection.settings_dict
+    monkeypatch.setitem(database, "OPTIONS", database["OPTIONS"] | TIMEOUTS.get(connection.vendor, {}))
     with override_settings(**VALID_PROJECT):
         yield
 
@@ -110,6 +118,9 @@ TESTED_SEPARATELY = {"E005", "E007", "E008", "E009", "W008", "W011", "W012", "W0
     "W032",
     "W033",
     "W034",
+    "W035",
+    "W036",
+    "E062",
 }
 
 

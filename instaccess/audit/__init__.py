@@ -46,6 +46,7 @@ from .rows import (
 )
 from .scopes import Scope, scopes_of_account, scopes_of_user
 from .writability import check_database, check_writable
+from .writability import reset as reset_writability
 
 __all__ = [
     "ERASED_NAME",
@@ -102,6 +103,7 @@ __all__ = [
     "refusal_spikes",
     "require_columns",
     "reset_progress",
+    "reset_writability",
     "revocable_tokens",
     "revoke",
     "row_status",

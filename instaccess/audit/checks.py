@@ -1,18 +1,21 @@
-"""A system check that a committed audit row survives a crash of the database server and a failover.
+"""System checks that audit rows can be inserted, survive a crash and a failover, and that the database has timeouts.
 
 No token is returned before its row is committed. If the database then loses the row, this promise is broken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from django.core.checks import CheckMessage, Tags, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import Error as DbError
 from django.db import connections, router
 
+from .. import database_errors
 from ..models import IssuedToken
+from . import writability
 
 _SETTINGS = "SELECT current_setting('synchronous_commit'), current_setting('synchronous_standby_names')"
 # Leave out base backups, because a base backup isn't a replica. Keep rows whose state is NULL. PostgreSQL hides the
@@ -61,7 +64,75 @@ def _find_problems(commit: str, names: str, replicas: Sequence[str | None]) -> I
         yield Warning(
             f"All replicas of PostgreSQL are asynchronous ({len(replicas)}). After a failover to a replica, the last "
             "audit rows, revocations and changes of keys may be missing.",
-            hint="Set synchronous_standby_names, for example to 'ANY 1 (*)' with at least two replicas. If you "
-            "keep asynchronous replicas, run `python manage.py instaccess_keys after-restore` after each failover.",
+            hint="Set synchronous_standby_names, for example to 'ANY 1 (*)' with at least two replicas, and fail "
+            "over only to the replica with the last commits. If you keep asynchronous replicas, run `python "
+            "manage.py instaccess_keys after-restore` after each failover.",
             id="instaccess.W033",
         )
+
+
+@register(Tags.database)
+def check_insert(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that rows can be inserted into the audit log. The rows are rolled back."""
+    alias = router.db_for_write(IssuedToken)
+    if alias not in (databases or ()):
+        return []
+    try:
+        writability.check_database()
+    except DbError:
+        return []  # `check_keys` reports that the database is unavailable.
+    try:
+        writability.try_insert()
+    except DbError as error:
+        if database_errors.needs_migration(error):
+            return []  # `migrate` runs this check before it creates the table.
+        return [
+            Error(
+                f"No row can be inserted into the audit log in the database {alias!r}, so no token can be issued "
+                f"({type(error).__name__}): {database_errors.describe(error)}.",
+                hint="If the disk of the database server is full, add or free space. If the database is read-only, "
+                f"let DATABASES[{alias!r}] name the primary. If the database user lacks the permission, grant INSERT "
+                f"on {IssuedToken._meta.db_table}. If this deployment issues no tokens, add this id to "
+                "SILENCED_SYSTEM_CHECKS.",
+                id="instaccess.E062",
+            )
+        ]
+    return []
+
+
+@register(deploy=True)
+def check_timeouts(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Warn if a request could wait forever for the database of the audit log.
+
+    Without `--database`, the check reads only DATABASES and the environment.
+    """
+    alias = router.db_for_write(IssuedToken)
+    connection = connections[alias]
+    missing = _find_missing_timeouts(connection.vendor, connection.settings_dict["OPTIONS"])
+    if alias in (databases or ()) and connection.vendor == "postgresql":
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout'")
+                [(milliseconds,)] = cursor.fetchall()
+        except DbError:
+            return []  # `check_keys` reports that the database is unavailable.
+        missing += [] if milliseconds else ["statement_timeout"]
+    if not missing:
+        return []
+    return [
+        Warning(
+            f"The database {alias!r} has no {' and no '.join(missing)}. If the database accepts connections but "
+            "never answers, each request for a token waits forever, and soon no worker can answer.",
+            hint=f"Set timeouts in DATABASES[{alias!r}]['OPTIONS'], as in docs/high-availability.md.",
+            id="instaccess.W036",
+        )
+    ]
+
+
+def _find_missing_timeouts(vendor: str, options: Mapping[str, Any]) -> list[str]:
+    """Return the names of the timeouts that the connection options of a database lack."""
+    if vendor == "mysql":
+        return [name for name in ("connect_timeout", "read_timeout") if not options.get(name)]
+    # A service of libpq is a section in a file, which can contain connect_timeout.
+    elsewhere = "service" in options or {"PGCONNECT_TIMEOUT", "PGSERVICE"} & os.environ.keys()
+    return ["connect_timeout"] if vendor == "postgresql" and not (options.get("connect_timeout") or elsewhere) else []

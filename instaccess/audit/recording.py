@@ -20,7 +20,7 @@ from .. import charsets, database_errors
 from ..conf import KeyEncryptionKey
 from ..exceptions import AuditError
 from ..models import IssuedToken
-from . import names, row_hmac
+from . import names, row_hmac, writability
 from .row_ids import row_id
 
 # These columns contain text. The columns with HMACs are left out, because HMACs are always ASCII and are computed
@@ -88,6 +88,8 @@ def commit(row: IssuedToken, *, keks: Sequence[KeyEncryptionKey]) -> None:
     except IntegrityError:
         raise
     except (DbError, RuntimeError, ValueError) as error:
+        if database_errors.is_outage(error):
+            writability.record_failure()  # The next probe of this process then inserts rows and rolls them back.
         if connection.in_atomic_block and isinstance(error, RuntimeError):
             raise AuditError(_OPEN_TRANSACTION) from error
         raise AuditError(

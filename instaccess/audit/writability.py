@@ -1,10 +1,34 @@
-"""Health checks that the database of the audit log answers, and that rows can be inserted."""
+"""Health checks that the database of the audit log answers, and that rows can be inserted.
+
+A full disk shows only if rows are inserted. `try_insert` inserts rows and rolls them back. The rolled-back rows take
+space until the database cleans its table, so a health endpoint must not insert rows in each probe. The health check
+therefore runs `try_insert` only after this process has failed to insert the row of a token.
+"""
 
 from __future__ import annotations
 
-from django.db import connections, router
+import uuid
+
+from django.db import connections, router, transaction
+from django.utils import timezone
 
 from ..models import IssuedToken
+from .row_ids import row_id
+
+# The rows together are larger than a page of each database (SQLite 4 KB, PostgreSQL 8 KB, MariaDB 16 KB). A single
+# row could fit into the free space of the last page, and the insert would succeed although the disk is full.
+_ROWS = 20
+_CHARS = {"user_agent": 512, "client_id": 40, "user_uuid": 36, "account_uuid": 36, "mac": 64, "names_mac": 64}
+
+
+class _LastCommit:
+    """Whether the last audit row that this process tried to commit failed because of the database."""
+
+    def __init__(self) -> None:
+        self.failed = False
+
+
+_last_commit = _LastCommit()
 
 
 def check_database() -> None:
@@ -17,9 +41,13 @@ def check_writable() -> None:
     """Run an INSERT that inserts no row. Raises DatabaseError if rows can't be inserted into the audit log.
 
     The statement fails if the database is read-only, if the table or a column is missing, or if the database user
-    lacks a permission. The statement leaves nothing behind, whereas each row that is inserted and rolled back would
-    take space. The check therefore doesn't notice a full disk.
+    lacks a permission. The statement leaves nothing behind, so it doesn't notice a full disk. If this process could
+    not insert the row of a token, rows are inserted and rolled back instead, until this succeeds.
     """
+    if _last_commit.failed:
+        try_insert()
+        _last_commit.failed = False
+        return
     connection = connections[router.db_for_write(IssuedToken)]
     quote, meta = connection.ops.quote_name, IssuedToken._meta
     table = quote(meta.db_table)
@@ -27,3 +55,34 @@ def check_writable() -> None:
     sql = f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {table} WHERE 1 = 0"  # noqa: S608  (constant names)
     with connection.cursor() as cursor:
         cursor.execute(sql)
+
+
+def record_failure() -> None:
+    """Record that this process could not insert the row of a token, because the database failed."""
+    _last_commit.failed = True
+
+
+def reset() -> None:
+    """Forget earlier failures."""
+    _last_commit.failed = False
+
+
+def try_insert() -> None:
+    """Insert rows into the audit log and roll them back. Raises DatabaseError if rows can't be inserted.
+
+    The rows are never committed, and no signal is sent. PostgreSQL and MariaDB allocate space when a row is
+    inserted. SQLite writes to the disk only when a transaction is committed. On SQLite, the function therefore
+    doesn't notice a full disk, but only that the limit `PRAGMA max_page_count` is reached.
+    """
+    alias = router.db_for_write(IssuedToken)
+    rows = [_build_row() for _ in range(_ROWS)]
+    with transaction.atomic(using=alias):
+        IssuedToken.objects.using(alias).bulk_create(rows)
+        transaction.set_rollback(True, using=alias)
+
+
+def _build_row() -> IssuedToken:
+    """Build a row about as large as the row of a token, without a user and without HMACs that match."""
+    jti, now = uuid.uuid4(), timezone.now()
+    texts = {name: (jti.hex * (chars // 32 + 1))[:chars] for name, chars in _CHARS.items()}
+    return IssuedToken(id=row_id(now, jti), jti=jti, issued_at=now, expires_at=now, ip_address="192.0.2.1", **texts)

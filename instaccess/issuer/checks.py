@@ -18,6 +18,7 @@ from .. import users
 from ..conf import SCOPE, conf
 from ..exceptions import ConfigError
 from ..models import IssuedToken
+from . import throttling
 from .middleware import find_transactions
 
 
@@ -233,3 +234,22 @@ def _unsafe_settings() -> Sequence[tuple[bool, str, str, str]]:
             "Turn on SECURE_SSL_REDIRECT. Behind a proxy that terminates TLS, set SECURE_PROXY_SSL_HEADER instead.",
         ),
     )
+
+
+@register(deploy=True)
+def check_cache_timeouts(**kwargs: Any) -> list[CheckMessage]:
+    """Warn if each request would wait forever for a Redis server that accepts connections but never answers."""
+    with contextlib.suppress(ConfigError):  # `check_settings` reports invalid settings.
+        if missing := throttling.missing_timeouts():
+            alias = conf.throttle_cache
+            return [
+                Warning(
+                    f"The Redis cache {alias!r} in INSTACCESS['THROTTLE_CACHE'] has no {' and no '.join(missing)}. "
+                    "If Redis accepts connections but never answers, each request for a token waits forever.",
+                    hint="Set "
+                    + " and ".join(f"CACHES[{alias!r}]['OPTIONS'][{name!r}] = 0.5" for name in missing)
+                    + ".",
+                    id="instaccess.W035",
+                )
+            ]
+    return []

@@ -91,6 +91,25 @@ def open_bucket(alias: str, cache: Any, key: str, rate: Rate) -> Bucket:
     return CacheBucket(cache, key, rate)
 
 
+def find_missing_timeouts(cache: Any) -> list[str]:
+    """Return the names of the timeout options that a Redis cache lacks, spelled as its backend requires.
+
+    From redis-py 8 on, the timeouts have default values. Returns an empty list for other caches, if redis-py isn't
+    installed, and for clients with connection settings of their own, such as clients of a cluster.
+    """
+    is_djangos = isinstance(cache, RedisCache)
+    if redis is None or not (is_djangos or hasattr(getattr(cache, "client", None), "get_client")):
+        return []
+    client = (cache._cache if is_djangos else cache.client).get_client(write=True)
+    pool: Any = getattr(client, "connection_pool", None)
+    if type(pool) not in {redis.ConnectionPool, redis.BlockingConnectionPool}:
+        return []
+    # Creating this object opens no connection. The object applies the defaults of redis-py and options in the URL.
+    connection = pool.connection_class(**pool.connection_kwargs)
+    names = [name for name in ("socket_timeout", "socket_connect_timeout") if getattr(connection, name, 0) is None]
+    return names if is_djangos else [name.upper() for name in names]
+
+
 class RedisBucket:
     """A bucket on Redis. Each operation is one atomic script, so the level is exact across processes."""
 

@@ -18,7 +18,7 @@ from django.core.cache import caches
 from ..conf import conf
 from ..exceptions import ConfigError
 from ..logs import get_logger
-from .leaky_buckets import Bucket, Rate, open_bucket
+from .leaky_buckets import Bucket, Rate, find_missing_timeouts, open_bucket
 
 logger = get_logger("instaccess.throttle")
 
@@ -132,6 +132,21 @@ def check_cache() -> None:
     if (limit := conf.throttle_limit) is not None:
         alias, rate = conf.throttle_cache, Rate(limit, conf.throttle_cost, conf.throttle_leak)
         open_bucket(alias, _cache(alias), "instaccess.health", rate).peek()
+
+
+def missing_timeouts() -> list[str]:
+    """Return the options that CACHES lacks, and without which a request could wait forever for Redis.
+
+    Returns an empty list if throttling is off, or if the backend rejects the configuration of the cache. Raises
+    ConfigError.
+    """
+    if conf.throttle_limit is None:
+        return []
+    cache = _cache(conf.throttle_cache)
+    try:
+        return find_missing_timeouts(cache)
+    except Exception:  # Each cache backend raises its own errors. The throttle logs the error at the first request.
+        return []
 
 
 def reset() -> None:

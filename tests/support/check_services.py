@@ -55,6 +55,8 @@ def find_missing() -> list[str]:
         missing.append("PgBouncer for the tests of connection pools: run `apt install pgbouncer`")
     if clusters.find_programs() is None:
         missing.append("the server programs of PostgreSQL, such as initdb: run `apt install postgresql`")
+    if shutil.which("redis-server") is None:
+        missing.append("redis-server for the tests of a killed Redis server: run `apt install redis-server`")
     for program, package in {"pg_dump": "postgresql-client", "mariadb-dump": "mariadb-client"}.items():
         if shutil.which(program) is None:
             missing.append(f"{program} for the tests of restored dumps: run `apt install {package}`")

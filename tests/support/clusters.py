@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support import servers
 
 SUPERUSER = "postgres"
+WAL_SEGMENT = 1024 * 1024
+"""The size, in bytes, of the files with the write-ahead log. A smaller limit for files would crash the server."""
 
 
 def find_programs() -> Path | None:
@@ -34,7 +37,12 @@ class Cluster:
         self._process: servers.Process | None = None
 
     def initialize(self) -> None:
-        _run("initdb", "--auth=trust", f"--username={SUPERUSER}", "--no-sync", f"--pgdata={self.data}")
+        size = f"--wal-segsize={WAL_SEGMENT // 1024**2}"
+        _run("initdb", "--auth=trust", f"--username={SUPERUSER}", "--no-sync", size, f"--pgdata={self.data}")
+
+    def copy_files(self, data: Path) -> None:
+        """Use a copy of the files of a server that was stopped."""
+        subprocess.run(["cp", "--archive", str(data), str(self.data)], check=True)
 
     def copy_from(self, primary: Cluster) -> None:
         """Copy the data of a primary, so that this server becomes a replica."""
@@ -42,7 +50,8 @@ class Cluster:
         _run("pg_basebackup", *source, "--checkpoint=fast", "--write-recovery-conf", f"--pgdata={self.data}")
 
     def start(self) -> None:
-        self.port = servers.free_port()
+        """Start the server. After a stop, the server gets the same port again."""
+        self.port = self.port or servers.free_port()
         options = {"port": self.port, "listen_addresses": servers.HOST, "unix_socket_directories": "", "fsync": "off"}
         arguments = [f"--{name}={value}" for name, value in options.items()]
         command = _command("postgres", "-D", str(self.data), *arguments)
@@ -62,10 +71,51 @@ class Cluster:
     def connection(self) -> dict[str, str]:
         return {"host": servers.HOST, "port": str(self.port), "user": SUPERUSER, "dbname": "postgres"}
 
-    def stop(self) -> None:
+    @property
+    def log(self) -> str:
+        """The log lines since the last start."""
+        return self._log.read_text()
+
+    def stop(self, mode: str = "immediate") -> None:
         if self._process is not None:
-            _run("pg_ctl", "stop", "--mode=immediate", f"--pgdata={self.data}")
+            self.resume()
+            _run("pg_ctl", "stop", f"--mode={mode}", f"--pgdata={self.data}")
             self._process.kill()
+            self._process = None
+
+    def kill(self) -> None:
+        """Kill all processes of the server with SIGKILL, as if the host had crashed."""
+        assert self._process is not None
+        self._signal(signal.SIGKILL)
+        self._process.kill()
+        self._process = None
+
+    def suspend(self) -> None:
+        """Suspend all processes of the server. The kernel still accepts connections, but no query is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def promote(self) -> None:
+        """Make this replica a primary, and wait until it is a primary."""
+        _run("pg_ctl", "promote", f"--pgdata={self.data}")
+
+    def limit_files(self, size: int | None) -> None:
+        """Let each write beyond `size` bytes of a file fail, for new connections. None removes the limit.
+
+        The error is a real error of the kernel, like the error of a full disk.
+        """
+        assert self._process is not None
+        limit = f"--fsize={'unlimited' if size is None else size}:"  # The part after the colon is the hard limit.
+        _run(shutil.which("prlimit") or "prlimit", f"--pid={self._process.pid}", limit)
+
+    def _signal(self, number: int) -> None:
+        """Send a signal to the main process, and then to its children, which have process groups of their own."""
+        assert self._process is not None
+        for pid in (self._process.pid, *_children(self._process.pid)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def _accepts_connections(self) -> bool:
         import psycopg
@@ -78,14 +128,21 @@ class Cluster:
 
 
 @contextmanager
-def clusters(*names: str) -> Iterator[list[Cluster]]:
-    """Run a primary and replicas of the primary until the end of the `with` block."""
+def clusters(*names: str, template: Path | None = None) -> Iterator[list[Cluster]]:
+    """Run a primary and replicas of the primary until the end of the `with` block.
+
+    Args:
+        template: the files of a server that was stopped, for the primary. By default, the primary is empty.
+    """
     folder = Path(tempfile.mkdtemp(prefix="instaccess-postgresql-"))
     primary, *replicas = [Cluster(folder, name) for name in names]
     try:
         if os.getuid() == 0:  # PostgreSQL refuses to run as root.
             shutil.chown(folder, SUPERUSER)
-        primary.initialize()
+        if template is None:
+            primary.initialize()
+        else:
+            primary.copy_files(template)
         primary.start()
         for replica in replicas:
             replica.copy_from(primary)
@@ -95,6 +152,17 @@ def clusters(*names: str) -> Iterator[list[Cluster]]:
         for cluster in (*replicas, primary):
             cluster.stop()
         shutil.rmtree(folder)
+
+
+def _children(pid: int) -> list[int]:
+    """Return the ids of the child processes of a process."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # The process has ended.
+            # The name of the program, in parentheses, can contain spaces. The state and the parent's id follow.
+            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(path.parent.name))
+    return found
 
 
 def _command(program: str, *arguments: str) -> list[str]:

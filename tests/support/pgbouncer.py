@@ -31,6 +31,7 @@ pool_mode = transaction
 default_pool_size = {servers}
 max_client_conn = 100
 server_round_robin = 1
+{options}
 """
 
 
@@ -56,12 +57,17 @@ def _open_all_connections(port: int) -> None:
 
 
 @contextmanager
-def pgbouncer(folder: Path) -> Iterator[int]:
-    """Run PgBouncer in transaction mode, for all databases of the server. Yields the port of PgBouncer."""
+def pgbouncer(folder: Path, *, server_port: str = "", options: str = "") -> Iterator[int]:
+    """Run PgBouncer in transaction mode, for all databases of the server. Yields the port of PgBouncer.
+
+    Args:
+        server_port: the port of PostgreSQL. By default, the port of the test run's server.
+        options: additional lines of the configuration.
+    """
     settings = connections["default"].settings_dict
     server = {
         "host": settings["HOST"],
-        "port": os.environ.get("PGPORT", "5432"),
+        "port": server_port or os.environ.get("PGPORT", "5432"),
         "user": settings["USER"],
         "password": settings["PASSWORD"],
     }
@@ -73,6 +79,7 @@ def pgbouncer(folder: Path) -> Iterator[int]:
             host=servers.HOST,
             port=port,
             servers=SERVERS,
+            options=options,
         )
     )
     # PgBouncer refuses to run as root.

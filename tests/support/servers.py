@@ -74,6 +74,10 @@ class Process:
                 raise RuntimeError(f"{self._popen.args!r} did not come up:\n{self.log.read_text()}")
             threading.Event().wait(0.02)
 
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
     def suspend(self) -> None:
         """Suspend the server. The kernel still accepts connections, but the server answers no request."""
         os.killpg(self._popen.pid, signal.SIGSTOP)
@@ -146,6 +150,8 @@ class WireTap:
             with server:
                 server.settimeout(None)
                 complete = threading.Event()
+                if self.may_answer(sent):  # MariaDB sends the first message of a connection.
+                    complete.set()
                 back = threading.Thread(target=_forward_answers, args=(server, client, complete), daemon=True)
                 back.start()
                 self._forward_requests(client, server, sent, complete)

@@ -1,0 +1,121 @@
+"""Tests of an audit log into which no row can be inserted (case O18), on SQLite with a limit for the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.core.checks import CheckMessage, run_checks
+from django.db import OperationalError, connection
+from django.db.models.signals import post_save
+
+from instaccess import audit
+from instaccess.audit import writability
+from instaccess.audit.checks import check_insert
+from instaccess.models import IssuedToken
+
+
+def messages() -> list[CheckMessage]:
+    return [each for each in run_checks(databases=["default"]) if each.id == "instaccess.E062"]
+
+
+def scalar(sql: str) -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchone()[0]
+
+
+@pytest.mark.sqlite
+@pytest.mark.django_db(transaction=True)
+class TestAFullDatabase:
+    @pytest.fixture
+    def limit(self, initial_keys: Any, access_token: Any) -> Iterator[Callable[[bool], None]]:
+        """Return a function that limits the size of the database to its current size, or removes the limit."""
+
+        def limit_(on: bool) -> None:
+            scalar(f"PRAGMA max_page_count = {scalar('PRAGMA page_count') if on else 2**30}")
+
+        with connection.cursor() as cursor:
+            cursor.execute("VACUUM")  # SQLite would use free pages first.
+        limit_(True)
+        yield limit_
+        limit_(False)
+
+    def fill(self, post: Callable[..., Any], access_token: Any) -> Any:
+        """Request tokens until a request fails, because the last pages have space for some rows."""
+        return next(answer for _ in range(200) if (answer := post(access_token)).status_code != 201)
+
+    def test_o18_issuer_with_a_full_database_answers_503_and_issues_tokens_again_when_there_is_space(
+        self, limit, post, access_token, caplog
+    ):
+        answer = self.fill(post, access_token)
+        assert answer.status_code == 503
+        assert "database or disk is full" in caplog.text
+
+        limit(False)
+        assert post(access_token).status_code == 201
+
+    def test_o18_check_reports_a_full_database_and_leaves_no_row(self, limit):
+        [message] = messages()
+        assert "No row can be inserted into the audit log in the database 'default'" in message.msg
+        assert "database or disk is full" in message.msg
+        assert not IssuedToken.objects.exists()
+
+    def test_o18_health_check_notices_a_full_database_after_a_token_could_not_be_issued(
+        self, limit, post, access_token
+    ):
+        audit.check_writable()  # Inserts no row before a token could not be issued.
+
+        self.fill(post, access_token)
+        for _ in range(2):
+            with pytest.raises(OperationalError, match="full"):
+                audit.check_writable()
+
+        limit(False)
+        audit.check_writable()
+        limit(True)
+        audit.check_writable()
+
+
+@pytest.mark.django_db(transaction=True)
+class TestTryInsert:
+    def test_check_inserts_rows_larger_than_a_page_and_leaves_no_row(self):
+        sizes = []
+
+        def measure(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+            sizes.append(sum(len(str(param)) for param in params or ()))
+            return execute(sql, params, many, context)
+
+        with connection.execute_wrapper(measure):
+            assert messages() == []
+
+        assert max(sizes) > 16 * 1024
+        assert not IssuedToken.objects.exists()
+
+    def test_check_of_the_insert_sends_no_signal(self):
+        sent = []
+
+        def receive(**kwargs: Any) -> None:
+            sent.append(kwargs)
+
+        post_save.connect(receive, sender=IssuedToken)
+        try:
+            writability.try_insert()
+        finally:
+            post_save.disconnect(receive, sender=IssuedToken)
+
+        assert sent == []
+
+    def test_check_without_a_database_inserts_no_row(self):
+        with connection.execute_wrapper(lambda *args: pytest.fail("a query ran")):
+            assert check_insert(databases=None) == check_insert(databases=["other"]) == []
+
+    def test_check_accepts_a_database_without_the_table_because_migrate_runs_the_check_first(self):
+        with connection.schema_editor() as editor:
+            editor.alter_db_table(IssuedToken, "instaccess_issuedtoken", "instaccess_issuedtoken_away")
+        try:
+            assert messages() == []
+        finally:
+            with connection.schema_editor() as editor:
+                editor.alter_db_table(IssuedToken, "instaccess_issuedtoken_away", "instaccess_issuedtoken")

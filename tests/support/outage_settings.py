@@ -1,0 +1,15 @@
+"""Settings of the test project for servers whose database or Redis server fails.
+
+The environment variables DATABASE and CACHE contain settings for `DATABASES["default"]` and `CACHES["default"]`, as
+JSON.
+"""
+
+import json
+import os
+
+from testproject.settings import *  # noqa: F403
+from testproject.settings import DATABASES
+
+DATABASES["default"] |= json.loads(os.environ.get("DATABASE", "{}"))
+if "CACHE" in os.environ:
+    CACHES = {"default": json.loads(os.environ["CACHE"])}
