@@ -16,6 +16,10 @@ from .names import ERASED as ERASED_NAME
 from .names import count as count_names
 from .names import erase as erase_name
 from .names import find_uuids, names_status
+from .oauth2_revocation import revoke_with_oauth2_tokens
+from .oauth2_tokens import KINDS as OAUTH2_KINDS
+from .oauth2_tokens import OAuth2Tokens, service_applications
+from .oauth2_tokens import summarize as summarize_oauth2_tokens
 from .progress import check_progress, reset_progress
 from .recording import commit, insert
 from .refusal_counts import RETENTION as REFUSAL_RETENTION
@@ -49,12 +53,14 @@ from .writability import check_database, check_writable
 
 __all__ = [
     "ERASED_NAME",
+    "OAUTH2_KINDS",
     "REFUSAL_RETENTION",
     "SETTLED",
     "EvidenceKeys",
     "Export",
     "Format",
     "HmacStatus",
+    "OAuth2Tokens",
     "Problem",
     "RefusalSpike",
     "Report",
@@ -104,11 +110,14 @@ __all__ = [
     "reset_progress",
     "revocable_tokens",
     "revoke",
+    "revoke_with_oauth2_tokens",
     "row_status",
     "scopes_of_account",
     "scopes_of_user",
     "seal",
+    "service_applications",
     "signed_by",
+    "summarize_oauth2_tokens",
     "token_status",
     "verify",
 ]

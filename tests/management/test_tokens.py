@@ -131,7 +131,8 @@ class TestTokensRevoke:
         row(age=9000)
         what = {"--user": "ada", "--application": application.client_id, "--account": "3f1c"}[by]
 
-        assert as_json("revoke", by, what, "--reason", "x") == {"revoked": 3}
+        oauth2 = {"oauth2_tokens": []} if by == "--user" else {}
+        assert as_json("revoke", by, what, "--reason", "x") == {"revoked": 3, **oauth2}
         assert IssuedToken.objects.exclude(revoked_at=None).count() == 3
 
     @pytest.mark.parametrize(("by", "kind"), [("--user", "user"), ("--account", "account"), ("--application", "")])
@@ -171,13 +172,13 @@ class TestTokensRevoke:
         args = ("revoke", "--user", "ada", "--reason", "x", "--dry-run")
 
         assert tokens(*args) == "1 live tokens would be revoked.\n"
-        assert as_json(*args) == {"would_revoke": 1}
+        assert as_json(*args) == {"would_revoke": 1, "oauth2_tokens": []}
         assert not IssuedToken.objects.exclude(revoked_at=None).exists()
 
     def test_tokens_revoke_succeeds_for_a_user_who_has_only_expired_tokens(self, row):
         row(age=9000)
 
-        assert as_json("revoke", "--user", "ada", "--reason", "x") == {"revoked": 0}
+        assert as_json("revoke", "--user", "ada", "--reason", "x") == {"revoked": 0, "oauth2_tokens": []}
 
     def test_tokens_revoke_fails_for_an_unknown_user_application_or_account(self, row):
         row()

@@ -13,7 +13,7 @@ from django.utils import timezone
 from ... import audit, keys, users
 from ...conf import conf
 from ...models import IssuedToken
-from .. import audit_evidence, audit_export
+from .. import audit_evidence, audit_export, oauth2_reports
 from ..base import iso, operator
 
 _SUBCOMMANDS = {
@@ -21,8 +21,8 @@ _SUBCOMMANDS = {
     "show": "Show the audit row of one token.",
     "revoke": (
         "Revoke live tokens. Every gateway refuses the tokens within five seconds. Services that clients reach "
-        "without a gateway accept each token until its expiry. OAuth2 access tokens are not revoked, so a client "
-        "with an OAuth2 access token can get a new InstAccess token."
+        "without a gateway accept each token until its expiry. With an OAuth2 token, a client can get a new "
+        "InstAccess token: after a theft, use --user and --oauth2-tokens."
     ),
     "erase-name": (
         "Replace the name of a user by a placeholder in every audit row, for a person with a right to erasure. The "
@@ -61,6 +61,12 @@ class Command(audit_evidence.EvidenceSubcommands):
         audit_export.add_arguments(sub["export"])
         sub["list"].add_argument("--limit", type=int, default=50, help="Maximum number of tokens (default: 50).")
         sub["revoke"].add_argument("--reason", required=True, help="The reason, stored in the audit log.")
+        sub["revoke"].add_argument(
+            "--oauth2-tokens",
+            action="store_true",
+            help="Together with --user: also revoke the OAuth2 access and refresh tokens, codes and ID tokens of the "
+            "user, so that no client gets new tokens with them. The user has to authorize each application again.",
+        )
         audit_evidence.add_arguments(sub)
         for name in ("revoke", "prune", "erase-name"):
             sub[name].add_argument(
@@ -109,29 +115,39 @@ class Command(audit_evidence.EvidenceSubcommands):
             raise CommandError("No filter given: add --jti, --user, --application or --account.")
         if not options["reason"].strip():
             raise CommandError("--reason is empty: give the reason, which is stored in the audit log.")
-        tokens = audit.revocable_tokens().filter(*conditions)
+        tokens, owners = audit.revocable_tokens().filter(*conditions), oauth2_reports.find_owners(options)
+        usable = audit.summarize_oauth2_tokens(owners) if owners else []
+        is_included = bool(options["oauth2_tokens"])
+        facts: dict[str, Any] = {"oauth2_tokens": oauth2_reports.facts(usable)} if owners else {}
+        advice = oauth2_reports.advice(owners, usable, revoked=is_included)
         if options["dry_run"]:
-            count = tokens.count()
-            self.print_result(options, {"would_revoke": count}, f"{count} live tokens would be revoked.")
+            total, count = sum(each.total for each in usable), tokens.count()
+            result = [f"{count} live tokens would be revoked."]
+            if is_included:
+                result += [f"{total} OAuth2 tokens would be revoked too.", *oauth2_reports.lines(usable)]
+                facts["would_revoke_oauth2_tokens"] = total
+            self.print_result(options, {"would_revoke": count, **facts}, "\n".join(result + advice))
             return
-        if not options["jti"] and not audit.issued_tokens().filter(*conditions).exists():
+        is_unknown = not options["jti"] and not audit.issued_tokens().filter(*conditions).exists()
+        if is_unknown and not (is_included and usable):
             raise CommandError(
                 "No token was revoked, because no audit row matches. Check the spelling of the filters."
             )
-        count = audit.revoke(
-            tokens,
-            keks=keys.keks_for_revocation(),
-            reason=options["reason"],
-            by=operator(),
-            scopes=_scopes(options),
-        )
+        act = {"keks": keys.keks_for_revocation(), "reason": options["reason"], "by": operator()}
+        scopes = _scopes(options)
+        if is_included:
+            revoked = audit.revoke_with_oauth2_tokens(tokens, owners, scopes=scopes, **act)
+            count, facts["revoked_oauth2_tokens"] = revoked.tokens, revoked.oauth2_tokens
+        else:
+            count = audit.revoke(tokens, scopes=scopes, **act)
         if not count and options["jti"]:
             raise CommandError(
                 f"Token {options['jti']} was not revoked: {_why_not_live(_parse_jti(options['jti']))}."
             )
-        self.print_result(
-            options, {"revoked": count}, f"Revoked {count} live tokens. Gateways refuse the tokens within 5 seconds."
-        )
+        result = [f"Revoked {count} live tokens. Gateways refuse the tokens within 5 seconds."]
+        if is_included:
+            result += [f"Revoked {facts['revoked_oauth2_tokens']} OAuth2 tokens too.", *oauth2_reports.lines(usable)]
+        self.print_result(options, {"revoked": count, **facts}, "\n".join(result + advice))
 
     def _erase_name(self, options: dict[str, Any]) -> None:
         uuids = sorted(audit.find_uuids(options["user"]))
