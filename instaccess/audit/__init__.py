@@ -35,6 +35,7 @@ from .row_hmac import check as check_hmac
 from .row_ids import id_time
 from .rows import (
     current_time,
+    filter_by_access,
     filter_by_account,
     filter_by_application,
     filter_by_keys,
@@ -79,6 +80,7 @@ __all__ = [
     "current_time",
     "erase_name",
     "export_checkpoint",
+    "filter_by_access",
     "filter_by_account",
     "filter_by_application",
     "filter_by_keys",

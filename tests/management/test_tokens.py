@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import uuid
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -67,6 +68,30 @@ class TestTokensList:
         assert len(as_json("list")) == 50
         assert len(as_json("list", "--limit", "3")) == 3
         assert as_json("list", "--limit", "0") == as_json("list", "--limit", "-1") == []
+
+    def test_a22_tokens_list_filters_by_the_time_of_issue_or_by_access_in_a_period(self, row):
+        noon = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
+        made = {
+            minutes: row(
+                issued_at=noon + timedelta(minutes=minutes), expires_at=noon + timedelta(minutes=minutes + 60)
+            )
+            for minutes in (-61, -30, 0, 30, 60)
+        }
+        period = ("--since", "2026-11-01T12:00:00", "--until", "2026-11-01T14:00+01:00")
+
+        assert [fact["jti"] for fact in as_json("list", *period)] == [str(made[each].jti) for each in (30, 0)]
+        listed = [fact["jti"] for fact in as_json("list", *period, "--had-access")]
+        assert listed == [str(made[each].jti) for each in (30, 0, -30)]
+
+    def test_a22_tokens_list_refuses_an_invalid_period(self, row):
+        row()
+        for args, error in (
+            (["--since", "yesterday"], "2026-11-01"),
+            (["--since", "2026-11-02", "--until", "2026-11-01"], "before --until"),
+            (["--had-access"], "add --since or --until"),
+        ):
+            with pytest.raises(CommandError, match=error):
+                tokens("list", *args)
 
     def test_tokens_list_prints_a_message_if_no_token_matches(self):
         assert tokens("list") == "No matching tokens.\n"

@@ -18,6 +18,7 @@ from ...models import IssuedToken
 from ..common import time_element
 from ..inspector.pages import InspectorPages
 from . import pagination, search
+from .access_filter import AccessFilter
 from .actions import TokenActions
 from .chart import build_chart
 from .export import ExportPages
@@ -29,7 +30,7 @@ from .pagination import BoundedPaginator
 class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
     list_display = ["when", "status", "holder", "acting_as", "client", "ip_address", "until", "jti"]
     list_display_links = ["when", "jti"]
-    list_filter = [StatusFilter, PeriodFilter, MasqueradeFilter, ClientFilter, AccountFilter]
+    list_filter = [StatusFilter, PeriodFilter, AccessFilter, MasqueradeFilter, ClientFilter, AccountFilter]
     ordering = ["-issued_at", "-id"]
     # A page has few rows, because rendering the rows takes most of the response time.
     list_per_page = 20

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from ... import audit, keys, users
@@ -58,6 +58,7 @@ class Command(audit_evidence.EvidenceSubcommands):
             sub[name].add_argument("--jti", required=name == "show", help="The token id (jti).")
         for name in ("list", "export"):
             sub[name].add_argument("--live", action="store_true", help="Only live tokens.")
+            audit_export.add_period_arguments(sub[name])
         audit_export.add_arguments(sub["export"])
         sub["list"].add_argument("--limit", type=int, default=50, help="Maximum number of tokens (default: 50).")
         sub["revoke"].add_argument("--reason", required=True, help="The reason, stored in the audit log.")
@@ -76,8 +77,7 @@ class Command(audit_evidence.EvidenceSubcommands):
             sub[name].add_argument("--json", action="store_true", help="Print one JSON document to standard output.")
 
     def _list(self, options: dict[str, Any]) -> None:
-        tokens = audit.live_tokens() if options["live"] else audit.issued_tokens()
-        tokens = tokens.filter(*_conditions(options)).order_by("-issued_at", "-pk")[: max(options["limit"], 0)]
+        tokens = _matching_tokens(options).order_by("-issued_at", "-pk")[: max(options["limit"], 0)]
         facts = [_facts(token) for token in tokens.select_related(*users.user_relations("user", "real_user"))]
         if options["json"]:
             self.print_json(facts)
@@ -91,8 +91,7 @@ class Command(audit_evidence.EvidenceSubcommands):
             self.stdout.write("No matching tokens.")
 
     def _export(self, options: dict[str, Any]) -> None:
-        tokens = audit.live_tokens() if options["live"] else audit.issued_tokens()
-        audit_export.write(tokens.filter(*_conditions(options), *audit_export.period(options)), options, self.stdout)
+        audit_export.write(_matching_tokens(options), options, self.stdout)
 
     def _show(self, options: dict[str, Any]) -> None:
         related = users.user_relations("user", "real_user")
@@ -184,6 +183,12 @@ def _scopes(options: dict[str, Any]) -> list[audit.Scope]:
         case ["account"]:
             return audit.scopes_of_account(options["account"])
     return []
+
+
+def _matching_tokens(options: dict[str, Any]) -> QuerySet[IssuedToken]:
+    """Return the audit rows that match the filters of the subcommands `list` and `export`."""
+    tokens = audit.live_tokens() if options["live"] else audit.issued_tokens()
+    return tokens.filter(*_conditions(options), *audit_export.period(options))
 
 
 def _conditions(options: dict[str, Any]) -> list[Q]:
