@@ -61,6 +61,22 @@ class TestTokensList:
             assert [fact["jti"] for fact in as_json("list", *args)] == [str(other_row.jti)]
         assert as_json("list", "--user", "grace", "--account", "3f1c") == []
 
+    def test_a23_tokens_list_and_show_name_the_actor_of_a_masquerade_and_no_actor_of_other_tokens(self, row):
+        own = row(age=60)
+        grace = get_user_model().objects.create_user("grace")
+        masquerade = row(real_user=grace, real_user_uuid=users.user_uuid(grace))
+
+        facts = as_json("list")
+        assert [(fact["user"], fact["actor"], fact["actor_name"]) for fact in facts] == [
+            ("ada", "grace", "grace"),
+            ("ada", None, ""),
+        ]
+        assert [fact["actor_uuid"] for fact in facts] == [masquerade.real_user_uuid, ""]
+        lines = tokens("list").splitlines()
+        assert ["user ada  actor grace  client" in line for line in lines] == [True, False]
+        assert "actor" not in lines[1]
+        assert as_json("show", "--jti", str(own.jti))["actor"] is None
+
     def test_tokens_list_prints_at_most_fifty_tokens_or_the_given_limit(self, row):
         for _ in range(52):
             row()

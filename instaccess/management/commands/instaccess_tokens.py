@@ -42,9 +42,7 @@ class Command(audit_evidence.EvidenceSubcommands):
     def add_arguments(self, parser: CommandParser) -> None:
         sub = self.add_subcommands(parser, _SUBCOMMANDS)
         for name in ("list", "export", "revoke"):
-            sub[name].add_argument(
-                "--user", help="Only tokens whose subject or real user has this user name or uuid."
-            )
+            sub[name].add_argument("--user", help="Only tokens whose user or actor has this user name or uuid.")
             sub[name].add_argument(
                 "--application", help="Only tokens issued to the OAuth2 application with this client id."
             )
@@ -83,8 +81,10 @@ class Command(audit_evidence.EvidenceSubcommands):
             self.print_json(facts)
             return
         for fact in facts:
+            actor = fact["actor"] or fact["actor_uuid"]
+            people = f"user {fact['user'] or fact['user_uuid']}" + (f"  actor {actor}" if actor else "")
             self.stdout.write(
-                f"{fact['issued_at']}  {fact['status']:<7}  {fact['jti']}  user {fact['user'] or fact['user_uuid']}"
+                f"{fact['issued_at']}  {fact['status']:<7}  {fact['jti']}  {people}"
                 f"  client {fact['client_id'] or '-'}  from {fact['ip_address'] or '-'}"
             )
         if not facts:
@@ -235,9 +235,9 @@ def _facts(token: IssuedToken) -> dict[str, Any]:
         "user": users.display_name(token.user, token.user_uuid, token.user_name),
         "user_name": token.user_name,
         "user_uuid": token.user_uuid,
-        "real_user": users.display_name(token.real_user, token.real_user_uuid, token.real_user_name),
-        "real_user_name": token.real_user_name,
-        "real_user_uuid": token.real_user_uuid,
+        "actor": users.display_name(token.real_user, token.real_user_uuid, token.real_user_name),
+        "actor_name": token.real_user_name,
+        "actor_uuid": token.real_user_uuid,
         "client_id": token.client_id,
         "access_token_pk": token.access_token_pk,
         "account_uuid": token.account_uuid,
