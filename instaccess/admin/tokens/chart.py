@@ -186,7 +186,7 @@ def _select_refusals(changelist: ChangeList, filters: set[str]) -> tuple[Q | Non
         # character or a non-ASCII character.
         storable = client_id.isascii() and "\x00" not in client_id
         condition, is_narrowed = (Q(client_id=client_id) if storable else Q(pk__in=[])), True
-    for term in search.terms(changelist.query):
+    for term in search.find_terms(changelist.query):
         matching = search.refusals_matching(term)
         if matching is None:
             return None, _("Refusals are not shown, because they are not counted by IP address.")

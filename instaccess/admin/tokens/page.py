@@ -41,7 +41,10 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
     show_facets = admin.ShowFacets.NEVER
     # Django shows a search box only if `search_fields` is not empty. `get_search_results` implements the search.
     search_fields = ["jti", "user_uuid", "client_id", "ip_address"]
-    search_help_text = _("Enter a complete token id, user name, user uuid, client id or IP address.")
+    search_help_text = _(
+        "Enter complete values: a token id, user name, user uuid, client id or IP address. If you combine values, put "
+        "a name with spaces in quotation marks."
+    )
     fieldsets = [
         (None, {"fields": ["jti", "status", "issued", "expires"]}),
         (
@@ -143,7 +146,7 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
         self, request: HttpRequest, queryset: QuerySet[IssuedToken], search_term: str
     ) -> tuple[QuerySet[IssuedToken], bool]:
         """Return the rows that match every search term. The search is fast, because all its columns are indexed."""
-        for term in search.terms(search_term):
+        for term in search.find_terms(search_term):
             queryset = queryset.filter(search.tokens_matching(term))
         return queryset, False
 
