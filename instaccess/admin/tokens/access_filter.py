@@ -52,7 +52,7 @@ class AccessFilter(admin.SimpleListFilter):
     def expected_parameters(self) -> list[str | None]:
         return [*self.parameter_names]
 
-    def choices(self, changelist: Any) -> Iterator[dict[str, Any]]:
+    def choices(self, changelist: Any) -> Iterator[Any]:
         """Yield the links, and keep the other parameters of the URL for the form."""
         dropped = {*self.parameter_names, PAGE_VAR, ERROR_FLAG}
         self.hidden = [(name, value) for name, value in changelist.params.items() if name not in dropped]

@@ -19,15 +19,15 @@ from ..common import time_element
 from ..inspector.pages import InspectorPages
 from . import pagination, search
 from .access_filter import AccessFilter
-from .actions import TokenActions
 from .chart import build_chart
+from .detail import DetailPages
 from .export import ExportPages
 from .filters import AccountFilter, ClientFilter, MasqueradeFilter, PeriodFilter, StatusFilter
 from .pagination import BoundedPaginator
 
 
 @admin.register(IssuedToken)
-class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
+class IssuedTokenAdmin(InspectorPages, ExportPages, DetailPages):
     list_display = ["when", "status", "subject", "actor", "client", "ip_address", "until", "jti"]
     list_display_links = ["when", "jti"]
     list_filter = [StatusFilter, PeriodFilter, AccessFilter, MasqueradeFilter, ClientFilter, AccountFilter]
@@ -42,8 +42,8 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
     # Django shows a search box only if `search_fields` is not empty. `get_search_results` implements the search.
     search_fields = ["jti", "user_uuid", "client_id", "ip_address"]
     search_help_text = _(
-        "Enter complete values: a token id, user name, user uuid, client id or IP address. If you combine values, put "
-        "a name with spaces in quotation marks."
+        "Enter complete values: a token id, user name, user uuid, client id or IP address. If you combine values, "
+        "put a name with spaces in quotation marks."
     )
     fieldsets = [
         (None, {"fields": ["jti", "status", "issued", "expires"]}),
