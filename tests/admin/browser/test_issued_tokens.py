@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,51 @@ class TestAUserWhoseLaptopIsLost:
         for token in audit["live"]:
             words = rows(page).filter(has_text=str(token.jti)).locator(".field-status").inner_text()
             assert words == ("revoked" if token in audit["live"][:2] else "live")
+
+    def test_a21_operator_revokes_everything_of_a_user_from_the_page_of_a_token_in_the_browser(
+        self,
+        visit: Visit,
+        superuser: Any,
+        audit: dict[str, list[IssuedToken]],
+        make_access_token: Callable[..., Any],
+    ) -> None:
+        make_access_token()
+        page = visit(superuser)
+        page.goto(f"{LIST}{audit['live'][0].pk}/change/")
+        assert faults(page) == []
+        page.get_by_role("button", name="Revoke everything of ada…").click()
+        page.get_by_text("OAuth2 tokens of ada for LTI tool: 1 access token.").wait_for()
+        assert page.get_by_label("Revoke the OAuth2 tokens too").is_checked()
+        page.get_by_label("Reason").fill("laptop stolen")
+        assert faults(page) == []
+        page.get_by_role("button", name="Revoke tokens").click()
+        page.get_by_text("3 live tokens were revoked. 1 OAuth2 token was revoked.").wait_for()
+        page.goto(f"{LIST}{audit['live'][0].pk}/history/")
+        page.get_by_text("Revoked by root. Reason: laptop stolen (1 OAuth2 token revoked too)").wait_for()
+        assert faults(page) == []
+
+
+class TestTheFilterByAccess:
+    @pytest.mark.parametrize("size", [None, {"width": 390, "height": 844}], ids=["wide", "phone"])
+    def test_a22_period_is_typed_with_the_keyboard_and_lists_the_tokens_with_access(
+        self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]], size: Any
+    ) -> None:
+        since = audit["expired"][0].issued_at - timedelta(minutes=1)
+        page = visit(superuser, size=size)
+        page.goto(LIST)
+        page.get_by_label("From").focus()
+        for name, time in (("From", since), ("Until", since + timedelta(minutes=30))):
+            page.get_by_label(name).focus()
+            page.keyboard.type(f"{time:%d%m%Y}")
+            page.keyboard.press("Tab")  # A year can have six digits, so the browser waits for another digit.
+            page.keyboard.type(f"{time:%H%M}")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**since=**until=**")
+        assert rows(page).count() == 1
+        assert str(audit["expired"][0].jti) in rows(page).inner_text()
+        assert page.get_by_text(f"{since:%Y-%m-%d %H:%M}:00 UTC to").count() == 1
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert faults(page) == []
 
 
 class TestTheListOfIssuedTokens:
