@@ -31,7 +31,7 @@ class OAuth2Access:
     def describe(self) -> list[str]:
         """Return the sentences that list the OAuth2 tokens and explain what stays possible for a thief."""
         tokens = audit.summarize_oauth2_tokens(self.owners)
-        sentences = [_describe_total(sum(each.total for each in tokens)), *map(_describe, tokens[:MOST_NAMED])]
+        sentences = [self._describe_total(sum(each.total for each in tokens)), *map(_describe, tokens[:MOST_NAMED])]
         if (rest := len(tokens) - MOST_NAMED) > 0:
             text = ngettext(
                 "There are OAuth2 tokens for %(count)d more application.",
@@ -56,18 +56,18 @@ class OAuth2Access:
         )
         return sentences
 
-
-def _describe_total(total: int) -> str:
-    if not total:
-        return _("The users have no usable OAuth2 tokens.")
-    text = ngettext(
-        "If the box below is checked, %(count)d OAuth2 token is revoked too. If the OAuth2 token stays valid, "
-        "clients can get new InstAccess tokens.",
-        "If the box below is checked, %(count)d OAuth2 tokens are revoked too. If the OAuth2 tokens stay valid, "
-        "clients can get new InstAccess tokens.",
-        total,
-    )
-    return text % {"count": total}
+    def _describe_total(self, total: int) -> str:
+        if not total:
+            names = join_names(sorted(str(owner) for owner in self.owners))
+            return _("%(names)s: no usable OAuth2 tokens.") % {"names": names or _("deleted users")}
+        text = ngettext(
+            "If the box below is checked, %(count)d OAuth2 token is revoked too. If the OAuth2 token stays valid, "
+            "clients can get new InstAccess tokens.",
+            "If the box below is checked, %(count)d OAuth2 tokens are revoked too. If the OAuth2 tokens stay valid, "
+            "clients can get new InstAccess tokens.",
+            total,
+        )
+        return text % {"count": total}
 
 
 def _describe(tokens: audit.OAuth2Tokens) -> str:

@@ -90,7 +90,7 @@ class TestTheConfirmationPageOfTheActionOnUsers:
 
         text = send(staff_client, "revoke_users", row())
 
-        assert "The users have no usable OAuth2 tokens." in text
+        assert "ada: no usable OAuth2 tokens." in text
         assert "get new OAuth2 tokens with their client secret: LTI tool." in text
         assert "also change the user's password" in text
 
