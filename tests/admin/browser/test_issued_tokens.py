@@ -99,8 +99,8 @@ class TestTheFilterByAccess:
         since = audit["expired"][0].issued_at - timedelta(minutes=1)
         page = visit(superuser, size=size)
         page.goto(LIST)
-        # Chromium has fields in the order of American English here, and moves on after each complete field. A year can
-        # have six digits, so a Tab completes the year.
+        # Chromium has fields in the order of American English here, and moves on after each complete field. A Tab
+        # completes the year, because a year can have six digits.
         for name, time in (("From", since), ("Until", since + timedelta(minutes=30))):
             page.get_by_label(name, exact=True).focus()
             page.keyboard.type(f"{time:%m%d%Y}")
