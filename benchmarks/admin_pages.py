@@ -58,7 +58,7 @@ def databases(*, days: int, keep: bool) -> Iterator[None]:
         manage(name, "migrate", "--verbosity", "0")
         manage(name, "instaccess_init")
         manage(name, "instaccess_tokens", "seed", "--rows", str(rows), "--days", str(days))
-        # Run VACUUM now. Otherwise, autovacuum would run during the measurement.
+        # Run VACUUM now, so that autovacuum doesn't run during the measurement.
         psql("VACUUM ANALYZE", database=name)
     try:
         yield
@@ -110,7 +110,7 @@ def measure(*, runs: int, only: str) -> dict[str, dict[str, list[float]]]:
     connections["default"].settings_dict["CONN_MAX_AGE"] = None
 
     def use(size: str) -> None:
-        # Measure both databases in the same process. Otherwise, differences between processes would affect the ratio.
+        # Measure both databases in the same process, so that differences between processes don't affect the ratio.
         connection.settings_dict["NAME"] = f"{PREFIX}_{size}"
         connection.connection = opened.get(size)
         connection.ensure_connection()

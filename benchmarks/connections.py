@@ -8,7 +8,8 @@ from .settings import DATABASES as _PERSISTENT
 
 _CHANGES: dict[str, dict[str, Any]] = {
     "closed": {"CONN_MAX_AGE": 0},
-    # All threads of a worker share psycopg's pool, which has at most four connections by default.
+    # All threads of a worker share psycopg's pool. If all connections of the pool are in use (by default, four),
+    # further requests wait.
     "pool": {"CONN_MAX_AGE": 0, "OPTIONS": {**_PERSISTENT["default"]["OPTIONS"], "pool": True}},
 }
 DATABASES = {"default": {**_PERSISTENT["default"], **_CHANGES[os.environ["BENCHMARK_CONNECTIONS"]]}}

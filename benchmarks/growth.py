@@ -63,7 +63,7 @@ def _copies(base: str, sizes: tuple[int, ...]) -> Iterator[dict[int, str]]:
             psql(f"CREATE DATABASE {name} TEMPLATE {base}")
             if rows:
                 _seed(name, rows)
-            # Run VACUUM and CHECKPOINT now. Otherwise, PostgreSQL could run these commands during the measurement.
+            # Run VACUUM and CHECKPOINT now, so that PostgreSQL doesn't run these commands during the measurement.
             psql("VACUUM ANALYZE", "CHECKPOINT", name=name)
         yield names
     finally:
@@ -86,7 +86,7 @@ def _compare(names: dict[int, str], bearers: tuple[str, ...], rounds: int) -> di
     connections: dict[int, Any] = {}
 
     def use(rows: int) -> None:
-        # Measure all databases in the same process. Otherwise, differences between processes would affect the ratios.
+        # Measure all databases in the same process, so that differences between processes don't affect the ratios.
         connection.settings_dict["NAME"] = names[rows]
         connection.connection = connections.get(rows)
         connection.ensure_connection()

@@ -71,7 +71,7 @@ class Server:
         )
 
     # The commands below configure gthread and uvicorn to close each connection after a response, as sync workers do.
-    # Otherwise, one worker could serve most of the connections.
+    # If connections were kept open, one worker could serve most of the connections.
 
     def _gunicorn(self, application: str, workers: int, kind: str, threads: int) -> list[str]:
         return [

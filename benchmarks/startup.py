@@ -53,7 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="instaccess-benchmark-") as folder:
-        # Store the compiled modules, as in installed packages. Otherwise, each start would compile them again.
+        # Store the compiled modules, as in installed packages, so that a start doesn't compile the modules again.
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
 

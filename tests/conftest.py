@@ -165,7 +165,8 @@ def disable_throttling(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 def throttled() -> Iterator[None]:
     """Turn on throttling, with empty buckets."""
     throttling.reset()
-    # Keep the cache object, because the test may replace it with an unavailable Redis, which can't be cleared.
+    # Keep the cache object, because the test may replace the cache with an unavailable Redis, which
+    # can't be cleared.
     buckets = caches["default"]
     buckets.clear()
     yield
@@ -184,7 +185,7 @@ def reset_language() -> Iterator[None]:
 def clear_cached_functions() -> None:
     """Discard results that functions cached in earlier tests.
 
-    Otherwise, a fault in a cached function may go unnoticed, because the function doesn't run again.
+    With a cached result, a function doesn't run again, so a test would not notice a fault in the function.
     """
     cached_functions.clear()
 
@@ -223,7 +224,7 @@ def real_database_clock() -> None:
 
 @pytest.fixture(autouse=True)
 def fresh_outage_log() -> None:
-    """Discard the outages of earlier tests. Otherwise, the next outage would not be logged completely."""
+    """Discard the outages of earlier tests, so that the next outage is logged completely."""
     web.outage_log.clear()
 
 

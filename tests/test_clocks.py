@@ -1,4 +1,4 @@
-"""Tests of case K16: a host whose clock is wrong by hours. The clock of the database decides about keys and rows."""
+"""Tests of case K16: a host whose clock is wrong by hours. The app uses the clock of the database instead."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ class TestACronHostWithAWrongClock:
 
         assert [key.pk for key in rotation.erased] == [retired[0].pk]
         assert rotation.activated is not None
-        # The new times must be times of the database. Otherwise, hosts with a correct clock would make wrong
-        # decisions about these keys.
+        # The new times must be times of the database. With times of the wrong clock, hosts with a correct clock would
+        # rotate and erase these keys too early or too late.
         current = Key.objects.get(use=SIG, status=Key.Status.CURRENT)
         assert abs(current.activated_at - now()) < timedelta(minutes=10)
         assert abs(rotation.generated.created_at - now()) < timedelta(minutes=10)

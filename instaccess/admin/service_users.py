@@ -18,10 +18,10 @@ from .common import OfferedFiltersAdmin
 class ServiceUserAdmin(OfferedFiltersAdmin):
     """The admin of service users.
 
-    A service user gives an application all permissions of the chosen user. The editor must therefore have all these
-    permissions too, as for a masquerade. Otherwise, an editor could gain the permissions of an administrator. In
-    addition, editors need Django's permission to add, change or delete service users. The admin log records each
-    change.
+    A service user gives an application all permissions of the chosen user. An editor without these permissions could
+    choose an administrator and gain the permissions of this administrator. The editor must therefore have all
+    permissions of the chosen user, as for a masquerade. In addition, editors need Django's permission to add, change
+    or delete service users. The admin log records each change.
     """
 
     list_display = ["application", "user", "created_at"]

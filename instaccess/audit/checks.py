@@ -55,13 +55,13 @@ def _find_problems(commit: str, names: str, replicas: Sequence[str | None]) -> I
             hint="Set synchronous_commit to on, for the server, the database and the user.",
             id="instaccess.W032",
         )
-    # If this database user may not see the states of replicas, only synchronous_standby_names decides.
+    # If this database user may not see the states of replicas, check only whether synchronous_standby_names is set.
     visible = [state for state in replicas if state is not None]
     if replicas and (not names.strip() or (visible and not {"sync", "quorum"}.intersection(visible))):
         yield Warning(
             f"All replicas of PostgreSQL are asynchronous ({len(replicas)}). After a failover to a replica, the last "
             "audit rows, revocations and changes of keys may be missing.",
-            hint="Set synchronous_standby_names, for example to 'ANY 1 (*)' with at least two replicas. Otherwise, "
-            "run `python manage.py instaccess_keys after-restore` after each failover.",
+            hint="Set synchronous_standby_names, for example to 'ANY 1 (*)' with at least two replicas. If you "
+            "keep asynchronous replicas, run `python manage.py instaccess_keys after-restore` after each failover.",
             id="instaccess.W033",
         )

@@ -26,7 +26,7 @@ def record_run(command: str) -> Iterator[None]:
     _store(command, started_at=timezone.now(), finished_at=None, result=MaintenanceRun.Result.RUNNING)
     try:
         yield
-    except BaseException:  # After Ctrl-C, the run has failed too.
+    except BaseException:  # Ctrl-C also counts as a failed run.
         _store(command, finished_at=timezone.now(), result=MaintenanceRun.Result.FAILED)
         raise
     now = timezone.now()

@@ -42,7 +42,8 @@ def mark_batch(
     readable = [row for _, row in loaded if row is not None]
     if unreadable := [pk for pk, row in loaded if row is None]:
         logger.error(
-            "the tokens of unreadable rows are revoked, but the rows get no new HMAC: %(rows)s", rows=unreadable
+            "these rows can't be read, so their tokens are revoked, but the rows get no new HMAC: %(rows)s",
+            rows=unreadable,
         )
     jtis = {row.pk: str(row.jti) for row in readable}
     macs = {row.pk: mac for row in readable if (mac := _new_mac(row, act, keks))}

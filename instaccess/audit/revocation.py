@@ -62,7 +62,7 @@ def revoke(
         by: the user who revokes the tokens, or a string such as "uid 0 (root), command line".
         now: the time of the revocation. By default, the current time.
         scopes: the users or accounts of the tokens. If given, one commit revokes all tokens of these users or
-            accounts. Otherwise, each commit revokes one batch of tokens.
+            accounts. If not given, each commit revokes one batch of tokens.
 
     Raises DatabaseError if a query fails.
     """

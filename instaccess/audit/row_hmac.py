@@ -107,7 +107,8 @@ def _with_check(rows: QuerySet[IssuedToken]) -> QuerySet[Any]:
 
 def _checked(row: Any) -> tuple[int, IssuedToken | None]:
     # With SQLite and MariaDB, Django reads an invalid `revoked_at` as None, so the database is asked whether the
-    # column is NULL. Otherwise, an attacker could make a revoked token look live, or prevent a revocation.
+    # column is NULL. With None instead of an invalid value, an attacker could make a revoked token look live, or
+    # prevent a revocation.
     valid = None not in (row.jti, row.issued_at, row.expires_at) and (row.revoked_at is None) == bool(row.unrevoked)
     return row.pk, row if valid else None
 

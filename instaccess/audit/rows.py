@@ -68,7 +68,11 @@ def _leeway() -> int:
     try:
         return conf.leeway
     except ConfigError as error:
-        logger.error("live tokens are determined without a leeway: %(detail)s", reason=error.code, detail=str(error))
+        logger.error(
+            "live tokens are determined without INSTACCESS['LEEWAY'], because a setting is invalid: %(detail)s",
+            reason=error.code,
+            detail=str(error),
+        )
         return 0
 
 

@@ -19,7 +19,7 @@ _INVALID_TIME = (ArithmeticError, AttributeError, TypeError, ValueError)
 
 
 class Columns(NamedTuple):
-    """The columns of an audit row that decide whether a revocation covers the row."""
+    """The columns of an audit row that determine whether a revocation covers the row."""
 
     pk: int
     user_uuid: str

@@ -50,9 +50,10 @@ class Conf(KeySettings):
 
     @concealed
     def _load(self) -> Mapping[str, Any]:
-        # If INSTACCESS contains an unknown setting, every read of a setting raises ConfigError. Otherwise, a service
-        # with a misspelled ACCOUNT_UUID, for example, would accept tokens of every account. A system check isn't
-        # enough, because a project that doesn't list this app in INSTALLED_APPS doesn't run the check.
+        # If INSTACCESS contains an unknown setting, every read of a setting raises ConfigError. If unknown
+        # settings were ignored, a service with a misspelled ACCOUNT_UUID, for example, would accept tokens of every
+        # account. A system check isn't enough, because a project that doesn't list this app in INSTALLED_APPS doesn't
+        # run the check.
         written = read_project_settings()
         for name in written:
             if name not in SETTINGS:

@@ -5,6 +5,7 @@ from django.urls import re_path
 from . import views
 
 urlpatterns = [
-    # The pattern also matches `.json` and a trailing slash. Otherwise, APPEND_SLASH would redirect a POST.
+    # Canvas also accepts the path with `.json`. The pattern matches a trailing slash too, so that APPEND_SLASH
+    # doesn't redirect a POST.
     re_path(r"^api/v1/inst_access_tokens(?:\.json)?/?$", views.issue, name="instaccess-issue"),
 ]

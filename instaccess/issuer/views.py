@@ -247,6 +247,6 @@ def _parameter(request: Request, name: str) -> str:
     return ""
 
 
-# `takes_secrets` is needed because a client may send an access token in the query or the form, even if the settings
-# don't allow this.
+# `takes_secrets` removes the query and the form before an error report, because a client may send an access token in
+# the query or the form, even if the settings don't allow access tokens there.
 issue = isolated_view(web.takes_secrets(IssueView.as_view()))

@@ -47,6 +47,8 @@ def keks_for_revocation() -> list[KeyEncryptionKey]:
         return conf.key_encryption_keys
     except ConfigError as error:
         logger.error(
-            "the rows of revoked keys and tokens get no new HMAC: %(detail)s", reason=error.code, detail=str(error)
+            "the rows of revoked keys and tokens get no new HMAC, because a setting is invalid: %(detail)s",
+            reason=error.code,
+            detail=str(error),
         )
         return []

@@ -58,7 +58,8 @@ def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[Ch
 def check_progress(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Warn if the database lacks rows that existed when this check ran earlier.
 
-    The result is a warning, because `migrate` runs this check too, and is often needed after a restore.
+    The result is a warning, because `migrate` runs this check too. An error would stop `migrate`, which is often
+    needed after a restore.
     """
     if not databases or router.db_for_write(Key) not in databases:
         return []

@@ -25,7 +25,7 @@ from . import audit_keys, ring, rotation, row_hmac, store, succession
 
 logger = get_logger("instaccess.keys")
 
-_DEFAULT_REASON = "its key was revoked"
+_DEFAULT_REASON = "the key of the token was revoked"
 
 
 @dataclass(frozen=True, slots=True)

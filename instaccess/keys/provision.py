@@ -37,8 +37,8 @@ def init(*, now: datetime | None = None) -> list[Key]:
         KeyAltered: the row of a key was modified. No key is generated before the operator has revoked this key.
         UnsealError: a stored key can't be unsealed with the configured key-encryption keys. No key is generated,
             because new keys would hide the loss of a key-encryption key.
-        KeyUnavailable: there are encryption keys, but none is current. No key is generated, because the private keys
-            may belong to a gateway, which could not decrypt tokens that are encrypted for a new key.
+        KeyUnavailable: there are encryption keys, but no encryption key is current. No key is generated, because the
+            private keys may belong to a gateway, which could not decrypt tokens that are encrypted for a new key.
     """
     check_sealed_keys()
     if (
@@ -46,7 +46,7 @@ def init(*, now: datetime | None = None) -> list[Key]:
         and (Key.Use.ENCRYPTION, Key.Status.CURRENT) in missing_keys()
     ):
         raise KeyUnavailable(
-            "there are encryption keys, but none is current: import the gateway's public key or generate a key with "
+            "no encryption key is current: import the gateway's public key or generate a key with "
             "`python manage.py instaccess_keys`, then activate the key"
         )
     pregenerated = {(use, status): trust.generate_key(use) for use, status in missing_keys()}
@@ -219,8 +219,8 @@ def reseal() -> int:
 def _reseal_row(pk: int) -> bool:
     """Encrypt the private key of a row again and compute its HMAC again, with the first key-encryption key.
 
-    The row is updated in one statement, and only if no other process has changed the row in the meantime. Otherwise,
-    the row is read again.
+    The row is updated in one statement, and only if no other process has changed the row in the meantime. If the
+    row was changed, the row is read again.
 
     Returns whether the private key was encrypted again.
 

@@ -67,7 +67,7 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
 
     Args:
         keys: all keys. Only the keys with this `use` count.
-        use: whether to decide about the signing keys or the encryption keys.
+        use: whether to plan changes of the signing keys or of the encryption keys.
         force: change the current key now, even if its interval or the future key's lead time has not passed.
     """
     same_use = [key for key in keys if key.use == use]

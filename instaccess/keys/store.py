@@ -75,8 +75,8 @@ def unreadable_rows() -> list[int]:
 def authentic_keys(keys: QuerySet[Key] | None = None) -> list[Key]:
     """Load the keys whose HMAC matches. Other rows are logged and skipped.
 
-    Decisions and routine changes use only these keys. Otherwise, an attacker who can write to the table could add a
-    key to a rotation, or get an HMAC for a modified row.
+    Decisions and routine changes use only these keys. With other rows, an attacker who can write to the table could
+    add a key to a rotation, or get an HMAC for a modified row.
 
     Raises ConfigError or DatabaseError.
     """
@@ -142,8 +142,8 @@ def find_key(kid: str, keys: QuerySet[Key] | None = None) -> Key:
     # Compare the kids in Python, because SQLite and MariaDB may ignore case. The comparison is fast, because the
     # table contains few keys.
     rows = [key for key in row_hmac.load(stored_keys() if keys is None else keys)[0] if isinstance(key.kid, str)]
-    # Prefer the whole kid. Otherwise, an attacker could prevent a revocation by inserting a row whose kid begins with
-    # the kid of this key.
+    # Prefer a key whose whole kid matches. If kids that only begin with `kid` counted too, an attacker could prevent
+    # a revocation by inserting a row whose kid begins with the kid of the key.
     matches = [key for key in rows if key.kid == kid] or [
         key for key in rows if len(kid) >= SHORTEST_KID and key.kid.startswith(kid)
     ]
@@ -217,8 +217,8 @@ def mark_revoked(key: Key, now: datetime, keks: Sequence[KeyEncryptionKey]) -> N
 
     A row that isn't authentic gets a new HMAC, and so becomes authentic as the row of a revoked key. The public key
     of such a row is kept only if the row contains the matching sealed private key, which only this package can have
-    written. Otherwise, the public key is erased, so that a key that an attacker inserted can't verify checkpoints of
-    the audit log.
+    written. In all other cases, the public key is erased, so that a key that an attacker inserted can't verify
+    checkpoints of the audit log.
 
     Args:
         keks: the key-encryption keys. If empty, the row gets no HMAC, so checks report the row until the key is

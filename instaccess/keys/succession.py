@@ -99,7 +99,8 @@ def _usable_future(keys: QuerySet[Key], use: Key.Use, *, previous_has_private: b
     for key in store.future_keys(keys, use):
         if not rotation.can_rotate_automatically(key, previous_has_private=previous_has_private):
             logger.warning(
-                "future key %(kid)s was skipped, because it can't become current automatically", kid=key.kid
+                "future key %(kid)s was skipped, because this server or the gateway lacks its private key",
+                kid=key.kid,
             )
             continue
         try:

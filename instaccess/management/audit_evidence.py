@@ -23,7 +23,7 @@ SUBCOMMANDS = {
         "Create signed checkpoints that cover all audit rows that can no longer change. A row can no longer change "
         f"{audit.SETTLED // 60} minutes after its token was issued. Run this command from cron, hourly or daily."
     ),
-    "checkpoint": "Print a checkpoint, or export it to a file. Store the file on another machine.",
+    "checkpoint": "Print a checkpoint, or write the checkpoint to a file. Store the file on another machine.",
     "verify": (
         "Compare every audit row with its HMAC and its checkpoint, and list the rows that were modified, deleted or "
         "added. Compare every row of the key table with its HMAC. Exit with an error if a problem was not reviewed."
@@ -46,7 +46,10 @@ def add_arguments(sub: Mapping[str, CommandParser]) -> None:
     sub["checkpoint"].add_argument(
         "--number", type=int, help="Checkpoint number (default: the number of the latest checkpoint)."
     )
-    sub["checkpoint"].add_argument("--file", help="Write the checkpoint to this new file, for `verify --checkpoint`.")
+    sub["checkpoint"].add_argument(
+        "--file",
+        help="Write the checkpoint to this file, which must not exist yet. `verify --checkpoint` reads such a file.",
+    )
     for name in ("verify", "review"):
         sub[name].add_argument(
             "--checkpoint",
@@ -57,14 +60,14 @@ def add_arguments(sub: Mapping[str, CommandParser]) -> None:
         )
     sub["review"].add_argument("code", nargs="+", help="The code of a problem, as printed by `verify`.")
     sub["review"].add_argument(
-        "--reason", required=True, help="What you found out and did. The reason is stored in the review."
+        "--reason", required=True, help="Describe what you found out and what you did. The review contains this text."
     )
     sub["prune"].add_argument(
         "--older-than",
         metavar="AGE",
         help=(
-            "Delete rows of tokens issued longer ago than this age: 400d, 36h or 52w, for example. "
-            "Default: INSTACCESS['AUDIT_RETENTION_DAYS']."
+            "Delete the rows of tokens that were issued longer ago than this age. Examples: 36h (hours), 400d "
+            "(days), 52w (weeks). Default: INSTACCESS['AUDIT_RETENTION_DAYS']."
         ),
     )
     sub["prune"].add_argument(
@@ -106,8 +109,8 @@ class EvidenceSubcommands(SubcommandCommand):
         self.print_result(options, facts, "\n".join(lines))
         if modified := sum(created.altered for created in result.made):
             raise CommandError(
-                f"{modified} of these rows were modified before the checkpoint was created: run `python manage.py "
-                "instaccess_tokens verify`."
+                f"{modified} of these rows were modified before the checkpoint was created. To list these rows, run "
+                "`python manage.py instaccess_tokens verify`."
             )
 
     def _checkpoint(self, options: dict[str, Any]) -> None:
@@ -116,7 +119,9 @@ class EvidenceSubcommands(SubcommandCommand):
         checkpoint = checkpoints.last() if number is None else checkpoints.filter(number=number).first()
         if checkpoint is None:
             missing = "no checkpoint yet" if number is None else f"no checkpoint {number}"
-            raise CommandError(f"There is {missing}: run `python manage.py instaccess_tokens seal`.")
+            raise CommandError(
+                f"There is {missing}. To create a checkpoint, run `python manage.py instaccess_tokens seal`."
+            )
         statement = audit.read_checkpoint(checkpoint, keys.evidence_keys())
         document = audit.export_checkpoint(checkpoint)
         if options["file"] is not None:
@@ -152,8 +157,8 @@ class EvidenceSubcommands(SubcommandCommand):
         listed = {problem.code: problem for problem in _run_verify(options).problems}
         if unknown := [code for code in options["code"] if code not in listed]:
             raise CommandError(
-                f"`verify` lists no problem with the code {', '.join(unknown)}. If the rows changed, their problem "
-                "has a new code: run `python manage.py instaccess_tokens verify` again."
+                f"`verify` lists no problem with the code {', '.join(unknown)}. If the rows have changed, the "
+                "problem has a new code. To print the codes, run `python manage.py instaccess_tokens verify` again."
             )
         problems = [listed[code] for code in dict.fromkeys(options["code"])]
         review = audit.record_review(problems, keys.evidence_keys(), by=operator(), reason=options["reason"])

@@ -24,7 +24,9 @@ def add_arguments(parser: CommandParser) -> None:
         "--format", required=True, choices=[each.value for each in Format], help="Format of the export."
     )
     parser.add_argument(
-        "--file", metavar="PATH", help="Write to this new file, with mode 0600. Default: standard output."
+        "--file",
+        metavar="PATH",
+        help="Write to this file, which must not exist yet, with mode 0600. Default: standard output.",
     )
 
 
@@ -83,7 +85,7 @@ def write(rows: QuerySet[IssuedToken], options: dict[str, Any], stdout: OutputWr
 
 
 def _to_stdout(export: Export, stdout: OutputWrapper) -> None:
-    # Write bytes. Otherwise, Python would apply the encoding and the line endings of the terminal to the export.
+    # Write bytes, so that Python doesn't apply the encoding and the line endings of the terminal to the export.
     binary = getattr(stdout, "buffer", None)
     try:
         for text in export:
@@ -93,8 +95,8 @@ def _to_stdout(export: Export, stdout: OutputWrapper) -> None:
                 binary.write(text.encode())
         stdout.flush()
     except BrokenPipeError:
-        # The program that reads the output, such as `head`, has exited. Redirect standard output to /dev/null.
-        # Otherwise, Python would report an error when flushing the buffer at exit.
+        # The program that reads the output, such as `head`, has exited. Redirect standard output to /dev/null, so
+        # that Python doesn't report an error when it flushes the buffer at exit.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
         raise SystemExit(_KILLED_BY_SIGPIPE) from None
@@ -119,7 +121,7 @@ def _to_file(export: Export, path: str) -> None:
         _refuse_to_overwrite(path)
         os.rename(partial, path)
     except BaseException:
-        # Delete the incomplete file. Otherwise, an operator could mistake the file for a complete export.
+        # Delete the incomplete file, because an operator could mistake this file for a complete export.
         with suppress(OSError):
             os.unlink(partial)
         raise

@@ -120,7 +120,8 @@ def rotation_messages(outcome: keys.Rotation) -> list[str]:
         if outcome.use == Key.Use.ENCRYPTION:
             lines.append(
                 "before the key becomes current, give its private key to each gateway that does not share this "
-                f"database: `python manage.py instaccess_keys export --private --kid {outcome.generated.kid}`"
+                "database. To export the private key, run `python manage.py instaccess_keys export --private --kid "
+                f"{outcome.generated.kid}`."
             )
     lines += [
         f"erased the private key of key {key.kid}, because its last token has expired." for key in outcome.erased
@@ -158,12 +159,12 @@ def imported(key: Key) -> str:
         return text
     command = f"python manage.py instaccess_keys activate --kid {key.kid}"
     if not keys.is_ready(key, now=keys.current_time(), times=keys.lifecycle_times()):
-        return f"{text} To use the key earlier, although services may refuse its tokens: `{command} --force`"
+        return f"{text} To use the key earlier, although services may refuse its tokens, run `{command} --force`."
     if key.has_private:
-        return f"{text} To use the key now: `{command}`"
+        return f"{text} To use the key now, run `{command}`."
     return (
         f"{text} Make sure that the gateway has the private key before `rotate` makes the key current. To make the "
-        f"key current now: `{command}`"
+        f"key current now, run `{command}`."
     )
 
 
@@ -178,7 +179,7 @@ def activated(key: Key) -> list[str]:
     )
     lines += [
         f"The future key {other.kid} was generated here and no longer becomes current automatically. If you don't "
-        f"need this key, revoke the key: `python manage.py instaccess_keys revoke --kid {other.kid}`"
+        f"need this key, run `python manage.py instaccess_keys revoke --kid {other.kid}` to revoke the key."
         for other in keys.future_keys(keys.stored_keys(), Key.Use.ENCRYPTION)
         if not keys.can_rotate_automatically(other, previous_has_private=False)
     ]

@@ -1,4 +1,4 @@
-"""The texts of `instaccess_keys after-restore`, in sentences for an operator and as facts for `--json`."""
+"""The texts that `instaccess_keys after-restore` prints: sentences for an operator, and facts for `--json`."""
 
 from __future__ import annotations
 
@@ -85,27 +85,29 @@ def _steps(result: keys.Replacement) -> list[str]:
     steps = []
     if result.plan.missing:
         steps.append(
-            "Generate a new key pair at the gateway, and import the public key here: `python manage.py "
-            "instaccess_keys import --use enc --file PATH`. Then activate the key: `python manage.py "
-            "instaccess_keys activate --kid KEY_ID`. The issuer answers 503 until the new key is active."
+            "Generate a new key pair at the gateway. To import the public key here, run `python manage.py "
+            "instaccess_keys import --use enc --file PATH`. To make the imported key current, run `python manage.py "
+            "instaccess_keys activate --kid KEY_ID`. The issuer answers 503 until this key is current."
         )
     steps += [
         "In other deployments, restart the services and gateways that read the JWKS of this issuer. Services "
         f"without a gateway accept the old tokens until the restart, or for up to {conf.jwks_max_age} seconds "
         "(JWKS_MAX_AGE).",
-        "If services or gateways list keys in VERIFICATION_KEYS, replace the keys, and restart these services and "
-        f"gateways: {exports}",
+        "If services or gateways list keys in VERIFICATION_KEYS, replace these keys with the new signing keys, and "
+        f"restart these services and gateways. To print the new signing keys, run {exports}.",
     ]
     steps += [
-        "If a gateway has a copy of the private encryption key in DECRYPTION_KEYS, replace the file and restart the "
-        f"gateway: `python manage.py instaccess_keys export --private --kid {kid} --file PATH`"
+        "If a gateway has a copy of the private encryption key in DECRYPTION_KEYS, replace this copy with the new "
+        "private key, and restart the gateway. To write the new private key to a file, run `python manage.py "
+        f"instaccess_keys export --private --kid {kid} --file PATH`."
         for kid in encryption
     ]
     return [
         *steps,
-        "OAuth2 access tokens, users and permissions are as old as the backup too: revoke the access tokens, "
+        "OAuth2 access tokens, users and permissions are as old as the backup too. Revoke the access tokens, "
         "deactivate users and take back permissions as docs/restore.md describes.",
-        "Run `python manage.py check --database default` and `python manage.py instaccess_tokens verify`.",
+        "To check the restored database, run `python manage.py check --database default` and `python manage.py "
+        "instaccess_tokens verify`.",
     ]
 
 

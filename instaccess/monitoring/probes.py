@@ -18,7 +18,7 @@ class Check:
         function: the function that runs the check. The function returns the finding, or None if there is no
             problem. An exception is an error.
         roles: the roles that need the part that is checked.
-        required: whether the roles can't answer requests without the part. Otherwise, an error is only a warning.
+        required: whether the roles can't answer requests without the part. If False, an error is only a warning.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Check:
         self.start = Background(name, function).start
 
     def finding(self, run: Run[Finding | None], deadline: float) -> Finding:
-        """Return the finding of a run. If the run hasn't ended at the deadline, the finding reports this."""
+        """Return the finding of a run, or a finding without a result if the run hasn't ended at the deadline."""
         outcome = run.wait(deadline)
         if outcome is None:
             return Finding(self._failure, "no answer yet", {"pending_seconds": round(run.seconds, 1)})

@@ -127,8 +127,8 @@ class InstAccessAuthentication(BaseAuthentication):
                 # no frame contains the token.
                 raise
             fault = Fault.of("the service could not check the token", error)
-        # Log and raise after the `except` blocks. Otherwise, log handlers could reach the first exception, whose
-        # frames contain the token, and the first exception would become the `__context__` of the new exception.
+        # Log and raise after the `except` blocks. Within these blocks, log handlers could reach the first exception,
+        # whose frames contain the token, and the first exception would become the `__context__` of the new exception.
         if fault is not None:
             fault.log(logger)
             metrics.refused("service", Reason.FAULT)
@@ -148,8 +148,8 @@ class InstAccessAuthentication(BaseAuthentication):
     def get_bearer(self, request: Request) -> str | None:
         """Return the bearer token of the Authorization header (step 1), or None if the header contains no such token.
 
-        The header is parsed as leniently as other authenticators parse the header. Otherwise, a later authenticator
-        could accept an InstAccess token that this authenticator did not find.
+        The header is parsed as leniently as other authenticators parse the header. With a stricter parser, this
+        authenticator could fail to find an InstAccess token that a later authenticator finds and accepts.
         """
         header = request.META.get("HTTP_AUTHORIZATION", "")
         # Split the header in two ways, because some authenticators use `str.split` and others use `bytes.split`.
@@ -162,7 +162,7 @@ class InstAccessAuthentication(BaseAuthentication):
 
     @sensitive_variables("token")
     def is_ours(self, token: str) -> bool:
-        """Return whether this authenticator, and no later authenticator, decides about the token.
+        """Return whether this authenticator, and no later authenticator, accepts or refuses the token.
 
         Returns True for a token with five segments, as in a JWE, and for a JWT whose `iss` is in ACCEPTED_ISSUERS.
         """
@@ -236,8 +236,8 @@ class InstAccessAuthentication(BaseAuthentication):
     def get_user(self, claims: AcceptedClaims) -> Any:
         """Return the user of the claims (step 4).
 
-        If USER_HOOK is set, the hook returns the user. Otherwise, the user is the local user with the uuid in the
-        claims. If the issuer's app is not installed, the user is a TokenUser.
+        If USER_HOOK is set, the hook returns the user. Without USER_HOOK, the user is the local user with the uuid in
+        the claims or, if the issuer's app is not installed, a TokenUser.
 
         Raises:
             InvalidToken: the user is unknown or inactive.
@@ -257,5 +257,9 @@ def _challenge() -> str:
     try:
         return challenge()
     except ConfigError as error:
-        logger.error("the WWW-Authenticate header has no realm: %(detail)s", reason=error.code, detail=str(error))
+        logger.error(
+            "the WWW-Authenticate header has no realm, because a setting is invalid: %(detail)s",
+            reason=error.code,
+            detail=str(error),
+        )
         return "Bearer"

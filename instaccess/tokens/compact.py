@@ -47,8 +47,8 @@ def peek_issuer(token: str) -> str | None:
 def split_compact(token: str, parts: int) -> list[bytes]:
     """Split a compact serialization into its decoded segments.
 
-    Each segment must be in the canonical base64url encoding (RFC 7515 §2). Otherwise, a client could send one token
-    as many different strings, and a cache of token strings would not find the token.
+    Each segment must be in the canonical base64url encoding (RFC 7515 §2). If other encodings were accepted, a client
+    could send one token as many different strings, and a cache of token strings would not find the token.
 
     Args:
         parts: the required number of segments: 3 for a JWS, 5 for a JWE.

@@ -98,7 +98,7 @@ def decrypt(
     Args:
         token: an untrusted string.
         keys: private encryption keys by `kid`, newest first. If the header contains a `kid`, only the key with this
-            `kid` is tried. Otherwise, the first `MAX_KEY_ATTEMPTS` keys are tried.
+            `kid` is tried. If the header contains no `kid`, the first `MAX_KEY_ATTEMPTS` keys are tried.
         key_algorithms, content_algorithms: the values of `alg` and `enc` that are accepted.
 
     Returns the plaintext and the `kid` of the key that decrypted the token.
@@ -152,8 +152,8 @@ def verify(token: str, keys: Mapping[str, JWK], *, typ: str = "JWT") -> tuple[di
     Args:
         token: an untrusted string.
         keys: public signing keys by `kid`, newest first. If the header contains a `kid`, only the key with this `kid`
-            is tried. Otherwise, the first `MAX_KEY_ATTEMPTS` keys are tried. If no key verifies a token without
-            `kid`, `ReloadableKeys` are reloaded, and the new keys are tried.
+            is tried. If the header contains no `kid`, the first `MAX_KEY_ATTEMPTS` keys are tried. If none of these
+            keys verifies the token, `ReloadableKeys` are reloaded, and the new keys are tried.
         typ: the type that is accepted. A header without `typ` means "JWT".
 
     Returns the JSON object and the `kid` of the key that verified the signature.

@@ -19,7 +19,7 @@ logger = get_logger("instaccess.revocation")
 
 RESTORED = (
     "if the database was restored from a backup, run `python manage.py instaccess_keys after-restore` at the issuer. "
-    "Otherwise, find out who deleted the rows"
+    "If the database was not restored, find out who deleted the rows"
 )
 """The instructions for an operator if a database has lost rows."""
 

@@ -86,7 +86,7 @@ def fetch_json(
         headers["Authorization"] = f"Bearer {secret.reveal()}"
     deadline = time.monotonic() + BODY_SECONDS
     try:
-        # Set `auth`. Otherwise, the requests library would replace the Authorization header if ~/.netrc contains the
+        # Set `auth`, so that the requests library doesn't replace the Authorization header if ~/.netrc contains the
         # host.
         with requests.get(
             url,

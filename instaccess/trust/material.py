@@ -91,15 +91,20 @@ def _conversion_hint(raw: bytes) -> str:
     """Return a hint on how to convert a key that is in another common format, or "" if the format is unknown."""
     start = raw[:4096]
     if b"ENCRYPTED" in start:
-        return "; it has a passphrase: to remove the passphrase, run `openssl pkey -in FILE -out NEW.pem`"
+        return "; the key has a passphrase: to remove the passphrase, run `openssl pkey -in FILE -out NEW.pem`"
     if b"OPENSSH PRIVATE KEY" in start:
-        return "; it is in OpenSSH format: copy the file, and run `ssh-keygen -p -m PEM -f COPY` to convert the copy"
+        return (
+            "; the key is in OpenSSH format: copy the file. To convert the copy, run `ssh-keygen -p -m PEM -f COPY`"
+        )
     if start.startswith(b"ssh-"):
-        return "; it is in OpenSSH format: run `ssh-keygen -e -m PKCS8 -f FILE` to print the key as PEM"
+        return "; the key is in OpenSSH format: to print the key as PEM, run `ssh-keygen -e -m PKCS8 -f FILE`"
     if b'"keys"' in start:
-        return "; it may be a JWK set: copy the JWK that you need out of the set"
+        return "; the text may be a JWK set: copy the JWK that you need out of the JWK set"
     if start.startswith(b"0"):
-        return "; it may be DER: run `openssl pkey -inform DER -in FILE -out NEW.pem` (with -pubin for a public key)"
+        return (
+            "; the key may be in DER format: to convert the key to PEM, run `openssl pkey -inform DER -in FILE -out "
+            "NEW.pem` (with -pubin for a public key)"
+        )
     return ""
 
 

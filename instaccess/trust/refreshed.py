@@ -168,7 +168,7 @@ class Refreshed(Generic[T]):
         return self._held.value
 
     def get(self, *, interval: float, max_staleness: float = 0, patience: float | None = None) -> T:
-        """Return the cached value if the value is less than `interval` seconds old. Otherwise, load the value.
+        """Return the cached value if the value is less than `interval` seconds old, or else load the value.
 
         If loading fails, the cached value is returned while the value is less than `interval` + `max_staleness`
         seconds old, and loading is tried again after each `interval`. Callers wait for a running load, because a

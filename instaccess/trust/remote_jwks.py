@@ -102,7 +102,7 @@ class RemoteKeys(ReloadableKeys):
             # were used, clients would get a 401 for every token.
             raise SourceUnavailable(f"{without_query(self._url)} contains no usable signing key")
         self._interval = JWKS_SECONDS if fetched.max_age is None else max(1, min(fetched.max_age, JWKS_SECONDS))
-        # Unchanged keys keep their JWK objects. Otherwise, OpenSSL would have to prepare these keys again.
+        # Reuse the JWK objects of unchanged keys, so that OpenSSL doesn't have to prepare these keys again.
         return {kid: last[kid] if last and last.get(kid) == key else key for kid, key in keys.items()}
 
 

@@ -64,7 +64,7 @@ def _parse(document: Any, etag: str) -> Page | None:
         and isinstance(cursor, str)
         and isinstance(more, bool)
         and isinstance(position_lost, bool)
-        # If there are more parts, a cursor is required. Otherwise, the same part would be read again and again.
+        # If there are more parts, a cursor is required. Without a cursor, the first part would be read repeatedly.
         and not (more and not cursor)
     )
     if not valid:

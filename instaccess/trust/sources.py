@@ -172,7 +172,8 @@ def _parse_all(
 def _parse_verification_key(text: str) -> Mapping[str, JWK]:
     """Parse a PEM, a JWK or a JWK set, and return the public signing keys by kid.
 
-    Call this function only from a concealed function, because the text may be a private key.
+    Call this function only from a function with the decorator `concealed`. The text may be a private key, and error
+    reports of any other caller would print the text.
     """
     if (document := _parse_json(text)) is None:
         key = material.parse(Opaque(text.encode("utf-8", "surrogatepass")))
@@ -186,7 +187,8 @@ def _parse_verification_key(text: str) -> Mapping[str, JWK]:
 def _parse_decryption_key(text: str) -> Mapping[str, PrivateKey]:
     """Parse a PEM or a JWK, and return the private encryption key by kid.
 
-    Call this function only from a concealed function, because the text is a private key.
+    Call this function only from a function with the decorator `concealed`. The text is a private key, and error
+    reports of any other caller would print the text.
     """
     key = material.parse(Opaque(text.encode("utf-8", "surrogatepass")))
     if not isinstance(key, PrivateKey):

@@ -15,7 +15,7 @@ from ..conf import conf
 from ..exceptions import InstAccessError, Reason
 from ..times import format_rfc3339
 
-# Some clients compare the whole body, including its newline.
+# The newline is part of each body, because some clients compare the whole body, including the newline.
 THROTTLED = {
     429: "429 Too Many Requests (Rate Limit Exceeded)\n",
     403: "403 Forbidden (Rate Limit Exceeded)\n",

@@ -190,8 +190,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.REFUSED_BY_VALIDATOR: Explanation(
         _(
-            "The OAuth2 validator refused the access token, because the token is restricted to another resource or "
-            "its application is unusable."
+            "The OAuth2 validator refused the access token. Either the access token is restricted to another "
+            "resource, or the application of the access token is unusable."
         ),
         _('Check the validator in OAUTH2_PROVIDER["OAUTH2_VALIDATOR_CLASS"], and check the application.'),
     ),
@@ -254,8 +254,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.SEAL_BROKEN: Explanation(
         _(
-            "The private key can't be decrypted, although its key-encryption key is configured, because its row was "
-            "modified."
+            "The row of the private key was modified, so the private key can't be decrypted. The key-encryption key "
+            "of the row is configured."
         ),
         _(
             "Restore the row from a backup. Every request with a token of this key gets a 503 until the row is "
@@ -275,7 +275,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.AUDIT_ALTERED: Explanation(
         _("The audit log was modified."),
-        _("Run `python manage.py instaccess_tokens verify`, which reports the row."),
+        _("Run `python manage.py instaccess_tokens verify`, which reports the modified row."),
     ),
     Reason.CONFIG: Explanation(
         _("A setting is missing or invalid. This is a server-side error, not a problem with the token."),
@@ -298,12 +298,12 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("Read the error in the log. Requests that cause the error get a 503 until the error is fixed."),
     ),
     Reason.ERROR: Explanation(
-        _("An error occurred."),
+        _("An error without a more precise reason code occurred."),
         _("Read the description of the error in the log."),
     ),
     Reason.OTHER: Explanation(
         _("A hook of this project raised an error with its own reason code."),
-        _("Read the code in the log."),
+        _("Read the reason code in the log, and look up the code in the hook."),
     ),
 }
-"""The explanation of each reason code. A test checks that every member of `Reason` has an explanation."""
+"""A mapping from each member of `Reason` to the explanation. A test fails if a member has no explanation."""

@@ -58,7 +58,7 @@ DETAILED: Mapping[tuple[Reason, Variant], Explanation] = {
 }
 
 ACCEPTED_BY_GATEWAY = Explanation(
-    _("The gateway accepts this token and forwards the signed token inside it to the service."),
+    _("The gateway accepts this token and forwards the signed token inside this token to the service."),
     _("If requests with this token still fail, check the log of the service for the reason."),
 )
 ACCEPTED_BY_SERVICE = Explanation(

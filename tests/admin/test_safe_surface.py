@@ -300,7 +300,9 @@ class TestHostileText:
             "192.0.2.1 " * 200,
         ],
     )
-    def test_a5_search_with_a_hostile_term_finds_no_token(self, term, user, application, admin_client):
+    def test_a5_search_of_issued_tokens_with_a_hostile_term_finds_no_token(
+        self, term, user, application, admin_client
+    ):
         row(user, application)
 
         assert "<script>alert(1)" not in page(admin_client, TOKENS, {"q": term})
@@ -341,22 +343,24 @@ class TestSearchingForTokens:
             "  {token.user.username}  {token.ip_address} ",
         ],
     )
-    def test_search_finds_a_token_by_the_value_of_each_searchable_column(self, term, token, admin_client):
+    def test_search_of_issued_tokens_finds_a_token_by_the_value_of_each_searchable_column(
+        self, term, token, admin_client
+    ):
         assert rows_shown(admin_client, q=term.format(token=token)) == {token.jti}
 
-    def test_search_finds_uuids_in_every_notation(self, token, admin_client):
+    def test_search_of_issued_tokens_finds_uuids_in_every_notation(self, token, admin_client):
         assert rows_shown(admin_client, q=token.user_uuid.upper()) == {token.jti}
         assert rows_shown(admin_client, q=str(token.jti).upper()) == {token.jti}
 
-    def test_search_finds_tokens_by_their_actor(self, user, application, admin_client):
+    def test_search_of_issued_tokens_finds_tokens_by_their_actor(self, user, application, admin_client):
         masked = row(None, application, real_user=user)
 
         assert rows_shown(admin_client, q=user.username) == {masked.jti}
 
-    def test_search_requires_every_term_to_match(self, token, admin_client):
+    def test_search_of_issued_tokens_requires_every_term_to_match(self, token, admin_client):
         assert rows_shown(admin_client, q=f"{token.jti} grace") == set()
 
-    def test_search_does_not_match_a_part_of_a_name(self, token, admin_client):
+    def test_search_of_issued_tokens_does_not_match_a_part_of_a_name(self, token, admin_client):
         assert rows_shown(admin_client, q="ad") == set()
 
 

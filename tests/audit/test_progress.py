@@ -116,7 +116,7 @@ class TestTheCache:
         assert "the progress of the database can't be compared, because the cache is unavailable" in caplog.text
 
     @pytest.mark.parametrize("value", ["x", [1, 2], [1, 2, None], [True, 1, 1], {"token": 1}], ids=repr)
-    def test_progress_replaces_a_cache_value_of_another_program(self, row, value: Any):
+    def test_check_progress_replaces_a_cache_value_of_another_program(self, row, value: Any):
         name = f"instaccess:progress:{Key.objects.order_by('pk')[0].kid}"
         caches["default"].set(name, value)
         row()

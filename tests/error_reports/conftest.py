@@ -89,7 +89,7 @@ PROJECTS = ["middleware with a query", "CSRF token in the session", "debug"]
 
 
 def clear_caches() -> None:
-    """Clear all caches. Otherwise, an action would run fewer SQL statements when it runs again."""
+    """Clear all caches, so that an action runs the same SQL statements each time."""
     ring.clear_cache()
     gateway_views.clear_caches()
     ContentType.objects.clear_cache()
@@ -100,7 +100,7 @@ def clear_caches() -> None:
 def undone() -> Iterator[None]:
     """Undo all changes to the database when the context ends."""
     atomic = transaction.atomic()
-    # Mark the transaction as Django's TestCase does. Otherwise, the app would refuse to issue a token in this
+    # Mark the transaction as Django's TestCase does, because the app refuses to issue a token in any other open
     # transaction.
     atomic._from_testcase = True  # type: ignore[attr-defined]
     with atomic:

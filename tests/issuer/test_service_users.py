@@ -32,7 +32,7 @@ def robot(db: None) -> Any:
 
 
 @pytest.fixture
-def binding(application: Any, robot: Any) -> ServiceUser:
+def service_user(application: Any, robot: Any) -> ServiceUser:
     return ServiceUser.objects.create(application=application, user=robot)
 
 
@@ -49,18 +49,18 @@ class TestAnApplicationWithoutAServiceUser:
         assert not IssuedToken.objects.exists()
 
     def test_p5_application_gets_no_token_through_the_service_user_of_another_application(
-        self, post, binding, make_access_token
+        self, post, service_user, make_access_token
     ):
-        stranger = get_application_model().objects.create(
+        other = get_application_model().objects.create(
             name="Other", client_type="confidential", authorization_grant_type="client-credentials"
         )
 
-        assert answer(post(make_access_token(user=None, application=stranger))) == INVALID
+        assert answer(post(make_access_token(user=None, application=other))) == INVALID
 
 
 class TestAnApplicationWithAServiceUser:
     def test_application_gets_a_token_that_names_its_service_user_and_the_application(
-        self, post, own_token, binding, application, robot
+        self, post, own_token, service_user, application, robot
     ):
         response = post(own_token)
 
@@ -70,13 +70,15 @@ class TestAnApplicationWithAServiceUser:
         assert claims["client_id"] == application.client_id
         assert claims["instructure_service"] is True
 
-    def test_token_of_a_service_user_adds_only_the_two_service_claims(self, post, own_token, access_token, binding):
+    def test_token_of_a_service_user_adds_only_the_two_service_claims(
+        self, post, own_token, access_token, service_user
+    ):
         service, plain = (claims_of(post(token).json()["token"]) for token in (own_token, access_token))
 
         assert set(service) - set(plain) == {"client_id", "instructure_service"}
 
     def test_token_of_a_user_does_not_name_the_service_user_of_the_application(
-        self, post, access_token, binding, user
+        self, post, access_token, service_user, user
     ):
         claims = claims_of(post(access_token).json()["token"])
 
@@ -84,7 +86,7 @@ class TestAnApplicationWithAServiceUser:
         assert not {"client_id", "instructure_service"} & set(claims)
 
     def test_audit_row_of_a_service_user_contains_the_service_user_and_the_application(
-        self, post, own_token, binding, application, robot
+        self, post, own_token, service_user, application, robot
     ):
         post(own_token)
 
@@ -92,23 +94,31 @@ class TestAnApplicationWithAServiceUser:
         assert (row.user, row.application, row.client_id) == (robot, application, application.client_id)
         assert (row.real_user, row.access_token_pk) == (None, str(own_token.pk))
 
-    def test_p4_application_gets_no_token_for_an_inactive_service_user(self, post, own_token, binding, robot, caplog):
+    def test_p4_application_gets_no_token_for_an_inactive_service_user(
+        self, post, own_token, service_user, robot, caplog
+    ):
         User.objects.filter(pk=robot.pk).update(is_active=False)
 
         assert answer(post(own_token)) == INVALID
         assert "reason=inactive_user" in caplog.text
 
-    def test_application_gets_no_token_after_its_service_user_was_deleted(self, post, own_token, binding, robot):
+    def test_application_gets_no_token_after_the_user_that_it_acts_as_was_deleted(
+        self, post, own_token, service_user, robot
+    ):
         robot.delete()
 
         assert answer(post(own_token)) == INVALID
 
-    def test_application_gets_no_token_after_its_binding_was_deleted(self, post, own_token, binding):
-        binding.delete()
+    def test_application_gets_no_token_after_its_row_in_the_table_of_service_users_was_deleted(
+        self, post, own_token, service_user
+    ):
+        service_user.delete()
 
         assert answer(post(own_token)) == INVALID
 
-    def test_application_with_a_service_user_gets_no_token_without_the_scope(self, post, make_access_token, binding):
+    def test_application_with_a_service_user_gets_no_token_without_the_scope(
+        self, post, make_access_token, service_user
+    ):
         response = post(make_access_token(user=None, scope="read"))
 
         assert response.json() == {"errors": [{"message": "Insufficient scopes on access token."}]}
@@ -134,7 +144,7 @@ class TestAnApplicationWithAServiceUser:
 
         assert claims_of(response.json()["token"])["sub"] == users.user_uuid(robot)
 
-    def test_application_cannot_have_two_service_users(self, binding, user, application):
+    def test_application_cannot_have_two_service_users(self, service_user, user, application):
         with pytest.raises(IntegrityError), transaction.atomic():
             ServiceUser.objects.create(application=application, user=user)
 
@@ -154,9 +164,9 @@ class TestTheAdminPageOfServiceUsers:
         response = client.post(ADD, {"application": application.pk, "user": robot.pk})
 
         assert response.status_code == 302
-        binding = ServiceUser.objects.get()
-        assert (binding.application, binding.user) == (application, robot)
-        assert binding.created_at <= timezone.now()
+        service_user = ServiceUser.objects.get()
+        assert (service_user.application, service_user.user) == (application, robot)
+        assert service_user.created_at <= timezone.now()
         assert post(own_token).status_code == 201
 
     @pytest.mark.parametrize("more", ["superuser", "permission", "inactive"])
@@ -188,19 +198,21 @@ class TestTheAdminPageOfServiceUsers:
         assert list(entries) == [(staff.pk, ADDITION, str(row)), (staff.pk, DELETION, str(row))]
         assert not ServiceUser.objects.exists()
 
-    def test_admin_page_changes_the_user_that_an_application_is_bound_to(self, client, staff, binding, user):
-        url = reverse("admin:instaccess_serviceuser_change", args=[binding.pk])
+    def test_admin_page_changes_the_user_that_an_application_is_bound_to(self, client, staff, service_user, user):
+        url = reverse("admin:instaccess_serviceuser_change", args=[service_user.pk])
 
-        client.post(url, {"application": binding.application_id, "user": user.pk})
+        client.post(url, {"application": service_user.application_id, "user": user.pk})
 
         assert ServiceUser.objects.get().user == user
 
-    def test_admin_page_reports_an_application_that_has_a_service_user_already(self, client, staff, binding, user):
-        response = client.post(ADD, {"application": binding.application_id, "user": user.pk})
+    def test_admin_page_reports_an_application_that_has_a_service_user_already(
+        self, client, staff, service_user, user
+    ):
+        response = client.post(ADD, {"application": service_user.application_id, "user": user.pk})
 
         assert response.status_code == 200
         assert "application" in response.context["adminform"].form.errors
-        assert ServiceUser.objects.get() == binding
+        assert ServiceUser.objects.get() == service_user
 
     def test_admin_page_lists_service_users_in_a_bounded_number_of_queries(
         self, client, staff, django_assert_max_num_queries

@@ -208,7 +208,7 @@ class TestTheTokensOfARevokedKey:
         lifecycle.revoke(key_of(SIG, "current").kid)
         row.refresh_from_db()
 
-        assert row.revocation_reason == "its key was revoked"
+        assert row.revocation_reason == "the key of the token was revoked"
 
     def test_revoke_truncates_a_reason_that_is_too_long(self, issue):
         row, _ = issue()
@@ -229,7 +229,7 @@ class TestTheTokensOfARevokedKey:
         late_row.refresh_from_db()
 
         assert late_row.revoked_at == START + 60 * SECOND
-        assert late_row.revocation_reason == "its key was revoked"
+        assert late_row.revocation_reason == "the key of the token was revoked"
 
 
 @pytest.mark.usefixtures("started")

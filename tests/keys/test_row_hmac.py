@@ -154,8 +154,8 @@ class TestAModifiedKeyRow:
         ids=str,
     )
     def test_k17_hmac_detects_a_change_of_any_column_of_a_key_row(self, row, changes):
-        # Delete the encryption keys. Otherwise, the database would refuse the change of `use`, because only one key
-        # per use may be current.
+        # Delete the encryption keys, because the database refuses a second current encryption key when the test
+        # changes `use`.
         Key.objects.filter(use=ENC).delete()
         Key.objects.filter(pk=row.pk).update(**changes)
 

@@ -124,7 +124,7 @@ class TestTokensList:
 
 
 class TestTokensShow:
-    def test_a6_show_prints_no_user_name_if_the_foreign_key_was_modified(self, row):
+    def test_a6_tokens_show_prints_no_user_name_if_the_foreign_key_was_modified(self, row):
         each = row()
         other = get_user_model().objects.create(username="mallory")
         users.user_uuid(other)

@@ -111,7 +111,7 @@ class TestTokensCheckpoint:
         assert path.read_text() == "an older checkpoint"
 
     def test_checkpoint_fails_and_names_the_command_seal_if_there_is_no_checkpoint(self, audit):
-        with pytest.raises(CommandError, match=r"There is no checkpoint yet: .*instaccess_tokens seal"):
+        with pytest.raises(CommandError, match=r"There is no checkpoint yet\. To create .*instaccess_tokens seal"):
             tokens("checkpoint")
         tokens("seal")
         with pytest.raises(CommandError, match="no checkpoint 7"):

@@ -187,8 +187,7 @@ class TestAKeptDecision:
         token = proxy.issue("ada")
         use_kept_decision(proxy, token)
         site.gateway.resets = True
-        # `retarget` also closes kept-alive connections. Otherwise, nginx could still ask the gateway over such a
-        # connection.
+        # `retarget` also closes kept-alive connections, so that nginx can't ask the gateway over such a connection.
         site.gateway.retarget(gateway.port)
         try:
             answer = servers.wait_until(lambda: proxy.call("GET", SELF, token), lambda answer: answer.status != 200)

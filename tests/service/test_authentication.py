@@ -324,6 +324,21 @@ class TestARefusalOfAService:
         assert f"reason={reason}" in record.getMessage()
         assert re.search(r" jti='[0-9a-f-]{36}' ", record.getMessage())
 
+    def test_log_of_a_service_contains_the_reason_for_the_refusal_of_an_encrypted_token(self, service, caplog):
+        ask("Bearer " + service.token(iat=now(), exp=now() + 60))
+
+        (record,) = caplog.records
+        assert (record.reason, record.jti) == ("still_encrypted", "")
+
+    def test_log_of_a_service_contains_the_reason_for_the_refusal_of_another_account(self, service, settings, caplog):
+        settings.INSTACCESS["ACCOUNT_UUID"] = "our-account"
+
+        ask(good(service, acct="their-account"))
+
+        (record,) = caplog.records
+        assert record.reason == "wrong_account"
+        assert "our-account" in record.detail
+
     def test_c8_service_treats_identity_headers_without_a_token_as_no_credentials(self, service):
         response = ask(None, REMOTE_USER="ada", HTTP_X_REMOTE_USER="ada", HTTP_X_USER_ID=USER, HTTP_REMOTE_USER="ada")
 

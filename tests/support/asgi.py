@@ -142,7 +142,7 @@ class Footprints:
 
     def __enter__(self) -> Footprints:
         self._loop = threading.get_ident()
-        # Collect garbage now. Otherwise, finalizers of earlier tests could run in any recorded thread.
+        # Collect garbage now, so that finalizers of earlier tests don't run in a recorded thread.
         gc.collect()
         gc.disable()
         threading.setprofile(self._note)  # This call applies only to threads that start after the call.

@@ -142,8 +142,7 @@ class Crew:
 
     def __init__(self) -> None:
         self._workers: list[Worker] = []
-        # Keep a reference to every barrier. Otherwise, a barrier would be deleted before its workers receive the
-        # barrier.
+        # Keep a reference to every barrier, so that no barrier is deleted before its workers receive the barrier.
         self._barriers: list[Any] = []
 
     def start(self, count: int = 1, *, keys: Iterable[Iterable[JWK]] = (), **settings: Any) -> list[Worker]:

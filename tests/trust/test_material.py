@@ -59,22 +59,22 @@ def refusal(data: str | bytes) -> str:
 
 
 class TestParsingAKey:
-    def test_parser_returns_a_private_key_for_a_private_pem(self, pair):
+    def test_key_parser_returns_a_private_key_for_a_private_pem(self, pair):
         assert key_texts.parse(private_pem(pair)).export_private() == JWK(**members(pair)).export_private()
 
-    def test_parser_returns_a_public_key_for_a_public_pem(self, pair):
+    def test_key_parser_returns_a_public_key_for_a_public_pem(self, pair):
         key = key_texts.parse(public_pem(pair))
 
         assert not key.has_private
         assert key.thumbprint() == pair.thumbprint()
 
-    def test_parser_accepts_a_pkcs1_pem(self, pair):
+    def test_key_parser_accepts_a_pkcs1_pem(self, pair):
         private = pair.get_op_key("sign")
         pem = private.private_bytes(PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())
 
         assert key_texts.parse(pem).thumbprint() == pair.thumbprint()
 
-    def test_k6_parser_returns_the_public_key_of_a_certificate(self, pair):
+    def test_k6_key_parser_returns_the_public_key_of_a_certificate(self, pair):
         private, name = pair.get_op_key("sign"), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
         now = datetime.now(UTC)
         certificate = (
@@ -93,19 +93,19 @@ class TestParsingAKey:
         assert key.thumbprint() == pair.thumbprint()
 
     @pytest.mark.parametrize("private", [True, False])
-    def test_parser_accepts_a_jwk_as_a_string_and_as_bytes(self, pair, private):
+    def test_key_parser_accepts_a_jwk_as_a_string_and_as_bytes(self, pair, private):
         text = json.dumps(members(pair, private=private))
 
         for data in (text, text.encode()):
             assert key_texts.parse(data).thumbprint() == pair.thumbprint()
             assert key_texts.parse(data).has_private is private
 
-    def test_parser_ignores_white_space_around_a_pem(self, pair):
+    def test_key_parser_ignores_white_space_around_a_pem(self, pair):
         pem = public_pem(pair).replace(b"\n", b"\r\n")
 
         assert key_texts.parse(b"\n  " + pem + b"\n\n").thumbprint() == pair.thumbprint()
 
-    def test_parser_drops_all_members_of_a_jwk_except_those_of_the_public_key(self, pair):
+    def test_key_parser_drops_all_members_of_a_jwk_except_those_of_the_public_key(self, pair):
         """The app must drop the members, because the caller decides the use, the kid and the algorithm of a key."""
         other_members = {"use": "enc", "kid": "mine", "alg": "RSA-OAEP", "x5u": "https://evil.example/", "x": "y"}
         key = key_texts.parse(json.dumps(members(pair, private=False) | other_members))
@@ -114,34 +114,34 @@ class TestParsingAKey:
 
 
 class TestRefusedKeys:
-    def test_k6_parser_refuses_a_key_of_1024_bits(self):
+    def test_k6_key_parser_refuses_a_key_of_1024_bits(self):
         weak = JWK.generate(kty="RSA", size=1024)
         for data in (private_pem(weak), public_pem(weak), json.dumps(members(weak))):
             assert refusal(data) == "the key has 1024 bits; 2048 to 4096 are accepted"
 
-    def test_k6_parser_refuses_a_key_of_8192_bits(self):
+    def test_k6_key_parser_refuses_a_key_of_8192_bits(self):
         huge = json.dumps({"kty": "RSA", "n": unsigned((1 << 8191) | 1), "e": "AQAB"})
 
         assert refusal(huge) == "the key has 8192 bits; 2048 to 4096 are accepted"
 
     @pytest.mark.parametrize("exponent", [1, 2, 65536])
-    def test_k6_parser_refuses_an_exponent_that_is_insecure_or_invalid(self, pair, exponent):
+    def test_k6_key_parser_refuses_an_exponent_that_is_insecure_or_invalid(self, pair, exponent):
         weak = members(pair, private=False) | {"e": unsigned(exponent)}
 
         assert refusal(json.dumps(weak)) == "the RSA key can't be used (ValueError)"
 
     @pytest.mark.parametrize("exponent", [3, 17, 65535])
-    def test_k6_parser_refuses_a_small_exponent(self, pair, exponent):
+    def test_k6_key_parser_refuses_a_small_exponent(self, pair, exponent):
         weak = members(pair, private=False) | {"e": unsigned(exponent)}
 
         assert refusal(json.dumps(weak)) == f"the public exponent is {exponent}; at least 65537 is accepted"
 
-    def test_k6_parser_refuses_a_private_key_with_exponent_3(self):
+    def test_k6_key_parser_refuses_a_private_key_with_exponent_3(self):
         weak = JWK.generate(kty="RSA", size=2048, public_exponent=3)
 
         assert refusal(private_pem(weak)) == "the public exponent is 3; at least 65537 is accepted"
 
-    def test_k6_parser_refuses_an_elliptic_curve_key(self):
+    def test_k6_key_parser_refuses_an_elliptic_curve_key(self):
         key = ec.generate_private_key(ec.SECP256R1())
 
         assert refusal(key.private_bytes(PEM, PKCS8, serialization.NoEncryption())) == (
@@ -151,28 +151,28 @@ class TestRefusedKeys:
             refusal(JWK.generate(kty="EC", crv="P-256").export_public()) == "the key type is EC; only RSA is accepted"
         )
 
-    def test_k6_parser_refuses_an_edwards_curve_key(self):
+    def test_k6_key_parser_refuses_an_edwards_curve_key(self):
         key = ed25519.Ed25519PrivateKey.generate()
 
         assert refusal(key.private_bytes(PEM, PKCS8, serialization.NoEncryption())) == (
             "the key type is OKP; only RSA is accepted"
         )
 
-    def test_k6_parser_refuses_a_symmetric_key(self):
+    def test_k6_key_parser_refuses_a_symmetric_key(self):
         assert refusal(JWK.generate(kty="oct", size=256).export()) == "the key type is oct; only RSA is accepted"
 
-    def test_k6_parser_refuses_a_jwk_with_a_generate_member(self):
+    def test_k6_key_parser_refuses_a_jwk_with_a_generate_member(self):
         """The app must refuse the JWK, because jwcrypto would generate a new key instead of parsing a key."""
         assert refusal('{"generate": "RSA", "size": 2048}') == "a JWK with a `generate` member is not a key"
 
-    def test_k6_parser_refuses_an_encrypted_pem(self, pair):
+    def test_k6_key_parser_refuses_an_encrypted_pem(self, pair):
         encrypted = pair.get_op_key("sign").private_bytes(
             PEM, PKCS8, serialization.BestAvailableEncryption(b"secret")
         )
 
         assert refusal(encrypted).startswith("this is neither an unencrypted PEM key nor a JWK")
 
-    def test_k6_parser_error_for_a_common_key_format_contains_a_conversion_command(self, pair):
+    def test_k6_key_parser_error_for_a_common_key_format_contains_a_conversion_command(self, pair):
         key: Any = pair.get_op_key("sign")
         no_password = serialization.NoEncryption()
         der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, no_password)
@@ -189,13 +189,13 @@ class TestRefusedKeys:
         assert all("openssl pkey -in FILE" in refusal(each) for each in encrypted)
         assert "copy the JWK that you need" in refusal(json.dumps({"keys": [json.loads(pair.export_public())]}))
 
-    def test_k6_parser_refuses_a_private_key_that_does_not_match_its_public_key(self, rsa_pool):
+    def test_k6_key_parser_refuses_a_private_key_that_does_not_match_its_public_key(self, rsa_pool):
         mixed = members(rsa_pool.take()) | {"n": rsa_pool.take()["n"]}
 
         assert refusal(json.dumps(mixed)).startswith("the RSA key can't be used")
 
     @pytest.mark.parametrize("dropped", [{"p", "q", "dp", "dq", "qi"}, {"dp"}, {"q"}])
-    def test_k6_parser_refuses_a_private_key_with_missing_members(self, pair, dropped):
+    def test_k6_key_parser_refuses_a_private_key_with_missing_members(self, pair, dropped):
         partial = {name: value for name, value in members(pair).items() if name not in dropped}
 
         assert refusal(json.dumps(partial)).startswith("the RSA key can't be used")
@@ -225,12 +225,12 @@ class TestRefusedKeys:
         ],
         ids=str,
     )
-    def test_k6_parser_refuses_malformed_data(self, data):
+    def test_k6_key_parser_refuses_malformed_data(self, data):
         assert refusal(data)
 
     @given(data=st.one_of(st.binary(max_size=200), st.text(max_size=200)))
     @hypothesis_settings(max_examples=200, deadline=None)
-    def test_k6_parser_refuses_arbitrary_bytes_and_strings(self, data):
+    def test_k6_key_parser_refuses_arbitrary_bytes_and_strings(self, data):
         assert refusal(data)
 
     @given(
@@ -238,12 +238,12 @@ class TestRefusedKeys:
         value=st.one_of(st.none(), st.integers(), st.text(max_size=20), st.lists(st.text(max_size=3), max_size=2)),
     )
     @hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def test_k6_parser_refuses_a_jwk_in_which_an_arbitrary_value_replaces_a_member(self, rsa_pool, name, value):
+    def test_k6_key_parser_refuses_a_jwk_in_which_an_arbitrary_value_replaces_a_member(self, rsa_pool, name, value):
         rsa_pool.rewind()
 
         assert refusal(json.dumps(members(rsa_pool.take()) | {name: value}))
 
-    def test_k6_parser_error_contains_no_key_material(self, pair):
+    def test_k6_key_parser_error_contains_no_key_material(self, pair):
         broken = members(pair) | {"p": "not-a-prime"}
         text = refusal(json.dumps(broken)) + refusal(private_pem(pair)[:-40])
 

@@ -59,11 +59,11 @@ def get(value: Refreshed[Any]) -> Any:
 
 
 class TestASuccessfulLoadInASeparateThread:
-    def test_the_first_value_is_loaded_in_a_separate_thread(self, clock, source, value):
+    def test_the_first_refreshed_value_is_loaded_in_a_separate_thread(self, clock, source, value):
         assert get(value) == 1
         assert source.threads == ["instaccess-loading"]
 
-    def test_value_is_loaded_again_without_a_wait_before_the_value_is_too_old(self, clock, source, value):
+    def test_refreshed_value_is_loaded_again_without_a_wait_before_the_value_is_too_old(self, clock, source, value):
         get(value)
         source.gate = threading.Event()
         source.entered.clear()
@@ -76,7 +76,7 @@ class TestASuccessfulLoadInASeparateThread:
         assert wait_until(lambda: get(value), lambda loaded: loaded != 1) == 2
         assert source.loads == 2
 
-    def test_young_value_is_not_loaded_again(self, clock, source, value):
+    def test_young_refreshed_value_is_not_loaded_again(self, clock, source, value):
         for _ in range(10):
             get(value)
             clock.now += 0.1
@@ -98,7 +98,7 @@ class TestASuccessfulLoadInASeparateThread:
 
         assert get(value) == 3
 
-    def test_all_loads_of_a_value_run_in_the_same_thread(self, clock, source, value):
+    def test_all_loads_of_a_refreshed_value_run_in_the_same_thread(self, clock, source, value):
         identities = set()
         for _ in range(5):
             get(value)
@@ -206,7 +206,9 @@ class TestTheLoadingThread:
         wait_until(lambda: thread._available, lambda available: not available)
         assert not thread.offer(ran.set)
 
-    def test_value_is_loaded_by_a_new_thread_after_the_loading_thread_has_ended(self, clock, value, monkeypatch):
+    def test_refreshed_value_is_loaded_by_a_new_thread_after_the_loading_thread_has_ended(
+        self, clock, value, monkeypatch
+    ):
         monkeypatch.setattr(loading, "IDLE_SECONDS", 0.01)
         assert get(value) == 1
         thread = value._thread
@@ -263,7 +265,7 @@ class TestTheLoadingThread:
 class TestADeadConnection:
     @pytest.mark.django_db(transaction=True)
     @pytest.mark.parametrize("error", [OperationalError, InterfaceError])
-    def test_g31_value_is_loaded_again_over_a_new_connection_if_the_connection_is_dead(self, error):
+    def test_g31_refreshed_value_is_loaded_again_over_a_new_connection_if_the_connection_is_dead(self, error):
         attempts = []
 
         def load() -> str:

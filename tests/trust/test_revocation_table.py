@@ -46,7 +46,7 @@ def read_all(position: str = "") -> list[Page]:
 
 
 class TestTheFirstReadingOfRevocations:
-    def test_first_page_contains_the_revoked_tokens_users_accounts_and_keys(self, row):
+    def test_first_page_of_revocations_contains_the_revoked_tokens_users_accounts_and_keys(self, row):
         single, spared = row(), row()
         revoke(single)
         revoke(scopes=[audit.Scope.user("u1"), audit.Scope.account("a1")])
@@ -59,7 +59,7 @@ class TestTheFirstReadingOfRevocations:
         assert page.keys == ["k1"]
         assert str(spared.jti) not in page.tokens
 
-    def test_first_page_is_empty_if_the_database_is_empty(self):
+    def test_first_page_of_revocations_is_empty_if_the_database_is_empty(self):
         assert read() == Page(tokens=[], keys=[], cursor="0")
 
     def test_many_revoked_tokens_are_read_in_several_pages(self, row, monkeypatch):
@@ -87,7 +87,7 @@ class TestTheFirstReadingOfRevocations:
         later = read_all(last.cursor)
         assert {jti for page in later for jti in page.tokens} == jtis(late)
 
-    def test_pages_omit_expired_revocations_of_users_and_accounts_but_contain_every_revoked_key(self):
+    def test_pages_of_revocations_omit_expired_revocations_of_users_and_accounts_but_contain_every_revoked_key(self):
         long_ago = timezone.now() - timedelta(seconds=RETENTION + 1)
         options: Any = {"keks": conf.key_encryption_keys, "reason": "x", "now": long_ago}
         audit.record_revocation([audit.Scope.user("u1"), audit.Scope.account("a1")], **options)
@@ -99,7 +99,7 @@ class TestTheFirstReadingOfRevocations:
 
 
 class TestARevocationOfAllTokens:
-    def test_k15_page_contains_the_time_until_which_all_tokens_are_revoked(self, row):
+    def test_k15_page_of_revocations_contains_the_time_until_which_all_tokens_are_revoked(self, row):
         revoke(row())
         position = read().cursor
         options: Any = {"keks": conf.key_encryption_keys, "reason": "x"}
@@ -120,28 +120,28 @@ class TestALostPosition:
         Revocation.objects.get(pk=int(position)).delete()
         return position
 
-    def test_k15_a_position_after_the_last_revocation_is_lost(self, position):
+    def test_k15_a_revocation_position_after_the_last_revocation_is_lost(self, position):
         page = read(position)
         assert (page.position_lost, len(page.tokens)) == (True, 2)
         assert not read(page.cursor).position_lost
 
-    def test_k15_a_recent_position_before_the_last_revocation_is_lost(self, position, row):
+    def test_k15_a_recent_revocation_position_before_the_last_revocation_is_lost(self, position, row):
         revoke(row())
         assert read(position).position_lost
 
-    def test_position_whose_row_was_pruned_is_not_lost(self, row):
+    def test_revocation_position_whose_row_was_pruned_is_not_lost(self, row):
         revoke(row())
         old = int(read().cursor) - (RETENTION + 1) * 10**6
         assert not read(str(old)).position_lost
 
-    def test_empty_or_invalid_position_is_not_lost(self, row):
+    def test_empty_or_invalid_revocation_position_is_not_lost(self, row):
         revoke(row())
         assert not read("").position_lost
         assert not read("x").position_lost
 
 
 class TestALaterReadingOfRevocations:
-    def test_page_after_a_position_contains_only_new_revocations(self, row):
+    def test_page_of_revocations_after_a_position_contains_only_new_revocations(self, row):
         old, new = row(), row()
         revoke(old)
         position = read().cursor
@@ -156,7 +156,7 @@ class TestALaterReadingOfRevocations:
         assert not page.more
         assert read(page.cursor).cursor == page.cursor
 
-    def test_g33_page_contains_a_revoked_user_instead_of_each_token_of_the_user(self, row, user):
+    def test_g33_page_of_revocations_contains_a_revoked_user_instead_of_each_token_of_the_user(self, row, user):
         rows = [row() for _ in range(3)]
         position = read().cursor
         revoke(*rows, scopes=audit.scopes_of_user("ada"))
@@ -186,7 +186,7 @@ class TestALaterReadingOfRevocations:
         assert {uuid for page in pages for uuid in page.users} == {f"u{each.pk}" for each in rows}
 
     @pytest.mark.parametrize("position", UNKNOWN_POSITIONS)
-    def test_page_after_an_unknown_position_contains_all_revocations(self, row, position):
+    def test_page_of_revocations_after_an_unknown_position_contains_all_revocations(self, row, position):
         single = row()
         revoke(single)
 

@@ -64,7 +64,7 @@ class TestTheStructureOfWeakKeys:
 class TestAWeakKeyFromOutside:
     @BOTH_STRUCTURES
     @pytest.mark.parametrize("kind", ["public PEM", "private PEM", "public JWK", "private JWK"])
-    def test_k20_parser_refuses_a_weak_key_in_every_format_and_gives_the_reason(self, primes, kind):
+    def test_k20_key_parser_refuses_a_weak_key_in_every_format_and_gives_the_reason(self, primes, kind):
         with pytest.raises(KeyRefused, match="CVE-2017-15361") as caught:
             key_texts.parse(texts(roca_weak_key(primes))[kind])
         assert "Generate a new key" in caught.value.detail

@@ -1,4 +1,4 @@
-"""Functions that read the audit row and the keys of an inspected token from the database, without writing to it."""
+"""Functions that load the audit row and the keys of an inspected token. These functions write nothing."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _STATUSES = {
     Key.Status.CURRENT.value: gettext_lazy("current"),
     Key.Status.PAST.value: gettext_lazy("past"),
     Key.Status.REVOKED.value: gettext_lazy("revoked"),
-    CONFIGURED: gettext_lazy("in use, from the settings or a JWKS"),
-    UNKNOWN: gettext_lazy("not known here"),
+    CONFIGURED: gettext_lazy("accepted, because the settings or a JWKS contain this key"),
+    UNKNOWN: gettext_lazy("unknown on this server"),
 }
 
 
@@ -199,8 +199,8 @@ def find_row(payload: Mapping[str, Any], *, authentic: bool, kids: Mapping[Key.U
 def _explain_missing_row() -> str:
     if conf.verification_keys is not None:
         return _(
-            "This database has no audit row for the token. Search the issuer's audit log. If that log has no row "
-            "either, an attacker may have the signing key."
+            "This database has no audit row for the token. Search the issuer's audit log. If that audit log has no "
+            "row either, an attacker may have the signing key."
         )
     return _(
         "There is no audit row for the token, although the issuer records every token. Either the row was pruned or "

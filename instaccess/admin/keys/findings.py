@@ -102,7 +102,10 @@ def _check_use(use: Key.Use, health: KeyHealth, now: datetime, times: Times) -> 
             Severity.ERROR,
             _("The private key of the current signing key %(kid)s is not stored here, so no tokens can be issued.")
             % {"kid": short_kid(current.kid)},
-            _("If there is no other signing key, generate a key. Then activate a key with a private key:"),
+            _(
+                "If there is no other signing key, generate a key. Then activate a key whose private key is stored "
+                "here:"
+            ),
             _ACTIVATE,
         )
     elif use == Key.Use.SIGNING and decision.make_future and decision.activate is None:
@@ -127,7 +130,7 @@ def _check_use(use: Key.Use, health: KeyHealth, now: datetime, times: Times) -> 
             % {"keys": _list_keys(idle)},
             _(
                 "If you need one of these keys, give its private key to the gateway, then make the key current. "
-                "Otherwise, revoke the key:"
+                "If you don't need a key, revoke the key:"
             ),
             f"python manage.py instaccess_keys revoke --kid {idle[0].kid}",
         )

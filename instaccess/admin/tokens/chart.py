@@ -178,7 +178,7 @@ def _select_refusals(changelist: ChangeList, filters: set[str]) -> tuple[Q | Non
     The condition is None if the list is filtered by a value that refusal counts don't contain, such as the account.
     """
     if filters - {"client_id"}:
-        return None, _("Refusals are not shown, because they are counted only by application and user.")
+        return None, _("Refusals are not shown, because refusals are counted only by application and user.")
     condition, is_narrowed = Q(), False
     if "client_id" in filters:
         client_id = changelist.params["client_id"]
@@ -189,7 +189,7 @@ def _select_refusals(changelist: ChangeList, filters: set[str]) -> tuple[Q | Non
     for term in search.find_terms(changelist.query):
         matching = search.refusals_matching(term)
         if matching is None:
-            return None, _("Refusals are not shown, because they are not counted by IP address.")
+            return None, _("Refusals are not shown, because refusals are not counted by IP address.")
         condition, is_narrowed = condition & matching, True
     if is_narrowed:
         return condition, _("Refused: requests that are known to belong to the selected application or user.")

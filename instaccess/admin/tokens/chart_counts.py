@@ -77,7 +77,8 @@ def _count(
     numbers = [sums.get(start, 0) for start in starts]
     if sum(group.rows for group in groups) <= CHARTED:
         return Counts(numbers)
-    # Treat the earliest counted hour or day as incomplete, because the query may have left out some of its rows.
+    # Treat the earliest counted hour or day as incomplete, because the query may have left out rows of this
+    # hour or day.
     return Counts(numbers, known=starts.index(min(sums)) + 1, truncated=True)
 
 
@@ -104,7 +105,9 @@ def _group(rows: Any) -> list[_Group]:
 
 def _parse_time(value: Any) -> datetime:
     """Convert a UTC time from a raw query to an aware datetime. Databases return strings, naive or aware times."""
-    if value is None:  # MySQL and MariaDB return NULL if they don't have the time zone definitions.
-        raise ValueError("the database returned no time: load its time zone definitions with mysql_tzinfo_to_sql")
+    if value is None:  # Without time zone definitions, MySQL and MariaDB convert every time to NULL.
+        raise ValueError(
+            "the database has no time zone definitions: load the definitions of time zones with mysql_tzinfo_to_sql"
+        )
     time = datetime.fromisoformat(value) if isinstance(value, str) else value
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)

@@ -91,7 +91,9 @@ class Command(SubcommandCommand):
         )
         sub["export"].add_argument("--private", action="store_true", help="Export the private key, unencrypted.")
         sub["export"].add_argument(
-            "--file", metavar="PATH", help="Write to this new file. The file of a private key has mode 0600."
+            "--file",
+            metavar="PATH",
+            help="Write to this file, which must not exist yet. The file of a private key has mode 0600.",
         )
         sub["export"].add_argument(
             "--yes", action="store_true", help="Print a private key without asking, and also to a pipe."

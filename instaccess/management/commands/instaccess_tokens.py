@@ -202,8 +202,8 @@ def _conditions(options: dict[str, Any]) -> list[Q]:
     for name, condition in filters.items():
         text = options.get(name)
         if text == "":
-            # Refuse an empty value, for example of an unset shell variable. Otherwise, the filter would be ignored
-            # and more tokens would match.
+            # Refuse an empty value, for example of an unset shell variable. If the filter were ignored instead, more
+            # tokens would match.
             raise CommandError(f"--{name} is empty: give a value.")
         if text is not None:
             conditions.append(condition(text))

@@ -72,14 +72,13 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         port = _parse_port(options["port"])
-        # Disable logging until all steps of the demo are printed. Otherwise, log lines would interrupt the steps.
+        # Disable logging until all steps of the demo are printed, so that no log line appears between the steps.
         logging.disable(logging.WARNING)
         if options["setup_only"]:
             self.stdout.write(json.dumps(self._set_up(port)))
             return
         nginx = _find_nginx() if options["nginx"] else ""
-        # Listen on the port before the setup. Otherwise, the demo would be set up even if another process uses the
-        # port.
+        # Listen on the port before the setup, so that nothing is set up if another process uses the port.
         try:
             server = ThreadedWSGIServer((HOST, port), WSGIRequestHandler)
         except OSError as error:

@@ -41,7 +41,7 @@ class Command(instaccess_tokens.Command):
         start = time.monotonic()
         alias = router.db_for_write(IssuedToken)
         try:
-            # Use one transaction. Otherwise, an error would leave an incomplete audit log.
+            # Use one transaction, so that an error doesn't leave an incomplete audit log.
             with transaction.atomic(using=alias):
                 seeding = Seeding(
                     rows=options["rows"], days=options["days"], seed=options["seed"], now=timezone.now()

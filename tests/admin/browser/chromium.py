@@ -106,7 +106,7 @@ def window(
         base_url=base_url,
         color_scheme="dark" if dark else "light",
         viewport=size or WIDE,
-        # Disable animations. Otherwise, a check of contrast could measure an intermediate colour.
+        # Disable animations, because a check of contrast could measure an intermediate colour of an animation.
         reduced_motion="reduce",
         locale="en-GB",
         timezone_id="Europe/Zurich",

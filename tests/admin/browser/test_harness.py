@@ -41,7 +41,7 @@ class TestWatch:
 
 
 class TestAccessibilityExceptions:
-    def test_djangos_own_pages_still_need_every_accessibility_exception(
+    def test_every_accessibility_exception_for_djangos_own_pages_is_still_needed(
         self, visit: Callable[..., Page], superuser: Any, row: Callable[..., IssuedToken], settings: Any
     ) -> None:
         """Find each excepted violation in Django's pages. If no violation is found, remove the exception."""

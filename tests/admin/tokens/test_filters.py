@@ -114,7 +114,9 @@ class TestTheApplicationFilter:
             (client_id, label),
         }
 
-    def test_a5_filters_escape_the_names_of_applications_and_accounts(self, row, application, staff_client):
+    def test_a5_filters_of_issued_tokens_escape_the_names_of_applications_and_accounts(
+        self, row, application, staff_client
+    ):
         application.name = "<script>alert(1)</script>"
         application.save()
         row()
@@ -140,18 +142,22 @@ class TestAFilterWithManyValues:
         }
 
     @pytest.mark.parametrize("column", ["client_id", "account_uuid"])
-    def test_filter_offers_a_limited_number_of_values_and_mentions_further_values(self, column, tokens, staff_client):
+    def test_filter_of_issued_tokens_offers_a_limited_number_of_values_and_mentions_further_values(
+        self, column, tokens, staff_client
+    ):
         assert [value for value, _label in offered(staff_client, column)] == ["a", "b", "c"]
         assert "There are more " in staff_client.get(TOKENS).content.decode()
 
     @pytest.mark.parametrize("column", ["client_id", "account_uuid"])
-    def test_filter_also_applies_a_value_that_the_filter_does_not_offer(self, column, tokens, staff_client):
+    def test_filter_of_issued_tokens_also_applies_a_value_that_the_filter_does_not_offer(
+        self, column, tokens, staff_client
+    ):
         assert listed_jtis(staff_client, **{column: "e"}) == {tokens["e"].jti}
         assert [value for value, _label in offered(staff_client, column, **{column: "e"})] == ["a", "b", "c", "e"]
 
     @pytest.mark.parametrize("value", ["nobody's", "\x00", "' OR 1=1 --", "%", "a,b", "9" * 5000])
     @pytest.mark.parametrize("column", ["client_id", "account_uuid"])
-    def test_a5_filter_by_an_unknown_value_shows_no_rows(self, column, value, tokens, staff_client):
+    def test_a5_filter_of_issued_tokens_by_an_unknown_value_shows_no_rows(self, column, value, tokens, staff_client):
         assert listed_jtis(staff_client, **{column: value}) == set()
 
     def test_a4_account_filter_offers_only_accounts_of_the_latest_rows_and_the_chosen_account(
@@ -164,7 +170,9 @@ class TestAFilterWithManyValues:
         assert [value for value, _label in offered(staff_client, "account_uuid")] == ["new", "newer"]
         assert offered(staff_client, "account_uuid", account_uuid="old")[-1] == ("old", "old.example.edu (old)")
 
-    def test_a4_choices_of_the_filters_are_loaded_with_two_limited_queries(self, tokens, staff_client):
+    def test_a4_choices_of_the_filters_of_issued_tokens_are_loaded_with_two_limited_queries(
+        self, tokens, staff_client
+    ):
         with CaptureQueriesContext(connection) as captured:
             staff_client.get(TOKENS)
         queries = [item["sql"] for item in captured.captured_queries]

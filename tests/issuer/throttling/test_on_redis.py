@@ -35,7 +35,7 @@ class TestABucketOnRedis:
         """Put the default cache on Redis with a key prefix for this test, and yield a redis-py client."""
         import redis
 
-        # Restore CACHES before the fixture `throttled` clears the cache. Otherwise, Django would flush all of Redis.
+        # Restore CACHES before the fixture `throttled` clears the cache, so that Django doesn't flush all of Redis.
         with override_settings(CACHES=on_redis(request.param, REDIS_URL)), redis.Redis.from_url(REDIS_URL) as client:
             client.ping()
             yield client

@@ -237,7 +237,7 @@ class TestAFloodOfRefusals:
     def test_flood_of_10000_invalid_tokens_in_30_seconds_costs_the_gateway_three_writes(
         self, clock, statements, caplog
     ):
-        # Raise the log level. Otherwise, the test would write ten thousand log lines.
+        # Raise the log level, so that the test doesn't write ten thousand log lines.
         caplog.set_level(logging.CRITICAL, logger="instaccess")
         request = RequestFactory().get(GATEWAY_URL)
         with time_machine.travel(NOW, tick=False):
