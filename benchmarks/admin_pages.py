@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,7 @@ def all_pages() -> dict[str, Callable[[Any], Any]]:
     clients = rows.order_by().values_list("client_id").annotate(n=Count("pk")).order_by("-n")
     accounts, clients = [value for value, _ in accounts], [value for value, _ in clients]
 
+    night = latest.issued_at - timedelta(days=1)
     queries = {
         "list": {},
         "list, page 2": {"p": "2"},
@@ -176,6 +178,8 @@ def all_pages() -> dict[str, Callable[[Any], Any]]:
         "masquerading": {"masquerading": "yes"},
         "not masquerading": {"masquerading": "no"},
         **{f"period {value}": {"period": value} for value in ("1h", "24h", "7d", "30d", "90d", "365d")},
+        "access, last night": {"since": f"{night:%Y-%m-%dT18:00}", "until": f"{latest.issued_at:%Y-%m-%dT08:00}"},
+        "access, until a year ago": {"until": f"{latest.issued_at - timedelta(days=365):%Y-%m-%dT08:00}"},
         "client, most used": {"client_id": clients[0]},
         "client, least used": {"client_id": clients[-1]},
         "client, most used, 365 days": {"client_id": clients[0], "period": "365d"},

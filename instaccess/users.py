@@ -6,6 +6,8 @@ A masquerade is a token for another user, requested with `as_user_id`. The calle
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from django.conf import settings
@@ -161,6 +163,24 @@ def active_user(uuid_string: str) -> Any:
         return None
     # Compare the uuid again in Python, because a database that ignores case finds the user "ABC" for the uuid "abc".
     return user if user.is_active and user_uuid(user) == uuid_string else None
+
+
+def with_uuids(uuids: Iterable[str]) -> list[Any]:
+    """Return the existing users with these uuids, even if the users are inactive."""
+    wanted, field = set(uuids), _uuid_field()
+    path = field or "instaccess_identity__uuid"
+    try:
+        column: Any = (get_user_model() if field else UserIdentity)._meta.get_field(field or "uuid")
+    except FieldDoesNotExist:
+        return []
+    found = _users() if field else _users().select_related("instaccess_identity")
+    values = set()
+    for each in wanted:
+        with suppress(ValidationError, ValueError, TypeError, OverflowError):  # The string is not a valid value.
+            if charsets.can_store(each, column, using=found.db):
+                values.add(column.to_python(each))
+    # Compare the uuids again in Python, because some databases ignore case.
+    return [user for user in found.filter(**{f"{path}__in": values}) if existing_uuid(user) in wanted]
 
 
 def service_user(application: Any) -> Any:

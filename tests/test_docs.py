@@ -215,7 +215,7 @@ class TestNamesInTheDocumentation:
         text = " ".join(readme.section("Audit and admin").split())
         quoted = re.findall(r'"([A-Z][^"`]+)"', text)
 
-        assert {"Acting as", "Import key…"} <= set(quoted)
+        assert {"Actor", "Import key…"} <= set(quoted)
         assert [label for label in quoted if label.lower() not in SOURCE.lower()] == []
 
     def test_messages_that_the_readme_quotes_exist(self):

@@ -13,6 +13,7 @@ from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.urls import reverse
 from django.utils import timezone
+from oauth2_provider.models import get_access_token_model, get_refresh_token_model
 
 from instaccess import audit, keys, signals, trust, users
 from instaccess.audit import names, revocation
@@ -213,6 +214,41 @@ class TestRevokingTokens:
             assert_evidence_is_intact()
 
         check(revoke, between=between, after=after, least=10)
+
+    def test_a21_revocation_with_oauth2_tokens_that_failed_midway_completes_when_run_again(
+        self, check, user, make_access_token
+    ):
+        refresh_tokens, access_tokens = get_refresh_token_model().objects, get_access_token_model().objects
+
+        def before() -> None:
+            refresh_tokens.all().delete()
+            access_tokens.all().delete()
+            for number in range(2):
+                access_token = make_access_token()
+                refresh_tokens.create(
+                    user=user, application=access_token.application, token=str(number), access_token=access_token
+                )
+
+        def usable() -> int:
+            return access_tokens.count() + refresh_tokens.filter(revoked=None).count()
+
+        def between() -> None:
+            # Either the OAuth2 tokens are usable and no token is revoked, or gateways refuse all tokens of the user.
+            assert (usable(), list(trust.read_revocations().users)) in (
+                (4, []),
+                (0, [users.user_uuid(user)]),
+            )
+            assert usable() == 0 or not revoked_tokens()
+
+        def after() -> None:
+            assert usable() == 0
+            assert len(revoked_tokens()) == LIVE
+            first = Revocation.objects.order_by("number")[0]
+            assert first.reason == "x (4 OAuth2 tokens revoked too)"
+            assert_evidence_is_intact()
+
+        command = ("instaccess_tokens", "revoke", "--user", "ada", "--reason", "x", "--oauth2-tokens")
+        check(lambda: run(*command), before=before, between=between, after=after, least=15)
 
 
 class TestChangingKeys:

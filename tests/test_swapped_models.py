@@ -40,6 +40,13 @@ class TestAnExpiredAccessToken:
         assert facts["expired"] == ["Expired access token.", "Invalid access token."]
 
 
+class TestRevokingOAuth2TokensOfSwappedModels:
+    def test_a21_command_revokes_the_tokens_and_oauth2_tokens_of_swapped_models(self, facts):
+        # The user has two live tokens, three unexpired access tokens, a refresh token, a code and an ID token.
+        assert facts["revoked"] == [2, 6]
+        assert facts["after_revocation"] == [401, 0, 0, 0]
+
+
 class TestAUserModelWithAUuidField:
     def test_uuid_field_of_a_swapped_user_model_is_the_subject_of_its_tokens(self, facts):
         assert facts["sub_is_the_field"]

@@ -27,9 +27,17 @@ class OfferedFiltersAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """Return whether the change list offers this filter. Django refuses other filters with a 400."""
         offered: Any = self.get_list_filter(request)
+        return lookup in {name for each in offered for name in _parameter_names(each)}
+
+
+def _parameter_names(offered: Any) -> Sequence[str]:
+    """Return the names of the parameters in the URLs of a filter of `list_filter`."""
+    if isinstance(offered, str):
         # Add `__exact` to the name of a field, because the links of a filter by the field "use", for example, contain
         # the parameter "use__exact".
-        return lookup in {f"{each}__exact" if isinstance(each, str) else each.parameter_name for each in offered}
+        return (f"{offered}__exact",)
+    names: Sequence[str] = getattr(offered, "parameter_names", (offered.parameter_name,))
+    return names
 
 
 class ReadOnlyAdmin(OfferedFiltersAdmin):

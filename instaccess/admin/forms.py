@@ -57,6 +57,20 @@ class RevokeForm(ConfirmForm):
     )
 
 
+class RevokeUsersForm(RevokeForm):
+    """A form to revoke all live tokens of users and, unless the box is not checked, the users' OAuth2 tokens."""
+
+    oauth2_tokens = forms.BooleanField(
+        label=_("Revoke the OAuth2 tokens too"),
+        required=False,
+        initial=True,
+        help_text=_(
+            "With an OAuth2 token, a client gets a new InstAccess token. After a theft, keep this box checked. The "
+            "user has to authorize each application again."
+        ),
+    )
+
+
 class _SecretTextarea(forms.Textarea):
     """A text area that never shows its submitted value again, because the value may be a private key or a token."""
 

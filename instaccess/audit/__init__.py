@@ -16,6 +16,10 @@ from .names import ERASED as ERASED_NAME
 from .names import count as count_names
 from .names import erase as erase_name
 from .names import find_uuids, names_status
+from .oauth2_revocation import revoke_with_oauth2_tokens
+from .oauth2_tokens import KINDS as OAUTH2_KINDS
+from .oauth2_tokens import OAuth2Tokens, service_applications
+from .oauth2_tokens import summarize as summarize_oauth2_tokens
 from .progress import check_progress, reset_progress
 from .recording import commit, insert
 from .refusal_counts import RETENTION as REFUSAL_RETENTION
@@ -31,6 +35,7 @@ from .row_hmac import check as check_hmac
 from .row_ids import id_time
 from .rows import (
     current_time,
+    filter_by_access,
     filter_by_account,
     filter_by_application,
     filter_by_keys,
@@ -50,12 +55,14 @@ from .writability import reset as reset_writability
 
 __all__ = [
     "ERASED_NAME",
+    "OAUTH2_KINDS",
     "REFUSAL_RETENTION",
     "SETTLED",
     "EvidenceKeys",
     "Export",
     "Format",
     "HmacStatus",
+    "OAuth2Tokens",
     "Problem",
     "RefusalSpike",
     "Report",
@@ -74,6 +81,7 @@ __all__ = [
     "current_time",
     "erase_name",
     "export_checkpoint",
+    "filter_by_access",
     "filter_by_account",
     "filter_by_application",
     "filter_by_keys",
@@ -106,11 +114,14 @@ __all__ = [
     "reset_writability",
     "revocable_tokens",
     "revoke",
+    "revoke_with_oauth2_tokens",
     "row_status",
     "scopes_of_account",
     "scopes_of_user",
     "seal",
+    "service_applications",
     "signed_by",
+    "summarize_oauth2_tokens",
     "token_status",
     "verify",
 ]

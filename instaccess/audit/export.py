@@ -40,9 +40,9 @@ COLUMNS = (
     "user",
     "user_name",
     "user_uuid",
-    "real_user",
-    "real_user_name",
-    "real_user_uuid",
+    "actor",
+    "actor_name",
+    "actor_uuid",
     "application",
     "client_id",
     "access_token_pk",
@@ -60,7 +60,14 @@ COLUMNS = (
     "mac",
     "names_mac",
 )
-_LOOKUPS = {"user": "user__{}", "real_user": "real_user__{}", "application": "application__name"}
+# The actor is the real user of a masquerade: the user who asked for the token.
+_LOOKUPS = {
+    "user": "user__{}",
+    "actor": "real_user__{}",
+    "actor_name": "real_user_name",
+    "actor_uuid": "real_user_uuid",
+    "application": "application__name",
+}
 
 
 class Format(StrEnum):
@@ -154,7 +161,7 @@ def _pages(rows: QuerySet[IssuedToken], size: int) -> Iterator[list[dict[str, An
     paths = {column: _LOOKUPS.get(column, column).format(name) for column in COLUMNS if column != "status"}
     paths |= {
         "uuid_of_user": f"user__{uuid}",
-        "uuid_of_real_user": f"real_user__{uuid}",
+        "uuid_of_actor": f"real_user__{uuid}",
         "id_of_client": "application__client_id",
     }
     # Read values instead of model instances. Each batch then needs only one query, which reads only the columns that
@@ -181,7 +188,7 @@ def _record(row: dict[str, Any], now: datetime) -> list[Any]:
         "jti": str(row["jti"]),
         "status": token_status(row["revoked_at"], row["expires_at"], now=now),
         "user": _matching_name(row["user"], row["uuid_of_user"], row["user_uuid"]),
-        "real_user": _matching_name(row["real_user"], row["uuid_of_real_user"], row["real_user_uuid"]),
+        "actor": _matching_name(row["actor"], row["uuid_of_actor"], row["actor_uuid"]),
         "application": _matching_name(row["application"], row["id_of_client"], row["client_id"]),
     }
     for column in ("issued_at", "expires_at", "revoked_at"):

@@ -69,15 +69,32 @@ def revoke(
     if not scopes:
         return _revoke_single(_ids(tokens), keks, reason, by, now)
     moment = now or current_time()
-    latest_iat = _latest_iat(tokens, moment)
-    recorded = record(scopes, keks=keks, reason=reason, by=by, now=now, latest_iat=latest_iat)
+    latest = latest_iat(tokens, moment)
+    recorded = record(scopes, keks=keks, reason=reason, by=by, now=now, latest_iat=latest)
+    return finish(tokens, recorded, keks=keks, reason=reason, by=by, moment=moment, now=now)
+
+
+def finish(
+    tokens: QuerySet[IssuedToken],
+    recorded: Sequence[Revocation],
+    *,
+    keks: Sequence[KeyEncryptionKey],
+    reason: str,
+    by: Any,
+    moment: datetime,
+    now: datetime | None = None,
+) -> int:
+    """Mark the audit rows of revocations that were just recorded, and revoke the tokens outside their scopes.
+
+    `moment` is the time of the recorded revocations. `revoke` describes the other arguments and the result.
+    """
     revoked = _revoke_single(_ids_outside(tokens, Coverage(recorded)), keks, reason, by, now)
     marked = complete(keks=keks, recorded=recorded, by=by, now=now)
     # The recorded revocation doesn't cover tokens of an issuer whose clock is fast by more than `CLOCK_SKEW`. Revoke
     # these tokens one by one, because a gateway with a fast clock would accept them.
     ahead = tokens.filter(issued_at__gt=moment + timedelta(seconds=CLOCK_SKEW))
     revoked += _revoke_single(_ids(ahead), keks, reason, by, now)
-    return revoked + sum(marked[scope] for scope in scopes)
+    return revoked + sum(marked[scope] for scope in map(Scope.of, recorded))
 
 
 def record(
@@ -160,7 +177,7 @@ def _interrupted(recorded: Sequence[Revocation], keks: Sequence[KeyEncryptionKey
             )
 
 
-def _latest_iat(tokens: QuerySet[IssuedToken], now: datetime) -> int:
+def latest_iat(tokens: QuerySet[IssuedToken], now: datetime) -> int:
     """Return the latest time of issue that a revocation covers, in seconds since 1970.
 
     If the clock of an issuer is fast, the time of issue of a token can be later than the revocation. A difference of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import Error as DbError
@@ -131,6 +131,26 @@ def filter_by_application(client_id: str) -> Q:
 def filter_by_account(account_uuid: str) -> Q:
     """Return a filter for audit rows of tokens for the account with this uuid."""
     return Q(account_uuid=fit(account_uuid, "account_uuid"))
+
+
+def filter_by_access(since: datetime | None, until: datetime | None) -> Q:
+    """Return a filter for audit rows of tokens that were valid at some time in a period.
+
+    A token is valid from its issue until its revocation, or until its expiry plus INSTACCESS['LEEWAY'].
+
+    Args:
+        since: the start of the period, or None for a period without a start.
+        until: the end of the period, which is not part of the period, or None for a period without an end.
+    """
+    condition = Q() if until is None else Q(issued_at__lt=until)
+    if since is None:
+        return condition
+    # The year 1970 precedes every token. With an earlier time, the subtraction could overflow.
+    expired = max(since, datetime(1970, 1, 1, tzinfo=UTC)) - timedelta(seconds=_leeway())
+    # The condition on `issued_at` lets the database use an index, because `expires_at` isn't indexed.
+    oldest = expired - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
+    condition &= Q(issued_at__gt=oldest, expires_at__gt=expired)
+    return condition & (Q(revoked_at=None) | Q(revoked_at__gt=since))
 
 
 def filter_by_keys(kids: list[str]) -> Q:

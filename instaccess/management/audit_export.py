@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser, OutputWrapper
 from django.db.models import Q, QuerySet
 
-from ..audit import Export, Format
+from ..audit import Export, Format, filter_by_access
 from ..models import IssuedToken
 from .base import operator
 
@@ -28,19 +28,36 @@ def add_arguments(parser: CommandParser) -> None:
         metavar="PATH",
         help="Write to this file, which must not exist yet, with mode 0600. Default: standard output.",
     )
+
+
+def add_period_arguments(parser: CommandParser) -> None:
+    """Add the options that select a period, which the subcommands `list` and `export` share."""
     for name, text in (("since", "at or after"), ("until", "before")):
         parser.add_argument(
             f"--{name}",
             metavar="TIME",
-            help=f"Only tokens issued {text} this time (UTC): 2026-11-01 or 2026-11-01T12:30:00, for example.",
+            help=f"Only tokens issued {text} this time (UTC): 2026-11-01 or 2026-11-01T12:30:00+01:00, for example.",
         )
+    parser.add_argument(
+        "--had-access",
+        action="store_true",
+        help="With --since or --until: tokens that were valid at some time in the period, instead of tokens issued "
+        "in the period.",
+    )
 
 
 def period(options: dict[str, Any]) -> list[Q]:
-    """Return the filters for the options `--since` and `--until`. Raises CommandError if a time is invalid."""
+    """Return the filters for the options `--since`, `--until` and `--had-access`.
+
+    Raises CommandError if a time is invalid, or if `--had-access` is given without a time.
+    """
     since, until = (_parse_time(name, options[name]) for name in ("since", "until"))
     if since and until and since >= until:
         raise CommandError("--since must be before --until.")
+    if options["had_access"]:
+        if not (since or until):
+            raise CommandError("--had-access needs a period: add --since or --until.")
+        return [filter_by_access(since, until)]
     return [Q(issued_at__gte=since)] * bool(since) + [Q(issued_at__lt=until)] * bool(until)
 
 
@@ -51,7 +68,7 @@ def write(rows: QuerySet[IssuedToken], options: dict[str, Any], stdout: OutputWr
         CommandError: `--file` is empty, exists already or can't be written.
         DatabaseError: the rows can't be read.
     """
-    names = ("user", "application", "account", "live", "since", "until")
+    names = ("user", "application", "account", "live", "since", "until", "had_access")
     filters = {name: str(options[name]) for name in names if options[name]}
     export = Export(rows, Format(options["format"]), by=operator(), filters=filters)
     path = options["file"]

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db
 MODELS = [model for model, page in admin.site._registry.items() if type(page).__module__.startswith("instaccess.")]
 OFFERED = {
     Key: {"use__exact", "status__exact"},
-    IssuedToken: {"status", "period", "masquerading", "client_id", "account_uuid"},
+    IssuedToken: {"status", "period", "since", "until", "masquerading", "client_id", "account_uuid"},
     ServiceUser: set(),
 }
 MARKER = "4242424242"

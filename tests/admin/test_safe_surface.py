@@ -352,7 +352,7 @@ class TestSearchingForTokens:
         assert rows_shown(admin_client, q=token.user_uuid.upper()) == {token.jti}
         assert rows_shown(admin_client, q=str(token.jti).upper()) == {token.jti}
 
-    def test_search_of_issued_tokens_finds_tokens_by_their_real_user(self, user, application, admin_client):
+    def test_search_of_issued_tokens_finds_tokens_by_their_actor(self, user, application, admin_client):
         masked = row(None, application, real_user=user)
 
         assert rows_shown(admin_client, q=user.username) == {masked.jti}
@@ -544,11 +544,11 @@ class TestTheColumnsOfIssuedTokens:
 
         cells = self.cells(admin_client)
 
-        assert (cells["holder"], cells["acting_as"]) == ("ada", "-")
+        assert (cells["subject"], cells["actor"]) == ("ada", "-")
         assert cells["client"] == f"LTI tool {application.client_id}"
         assert cells["ip_address"] == "192.0.2.7"
 
-    def test_list_of_issued_tokens_shows_the_user_as_whom_a_real_user_masquerades(
+    def test_list_of_issued_tokens_shows_the_actor_and_the_user_as_whom_the_actor_masquerades(
         self, user, application, admin_client
     ):
         grace = get_user_model().objects.create_user("grace")
@@ -556,7 +556,7 @@ class TestTheColumnsOfIssuedTokens:
 
         cells = self.cells(admin_client)
 
-        assert (cells["holder"], cells["acting_as"]) == ("grace", "masquerading as ada")
+        assert (cells["subject"], cells["actor"]) == ("ada", "grace")
 
     def test_list_of_issued_tokens_shows_no_user_name_if_the_foreign_key_does_not_match_the_uuid(
         self, user, application, admin_client
@@ -568,7 +568,7 @@ class TestTheColumnsOfIssuedTokens:
         token = row(user, application)
         IssuedToken.objects.update(user=mallory)
 
-        assert self.cells(admin_client)["holder"] == token.user_uuid
+        assert self.cells(admin_client)["subject"] == token.user_uuid
         assert "mallory" not in page(admin_client, url_of("change", token))
 
     def test_list_of_issued_tokens_shows_no_application_name_if_the_foreign_key_does_not_match(
@@ -586,4 +586,4 @@ class TestTheColumnsOfIssuedTokens:
         user = get_user_model().objects.create_user("ada", email="ada@example.edu")
         row(user, application)
 
-        assert self.cells(admin_client)["holder"] == "ada"
+        assert self.cells(admin_client)["subject"] == "ada"

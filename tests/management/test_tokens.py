@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import uuid
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -60,6 +61,22 @@ class TestTokensList:
             assert [fact["jti"] for fact in as_json("list", *args)] == [str(other_row.jti)]
         assert as_json("list", "--user", "grace", "--account", "3f1c") == []
 
+    def test_a23_tokens_list_and_show_name_the_actor_of_a_masquerade_and_no_actor_of_other_tokens(self, row):
+        own = row(age=60)
+        grace = get_user_model().objects.create_user("grace")
+        masquerade = row(real_user=grace, real_user_uuid=users.user_uuid(grace))
+
+        facts = as_json("list")
+        assert [(fact["user"], fact["actor"], fact["actor_name"]) for fact in facts] == [
+            ("ada", "grace", "grace"),
+            ("ada", None, ""),
+        ]
+        assert [fact["actor_uuid"] for fact in facts] == [masquerade.real_user_uuid, ""]
+        lines = tokens("list").splitlines()
+        assert ["user ada  actor grace  client" in line for line in lines] == [True, False]
+        assert "actor" not in lines[1]
+        assert as_json("show", "--jti", str(own.jti))["actor"] is None
+
     def test_tokens_list_prints_at_most_fifty_tokens_or_the_given_limit(self, row):
         for _ in range(52):
             row()
@@ -67,6 +84,30 @@ class TestTokensList:
         assert len(as_json("list")) == 50
         assert len(as_json("list", "--limit", "3")) == 3
         assert as_json("list", "--limit", "0") == as_json("list", "--limit", "-1") == []
+
+    def test_a22_tokens_list_filters_by_the_time_of_issue_or_by_access_in_a_period(self, row):
+        noon = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
+        made = {
+            minutes: row(
+                issued_at=noon + timedelta(minutes=minutes), expires_at=noon + timedelta(minutes=minutes + 60)
+            )
+            for minutes in (-61, -30, 0, 30, 60)
+        }
+        period = ("--since", "2026-11-01T12:00:00", "--until", "2026-11-01T14:00+01:00")
+
+        assert [fact["jti"] for fact in as_json("list", *period)] == [str(made[each].jti) for each in (30, 0)]
+        listed = [fact["jti"] for fact in as_json("list", *period, "--had-access")]
+        assert listed == [str(made[each].jti) for each in (30, 0, -30)]
+
+    def test_a22_tokens_list_refuses_an_invalid_period(self, row):
+        row()
+        for args, error in (
+            (["--since", "yesterday"], "2026-11-01"),
+            (["--since", "2026-11-02", "--until", "2026-11-01"], "before --until"),
+            (["--had-access"], "add --since or --until"),
+        ):
+            with pytest.raises(CommandError, match=error):
+                tokens("list", *args)
 
     def test_tokens_list_prints_a_message_if_no_token_matches(self):
         assert tokens("list") == "No matching tokens.\n"
@@ -131,7 +172,8 @@ class TestTokensRevoke:
         row(age=9000)
         what = {"--user": "ada", "--application": application.client_id, "--account": "3f1c"}[by]
 
-        assert as_json("revoke", by, what, "--reason", "x") == {"revoked": 3}
+        oauth2 = {"oauth2_tokens": []} if by == "--user" else {}
+        assert as_json("revoke", by, what, "--reason", "x") == {"revoked": 3, **oauth2}
         assert IssuedToken.objects.exclude(revoked_at=None).count() == 3
 
     @pytest.mark.parametrize(("by", "kind"), [("--user", "user"), ("--account", "account"), ("--application", "")])
@@ -171,13 +213,13 @@ class TestTokensRevoke:
         args = ("revoke", "--user", "ada", "--reason", "x", "--dry-run")
 
         assert tokens(*args) == "1 live tokens would be revoked.\n"
-        assert as_json(*args) == {"would_revoke": 1}
+        assert as_json(*args) == {"would_revoke": 1, "oauth2_tokens": []}
         assert not IssuedToken.objects.exclude(revoked_at=None).exists()
 
     def test_tokens_revoke_succeeds_for_a_user_who_has_only_expired_tokens(self, row):
         row(age=9000)
 
-        assert as_json("revoke", "--user", "ada", "--reason", "x") == {"revoked": 0}
+        assert as_json("revoke", "--user", "ada", "--reason", "x") == {"revoked": 0, "oauth2_tokens": []}
 
     def test_tokens_revoke_fails_for_an_unknown_user_application_or_account(self, row):
         row()

@@ -78,6 +78,14 @@ class TestTokensExport:
         assert ids("--since", "2026-11-01T12:00:00") == [made[12], made[11], made[0]]
         assert ids("--until", "2026-11-01T13:00:00+01:00") == [made[-12], made[-13]]
 
+    def test_a22_tokens_export_with_the_option_had_access_writes_tokens_that_were_valid_in_the_period(self, row):
+        valid = row(issued_at=NOON - timedelta(minutes=59), expires_at=NOON + timedelta(minutes=1))
+        row(issued_at=NOON - timedelta(minutes=60), expires_at=NOON)
+        period = ("--since", "2026-11-01T12:00:00", "--until", "2026-11-01T13:00:00")
+
+        assert ids(*period) == []
+        assert ids(*period, "--had-access") == [valid.pk]
+
     @pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "0001-01-01T00:00:00+23:00", "\x00"])
     def test_tokens_export_refuses_an_invalid_time_and_prints_an_example(self, text):
         with pytest.raises(CommandError, match="2026-11-01"):

@@ -7,6 +7,7 @@ the user submits this page. The audit rows record the reason and the user who re
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -19,10 +20,8 @@ from django.utils.translation import gettext_lazy, ngettext
 from ... import audit, keys, users
 from ...models import IssuedToken
 from ..common import ReadOnlyAdmin, render_confirmation
-from ..forms import RevokeForm
-
-MOST_NAMED = 20
-"""The maximum number of users or applications that the confirmation page names."""
+from ..forms import RevokeForm, RevokeUsersForm
+from .oauth2_access import OAuth2Access, join_names
 
 MOST_CHOSEN = 1000
 """The maximum number of selected rows for the actions on users and applications. A larger selection is refused."""
@@ -64,7 +63,13 @@ class TokenActions(ReadOnlyAdmin):
         condition = Q(user_uuid__in=names) | Q(real_user_uuid__in=names)
         title = _("Revoke all live tokens of the selected users")
         scopes = [audit.Scope.user(uuid) for uuid in names]
-        return self._revoke(request, "revoke_users", condition, title, owners=names.values(), scopes=scopes)
+        # Only the users who asked for the selected tokens have OAuth2 tokens with which these tokens can be replaced.
+        askers = {row.real_user_uuid or row.user_uuid for row in rows}
+        others = [name for uuid, name in names.items() if uuid not in askers]
+        oauth2 = OAuth2Access(users.with_uuids(askers), others)
+        return self._revoke(
+            request, "revoke_users", condition, title, owners=names.values(), scopes=scopes, oauth2=oauth2
+        )
 
     @admin.action(
         description=gettext_lazy("Revoke all live tokens of the selected applications…"),
@@ -92,31 +97,35 @@ class TokenActions(ReadOnlyAdmin):
         *,
         owners: Iterable[str] = (),
         scopes: Sequence[audit.Scope] = (),
+        oauth2: OAuth2Access | None = None,
     ) -> TemplateResponse | None:
         tokens = audit.revocable_tokens().filter(condition)
-        form = RevokeForm(request.POST if "confirmed" in request.POST else None)
+        form_class = RevokeForm if oauth2 is None else RevokeUsersForm
+        form = form_class(request.POST if "confirmed" in request.POST else None)
         if form.is_valid():
-            count = audit.revoke(
-                tokens,
-                keks=keys.keks_for_revocation(),
-                reason=form.cleaned_data["reason"],
-                by=request.user,
-                scopes=scopes,
-            )
-            self.message_user(
-                request,
-                ngettext("%(count)d live token was revoked.", "%(count)d live tokens were revoked.", count)
-                % {"count": count},
-                messages.SUCCESS if count else messages.WARNING,
-            )
+            act: dict[str, Any] = {
+                "keks": keys.keks_for_revocation(),
+                "reason": form.cleaned_data["reason"],
+                "by": request.user,
+                "scopes": scopes,
+            }
+            if oauth2 is not None and form.cleaned_data["oauth2_tokens"]:
+                revoked = audit.revoke_with_oauth2_tokens(tokens, oauth2.owners, **act)
+                self._report(request, revoked.tokens, revoked.oauth2_tokens)
+            else:
+                self._report(request, audit.revoke(tokens, **act))
             return None
         names = sorted(owners)
         effects = [
-            *([_("The live tokens of %(names)s are revoked.") % {"names": _join_names(names)}] if names else []),
+            *([_("The live tokens of %(names)s are revoked.") % {"names": join_names(names)}] if names else []),
             _("Live tokens to revoke: %(count)d. Gateways refuse the tokens within five seconds.")
             % {"count": tokens.count()},
             _("Services that clients reach without a gateway accept each token until its expiry."),
-            _("OAuth2 access tokens stay valid, so clients can get new InstAccess tokens."),
+            *(
+                [_("OAuth2 access tokens stay valid, so clients can get new InstAccess tokens.")]
+                if oauth2 is None
+                else oauth2.describe()
+            ),
         ]
         chosen = [(ACTION_CHECKBOX_NAME, pk) for pk in request.POST.getlist(ACTION_CHECKBOX_NAME)]
         across = [("select_across", request.POST.get("select_across", "0"))]
@@ -125,13 +134,13 @@ class TokenActions(ReadOnlyAdmin):
             self, request, form, title=title, button=_("Revoke tokens"), effects=effects, hidden=hidden
         )
 
-
-def _join_names(names: list[str]) -> str:
-    rest = len(names) - MOST_NAMED
-    listed = ", ".join(names[:MOST_NAMED])
-    if rest <= 0:
-        return listed
-    return ngettext("%(names)s and %(count)d other", "%(names)s and %(count)d others", rest) % {
-        "names": listed,
-        "count": rest,
-    }
+    def _report(self, request: HttpRequest, count: int, oauth2_count: int = 0) -> None:
+        """Show the number of revoked tokens, and of revoked OAuth2 tokens, on the next page."""
+        text = ngettext("%(count)d live token was revoked.", "%(count)d live tokens were revoked.", count)
+        texts = [text % {"count": count}]
+        if oauth2_count:
+            text = ngettext(
+                "%(count)d OAuth2 token was revoked.", "%(count)d OAuth2 tokens were revoked.", oauth2_count
+            )
+            texts.append(text % {"count": oauth2_count})
+        self.message_user(request, " ".join(texts), messages.SUCCESS if count or oauth2_count else messages.WARNING)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import Q
@@ -18,6 +19,7 @@ from django.utils.translation import gettext as _
 from ... import audit
 from ...audit import REFUSAL_RETENTION
 from . import chart_counts, periods, search
+from .access_filter import AccessFilter
 from .chart_counts import Counts
 from .chart_geometry import Drawing, Series, draw
 from .periods import HOUR, Period
@@ -95,7 +97,7 @@ class TokenChart:
 def build_chart(changelist: ChangeList, *, now: datetime | None = None) -> TokenChart:
     """Build the chart for the rows that a change list shows. Runs at most three queries, each with a row limit."""
     now = now or timezone.now()
-    choice, period = _get_period(changelist, now)
+    label, period = _get_period(changelist, now)
     kinds, notes = _count_kinds(changelist, period, now)
     times = [_format_start(start, period) for start in period.starts]
     rows = [Row(time, [kind.cell(index) for kind in kinds]) for index, time in enumerate(times)]
@@ -108,7 +110,7 @@ def build_chart(changelist: ChangeList, *, now: datetime | None = None) -> Token
         _("From %(first)s to %(last)s (UTC).") % {"first": times[0], "last": times[-1]},
         *(kind.title(period.step) for kind in kinds),
     ]
-    label, unit = periods.CHOICES[choice][0], _("by hour") if period.step == HOUR else _("by day")
+    unit = _("by hour") if period.step == HOUR else _("by day")
     return TokenChart(
         heading=f"{label}, {unit}",
         unit=_("Hour (UTC)") if period.step == HOUR else _("Day (UTC)"),
@@ -121,19 +123,24 @@ def build_chart(changelist: ChangeList, *, now: datetime | None = None) -> Token
     )
 
 
-def _get_period(changelist: ChangeList, now: datetime) -> tuple[str, Period]:
-    """Return the period that the user chose, or the default period: its key in `periods.CHOICES`, and its times."""
+def _get_period(changelist: ChangeList, now: datetime) -> tuple[Any, Period]:
+    """Return the period that the user chose or typed, or the default period: its label and its times."""
+    for spec in changelist.filter_specs:
+        if isinstance(spec, AccessFilter) and spec.period:
+            period = periods.between(spec.since, spec.until, now)
+            times = {"since": _format_start(period.since, period), "until": _format_start(period.until, period)}
+            return _("%(since)s to %(until)s") % times, period
     choice = changelist.params.get("period", "")
     choice = choice if choice in periods.CHOICES else periods.DEFAULT
-    period = periods.chosen(choice, now)
-    assert period is not None  # noqa: S101  (`choice` is a key of `periods.CHOICES`.)
-    return choice, period
+    chosen = periods.chosen(choice, now)
+    assert chosen is not None  # noqa: S101  (`choice` is a key of `periods.CHOICES`.)
+    return periods.CHOICES[choice][0], chosen
 
 
 def _count_kinds(changelist: ChangeList, period: Period, now: datetime) -> tuple[list[Kind], list[str]]:
     """Return the panels with their counts, and the notes below the chart."""
     tokens = changelist.queryset
-    filters = set(changelist.get_filters_params()) - {"period"}
+    filters = set(changelist.get_filters_params()) - {"period", *AccessFilter.parameter_names}
     kinds = [Kind("issued", _("Issued"), chart_counts.issued(tokens, period), _HIGH)]
     notes = []
     # If the list contains only live or only expired tokens, omit the panel of revoked tokens, because the
@@ -179,7 +186,7 @@ def _select_refusals(changelist: ChangeList, filters: set[str]) -> tuple[Q | Non
         # character or a non-ASCII character.
         storable = client_id.isascii() and "\x00" not in client_id
         condition, is_narrowed = (Q(client_id=client_id) if storable else Q(pk__in=[])), True
-    for term in search.terms(changelist.query):
+    for term in search.find_terms(changelist.query):
         matching = search.refusals_matching(term)
         if matching is None:
             return None, _("Refusals are not shown, because refusals are not counted by IP address.")

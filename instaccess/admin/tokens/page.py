@@ -18,18 +18,19 @@ from ...models import IssuedToken
 from ..common import time_element
 from ..inspector.pages import InspectorPages
 from . import pagination, search
-from .actions import TokenActions
+from .access_filter import AccessFilter
 from .chart import build_chart
+from .detail import DetailPages
 from .export import ExportPages
 from .filters import AccountFilter, ClientFilter, MasqueradeFilter, PeriodFilter, StatusFilter
 from .pagination import BoundedPaginator
 
 
 @admin.register(IssuedToken)
-class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
-    list_display = ["when", "status", "holder", "acting_as", "client", "ip_address", "until", "jti"]
+class IssuedTokenAdmin(InspectorPages, ExportPages, DetailPages):
+    list_display = ["when", "status", "subject", "actor", "client", "ip_address", "until", "jti"]
     list_display_links = ["when", "jti"]
-    list_filter = [StatusFilter, PeriodFilter, MasqueradeFilter, ClientFilter, AccountFilter]
+    list_filter = [StatusFilter, PeriodFilter, AccessFilter, MasqueradeFilter, ClientFilter, AccountFilter]
     ordering = ["-issued_at", "-id"]
     # A page has few rows, because rendering the rows takes most of the response time.
     list_per_page = 20
@@ -40,12 +41,24 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
     show_facets = admin.ShowFacets.NEVER
     # Django shows a search box only if `search_fields` is not empty. `get_search_results` implements the search.
     search_fields = ["jti", "user_uuid", "client_id", "ip_address"]
-    search_help_text = _("Enter a complete token id, user name, user uuid, client id or IP address.")
+    search_help_text = _(
+        "Enter complete values: a token id, user name, user uuid, client id or IP address. If you combine values, "
+        "put a name with spaces in quotation marks."
+    )
     fieldsets = [
         (None, {"fields": ["jti", "status", "issued", "expires"]}),
         (
             _("User"),
-            {"fields": ["subject", "user_name", "user_uuid", "real_subject", "real_user_name", "real_user_uuid"]},
+            {"fields": ["subject", "user_name", "user_uuid"]},
+        ),
+        (
+            _("Actor"),
+            {
+                "fields": ["actor", "actor_name", "actor_uuid"],
+                "description": _(
+                    "The actor is the user who asked for the token, if the actor masqueraded as the user."
+                ),
+            },
         ),
         (_("Application and client address"), {"fields": ["client", "access_token_pk", "ip_address", "user_agent"]}),
         (_("Account"), {"fields": ["account_uuid", "canvas_domain"]}),
@@ -95,27 +108,24 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
         label = {"revoked": gettext("revoked"), "live": gettext("live"), "expired": gettext("expired")}[name]
         return format_html('<span class="instaccess-badge instaccess-badge-{}">{}</span>', name, label)
 
-    @admin.display(description=_("real user"))
-    def holder(self, token: IssuedToken) -> str:
-        """Return the user who received the token: the real user if the user masqueraded, otherwise the subject."""
-        return self.real_subject(token) if token.real_user_uuid else self.subject(token)
-
-    @admin.display(description=_("acting as"))
-    def acting_as(self, token: IssuedToken) -> str:
-        """Return the subject if a real user masqueraded as the subject; "-" otherwise."""
-        if not token.real_user_uuid:
-            return "-"
-        return format_html("<strong>{}</strong> {}", gettext("masquerading as"), self.subject(token))
-
     @admin.display(description=_("user"))
     def subject(self, token: IssuedToken) -> str:
         return _render_user(token.user, token.user_uuid, token.user_name)
 
-    @admin.display(description=_("real user"))
-    def real_subject(self, token: IssuedToken) -> str:
+    @admin.display(description=_("actor"))
+    def actor(self, token: IssuedToken) -> str:
+        """Return the user who asked for the token, if this user masqueraded; "-" otherwise."""
         if not token.real_user_uuid:
             return "-"
         return _render_user(token.real_user, token.real_user_uuid, token.real_user_name)
+
+    @admin.display(description=_("actor name"))
+    def actor_name(self, token: IssuedToken) -> str:
+        return token.real_user_name or "-"
+
+    @admin.display(description=_("actor uuid"))
+    def actor_uuid(self, token: IssuedToken) -> str:
+        return token.real_user_uuid or "-"
 
     @admin.display(description=_("application"))
     def client(self, token: IssuedToken) -> str:
@@ -136,7 +146,7 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, TokenActions):
         self, request: HttpRequest, queryset: QuerySet[IssuedToken], search_term: str
     ) -> tuple[QuerySet[IssuedToken], bool]:
         """Return the rows that match every search term. The search is fast, because all its columns are indexed."""
-        for term in search.terms(search_term):
+        for term in search.find_terms(search_term):
             queryset = queryset.filter(search.tokens_matching(term))
         return queryset, False
 

@@ -27,6 +27,12 @@ BY_HOUR = timedelta(days=3)
 """The maximum length of a period that is divided into hours. Longer periods are divided into days."""
 
 
+LONGEST = timedelta(days=366)
+"""The maximum length of the period of the chart, so that the chart has a limited number of bars."""
+
+_EPOCH = datetime(1970, 1, 2, tzinfo=UTC) + LONGEST
+
+
 @dataclass(frozen=True)
 class Period:
     """The period from `since` up to, but not including, `until`. Each time is the start of an hour or day."""
@@ -58,6 +64,23 @@ def chosen(choice: str | None, now: datetime) -> Period | None:
     length = CHOICES[choice][1]
     step = HOUR if length < BY_HOUR else DAY
     return Period(_floor(now - length, step), _floor(now, step) + step)
+
+
+def between(since: datetime | None, until: datetime | None, now: datetime) -> Period:
+    """Return the period of the chart for a period that the user typed. The chart ends now at the latest.
+
+    Without a start, the period has the length of the default period. The period has at most `LONGEST` days.
+    """
+    end = max(min(until or now, now), _EPOCH)
+    start = since or end - CHOICES[DEFAULT][1]
+    start = min(max(start, end - LONGEST), end - HOUR)
+    by_hour = Period(_floor(start, HOUR), _ceil(end, HOUR))
+    return by_hour if by_hour.until - by_hour.since <= BY_HOUR else Period(_floor(start, DAY), _ceil(end, DAY))
+
+
+def _ceil(time: datetime, step: timedelta) -> datetime:
+    start = _floor(time, step)
+    return start if start == time else start + step
 
 
 def _floor(time: datetime, step: timedelta) -> datetime:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import uuid
 from contextlib import suppress
 
@@ -14,13 +15,26 @@ RECORDED = 1000
 """The maximum number of audit rows that a search reads to find the uuids of deleted users with a given name."""
 
 
-def terms(text: str) -> list[str]:
-    """Split the text of a search into terms. A row must match every term."""
-    return text.replace("\x00", "").split()
+_TERM = re.compile(r'"([^"]*)"|(\S+)')
+
+
+def find_terms(text: str) -> list[str]:
+    """Split the text of a search into terms. A row must match every term.
+
+    Quotation marks keep a term with spaces together. Without quotation marks, the whole text is one term if a row
+    matches the whole text, because a user name can contain spaces.
+    """
+    text = text.replace("\x00", "").strip()
+    terms = [quoted.strip() or word for quoted, word in _TERM.findall(text)]
+    terms = [term for term in terms if term]
+    if len(terms) < 2 or '"' in text:
+        return terms
+    is_one_term = audit.issued_tokens().filter(tokens_matching(text)).exists()
+    return [text] if is_one_term else terms
 
 
 def tokens_matching(term: str) -> Q:
-    """Return the condition for tokens whose id, user, real user, client id or client address equals the term.
+    """Return the condition for tokens whose id, user, actor, client id or client address equals the term.
 
     A user name matches both the current name of a user and the name that the audit row recorded at the time of issue.
     """
@@ -32,8 +46,18 @@ def tokens_matching(term: str) -> Q:
         value = uuid.UUID(term)
         condition |= Q(jti=value) | audit.filter_by_uuid(str(value))
     with suppress(ValueError):
-        condition |= Q(ip_address=str(ipaddress.ip_address(term)))
+        condition |= Q(ip_address__in=_spell_address(ipaddress.ip_address(term)))
     return condition
+
+
+def _spell_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[str]:
+    """Return both forms of an IPv4 address: the address itself, and the address mapped to IPv6 (RFC 4291 §2.5.5.2).
+
+    A server that accepts IPv4 connections on an IPv6 socket reports the mapped form, such as `::ffff:192.0.2.7`.
+    Returns other IPv6 addresses unchanged.
+    """
+    ipv4 = address if isinstance(address, ipaddress.IPv4Address) else address.ipv4_mapped
+    return [str(address)] if ipv4 is None else [str(ipv4), f"::ffff:{ipv4}"]
 
 
 def refusals_matching(term: str) -> Q | None:

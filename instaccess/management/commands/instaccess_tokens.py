@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from ... import audit, keys, users
 from ...conf import conf
 from ...models import IssuedToken
-from .. import audit_evidence, audit_export
+from .. import audit_evidence, audit_export, oauth2_reports
 from ..base import iso, operator
 
 _SUBCOMMANDS = {
@@ -21,8 +21,8 @@ _SUBCOMMANDS = {
     "show": "Show the audit row of one token.",
     "revoke": (
         "Revoke live tokens. Every gateway refuses the tokens within five seconds. Services that clients reach "
-        "without a gateway accept each token until its expiry. OAuth2 access tokens are not revoked, so a client "
-        "with an OAuth2 access token can get a new InstAccess token."
+        "without a gateway accept each token until its expiry. With an OAuth2 token, a client can get a new "
+        "InstAccess token: after a theft, use --user and --oauth2-tokens."
     ),
     "erase-name": (
         "Replace the name of a user by a placeholder in every audit row, for a person with a right to erasure. The "
@@ -42,9 +42,7 @@ class Command(audit_evidence.EvidenceSubcommands):
     def add_arguments(self, parser: CommandParser) -> None:
         sub = self.add_subcommands(parser, _SUBCOMMANDS)
         for name in ("list", "export", "revoke"):
-            sub[name].add_argument(
-                "--user", help="Only tokens whose subject or real user has this user name or uuid."
-            )
+            sub[name].add_argument("--user", help="Only tokens whose user or actor has this user name or uuid.")
             sub[name].add_argument(
                 "--application", help="Only tokens issued to the OAuth2 application with this client id."
             )
@@ -58,9 +56,16 @@ class Command(audit_evidence.EvidenceSubcommands):
             sub[name].add_argument("--jti", required=name == "show", help="The token id (jti).")
         for name in ("list", "export"):
             sub[name].add_argument("--live", action="store_true", help="Only live tokens.")
+            audit_export.add_period_arguments(sub[name])
         audit_export.add_arguments(sub["export"])
         sub["list"].add_argument("--limit", type=int, default=50, help="Maximum number of tokens (default: 50).")
         sub["revoke"].add_argument("--reason", required=True, help="The reason, stored in the audit log.")
+        sub["revoke"].add_argument(
+            "--oauth2-tokens",
+            action="store_true",
+            help="Together with --user: also revoke the OAuth2 access and refresh tokens, codes and ID tokens of the "
+            "user, so that no client gets new tokens with them. The user has to authorize each application again.",
+        )
         audit_evidence.add_arguments(sub)
         for name in ("revoke", "prune", "erase-name"):
             sub[name].add_argument(
@@ -70,23 +75,23 @@ class Command(audit_evidence.EvidenceSubcommands):
             sub[name].add_argument("--json", action="store_true", help="Print one JSON document to standard output.")
 
     def _list(self, options: dict[str, Any]) -> None:
-        tokens = audit.live_tokens() if options["live"] else audit.issued_tokens()
-        tokens = tokens.filter(*_conditions(options)).order_by("-issued_at", "-pk")[: max(options["limit"], 0)]
+        tokens = _matching_tokens(options).order_by("-issued_at", "-pk")[: max(options["limit"], 0)]
         facts = [_facts(token) for token in tokens.select_related(*users.user_relations("user", "real_user"))]
         if options["json"]:
             self.print_json(facts)
             return
         for fact in facts:
+            actor = fact["actor"] or fact["actor_uuid"]
+            people = f"user {fact['user'] or fact['user_uuid']}" + (f"  actor {actor}" if actor else "")
             self.stdout.write(
-                f"{fact['issued_at']}  {fact['status']:<7}  {fact['jti']}  user {fact['user'] or fact['user_uuid']}"
+                f"{fact['issued_at']}  {fact['status']:<7}  {fact['jti']}  {people}"
                 f"  client {fact['client_id'] or '-'}  from {fact['ip_address'] or '-'}"
             )
         if not facts:
             self.stdout.write("No matching tokens.")
 
     def _export(self, options: dict[str, Any]) -> None:
-        tokens = audit.live_tokens() if options["live"] else audit.issued_tokens()
-        audit_export.write(tokens.filter(*_conditions(options), *audit_export.period(options)), options, self.stdout)
+        audit_export.write(_matching_tokens(options), options, self.stdout)
 
     def _show(self, options: dict[str, Any]) -> None:
         related = users.user_relations("user", "real_user")
@@ -109,29 +114,39 @@ class Command(audit_evidence.EvidenceSubcommands):
             raise CommandError("No filter given: add --jti, --user, --application or --account.")
         if not options["reason"].strip():
             raise CommandError("--reason is empty: give the reason, which is stored in the audit log.")
-        tokens = audit.revocable_tokens().filter(*conditions)
+        tokens, owners = audit.revocable_tokens().filter(*conditions), oauth2_reports.find_owners(options)
+        usable = audit.summarize_oauth2_tokens(owners) if owners else []
+        is_included = bool(options["oauth2_tokens"])
+        facts: dict[str, Any] = {"oauth2_tokens": oauth2_reports.facts(usable)} if owners else {}
+        advice = oauth2_reports.advice(owners, usable, revoked=is_included)
         if options["dry_run"]:
-            count = tokens.count()
-            self.print_result(options, {"would_revoke": count}, f"{count} live tokens would be revoked.")
+            total, count = sum(each.total for each in usable), tokens.count()
+            result = [f"{count} live tokens would be revoked."]
+            if is_included:
+                result += [f"{total} OAuth2 tokens would be revoked too.", *oauth2_reports.lines(usable)]
+                facts["would_revoke_oauth2_tokens"] = total
+            self.print_result(options, {"would_revoke": count, **facts}, "\n".join(result + advice))
             return
-        if not options["jti"] and not audit.issued_tokens().filter(*conditions).exists():
+        is_unknown = not options["jti"] and not audit.issued_tokens().filter(*conditions).exists()
+        if is_unknown and not (is_included and usable):
             raise CommandError(
                 "No token was revoked, because no audit row matches. Check the spelling of the filters."
             )
-        count = audit.revoke(
-            tokens,
-            keks=keys.keks_for_revocation(),
-            reason=options["reason"],
-            by=operator(),
-            scopes=_scopes(options),
-        )
+        act = {"keks": keys.keks_for_revocation(), "reason": options["reason"], "by": operator()}
+        scopes = _scopes(options)
+        if is_included:
+            revoked = audit.revoke_with_oauth2_tokens(tokens, owners, scopes=scopes, **act)
+            count, facts["revoked_oauth2_tokens"] = revoked.tokens, revoked.oauth2_tokens
+        else:
+            count = audit.revoke(tokens, scopes=scopes, **act)
         if not count and options["jti"]:
             raise CommandError(
                 f"Token {options['jti']} was not revoked: {_why_not_live(_parse_jti(options['jti']))}."
             )
-        self.print_result(
-            options, {"revoked": count}, f"Revoked {count} live tokens. Gateways refuse the tokens within 5 seconds."
-        )
+        result = [f"Revoked {count} live tokens. Gateways refuse the tokens within 5 seconds."]
+        if is_included:
+            result += [f"Revoked {facts['revoked_oauth2_tokens']} OAuth2 tokens too.", *oauth2_reports.lines(usable)]
+        self.print_result(options, {"revoked": count, **facts}, "\n".join(result + advice))
 
     def _erase_name(self, options: dict[str, Any]) -> None:
         uuids = sorted(audit.find_uuids(options["user"]))
@@ -168,6 +183,12 @@ def _scopes(options: dict[str, Any]) -> list[audit.Scope]:
         case ["account"]:
             return audit.scopes_of_account(options["account"])
     return []
+
+
+def _matching_tokens(options: dict[str, Any]) -> QuerySet[IssuedToken]:
+    """Return the audit rows that match the filters of the subcommands `list` and `export`."""
+    tokens = audit.live_tokens() if options["live"] else audit.issued_tokens()
+    return tokens.filter(*_conditions(options), *audit_export.period(options))
 
 
 def _conditions(options: dict[str, Any]) -> list[Q]:
@@ -214,9 +235,9 @@ def _facts(token: IssuedToken) -> dict[str, Any]:
         "user": users.display_name(token.user, token.user_uuid, token.user_name),
         "user_name": token.user_name,
         "user_uuid": token.user_uuid,
-        "real_user": users.display_name(token.real_user, token.real_user_uuid, token.real_user_name),
-        "real_user_name": token.real_user_name,
-        "real_user_uuid": token.real_user_uuid,
+        "actor": users.display_name(token.real_user, token.real_user_uuid, token.real_user_name),
+        "actor_name": token.real_user_name,
+        "actor_uuid": token.real_user_uuid,
         "client_id": token.client_id,
         "access_token_pk": token.access_token_pk,
         "account_uuid": token.account_uuid,

@@ -74,6 +74,13 @@ def visit_pages(page: Page, album: Album) -> None:
     page.locator("#result_list tbody th a").first.click()
     _see(page, "View issued token")
     album.take("issued-token")
+    page.get_by_role("button", name="Revoke everything of").click()
+    _see(page, "Revoke all live tokens of the selected users")
+    album.take("issued-token-revoke-user")
+    page.goto(TOKENS)
+    page.get_by_role("link", name="Last night").click()
+    _see(page, "by hour")
+    album.take("issued-tokens-last-night")
     page.goto(TOKENS)
     for box in page.locator("#result_list input.action-select").all()[:2]:
         box.check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,52 @@ class TestAUserWhoseLaptopIsLost:
             words = rows(page).filter(has_text=str(token.jti)).locator(".field-status").inner_text()
             assert words == ("revoked" if token in audit["live"][:2] else "live")
 
+    def test_a21_operator_revokes_everything_of_a_user_from_the_page_of_a_token_in_the_browser(
+        self,
+        visit: Visit,
+        superuser: Any,
+        audit: dict[str, list[IssuedToken]],
+        make_access_token: Callable[..., Any],
+    ) -> None:
+        make_access_token()
+        page = visit(superuser)
+        page.goto(f"{LIST}{audit['live'][0].pk}/change/")
+        assert faults(page) == []
+        page.get_by_role("button", name="Revoke everything of ada…").click()
+        page.get_by_text("OAuth2 tokens of ada for LTI tool: 1 access token.").wait_for()
+        assert page.get_by_label("Revoke the OAuth2 tokens too").is_checked()
+        page.get_by_label("Reason").fill("laptop stolen")
+        assert faults(page) == []
+        page.get_by_role("button", name="Revoke tokens").click()
+        page.get_by_text("3 live tokens were revoked. 1 OAuth2 token was revoked.").wait_for()
+        page.goto(f"{LIST}{audit['live'][0].pk}/history/")
+        page.get_by_text("Revoked by root. Reason: laptop stolen (1 OAuth2 token revoked too)").wait_for()
+        assert faults(page) == []
+
+
+class TestTheFilterByAccess:
+    @pytest.mark.parametrize("size", [None, {"width": 390, "height": 844}], ids=["wide", "phone"])
+    def test_a22_period_is_typed_with_the_keyboard_and_lists_the_tokens_with_access(
+        self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]], size: Any
+    ) -> None:
+        since = audit["expired"][0].issued_at - timedelta(minutes=1)
+        page = visit(superuser, size=size)
+        page.goto(LIST)
+        # Chromium has fields in the order of American English here, and moves on after each complete field. A Tab
+        # completes the year, because a year can have six digits.
+        for name, time in (("From", since), ("Until", since + timedelta(minutes=30))):
+            page.get_by_label(name, exact=True).focus()
+            page.keyboard.type(f"{time:%m%d%Y}")
+            page.keyboard.press("Tab")
+            page.keyboard.type(f"{time:%I%M%p}")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**since=**until=**")
+        assert rows(page).count() == 1
+        assert str(audit["expired"][0].jti) in rows(page).inner_text()
+        assert page.get_by_text(f"{since:%Y-%m-%d %H:%M}:00 UTC to").count() == 1
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert faults(page) == []
+
 
 class TestTheListOfIssuedTokens:
     def test_list_of_issued_tokens_has_a_chart_and_a_table_with_the_same_numbers(
@@ -93,7 +140,7 @@ class TestTheListOfIssuedTokens:
         page.goto(LIST)
         page.get_by_role("link", name=str(token.jti)).click()
         page.get_by_role("heading", name="View issued token").wait_for()
-        assert page.locator("#content").get_by_text("192.0.2.7").is_visible()
+        assert page.locator("#issuedtoken_form").get_by_text("192.0.2.7").is_visible()
         assert faults(page) == []
 
 

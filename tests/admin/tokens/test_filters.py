@@ -237,6 +237,8 @@ class TestQueryPlansOnPostgreSQL:
             {"status": "live"},
             {"masquerading": "yes"},
             {"period": "90d"},
+            {"since": "2026-11-22T18:00", "until": "2026-11-23T08:00"},
+            {"until": "2026-11-23T08:00"},
             {"client_id": "tool-3"},
             {"account_uuid": "account-3"},
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import timedelta
 from io import StringIO
@@ -28,7 +29,13 @@ def main() -> None:
     from django.test import Client
     from django.test.utils import CaptureQueriesContext
     from django.utils import timezone
-    from oauth2_provider.models import get_access_token_model, get_application_model, get_refresh_token_model
+    from oauth2_provider.models import (
+        get_access_token_model,
+        get_application_model,
+        get_grant_model,
+        get_id_token_model,
+        get_refresh_token_model,
+    )
 
     from instaccess.conf import SCOPE
     from instaccess.models import IssuedToken, UserIdentity
@@ -69,6 +76,14 @@ def main() -> None:
     permanently, old, _ = post(tools[0], expires=timezone.now())
     get_refresh_token_model().objects.create(user=person, application=tools[0], token="refresh", access_token=old)
     refreshable = ask(old)
+    swapped = {"user": person, "application": tools[0], "expires": timezone.now() + timedelta(hours=1)}
+    get_grant_model().objects.create(code="code", redirect_uri="https://tool.example/callback", **swapped)
+    get_id_token_model().objects.create(**swapped)
+    output = StringIO()
+    call_command(
+        *("instaccess_tokens", "revoke", "--user", "ada", "--reason", "x", "--oauth2-tokens", "--json"), stdout=output
+    )
+    revoked = json.loads(output.getvalue())
     claims = claims_of(issued.json()["token"])
     row = IssuedToken.objects.get(jti=claims["jti"])
     subproject.print_result(
@@ -83,6 +98,13 @@ def main() -> None:
             "access_token_pk": row.access_token_pk == str(access_token.pk),
             "expired": [permanently.json()["errors"][0]["message"], refreshable.json()["errors"][0]["message"]],
             "refresh_token_model": get_refresh_token_model()._meta.label,
+            "revoked": [revoked["revoked"], revoked["revoked_oauth2_tokens"]],
+            "after_revocation": [
+                ask(access_token).status_code,
+                get_refresh_token_model().objects.filter(revoked=None).count(),
+                get_grant_model().objects.count(),
+                get_id_token_model().objects.count(),
+            ],
             "disabled": [refused.status_code, refused.content.decode(), expired.content.decode()],
         }
     )
