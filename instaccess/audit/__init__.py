@@ -10,6 +10,7 @@ from .evidence.signatures import read_checkpoint, signed_by
 from .evidence.statements import EvidenceKeys, Statement
 from .evidence.verification import verify
 from .export import Export, Format
+from .long_work import Advance, Progress, ignore_progress
 from .maintenance import maintenance_runs, record_run
 from .measurements import measure
 from .names import ERASED as ERASED_NAME
@@ -51,11 +52,13 @@ __all__ = [
     "ERASED_NAME",
     "REFUSAL_RETENTION",
     "SETTLED",
+    "Advance",
     "EvidenceKeys",
     "Export",
     "Format",
     "HmacStatus",
     "Problem",
+    "Progress",
     "RefusalSpike",
     "Report",
     "Scope",
@@ -82,6 +85,7 @@ __all__ = [
     "find_uuids",
     "fit",
     "id_time",
+    "ignore_progress",
     "insert",
     "issued_tokens",
     "live_tokens",

@@ -86,7 +86,8 @@ class Command(audit_evidence.EvidenceSubcommands):
 
     def _export(self, options: dict[str, Any]) -> None:
         tokens = audit.live_tokens() if options["live"] else audit.issued_tokens()
-        audit_export.write(tokens.filter(*_conditions(options), *audit_export.period(options)), options, self.stdout)
+        tokens = tokens.filter(*_conditions(options), *audit_export.period(options))
+        audit_export.write(tokens, options, self.stdout, self.progress)
 
     def _show(self, options: dict[str, Any]) -> None:
         related = users.user_relations("user", "real_user")
