@@ -12,9 +12,10 @@ last checkpoints were modified, the next checkpoint is chained to the last check
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import NamedTuple
 
 from django.db import IntegrityError, router, transaction
@@ -45,6 +46,9 @@ At this age, the token can no longer be revoked, and the INSERT of the row was c
 are allowed for a slow INSERT. If the clock of an issuer is slow by more than `SETTLED`, `verify` reports the issuer's
 rows as added.
 """
+
+_DAY = first_id(datetime(1970, 1, 2, tzinfo=UTC))
+"""The difference between the ids of tokens that are issued a day apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +113,11 @@ def seal(
     # can't be read, or whose time of issue is in the future.
     settled = first_id(now - timedelta(seconds=SETTLED))
     end = _log_modified(chain_end(keys))
+    review = reviews.last_number(keys)
     advance = progress("covering", rows_after(end.last).filter(pk__lt=settled).count)
     try:
-        while rows := _next_rows(end, settled, cut):
-            statement = _add_checkpoint(end, rows, keys, now)
+        for rows in _parts(end.last, settled, cut):
+            statement = _add_checkpoint(end, rows, keys, now, review)
             made.append(statement)
             end = ChainEnd(statement.number, statement.last, statement.digest, end.taken)
             advance(statement.rows)
@@ -137,27 +142,37 @@ def _log_modified(end: ChainEnd) -> ChainEnd:
     return end
 
 
-def _next_rows(end: ChainEnd, settled: int, cut: datetime | None) -> list[tuple[int, StoredRow | None]]:
-    """Load the audit rows of the next checkpoint: at most `ROWS` rows of one UTC day, on one side of the cut.
+def _parts(last: int, settled: int, cut: datetime | None) -> Iterator[list[tuple[int, StoredRow | None]]]:
+    """Yield the audit rows of each next checkpoint: at most `ROWS` rows of one UTC day, on one side of the cut.
 
     Args:
+        last: the id of the last covered row.
         settled: the id from which rows can still change.
     """
-    remaining = rows_after(end.last).filter(pk__lt=settled)
-    first = remaining.values_list("pk", flat=True).first()
-    if first is None:
-        return []
-    midnight = id_time(first).replace(hour=0, minute=0, second=0) + timedelta(days=1)
-    limits = [first_id(midnight)]
-    if cut is not None and first < first_id(cut):
-        limits.append(first_id(cut))
-    return row_hmac.load(remaining.filter(pk__lt=min(limits))[:ROWS])
+    limit = None if cut is None else first_id(cut)
+    rows: list[tuple[int, StoredRow | None]] = []
+    while True:
+        page = row_hmac.load(rows_after(last).filter(pk__lt=settled)[: ROWS - len(rows)])
+        rows += page
+        parts = [
+            list(part)
+            for _, part in groupby(rows, key=lambda row: (row[0] // _DAY, limit is not None and row[0] >= limit))
+        ]
+        # The next page may begin with rows of the last part.
+        rows = parts.pop() if page and len(parts[-1]) < ROWS else []
+        yield from parts
+        if not page:
+            return
+        last = page[-1][0]
 
 
 def _add_checkpoint(
-    end: ChainEnd, rows: Sequence[tuple[int, StoredRow | None]], keys: EvidenceKeys, now: datetime
+    end: ChainEnd, rows: Sequence[tuple[int, StoredRow | None]], keys: EvidenceKeys, now: datetime, review: int
 ) -> Statement:
-    """Create a checkpoint for the audit rows that follow the end of the chain."""
+    """Create a checkpoint for the audit rows that follow the end of the chain.
+
+    `review` is the number of the latest review.
+    """
     lines, altered = _index_lines(rows, keys)
     index = "\n".join(lines)
     statement = Statement(
@@ -168,7 +183,7 @@ def _add_checkpoint(
         rows=len(rows),
         digest=chain_digest(end.digest, index),
         altered=len(altered),
-        reviews=reviews.last_number(keys),
+        reviews=review,
         sealed_at=int(now.timestamp()),
     )
     checkpoint = Checkpoint(number=statement.number, jws=signatures.sign(statement, keys), index=index)

@@ -16,6 +16,12 @@ from ...tokens import is_canonical_uuid
 from ..rows import issued_tokens
 from ..stored_rows import StoredRow
 
+Pair = tuple[Any, Any]
+"""A foreign key, and the user uuid or the client id that the same audit row contains."""
+
+_KNOWN_PAIRS = 50_000
+"""The maximum number of matching pairs that are remembered, apart from the pairs of the latest rows."""
+
 
 class Reference(NamedTuple):
     """A foreign key of an audit row, to a user or an application.
@@ -50,8 +56,10 @@ class Comparison(NamedTuple):
     applications_differ: bool
 
 
-def compare(rows: Sequence[StoredRow]) -> Comparison:
+def compare(rows: Sequence[StoredRow], matching: dict[str, set[Pair]]) -> Comparison:
     """Compare the foreign keys of audit rows with the user uuids and client ids in the same rows.
+
+    `matching` contains the pairs that earlier calls have found to match, and is empty at first.
 
     Only uuids that this package generated are compared, because generated uuids never change. If the uuids come from
     a field of the user model, users are not compared, because the host project may change the field.
@@ -61,31 +69,35 @@ def compare(rows: Sequence[StoredRow]) -> Comparison:
     if conf.user_uuid_field is None:
         pairs = {(row.user_id, row.user_uuid) for row in rows}
         pairs |= {(row.real_user_id, row.real_user_uuid) for row in rows}
-        different = _find_different(pairs, _uuids_of_users)
+        different = _find_different("user", pairs, _uuids_of_users, matching)
         users, users_differ = _find_modified(_users(rows, different), _generated_uuids)
     pairs = {(row.application_id, row.client_id) for row in rows}
-    different = _find_different(pairs, _ids_of_applications, field="application")
+    different = _find_different("application", pairs, _ids_of_applications, matching)
     applications, applications_differ = _find_modified(_applications(rows, different), _client_ids)
     return Comparison(users + applications, users_differ, applications_differ)
 
 
 def _find_different(
-    pairs: set[tuple[Any, Any]], identify: Callable[[set[Any]], Mapping[Any, str]], *, field: str = "user"
-) -> set[tuple[Any, Any]]:
-    """Return the pairs of a foreign key and a recorded uuid or client id that don't match.
-
-    Many rows contain the same pair, so each pair is compared only once.
+    field: str,
+    pairs: set[Pair],
+    identify: Callable[[set[Any]], Mapping[Any, str]],
+    matching: dict[str, set[Pair]],
+) -> set[Pair]:
+    """Return the pairs that don't match. Many rows contain the same pair, so each pair is compared only once.
 
     Args:
-        identify: a function that maps primary keys of users or applications to their current uuids or client ids.
         field: the name of a foreign key to the users or the applications.
+        identify: a function that maps primary keys of users or applications to their current uuids or client ids.
+        matching: the pairs that are known to match, by field. New matching pairs are added.
     """
-    current = identify({target for target, _ in pairs if target is not None and _is_valid(field, target)})
-    return {
-        (target, recorded)
-        for target, recorded in pairs
-        if target is not None and current.get(target) != str(recorded)
-    }
+    known = matching.setdefault(field, set())
+    new = {pair for pair in pairs - known if pair[0] is not None}
+    current = identify({target for target, _ in new if _is_valid(field, target)}) if new else {}
+    different = {(target, recorded) for target, recorded in new if current.get(target) != str(recorded)}
+    if len(known) > _KNOWN_PAIRS:
+        known.clear()
+    known |= new - different
+    return different
 
 
 def _find_modified(
@@ -115,7 +127,7 @@ def _is_valid(name: str, target: Any) -> bool:
         return False
 
 
-def _users(rows: Iterable[StoredRow], pairs: Collection[tuple[Any, Any]]) -> list[Reference]:
+def _users(rows: Iterable[StoredRow], pairs: Collection[Pair]) -> list[Reference]:
     """Return the foreign keys to users whose pair of primary key and uuid is in `pairs`."""
     references = []
     for row in rows if pairs else ():
@@ -126,7 +138,7 @@ def _users(rows: Iterable[StoredRow], pairs: Collection[tuple[Any, Any]]) -> lis
     return references
 
 
-def _applications(rows: Iterable[StoredRow], pairs: Collection[tuple[Any, Any]]) -> list[Reference]:
+def _applications(rows: Iterable[StoredRow], pairs: Collection[Pair]) -> list[Reference]:
     """Return the foreign keys to applications whose pair of primary key and client id is in `pairs`."""
     return [
         Reference(row.pk, "application", row.application_id, str(row.client_id))

@@ -44,6 +44,7 @@ class RowChecker:
     ) -> None:
         self._report, self._problems, self._keks, self._advance = report, problems, keks, advance
         self._hmacs = row_hmac.HmacChecker(keks)
+        self._matching: dict[str, set[references.Pair]] = {}
 
     def check_covered(self, statement: Statement, index: str, after: int) -> None:
         """Compare audit rows with the index of their checkpoint, to find modified, deleted and added rows.
@@ -225,7 +226,7 @@ class RowChecker:
 
         Returns the problems by row id.
         """
-        comparison = references.compare(rows)
+        comparison = references.compare(rows, self._matching)
         for differs, note in (
             (comparison.users_differ, _OTHER_UUIDS),
             (comparison.applications_differ, _OTHER_CLIENT_IDS),
