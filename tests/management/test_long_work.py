@@ -118,7 +118,7 @@ def rows(row: Callable[..., IssuedToken], initial_keys: Any) -> list[IssuedToken
 
 @pytest.mark.django_db(transaction=True)
 class TestCtrlC:
-    def test_o21_seal_keeps_its_checkpoints_after_ctrl_c_and_continues_when_run_again(self, rows):
+    def test_o24_seal_keeps_its_checkpoints_after_ctrl_c_and_continues_when_run_again(self, rows):
         done = run("instaccess_tokens", "seal", step="covering")
 
         assert done.returncode == 130
@@ -132,7 +132,7 @@ class TestCtrlC:
         assert Checkpoint.objects.count() == 3
         assert audit.verify(keys.evidence_keys()).problems == []
 
-    def test_o21_prune_keeps_undeleted_rows_after_ctrl_c_and_deletes_these_rows_when_run_again(self, rows):
+    def test_o24_prune_keeps_undeleted_rows_after_ctrl_c_and_deletes_these_rows_when_run_again(self, rows):
         command = ("instaccess_tokens", "prune", "--older-than", "30d", "--batch", "2")
 
         done = run(*command, step="deleting")
@@ -145,12 +145,12 @@ class TestCtrlC:
         assert (IssuedToken.objects.count(), PruneMarker.objects.count()) == (0, 1)
 
     @pytest.mark.parametrize("step", ["covering", "verifying"])
-    def test_o21_prune_deletes_nothing_if_ctrl_c_is_pressed_before_the_deletion(self, rows, step):
+    def test_o24_prune_deletes_nothing_if_ctrl_c_is_pressed_before_the_deletion(self, rows, step):
         done = run("instaccess_tokens", "prune", "--older-than", "30d", step=step)
 
         assert (done.returncode, IssuedToken.objects.count(), PruneMarker.objects.count()) == (130, 6, 0)
 
-    def test_o21_verify_prints_no_result_after_ctrl_c_and_says_that_all_rows_must_be_checked_again(self, rows):
+    def test_o24_verify_prints_no_result_after_ctrl_c_and_says_that_all_rows_must_be_checked_again(self, rows):
         audit.seal(keys.evidence_keys())
 
         done = run("instaccess_tokens", "verify", "--json", step="verifying")
@@ -162,7 +162,7 @@ class TestCtrlC:
         )
         assert audit.maintenance_runs()[0].result == "failed"
 
-    def test_o21_export_deletes_its_incomplete_file_after_ctrl_c(self, rows, tmp_path):
+    def test_o24_export_deletes_its_incomplete_file_after_ctrl_c(self, rows, tmp_path):
         command = ("instaccess_tokens", "export", "--format", "csv", "--file", str(tmp_path / "audit.csv"))
 
         done = run(*command, step="exporting")
@@ -173,7 +173,7 @@ class TestCtrlC:
         assert run(*command).returncode == 0
         assert (tmp_path / "audit.csv").read_text().count("\n") == 7
 
-    def test_o21_reseal_keeps_renewed_hmacs_after_ctrl_c_and_renews_the_other_hmacs_when_run_again(
+    def test_o24_reseal_keeps_renewed_hmacs_after_ctrl_c_and_renews_the_other_hmacs_when_run_again(
         self, rows, settings
     ):
         new, command = "n" * 43, ("instaccess_keys", "reseal")
@@ -187,7 +187,7 @@ class TestCtrlC:
         assert run(*command, **both).returncode == 0
         assert renewed_hmacs(settings, new) == (6, 6)
 
-    def test_o21_second_ctrl_c_stops_a_command_within_a_batch(self, rows):
+    def test_o24_second_ctrl_c_stops_a_command_within_a_batch(self, rows):
         terminal = Terminal("instaccess_tokens", "seal", step="covering", action="wait for ever")
         terminal.read_until("READY")
         terminal.press_ctrl_c()
@@ -198,7 +198,7 @@ class TestCtrlC:
         assert "Interrupted while covering, after 0 of 6 rows." in terminal.text
         assert "Traceback" not in terminal.text
 
-    def test_o21_ctrl_c_during_any_other_command_prints_one_line(self, rows):
+    def test_o24_ctrl_c_during_any_other_command_prints_one_line(self, rows):
         terminal = Terminal("instaccess_keys", "after-restore")
         terminal.read_until("type yes")
         terminal.press_ctrl_c()
