@@ -119,12 +119,13 @@ def rows(row: Callable[..., IssuedToken], initial_keys: Any) -> list[IssuedToken
 @pytest.mark.django_db(transaction=True)
 class TestCtrlC:
     def test_o24_seal_keeps_its_checkpoints_after_ctrl_c_and_continues_when_run_again(self, rows):
-        done = run("instaccess_tokens", "seal", step="covering")
+        done = run("instaccess_tokens", "seal", step="creating checkpoints")
 
         assert done.returncode == 130
         assert done.stdout == ""
         assert done.stderr.splitlines()[-1] == (
-            "CommandError: Interrupted while covering, after 2 rows. To continue, run the same command again."
+            "CommandError: Interrupted while creating checkpoints, after 2 rows. To continue, run the same command "
+            "again."
         )
         assert "Traceback" not in done.stderr
         assert Checkpoint.objects.count() == 1
@@ -144,7 +145,7 @@ class TestCtrlC:
         assert "Deleted 4 rows" in run(*command).stdout
         assert (IssuedToken.objects.count(), PruneMarker.objects.count()) == (0, 1)
 
-    @pytest.mark.parametrize("step", ["covering", "verifying"])
+    @pytest.mark.parametrize("step", ["creating checkpoints", "verifying"])
     def test_o24_prune_deletes_nothing_if_ctrl_c_is_pressed_before_the_deletion(self, rows, step):
         done = run("instaccess_tokens", "prune", "--older-than", "30d", step=step)
 
@@ -188,14 +189,14 @@ class TestCtrlC:
         assert renewed_hmacs(settings, new) == (6, 6)
 
     def test_o24_second_ctrl_c_stops_a_command_within_a_batch(self, rows):
-        terminal = Terminal("instaccess_tokens", "seal", step="covering", action="wait for ever")
+        terminal = Terminal("instaccess_tokens", "seal", step="creating checkpoints", action="wait for ever")
         terminal.read_until("READY")
         terminal.press_ctrl_c()
         terminal.read_until("AGAIN")
         terminal.press_ctrl_c()
 
         assert terminal.wait() == 130
-        assert "Interrupted while covering, after 0 of 6 rows." in terminal.text
+        assert "Interrupted while creating checkpoints, after 0 of 6 rows." in terminal.text
         assert "Traceback" not in terminal.text
 
     def test_o24_ctrl_c_during_any_other_command_prints_one_line(self, rows):
@@ -222,14 +223,14 @@ def renewed_hmacs(settings: Any, kek: str) -> tuple[int, int]:
 @pytest.mark.django_db(transaction=True)
 class TestProgressOnATerminal:
     def test_progress_line_shows_rows_rate_and_remaining_time_and_is_rewritten_in_place(self, rows):
-        terminal = Terminal("instaccess_tokens", "seal", step="covering", action="wait")
+        terminal = Terminal("instaccess_tokens", "seal", step="creating checkpoints", action="wait")
         terminal.read_until("READY")
         terminal.press_ctrl_c()
 
         assert terminal.wait() == 130
-        assert "covering: 0 of 6 rows" in terminal.text
+        assert "creating checkpoints: 0 of 6 rows" in terminal.text
         assert terminal.text.isascii()
-        assert "Interrupted while covering, after 2 of 6 rows." in terminal.text
+        assert "Interrupted while creating checkpoints, after 2 of 6 rows." in terminal.text
 
     def test_progress_line_appears_with_the_option_json_only_on_standard_error(self, rows, tmp_path):
         with (tmp_path / "output.json").open("wb") as output:

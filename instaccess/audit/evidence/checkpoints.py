@@ -114,7 +114,7 @@ def seal(
     settled = first_id(now - timedelta(seconds=SETTLED))
     end = _log_modified(chain_end(keys))
     review = reviews.last_number(keys)
-    advance = progress("covering", rows_after(end.last).filter(pk__lt=settled).count)
+    advance = progress("creating checkpoints", rows_after(end.last).filter(pk__lt=settled).count)
     try:
         for rows in _parts(end.last, settled, cut):
             statement = _add_checkpoint(end, rows, keys, now, review)

@@ -14,6 +14,7 @@ from ..stored_rows import StoredRow, to_datetime
 from . import checkpoint_index, references
 from .checkpoint_index import Entry, row_digest
 from .checkpoints import ROWS
+from .findings import deleted, describe, modified_reference, row_state, unreadable
 from .references import Reference
 from .report import Collector, Finding, Kind, Report, state
 from .statements import Marker, Statement
@@ -61,7 +62,7 @@ class RowChecker:
                 self._problems.add_row(row)
                 continue
             for entry in entries.take_before(row):
-                self._problems.add_row(entry.row, [_deleted(entry)])
+                self._problems.add_row(entry.row, [deleted(entry)])
             found = entries.take(row)
             if found is not None:
                 findings = self._compare(row, token, found, statement)
@@ -70,7 +71,7 @@ class RowChecker:
                 findings = [self._added(row, token, f"after checkpoint {statement.number} was created")]
             self._problems.add_row(row, [*findings, *modified_keys, *self._check_names(token, findings)])
         for entry in entries.take_before(None):
-            self._problems.add_row(entry.row, [_deleted(entry)])
+            self._problems.add_row(entry.row, [deleted(entry)])
 
     def _is_unmodified(self, token: StoredRow, line: str) -> bool:
         """Return whether an audit row matches both of its HMACs and the next line of the index.
@@ -136,10 +137,10 @@ class RowChecker:
     def _compare(self, row: int, token: StoredRow | None, entry: Entry, statement: Statement) -> list[Finding]:
         """Compare an audit row with its entry in the index of a checkpoint. Returns the problems."""
         if token is None:
-            return [_unreadable(row)]
+            return [unreadable(row)]
         row_bytes = row_hmac.canonical_bytes(token)
         status = row_hmac.check(row_bytes, token.mac, self._keks)
-        name = _describe(token)
+        name = describe(token)
         same, number = row_digest(row_bytes) == entry.digest, statement.number
         match status, entry.altered:
             case (HmacStatus.AUTHENTIC, _) | (HmacStatus.UNKNOWN, False) if same:
@@ -162,9 +163,9 @@ class RowChecker:
     def _check_hmac(self, row: int, token: StoredRow | None) -> list[Finding]:
         """Check the HMAC of an audit row that no checkpoint covers. Returns the problems."""
         if token is None:
-            return [_unreadable(row)]
+            return [unreadable(row)]
         row_bytes = row_hmac.canonical_bytes(token)
-        name = _describe(token)
+        name = describe(token)
         match row_hmac.check(row_bytes, token.mac, self._keks):
             case HmacStatus.BROKEN:
                 return [self._modified(token, f"{name} was modified, or was not written by the issuer")]
@@ -184,18 +185,18 @@ class RowChecker:
         current = state(names.canonical_bytes(token), token.names_mac)
         match names.names_status(token, self._keks):
             case HmacStatus.BROKEN:
-                return [Finding(Kind.NAMES, current, f"the user names in {_describe(token)} were modified")]
+                return [Finding(Kind.NAMES, current, f"the user names in {describe(token)} were modified")]
             case HmacStatus.UNKNOWN:
-                text = f"the user names in {_describe(token)} can't be checked: {_ADD_KEK}, {_RESEAL}"
+                text = f"the user names in {describe(token)} can't be checked: {_ADD_KEK}, {_RESEAL}"
                 return [Finding(Kind.NAMES, current, text)]
         return []
 
     def _added(self, row: int, token: StoredRow | None, text: str) -> Finding:
         """Return the problem of an added audit row. `text` describes when or with which id the row was added."""
         if token is None:
-            return _unreadable(row)
+            return unreadable(row)
         row_bytes = row_hmac.canonical_bytes(token)
-        text = f"{_describe(token)} was added {text}"
+        text = f"{describe(token)} was added {text}"
         match row_hmac.check(row_bytes, token.mac, self._keks):
             case HmacStatus.AUTHENTIC:
                 text = f"{text}, but its HMAC matches: the clock of an issuer is slow, or an attacker has the keys"
@@ -204,16 +205,16 @@ class RowChecker:
         original = self._original_id(token)
         if original is not None:
             text = f"{text}: only its id was changed; the token was issued with the id {original}"
-        return Finding(Kind.ADDED, _state(token), text)
+        return Finding(Kind.ADDED, row_state(token), text)
 
     def _modified(self, token: StoredRow, text: str) -> Finding:
         """Return the problem of a modified audit row. If only the id was changed, `text` is replaced."""
         original = self._original_id(token)
         if original is not None:
             text = (
-                f"{_describe(token)} was moved: only its id was changed; the token was issued with the id {original}"
+                f"{describe(token)} was moved: only its id was changed; the token was issued with the id {original}"
             )
-        return Finding(Kind.MODIFIED, _state(token), text)
+        return Finding(Kind.MODIFIED, row_state(token), text)
 
     def _original_id(self, token: StoredRow) -> int | None:
         """Return the original id of an audit row if only its id was changed. Returns None otherwise."""
@@ -237,35 +238,4 @@ class RowChecker:
         for reference in comparison.modified:
             by_row.setdefault(reference.row, []).append(reference)
         tokens = {token.pk: token for token in rows}
-        return {row: [_reference(tokens[row], modified)] for row, modified in by_row.items()}
-
-
-def _state(token: StoredRow) -> str:
-    # The user names are included because `verify` must report a reviewed row again if a name is modified later. The
-    # HMAC of the names is left out because a new key-encryption key changes this HMAC.
-    return state(row_hmac.canonical_bytes(token) + names.canonical_bytes(token), token.mac)
-
-
-def _describe(token: StoredRow) -> str:
-    return f"row {token.pk} (jti {token.jti})"
-
-
-def _deleted(entry: Entry) -> Finding:
-    return Finding(Kind.DELETED, entry.digest, f"row {entry.row} was deleted")
-
-
-def _unreadable(row: int) -> Finding:
-    # The state is empty because the contents of the row can't be read. A review of this problem therefore covers any
-    # invalid value.
-    return Finding(Kind.UNREADABLE, "", f"row {row} was modified: it contains an invalid value and can't be read")
-
-
-def _reference(token: StoredRow, modified: Sequence[Reference]) -> Finding:
-    texts = []
-    for reference in modified:
-        kind, identifier = ("application", "client id") if reference.name == "application" else ("user", "uuid")
-        expected = f"the {kind} with the {identifier} {reference.recorded}" if reference.recorded else f"no {kind}"
-        texts.append(f"refers to {kind} {reference.target} instead of {expected}")
-    text = f"{_describe(token)} was modified: it {' and '.join(texts)}"
-    current = ascii([(reference.name, str(reference.target)) for reference in modified])
-    return Finding(Kind.REFERENCE, current, text)
+        return {row: [modified_reference(tokens[row], modified)] for row, modified in by_row.items()}
