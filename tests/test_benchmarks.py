@@ -99,6 +99,7 @@ def test_benchmarks_measure_long_work(tmp_path):
         **dict.fromkeys(("baseline", "verify", "export"), 2000),
         "seal": pytest.approx(2000, abs=5),
         **dict.fromkeys(("bare DELETE", "prune"), pytest.approx(1270, abs=10)),
+        "reseal": pytest.approx(880, abs=160),
     }
     assert all(each["peak memory, bytes"] > 0 for each in sizes["2000"].values())
     stored = json.loads(report.RESULTS.read_text())
