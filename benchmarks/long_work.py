@@ -82,7 +82,7 @@ def _copy(base: str, rows: int) -> Iterator[None]:
     try:
         copy_rows(rows, DAYS, timezone.now())
         connection.close()
-        # Run VACUUM and CHECKPOINT now. Otherwise, PostgreSQL could run these commands during the measurement.
+        # Run VACUUM and CHECKPOINT now, so that PostgreSQL doesn't run these commands during the measurement.
         psql("VACUUM ANALYZE", "CHECKPOINT", name=name)
         yield
     finally:

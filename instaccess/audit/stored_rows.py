@@ -128,7 +128,8 @@ def _convert_times(values: tuple[Any, ...]) -> list[Any]:
 
 def _is_valid(row: StoredRow) -> bool:
     # With SQLite and MariaDB, Django reads an invalid `revoked_at` as None, so the database is asked whether the
-    # column is NULL. Otherwise, an attacker could make a revoked token look live, or prevent a revocation.
+    # column is NULL. With None instead of an invalid value, an attacker could make a revoked token look live, or
+    # prevent a revocation.
     revoked_at: Any = row.revoked_at
     return (
         row.jti is not None

@@ -109,8 +109,8 @@ def seal(
     now = now or current_time()
     signatures.check_signing_key(keys)  # Fail before reading rows if no key is usable.
     made: list[Statement] = []
-    # The ids alone decide which rows can no longer change. Otherwise, an attacker could stop `seal` with a row that
-    # can't be read, or whose time of issue is in the future.
+    # The ids alone decide which rows can no longer change. If the times of issue decided, an attacker could stop
+    # `seal` with a row that can't be read, or whose time of issue is in the future.
     settled = first_id(now - timedelta(seconds=SETTLED))
     end = _log_modified(chain_end(keys))
     review = reviews.last_number(keys)
