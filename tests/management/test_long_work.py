@@ -9,7 +9,7 @@ import pty
 import select
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -35,6 +35,9 @@ from instaccess.audit.evidence import reauthentication
 from instaccess.management import progress_line
 
 step, action, *arguments = sys.argv[1:]
+signals, write = os.pipe()
+os.set_blocking(write, False)
+signal.set_wakeup_fd(write)
 reauthentication.BATCH = 2
 advance = progress_line.ProgressLine._advance
 
@@ -47,7 +50,7 @@ def interrupt(self, rows):
             sys.stderr.write("READY")
             sys.stderr.flush()
             while action == "wait for ever" or not self.stop_requested:
-                signal.pause()
+                os.read(signals, 1)  # Returns after a signal, even if the signal arrived before this call.
                 sys.stderr.write("AGAIN")
                 sys.stderr.flush()
     advance(self, rows)
@@ -106,6 +109,25 @@ class Terminal:
             pass
         os.close(self._master)
         return self._process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        """Kill the process if a test has failed."""
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture
+def open_terminal(transactional_db: None) -> Iterator[Callable[..., Terminal]]:
+    """Return a function that starts a process on a terminal. After the test, the process is killed."""
+    started: list[Terminal] = []
+
+    def start(*command: str, **options: Any) -> Terminal:
+        started.append(Terminal(*command, **options))
+        return started[-1]
+
+    yield start
+    for terminal in started:
+        terminal.kill()
 
 
 @pytest.fixture
@@ -188,8 +210,8 @@ class TestCtrlC:
         assert run(*command, **both).returncode == 0
         assert renewed_hmacs(settings, new) == (6, 6)
 
-    def test_o24_second_ctrl_c_stops_a_command_within_a_batch(self, rows):
-        terminal = Terminal("instaccess_tokens", "seal", step="creating checkpoints", action="wait for ever")
+    def test_o24_second_ctrl_c_stops_a_command_within_a_batch(self, open_terminal, rows):
+        terminal = open_terminal("instaccess_tokens", "seal", step="creating checkpoints", action="wait for ever")
         terminal.read_until("READY")
         terminal.press_ctrl_c()
         terminal.read_until("AGAIN")
@@ -199,8 +221,8 @@ class TestCtrlC:
         assert "Interrupted while creating checkpoints, after 0 of 6 rows." in terminal.text
         assert "Traceback" not in terminal.text
 
-    def test_o24_ctrl_c_during_any_other_command_prints_one_line(self, rows):
-        terminal = Terminal("instaccess_keys", "after-restore")
+    def test_o24_ctrl_c_during_any_other_command_prints_one_line(self, open_terminal, rows):
+        terminal = open_terminal("instaccess_keys", "after-restore")
         terminal.read_until("type yes")
         terminal.press_ctrl_c()
 
@@ -222,8 +244,8 @@ def renewed_hmacs(settings: Any, kek: str) -> tuple[int, int]:
 
 @pytest.mark.django_db(transaction=True)
 class TestProgressOnATerminal:
-    def test_progress_line_shows_rows_rate_and_remaining_time_and_is_rewritten_in_place(self, rows):
-        terminal = Terminal("instaccess_tokens", "seal", step="creating checkpoints", action="wait")
+    def test_progress_line_shows_rows_rate_and_remaining_time_and_is_rewritten_in_place(self, open_terminal, rows):
+        terminal = open_terminal("instaccess_tokens", "seal", step="creating checkpoints", action="wait")
         terminal.read_until("READY")
         terminal.press_ctrl_c()
 
@@ -232,9 +254,9 @@ class TestProgressOnATerminal:
         assert terminal.text.isascii()
         assert "Interrupted while creating checkpoints, after 2 of 6 rows." in terminal.text
 
-    def test_progress_line_appears_with_the_option_json_only_on_standard_error(self, rows, tmp_path):
+    def test_progress_line_appears_with_the_option_json_only_on_standard_error(self, open_terminal, rows, tmp_path):
         with (tmp_path / "output.json").open("wb") as output:
-            terminal = Terminal("instaccess_tokens", "verify", "--json", stdout=output.fileno())
+            terminal = open_terminal("instaccess_tokens", "verify", "--json", stdout=output.fileno())
             assert terminal.wait() == 0
 
         assert "verifying: 0 of 6 rows" in terminal.text
@@ -248,8 +270,8 @@ class TestProgressOnATerminal:
             assert "exporting:" not in done.stderr
             assert "\r" not in done.stderr
 
-    def test_progress_line_does_not_appear_between_exported_rows_on_the_same_terminal(self, rows):
-        terminal = Terminal("instaccess_tokens", "export", "--format", "jsonl")
+    def test_progress_line_does_not_appear_between_exported_rows_on_the_same_terminal(self, open_terminal, rows):
+        terminal = open_terminal("instaccess_tokens", "export", "--format", "jsonl")
 
         assert terminal.wait() == 0
         assert "exporting" not in terminal.text
