@@ -4,9 +4,9 @@
 
 Requires PostgreSQL (PGHOST, PGUSER, PGPASSWORD as in the tests), Redis (REDIS_URL), and Debian's packages wrk and
 nginx-light.
-`--only` selects parts (http, behind_nginx, servers, crypto, tamper, growth, revocation, memory, startup) or endpoints
-(ours, nothing, …). The results of a selection are written only to `--output`. The command never fails because of slow
-results.
+`--only` selects parts (http, behind_nginx, servers, crypto, tamper, growth, long_work, revocation, memory, startup)
+or endpoints (ours, nothing, …). The results of a selection are written only to `--output`. The command never fails
+because of slow results.
 """
 
 from __future__ import annotations
@@ -23,7 +23,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import behind_nginx, crypto, growth, memory, over_http, report, revocation, sections, servers, startup, tamper
+from . import (
+    behind_nginx,
+    crypto,
+    growth,
+    long_work,
+    memory,
+    over_http,
+    report,
+    revocation,
+    sections,
+    servers,
+    startup,
+    tamper,
+)
 from .report import RESULTS
 from .serve import ROOT
 from .stage import VENDORS, psql
@@ -43,6 +56,7 @@ PARTS = {
     "crypto": ("crypto", False),
     "tamper": ("tamper", True),
     "growth": ("growth", False),
+    "long_work": ("long_work", False),
     "revocation": ("revocation", False),
     "memory": ("memory", False),
     "startup": ("startup", False),
@@ -54,6 +68,7 @@ _OPTIONS = {
     "crypto": ("crypto_rounds",),
     "tamper": ("tamper_rounds",),
     "growth": ("growth_rounds", "ten_million"),
+    "long_work": ("long_rows", "ten_million"),
     "revocation": ("seconds", "revocation_rounds", "listed", "tokens_of_user"),
     "memory": ("issues",),
     "startup": ("starts",),
@@ -64,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, conflict_handler="resolve"
     )
-    for part in (over_http, behind_nginx, servers, crypto, tamper, growth, revocation, memory, startup):
+    for part in (over_http, behind_nginx, servers, crypto, tamper, growth, long_work, revocation, memory, startup):
         part.arguments(parser)
     parser.add_argument("--database", choices=[*VENDORS, "both"], default="both")
     parser.add_argument("--only", default="", help="names of parts or endpoints, separated by commas")
@@ -98,9 +113,11 @@ def _arguments(part: str, options: argparse.Namespace) -> list[str]:
     arguments = []
     for name in _OPTIONS[part]:
         value = getattr(options, name)
-        if value is True:
+        if isinstance(value, list):
+            arguments += [word for each in value for word in (f"--{name.replace('_', '-')}", str(each))]
+        elif value is True:
             arguments.append(f"--{name.replace('_', '-')}")
-        elif value is not False:
+        elif value is not False and value is not None:
             arguments += [f"--{name.replace('_', '-')}", str(value)]
     return arguments
 

@@ -113,6 +113,21 @@ def test_benchmarks_compare_the_workers_of_a_gateway(tmp_path):
     }
 
 
+def test_benchmarks_measure_long_work(tmp_path):
+    results = run_benchmarks(tmp_path, "--only", "long_work", "--long-rows", "2000")["long_work"]
+    sizes = results["sizes"]
+
+    assert {name: each["rows"] for name, each in sizes["2000"].items()} == {
+        **dict.fromkeys(("baseline", "verify", "export"), 2000),
+        "seal": pytest.approx(2000, abs=5),
+        **dict.fromkeys(("bare DELETE", "prune"), pytest.approx(1270, abs=10)),
+        "reseal": pytest.approx(880, abs=160),
+    }
+    assert all(each["peak memory, bytes"] > 0 for each in sizes["2000"].values())
+    stored = json.loads(report.RESULTS.read_text())
+    assert "**Long work**: with 2,000 rows" in report.meaning(stored | {"long_work": results})
+
+
 def test_benchmarks_compare_the_tokens_of_all_libraries_before_they_measure():
     # If the output of a library differed, the program would exit before it measures.
     done = subprocess.run(

@@ -22,6 +22,7 @@ SECRET = "the secret"
 CONCEALED = [
     "admin.keys.actions:_read_import_form",
     "conf.key_encryption:KeyEncryptionKey.hmac",
+    "conf.key_encryption:KeyEncryptionKey.prepare_hmac",
     "conf.key_encryption:_hmac_key",
     "conf.key_encryption:derive_kek",
     "conf.key_encryption:kek_id",

@@ -10,6 +10,7 @@ from .evidence.signatures import read_checkpoint, signed_by
 from .evidence.statements import EvidenceKeys, Statement
 from .evidence.verification import verify
 from .export import Export, Format
+from .long_work import Advance, Progress, ignore_progress
 from .maintenance import maintenance_runs, record_run
 from .measurements import measure
 from .names import ERASED as ERASED_NAME
@@ -58,12 +59,14 @@ __all__ = [
     "OAUTH2_KINDS",
     "REFUSAL_RETENTION",
     "SETTLED",
+    "Advance",
     "EvidenceKeys",
     "Export",
     "Format",
     "HmacStatus",
     "OAuth2Tokens",
     "Problem",
+    "Progress",
     "RefusalSpike",
     "Report",
     "Scope",
@@ -91,6 +94,7 @@ __all__ = [
     "find_uuids",
     "fit",
     "id_time",
+    "ignore_progress",
     "insert",
     "issued_tokens",
     "live_tokens",

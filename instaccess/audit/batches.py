@@ -1,22 +1,32 @@
-"""A function that reads many rows in batches, without a cursor that stays open between two queries."""
+"""A function that reads checkpoints, prune markers or reviews in batches, in constant memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TypeVar
 
-from django.db.models import Model, QuerySet
+from django.db.models import QuerySet, Value
 
-M = TypeVar("M", bound=Model)
+from ..models import Checkpoint, IncidentReview, PruneMarker
+
+M = TypeVar("M", Checkpoint, PruneMarker, IncidentReview)
 
 
-def in_batches(rows: QuerySet[M], size: int) -> Iterator[M]:
-    """Yield rows in the order of the queryset, and read `size` rows per query. Raises DatabaseError.
+def in_batches(rows: QuerySet[M], size: int, *, latest_first: bool = False) -> Iterator[M]:
+    """Yield rows in the order of their numbers, and read `size` rows per query. Raises DatabaseError.
 
-    Only the primary keys of all rows are in memory. `QuerySet.iterator()` isn't used, because on PostgreSQL it opens
-    a cursor in one transaction and reads from the cursor in later transactions. PgBouncer may run these transactions
-    on another connection, where the cursor doesn't exist.
+    Each query continues after the last number of the previous batch. `QuerySet.iterator()` isn't used, because on
+    PostgreSQL it opens a cursor in one transaction and reads from the cursor in later transactions. PgBouncer may run
+    these transactions on another connection, where the cursor doesn't exist.
     """
-    pks = list(rows.values_list("pk", flat=True))
-    for start in range(0, len(pks), size):
-        yield from rows.filter(pk__in=pks[start : start + size])
+    rows = rows.order_by("-number" if latest_first else "number")
+    remaining = rows
+    while True:
+        batch = list(remaining[:size])
+        yield from batch
+        if len(batch) < size:
+            return
+        # In SQLite, an attacker can store a value of any type as the number. `Value` passes the stored value to the
+        # database unchanged.
+        last = Value(batch[-1].number)
+        remaining = rows.filter(number__lt=last) if latest_first else rows.filter(number__gt=last)

@@ -14,6 +14,7 @@ from ..models import IssuedToken
 from . import row_hmac
 from .revocation_log import Act
 from .rows import expiry_cutoff, issued_tokens
+from .stored_rows import StoredRow, microseconds
 
 logger = get_logger("instaccess.revocation")
 
@@ -74,7 +75,7 @@ def _update(pks: Sequence[int], act: Act, macs: Mapping[int, str], cutoff: datet
         return int(cursor.rowcount)
 
 
-def _new_mac(row: IssuedToken, act: Act, keks: Sequence[KeyEncryptionKey]) -> str:
+def _new_mac(row: StoredRow, act: Act, keks: Sequence[KeyEncryptionKey]) -> str:
     """Compute the HMAC of an audit row after the revocation of its token.
 
     Returns an empty string if the current HMAC doesn't match, because a new HMAC would hide that the row was
@@ -82,5 +83,7 @@ def _new_mac(row: IssuedToken, act: Act, keks: Sequence[KeyEncryptionKey]) -> st
     """
     if not keks or row_hmac.row_status(row, keks) is not row_hmac.HmacStatus.AUTHENTIC:
         return ""
-    row.revoked_at, row.revoked_by, row.revocation_reason = act.revoked_at, act.revoked_by, act.reason
-    return row_hmac.authenticate(row_hmac.canonical_bytes(row), keks)
+    revoked = row._replace(
+        revoked_at=microseconds(act.revoked_at), revoked_by=act.revoked_by, revocation_reason=act.reason
+    )
+    return row_hmac.authenticate(row_hmac.canonical_bytes(revoked), keks)

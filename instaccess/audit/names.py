@@ -20,6 +20,7 @@ from . import row_hmac
 from .revocation import BATCH
 from .row_hmac import HmacStatus
 from .rows import fit, issued_tokens
+from .stored_rows import StoredRow
 
 logger = get_logger("instaccess.audit")
 
@@ -33,7 +34,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode
 _COLUMNS = {"user_uuid": "user_name", "real_user_uuid": "real_user_name"}
 
 
-def canonical_bytes(row: IssuedToken) -> bytes:
+def canonical_bytes(row: IssuedToken | StoredRow) -> bytes:
     """Return the canonical encoding of the user names in an audit row: a JSON array in ASCII.
 
     The array contains the token id, because an attacker could otherwise copy the names and the HMAC of another row.
@@ -41,7 +42,7 @@ def canonical_bytes(row: IssuedToken) -> bytes:
     return _encode([_FORMAT, row.jti.hex, row.user_name, row.real_user_name]).encode("ascii")
 
 
-def names_status(row: IssuedToken, keks: Sequence[KeyEncryptionKey]) -> HmacStatus:
+def names_status(row: IssuedToken | StoredRow, keks: Sequence[KeyEncryptionKey]) -> HmacStatus:
     """Return the status of the HMAC of the user names in an audit row."""
     return row_hmac.check(canonical_bytes(row), row.names_mac, keks)
 
@@ -111,8 +112,9 @@ def _erase_batch(pks: Sequence[int], name_column: str, keks: Sequence[KeyEncrypt
     for pk, row in row_hmac.load(rows):
         if row is not None and names_status(row, keks) is HmacStatus.AUTHENTIC:
             macs.add(row.names_mac)
-            setattr(row, name_column, ERASED)
-            whens.append(When(pk=pk, then=Value(row_hmac.authenticate(canonical_bytes(row), keks))))
+            change: dict[str, Any] = {name_column: ERASED}
+            erased = row._replace(**change)
+            whens.append(When(pk=pk, then=Value(row_hmac.authenticate(canonical_bytes(erased), keks))))
         else:
             unchecked.append(pk)
     if unchecked:

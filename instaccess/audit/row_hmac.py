@@ -14,27 +14,28 @@ import json
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import lru_cache
-from typing import Any
 
-from django.db import Error as DbError
-from django.db.models import Q, QuerySet
-
-from ..conf import KeyEncryptionKey, kek_id
+from ..conf import KeyEncryptionKey, PreparedHmac, kek_id
 from ..models import IssuedToken
-from .rows import require_columns
+from .stored_rows import StoredRow, load, microseconds
+
+__all__ = [
+    "HmacChecker",
+    "HmacStatus",
+    "authenticate",
+    "canonical_bytes",
+    "check",
+    "load",
+    "row_status",
+]
 
 _FORMAT = "instaccess audit row 1"
 _PURPOSE = b"instaccess audit authentication v1"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 # SQLite can store bytes in a text column. Encode bytes with `repr`, so that the HMAC doesn't match. Without
 # `default=repr`, `json` would raise TypeError.
 _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode
-# Django and the database drivers raise these exceptions for a stored value of the wrong type.
-_UNREADABLE = (DbError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 class HmacStatus(Enum):
@@ -47,7 +48,7 @@ class HmacStatus(Enum):
     """The HMAC was computed with a key-encryption key that is no longer configured."""
 
 
-def canonical_bytes(token: IssuedToken) -> bytes:
+def canonical_bytes(token: IssuedToken | StoredRow) -> bytes:
     """Return the canonical encoding of an audit row: a JSON array in ASCII.
 
     The encoding contains all columns except the HMACs, the user names and the foreign keys. The user names have a
@@ -69,48 +70,13 @@ def canonical_bytes(token: IssuedToken) -> bytes:
             token.encryption_kid,
             _address(token.ip_address),
             token.user_agent,
-            _microseconds(token.issued_at),
-            _microseconds(token.expires_at),
-            _microseconds(token.revoked_at),
+            microseconds(token.issued_at),
+            microseconds(token.expires_at),
+            microseconds(token.revoked_at),
             token.revoked_by,
             token.revocation_reason,
         ]
     ).encode("ascii")
-
-
-def load(rows: QuerySet[IssuedToken]) -> list[tuple[int, IssuedToken | None]]:
-    """Load audit rows. Returns the id of each row with the row itself, or with None if the row can't be read.
-
-    An attacker who can write to the table can store values of the wrong type, which Django can't read. The other rows
-    must still be loaded. Raises DatabaseError if the database is unavailable or not migrated.
-    """
-    try:
-        return [_checked(row) for row in _with_check(rows)]
-    except _UNREADABLE as error:
-        require_columns(rows, error)
-        return [loaded for pk in rows.values_list("pk", flat=True) for loaded in _load_one(pk, rows.db)]
-
-
-def _load_one(pk: int, using: str) -> list[tuple[int, IssuedToken | None]]:
-    row = IssuedToken._base_manager.using(using).filter(pk=pk)
-    try:
-        return [_checked(loaded) for loaded in _with_check(row)]
-    except _UNREADABLE:
-        # Leave out a row that was deleted after the ids were read. If the database is unavailable, this query raises
-        # DatabaseError.
-        return [(pk, None)] if row.exists() else []
-
-
-def _with_check(rows: QuerySet[IssuedToken]) -> QuerySet[Any]:
-    return rows.annotate(unrevoked=Q(revoked_at=None))
-
-
-def _checked(row: Any) -> tuple[int, IssuedToken | None]:
-    # With SQLite and MariaDB, Django reads an invalid `revoked_at` as None, so the database is asked whether the
-    # column is NULL. With None instead of an invalid value, an attacker could make a revoked token look live, or
-    # prevent a revocation.
-    valid = None not in (row.jti, row.issued_at, row.expires_at) and (row.revoked_at is None) == bool(row.unrevoked)
-    return row.pk, row if valid else None
 
 
 def authenticate(data: bytes, keks: Sequence[KeyEncryptionKey], *, purpose: bytes = _PURPOSE) -> str:
@@ -124,23 +90,47 @@ def authenticate(data: bytes, keks: Sequence[KeyEncryptionKey], *, purpose: byte
     return f"{_id(keks[0])}.{_mac(data, keks[0], purpose)}"
 
 
-def row_status(row: IssuedToken, keks: Sequence[KeyEncryptionKey]) -> HmacStatus:
+def row_status(row: IssuedToken | StoredRow, keks: Sequence[KeyEncryptionKey]) -> HmacStatus:
     """Return the status of the HMAC of an audit row."""
     return check(canonical_bytes(row), row.mac, keks)
 
 
 def check(data: bytes, mac: str, keks: Sequence[KeyEncryptionKey], *, purpose: bytes = _PURPOSE) -> HmacStatus:
     """Return the status of the HMAC `mac` of `data`. `mac` contains the id of the key-encryption key to use."""
-    id_, _, stored = mac.partition(".") if isinstance(mac, str) else ("", "", "")
-    if not stored:
-        return HmacStatus.BROKEN
-    for kek in keks:
-        if _id(kek) == id_:
-            # Bytes are compared, because `compare_digest` raises TypeError for non-ASCII strings, and an attacker can
-            # store any string.
-            same = hmac.compare_digest(_mac(data, kek, purpose).encode(), stored.encode("utf-8", "surrogatepass"))
-            return HmacStatus.AUTHENTIC if same else HmacStatus.BROKEN
-    return HmacStatus.UNKNOWN
+    return _checker(tuple(keks), purpose).check(data, mac)
+
+
+@lru_cache(maxsize=16)
+def _checker(keks: tuple[KeyEncryptionKey, ...], purpose: bytes) -> HmacChecker:
+    return HmacChecker(keks, purpose=purpose)
+
+
+class HmacChecker:
+    """A checker of many HMACs, which derives each HMAC key only once.
+
+    Args:
+        keks: the key-encryption keys, with any of which an HMAC may have been computed.
+        purpose: the label that `authenticate` got.
+    """
+
+    def __init__(self, keks: Sequence[KeyEncryptionKey], *, purpose: bytes = _PURPOSE) -> None:
+        self._keks, self._purpose = {_id(kek): kek for kek in reversed(keks)}, purpose
+        self._prepared: dict[str, PreparedHmac] = {}
+
+    def check(self, data: bytes, mac: str) -> HmacStatus:
+        """Return the status of the HMAC `mac` of `data`. `mac` contains the id of the key-encryption key to use."""
+        id_, _, stored = mac.partition(".") if isinstance(mac, str) else ("", "", "")
+        if not stored:
+            return HmacStatus.BROKEN
+        prepared = self._prepared.get(id_)
+        if prepared is None:
+            if id_ not in self._keks:
+                return HmacStatus.UNKNOWN
+            prepared = self._prepared[id_] = self._keks[id_].prepare_hmac(info=self._purpose)
+        # Bytes are compared, because `compare_digest` raises TypeError for non-ASCII strings, and an attacker can
+        # store any string.
+        same = hmac.compare_digest(_encode_mac(prepared.digest(data)), stored.encode("utf-8", "surrogatepass"))
+        return HmacStatus.AUTHENTIC if same else HmacStatus.BROKEN
 
 
 @lru_cache(maxsize=16)
@@ -149,7 +139,11 @@ def _id(kek: KeyEncryptionKey) -> str:
 
 
 def _mac(data: bytes, kek: KeyEncryptionKey, purpose: bytes) -> str:
-    return base64.urlsafe_b64encode(kek.hmac(data, info=purpose)).rstrip(b"=").decode()
+    return _encode_mac(kek.hmac(data, info=purpose)).decode()
+
+
+def _encode_mac(mac: bytes) -> bytes:
+    return base64.urlsafe_b64encode(mac).rstrip(b"=")
 
 
 def _address(text: str | None) -> str | None:
@@ -173,7 +167,3 @@ def _packed(text: str) -> bytes:
     with suppress(OSError, ValueError):
         return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
     return ipaddress.ip_address(text).packed
-
-
-def _microseconds(time: datetime | None) -> int | None:
-    return None if time is None else (time - _EPOCH) // _MICROSECOND

@@ -1,6 +1,6 @@
 """The INSTACCESS settings, with one typed property per setting."""
 
-from .key_encryption import KeyEncryptionKey, kek_id
+from .key_encryption import KeyEncryptionKey, PreparedHmac, kek_id
 from .key_settings import DERIVED
 from .settings import KEEPING_SLACK, REVOCATION_SECONDS, SCOPE, SETTINGS, Conf, conf
 
@@ -12,6 +12,7 @@ __all__ = [
     "SETTINGS",
     "Conf",
     "KeyEncryptionKey",
+    "PreparedHmac",
     "conf",
     "kek_id",
 ]

@@ -49,6 +49,14 @@ class KeyEncryptionKey(Opaque[bytes]):
         """
         return hmac.digest(_hmac_key(self, info).reveal(), data, "sha256")
 
+    @concealed
+    def prepare_hmac(self, *, info: bytes) -> PreparedHmac:
+        """Prepare the computation of many HMACs with the same purpose.
+
+        `PreparedHmac.digest` returns the same bytes as `hmac`, in a third of the time.
+        """
+        return PreparedHmac(hmac.new(_hmac_key(self, info).reveal(), digestmod="sha256"))
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, KeyEncryptionKey):
             return NotImplemented
@@ -56,6 +64,20 @@ class KeyEncryptionKey(Opaque[bytes]):
 
     def __hash__(self) -> int:
         return hash(self.reveal())
+
+
+class PreparedHmac(Opaque[hmac.HMAC]):
+    """The state of HMAC-SHA256 after OpenSSL has processed the HMAC key. The key can't be read from the state."""
+
+    __slots__ = ()
+
+    DESCRIPTION = "prepared HMAC"
+
+    def digest(self, data: bytes) -> bytes:
+        """Compute the HMAC of data. Returns 32 bytes."""
+        state = self.reveal().copy()
+        state.update(data)
+        return state.digest()
 
 
 class _HmacKey(Opaque[bytes]):

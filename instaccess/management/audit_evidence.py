@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -16,7 +17,7 @@ from ..conf import conf
 from ..exceptions import AuditAltered
 from ..opaque import Opaque
 from . import audit_reports
-from .base import SubcommandCommand, iso, operator, write_new_file
+from .base import CONTINUE, SubcommandCommand, iso, operator, write_new_file
 
 SUBCOMMANDS = {
     "seal": (
@@ -82,12 +83,21 @@ class EvidenceSubcommands(SubcommandCommand):
     """A base class for `instaccess_tokens`, with one method for each of `SUBCOMMANDS`."""
 
     recorded = frozenset({"seal", "verify", "prune"})
+    long = MappingProxyType(
+        {
+            "seal": CONTINUE,
+            "verify": "`verify` stores no results: to check all rows, run the same command again.",
+            "review": "Nothing was recorded: run the same command again.",
+            "prune": CONTINUE,
+            "export": "An incomplete file was deleted. To export all rows, run the same command again.",
+        }
+    )
 
     def _seal(self, options: dict[str, Any]) -> None:
         # First mark the tokens of interrupted revocations, because a row must not change after a checkpoint covers
         # the row.
         audit.complete_revocations(keks=keys.keks_for_revocation())
-        result = audit.seal(keys.evidence_keys())
+        result = audit.seal(keys.evidence_keys(), progress=self.progress)
         audit.check_progress(keys.evidence_keys())
         lines = [
             f"Checkpoint {created.number}: {created.rows} rows up to row {created.last}, digest {created.digest}"
@@ -135,7 +145,7 @@ class EvidenceSubcommands(SubcommandCommand):
             self.stdout.write(_format_checkpoint(statement, checkpoint.jws))
 
     def _verify(self, options: dict[str, Any]) -> None:
-        report = _run_verify(options)
+        report = _run_verify(options, self.progress)
         lost = audit.check_progress(keys.evidence_keys())
         refused = [error.detail for error in keys.examine()[1].values()]
         facts = {**audit_reports.report_facts(report), **audit_reports.key_facts(refused), "lost": lost or None}
@@ -154,7 +164,7 @@ class EvidenceSubcommands(SubcommandCommand):
     def _review(self, options: dict[str, Any]) -> None:
         if not options["reason"].strip():
             raise CommandError("--reason is empty: give the reason, which is stored in the review.")
-        listed = {problem.code: problem for problem in _run_verify(options).problems}
+        listed = {problem.code: problem for problem in _run_verify(options, self.progress).problems}
         if unknown := [code for code in options["code"] if code not in listed]:
             raise CommandError(
                 f"`verify` lists no problem with the code {', '.join(unknown)}. If the rows have changed, the "
@@ -174,7 +184,13 @@ class EvidenceSubcommands(SubcommandCommand):
             self.print_result(options, {"would_delete": count}, f"{count} rows would be deleted.")
             return
         try:
-            result = audit.prune(before, keys.evidence_keys(), batch=options["batch"], force=options["force"])
+            result = audit.prune(
+                before,
+                keys.evidence_keys(),
+                batch=options["batch"],
+                force=options["force"],
+                progress=self.progress,
+            )
         except AuditAltered as error:
             raise CommandError(error.detail) from error
         text = f"Deleted {result.rows} rows of tokens issued before {iso(before)}."
@@ -183,10 +199,10 @@ class EvidenceSubcommands(SubcommandCommand):
         self.print_result(options, {"deleted": result.rows, "last": str(result.last)}, text)
 
 
-def _run_verify(options: dict[str, Any]) -> Report:
+def _run_verify(options: dict[str, Any], progress: audit.Progress) -> Report:
     evidence_keys = keys.evidence_keys()
     copies = [audit.read_exported(_read(name), evidence_keys, name=name) for name in options["checkpoint"]]
-    return audit.verify(evidence_keys, copies)
+    return audit.verify(evidence_keys, copies, progress=progress)
 
 
 def _before(age: str | None) -> datetime:

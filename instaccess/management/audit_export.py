@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser, OutputWrapper
 from django.db.models import Q, QuerySet
 
-from ..audit import Export, Format, filter_by_access
+from ..audit import Advance, Export, Format, filter_by_access
 from ..models import IssuedToken
 from .base import operator
+from .progress_line import ProgressLine
 
 _KILLED_BY_SIGPIPE = 128 + 13
 """The exit code that a shell reports if SIGPIPE has killed a program."""
@@ -61,8 +63,10 @@ def period(options: dict[str, Any]) -> list[Q]:
     return [Q(issued_at__gte=since)] * bool(since) + [Q(issued_at__lt=until)] * bool(until)
 
 
-def write(rows: QuerySet[IssuedToken], options: dict[str, Any], stdout: OutputWrapper) -> None:
-    """Write audit rows to standard output, or to the new file of the option `--file`.
+def write(
+    rows: QuerySet[IssuedToken], options: dict[str, Any], stdout: OutputWrapper, progress: ProgressLine
+) -> None:
+    """Write audit rows to standard output, or to the new file of the option `--file`, and show the progress.
 
     Raises:
         CommandError: `--file` is empty, exists already or can't be written.
@@ -71,24 +75,29 @@ def write(rows: QuerySet[IssuedToken], options: dict[str, Any], stdout: OutputWr
     names = ("user", "application", "account", "live", "since", "until", "had_access")
     filters = {name: str(options[name]) for name in names if options[name]}
     export = Export(rows, Format(options["format"]), by=operator(), filters=filters)
+    if options["file"] is None and stdout.isatty():
+        progress.hide()  # The line would appear between the exported rows.
+    # Counting rows with a filter can take as long as exporting these rows.
+    advance = progress("exporting", None if filters else rows.count)
     path = options["file"]
     if path == "":
         raise CommandError("--file is empty: give a file name.")
     try:
         if path is None:
-            _to_stdout(export, stdout)
+            _to_stdout(export, stdout, advance)
             return
-        _to_file(export, path)
+        _to_file(export, path, advance)
     except OSError as error:
         raise CommandError(f"Can't write the export: {error}. Choose another place with --file.") from error
+    progress.clear()
     stdout.write(f"Exported {export.rows_written} rows to {path}.")
 
 
-def _to_stdout(export: Export, stdout: OutputWrapper) -> None:
+def _to_stdout(export: Export, stdout: OutputWrapper, advance: Advance) -> None:
     # Write bytes, so that Python doesn't apply the encoding and the line endings of the terminal to the export.
     binary = getattr(stdout, "buffer", None)
     try:
-        for text in export:
+        for text in _counted(export, advance):
             if binary is None:
                 stdout.write(text, ending="")
             else:
@@ -102,7 +111,20 @@ def _to_stdout(export: Export, stdout: OutputWrapper) -> None:
         raise SystemExit(_KILLED_BY_SIGPIPE) from None
 
 
-def _to_file(export: Export, path: str) -> None:
+def _counted(export: Export, advance: Advance) -> Iterator[str]:
+    """Yield the text of each batch. After a batch is written, report the number of its rows."""
+    done = 0
+    # Close the export explicitly, so that the log contains its end even if `advance` stops the work.
+    batches: Any = iter(export)
+    with closing(batches):
+        for text in batches:
+            yield text
+            rows = export.rows_written - done
+            done += rows
+            advance(rows)
+
+
+def _to_file(export: Export, path: str, advance: Advance) -> None:
     partial = f"{path}.partial"
     _refuse_to_overwrite(path)
     try:
@@ -114,7 +136,7 @@ def _to_file(export: Export, path: str) -> None:
         ) from None
     try:
         with open(descriptor, "w", encoding="utf-8", newline="") as file:
-            for text in export:
+            for text in _counted(export, advance):
                 file.write(text)
             file.flush()
             os.fsync(file.fileno())

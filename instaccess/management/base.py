@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -20,9 +21,14 @@ from .. import audit, database_errors
 from ..exceptions import InstAccessError
 from ..opaque import Opaque
 from ..times import format_rfc3339
+from .progress_line import INTERRUPTED, ProgressLine, stoppable
 
 with suppress(ImportError):  # Windows has no user ids, so the module doesn't exist there.
     import pwd
+
+
+CONTINUE = "To continue, run the same command again."
+"""The text for work that continues where Ctrl-C has stopped the work."""
 
 
 class OperatorCommand(BaseCommand):
@@ -37,6 +43,11 @@ class OperatorCommand(BaseCommand):
                 return super().execute(*args, **options)
             except Error as error:
                 raise CommandError(f"{self.failure}{describe_database_error(error)}") from error
+            except KeyboardInterrupt:
+                # A program that has called the command may handle KeyboardInterrupt itself.
+                if not getattr(self, "_called_from_command_line", False):
+                    raise
+                raise CommandError("Interrupted.", returncode=INTERRUPTED) from None
 
 
 class SubcommandCommand(OperatorCommand):
@@ -44,9 +55,14 @@ class SubcommandCommand(OperatorCommand):
 
     Attributes:
         recorded: the subcommands whose last run is recorded for monitoring.
+        long: the subcommands that show their progress and that Ctrl-C stops at the end of a batch. Each value tells
+            the operator how to continue.
+        progress: the line that shows the progress.
     """
 
     recorded: frozenset[str] = frozenset()
+    long: Mapping[str, str] = MappingProxyType({})
+    progress: ProgressLine
 
     def add_subcommands(
         self, parser: CommandParser, texts: Mapping[str, str], *, parser_class: type[CommandParser] = CommandParser
@@ -77,14 +93,20 @@ class SubcommandCommand(OperatorCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         run: Callable[[dict[str, Any]], None] = getattr(self, "_" + options["subcommand"].replace("-", "_"))
         is_recorded = options["subcommand"] in self.recorded and not options.get("dry_run")
+        self.progress = ProgressLine(self.stderr)
+        resume = self.long.get(options["subcommand"])
         try:
-            with audit.record_run(options["subcommand"]) if is_recorded else nullcontext():
+            with (
+                nullcontext() if resume is None else stoppable(self.progress, resume),
+                audit.record_run(options["subcommand"]) if is_recorded else nullcontext(),
+            ):
                 run(options)
         except InstAccessError as error:
             raise CommandError(error.detail) from error
 
     def print_result(self, options: dict[str, Any], facts: Any, text: str) -> None:
         """Print the result of a subcommand: `facts` as JSON if `--json` is given, otherwise `text`."""
+        self.progress.clear()
         if options["json"]:
             self.print_json(facts)
         else:

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import secrets
 import uuid
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from instaccess.conf import KeyEncryptionKey, conf
 from instaccess.keys import keks_for_revocation
 from instaccess.models import IssuedToken
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MODIFIED = {
     "id": 100_000,
     "jti": uuid.UUID(int=1),
@@ -179,8 +180,8 @@ def test_canonical_bytes_and_hmac_of_a_row_never_change() -> None:
         "canvas_domain": "d",
         "signing_kid": "s",
         "ip_address": "192.0.2.1",
-        "issued_at": row_hmac._EPOCH + timedelta(seconds=1),
-        "expires_at": row_hmac._EPOCH + timedelta(seconds=3601, microseconds=5),
+        "issued_at": EPOCH + timedelta(seconds=1),
+        "expires_at": EPOCH + timedelta(seconds=3601, microseconds=5),
     }
 
     data = row_hmac.canonical_bytes(IssuedToken(**values))

@@ -64,6 +64,13 @@ class TestTheHMACOfAKeyEncryptionKey:
     def test_hmac_of_a_key_encryption_key_differs_for_each_purpose(self):
         assert KEK.hmac(b"data", info=b"a purpose") != KEK.hmac(b"data", info=b"another")
 
+    def test_prepared_hmac_of_a_key_encryption_key_equals_its_hmac_for_every_data(self):
+        prepared = KEK.prepare_hmac(info=b"a purpose")
+
+        for data in (b"", b"data", b"data" * 100):
+            assert prepared.digest(data) == KEK.hmac(data, info=b"a purpose")
+        assert repr(prepared) == "<prepared HMAC>"
+
     def test_a1_repr_of_a_cached_hmac_key_contains_no_bytes(self):
         assert repr(key_encryption._hmac_key(KEK, b"a purpose")) == "<HMAC key>"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...exceptions import AuditAltered, Reason
@@ -47,6 +48,48 @@ def parse(index: str) -> list[Entry]:
         row, digest, *altered = line.split(" ")
         entries.append(Entry(int(row), digest, altered=bool(altered)))
     return entries
+
+
+class Entries:
+    """The entries of an index in the order of the rows, of which a caller takes one after the other.
+
+    The lines of the index are parsed only if a row is missing, was added or was modified.
+
+    Args:
+        index: the index. The caller must have verified the index.
+        after: the id of an audit row. The entries up to this row are left out.
+    """
+
+    def __init__(self, index: str, after: int) -> None:
+        self._lines, self._next = index.split("\n"), 0
+        while self._next < len(self._lines) and self._row() <= after:
+            self._next += 1
+
+    @property
+    def next_line(self) -> str:
+        """The next line of the index, or an empty string after the last line."""
+        return self._lines[self._next] if self._next < len(self._lines) else ""
+
+    def skip(self) -> None:
+        """Take the next entry without parsing its line."""
+        self._next += 1
+
+    def take_before(self, row: int | None) -> Iterator[Entry]:
+        """Take and yield the entries of rows whose id is less than `row`. None takes all remaining entries."""
+        while self.next_line and (row is None or self._row() < row):
+            yield self._take()
+
+    def take(self, row: int) -> Entry | None:
+        """Take and return the next entry if it belongs to the row with the id `row`."""
+        return self._take() if self.next_line and self._row() == row else None
+
+    def _row(self) -> int:
+        return int(self._lines[self._next].partition(" ")[0])
+
+    def _take(self) -> Entry:
+        [entry] = parse(self._lines[self._next])
+        self._next += 1
+        return entry
 
 
 @dataclass(frozen=True, slots=True)

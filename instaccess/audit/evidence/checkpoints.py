@@ -12,8 +12,9 @@ last checkpoints were modified, the next checkpoint is chained to the last check
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import NamedTuple
 
@@ -25,8 +26,10 @@ from ...models import Checkpoint, IssuedToken, PruneMarker
 from ...tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 from .. import row_hmac
 from ..batches import in_batches
+from ..long_work import Progress, ignore_progress
 from ..row_ids import first_id, id_time
 from ..rows import current_time, issued_tokens
+from ..stored_rows import StoredRow
 from . import reviews, signatures
 from .checkpoint_index import UNREADABLE, Entry, row_digest
 from .statements import START, EvidenceKeys, Marker, Statement, chain_digest, next_number
@@ -43,6 +46,9 @@ At this age, the token can no longer be revoked, and the INSERT of the row was c
 are allowed for a slow INSERT. If the clock of an issuer is slow by more than `SETTLED`, `verify` reports the issuer's
 rows as added.
 """
+
+_DAY = first_id(datetime(1970, 1, 2, tzinfo=UTC))
+"""The difference between the ids of tokens that are issued a day apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +87,40 @@ def rows_after(row_id: int) -> QuerySet[IssuedToken]:
     return issued_tokens().filter(pk__gt=row_id).order_by("pk")
 
 
-def seal(keys: EvidenceKeys, *, now: datetime | None = None, cut: datetime | None = None) -> Sealed:
+def seal(
+    keys: EvidenceKeys,
+    *,
+    now: datetime | None = None,
+    cut: datetime | None = None,
+    progress: Progress = ignore_progress,
+) -> Sealed:
     """Create checkpoints for all audit rows that no checkpoint covers yet and that can no longer change.
 
     Several processes can call this function at once, because only one process can insert the next checkpoint. A
-    process can be killed at any time, because each checkpoint is inserted with one statement.
+    process can be killed at any time, because each checkpoint is inserted with one statement. The next call continues
+    after the last checkpoint.
 
     Args:
         cut: a time at which a checkpoint ends, in addition to every midnight UTC.
+        progress: the function that gets the progress.
 
     Raises KeyUnavailable or UnsealError if there is no usable signing key.
     """
     now = now or current_time()
     signatures.check_signing_key(keys)  # Fail before reading rows if no key is usable.
     made: list[Statement] = []
+    # The ids alone decide which rows can no longer change. If the times of issue decided, an attacker could stop
+    # `seal` with a row that can't be read, or whose time of issue is in the future.
+    settled = first_id(now - timedelta(seconds=SETTLED))
+    end = _log_modified(chain_end(keys))
+    review = reviews.last_number(keys)
+    advance = progress("creating checkpoints", rows_after(end.last).filter(pk__lt=settled).count)
     try:
-        while added := _seal_page(keys, now, cut):
-            made += added
+        for rows in _parts(end.last, settled, cut):
+            statement = _add_checkpoint(end, rows, keys, now, review)
+            made.append(statement)
+            end = ChainEnd(statement.number, statement.last, statement.digest, end.taken)
+            advance(statement.rows)
     except IntegrityError:
         logger.info(
             "another process created the next checkpoint, and creates the remaining checkpoints",
@@ -109,51 +132,58 @@ def seal(keys: EvidenceKeys, *, now: datetime | None = None, cut: datetime | Non
     return Sealed(tuple(made), waiting.count(), ready_at)
 
 
-def _seal_page(keys: EvidenceKeys, now: datetime, cut: datetime | None) -> list[Statement]:
-    """Create checkpoints for the next `ROWS` audit rows. Returns an empty list if all later rows can still change."""
-    # The ids alone decide which rows can no longer change. Otherwise, an attacker could stop `seal` with a row that
-    # can't be read, or whose time of issue is in the future.
-    end = chain_end(keys)
+def _log_modified(end: ChainEnd) -> ChainEnd:
     if end.taken:
         logger.error(
             "these checkpoints were modified, so the next checkpoint follows checkpoint %(checkpoint)d: %(modified)s",
             checkpoint=end.number,
             modified=sorted(end.taken),
         )
-    settled = rows_after(end.last).filter(pk__lt=first_id(now - timedelta(seconds=SETTLED)))
-    ids = list(settled.values_list("pk", flat=True)[:ROWS])
-    ranges = [list(group) for _, group in groupby(ids, key=lambda row: _part(row, cut))]
-    if len(ids) == ROWS and len(ranges) > 1:
-        ranges.pop()  # The next page may begin with rows that belong to this range.
-    made = []
-    for rows in ranges:
-        made.append(_add_checkpoint(end, rows[-1], keys, now))
-        end = ChainEnd(made[-1].number, made[-1].last, made[-1].digest, end.taken)
-    return made
+    return end
 
 
-def _part(row: int, cut: datetime | None) -> tuple[int, bool]:
-    """Return the part of the audit log that a row is in: the UTC day, and whether the id is at or after the cut.
+def _parts(last: int, settled: int, cut: datetime | None) -> Iterator[list[tuple[int, StoredRow | None]]]:
+    """Yield the audit rows of each next checkpoint: at most `ROWS` rows of one UTC day, on one side of the cut.
 
-    A checkpoint never covers rows of two parts.
+    Args:
+        last: the id of the last covered row.
+        settled: the id from which rows can still change.
     """
-    return id_time(row).toordinal(), cut is not None and row >= first_id(cut)
+    limit = None if cut is None else first_id(cut)
+    rows: list[tuple[int, StoredRow | None]] = []
+    while True:
+        page = row_hmac.load(rows_after(last).filter(pk__lt=settled)[: ROWS - len(rows)])
+        rows += page
+        parts = [
+            list(part)
+            for _, part in groupby(rows, key=lambda row: (row[0] // _DAY, limit is not None and row[0] >= limit))
+        ]
+        # The next page may begin with rows of the last part.
+        rows = parts.pop() if page and len(parts[-1]) < ROWS else []
+        yield from parts
+        if not page:
+            return
+        last = page[-1][0]
 
 
-def _add_checkpoint(end: ChainEnd, last: int, keys: EvidenceKeys, now: datetime) -> Statement:
-    """Create a checkpoint for the audit rows after the end of the chain, up to the row with the id `last`."""
-    entries = [_entry(row, token, keys) for row, token in row_hmac.load(rows_after(end.last).filter(pk__lte=last))]
-    index = "\n".join(map(str, entries))
-    altered = [entry.row for entry in entries if entry.altered]
+def _add_checkpoint(
+    end: ChainEnd, rows: Sequence[tuple[int, StoredRow | None]], keys: EvidenceKeys, now: datetime, review: int
+) -> Statement:
+    """Create a checkpoint for the audit rows that follow the end of the chain.
+
+    `review` is the number of the latest review.
+    """
+    lines, altered = _index_lines(rows, keys)
+    index = "\n".join(lines)
     statement = Statement(
         number=next_number(end.number, end.taken),
         previous=end.digest,
-        first=entries[0].row,
-        last=entries[-1].row,
-        rows=len(entries),
+        first=rows[0][0],
+        last=rows[-1][0],
+        rows=len(rows),
         digest=chain_digest(end.digest, index),
         altered=len(altered),
-        reviews=reviews.last_number(keys),
+        reviews=review,
         sealed_at=int(now.timestamp()),
     )
     checkpoint = Checkpoint(number=statement.number, jws=signatures.sign(statement, keys), index=index)
@@ -164,7 +194,7 @@ def _add_checkpoint(end: ChainEnd, last: int, keys: EvidenceKeys, now: datetime)
     logger.info(
         "checkpoint %(checkpoint)d: %(rows)d rows up to %(last)d digest=%(digest)s",
         checkpoint=statement.number,
-        rows=len(entries),
+        rows=len(rows),
         last=statement.last,
         digest=statement.digest,
     )
@@ -177,42 +207,19 @@ def _add_checkpoint(end: ChainEnd, last: int, keys: EvidenceKeys, now: datetime)
     return statement
 
 
-def _entry(row: int, token: IssuedToken | None, keys: EvidenceKeys) -> Entry:
-    if token is None:
-        return Entry(row, UNREADABLE, altered=True)
-    row_bytes = row_hmac.canonical_bytes(token)
-    authentic = row_hmac.check(row_bytes, token.mac, keys.keks) is row_hmac.HmacStatus.AUTHENTIC
-    return Entry(row, row_digest(row_bytes), altered=not authentic)
-
-
-def mark_pruned(
-    statement: Statement, keys: EvidenceKeys, *, rows: int, altered: str = "", now: datetime | None = None
-) -> Marker:
-    """Create a prune marker for the audit rows up to a checkpoint. Call this function before deleting these rows.
-
-    Args:
-        statement: the contents of the last checkpoint whose rows are pruned.
-        rows: the number of rows that this pruning deletes.
-        altered: a description of the tampering found in the pruned rows; empty if no tampering was found.
-
-    Raises KeyUnavailable or UnsealError if there is no usable signing key, and IntegrityError if another process
-    created the same marker.
-    """
-    before = chain_start(keys)
-    marker = Marker(
-        number=statement.number,
-        last=statement.last,
-        digest=statement.digest,
-        rows=before.rows + rows,
-        altered=altered or before.altered,
-        pruned_at=int((now or current_time()).timestamp()),
-    )
-    row = PruneMarker(number=marker.number, jws=signatures.sign(marker, keys))
-    signatures.authenticate(row, keys)
-    alias = router.db_for_write(PruneMarker)
-    with transaction.atomic(using=alias):
-        row.save(using=alias, force_insert=True)
-    return marker
+def _index_lines(rows: Sequence[tuple[int, StoredRow | None]], keys: EvidenceKeys) -> tuple[list[str], list[int]]:
+    """Return the lines of the index for audit rows, and the ids of the rows whose HMAC doesn't match."""
+    checker = row_hmac.HmacChecker(keys.keks)
+    lines, altered = [], []
+    for pk, row in rows:
+        row_bytes = b"" if row is None else row_hmac.canonical_bytes(row)
+        if row is not None and checker.check(row_bytes, row.mac) is row_hmac.HmacStatus.AUTHENTIC:
+            lines.append(f"{pk} {row_digest(row_bytes)}")
+        else:
+            digest = UNREADABLE if row is None else row_digest(row_bytes)
+            lines.append(str(Entry(pk, digest, altered=True)))
+            altered.append(pk)
+    return lines, altered
 
 
 def checkpoints() -> QuerySet[Checkpoint]:
@@ -227,7 +234,7 @@ def markers() -> QuerySet[PruneMarker]:
 
 def chain_start(keys: EvidenceKeys) -> Marker:
     """Return the contents of the latest prune marker that can be read, or `START` if no marker can be read."""
-    for row in in_batches(markers().reverse(), 1):
+    for row in in_batches(markers(), 1, latest_first=True):
         marker, _ = signatures.try_read(signatures.read_marker, row, keys)
         if marker is not None:
             return marker
@@ -238,7 +245,7 @@ def chain_end(keys: EvidenceKeys) -> ChainEnd:
     """Return the end of the chain: the last checkpoint that can be read, or else the latest prune marker."""
     start = chain_start(keys)
     taken: set[int] = set()
-    for row in in_batches(checkpoints().filter(number__gt=start.number).reverse(), 1):
+    for row in in_batches(checkpoints().filter(number__gt=start.number), 1, latest_first=True):
         statement, _ = signatures.try_read(signatures.read_checkpoint, row, keys)
         if statement is not None:
             return ChainEnd(statement.number, statement.last, statement.digest, frozenset(taken))

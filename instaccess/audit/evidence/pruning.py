@@ -11,20 +11,25 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db import IntegrityError
+from django.db import IntegrityError, router, transaction
 from django.db.models import QuerySet
 
 from ...exceptions import AuditAltered
-from ...models import IssuedToken
+from ...models import IssuedToken, PruneMarker
 from .. import revocation_log
 from ..batches import in_batches
+from ..long_work import Progress, ignore_progress
 from ..revocation import BATCH
 from ..row_hmac import HmacStatus, load, row_status
 from ..row_ids import first_id, id_time
 from ..rows import current_time, issued_tokens
+from ..stored_rows import to_datetime
 from . import checkpoints, signatures, verification
 from .checkpoints import SETTLED, chain_start, rows_after
 from .statements import EvidenceKeys, Marker, Statement
+
+_CHECKPOINTS = 20
+"""The number of checkpoints that one query reads or deletes. The index of a checkpoint can contain 700 KB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +48,34 @@ class Pruned:
 
 
 def prune(
-    before: datetime, keys: EvidenceKeys, *, batch: int = 1000, force: bool = False, now: datetime | None = None
+    before: datetime,
+    keys: EvidenceKeys,
+    *,
+    batch: int = 1000,
+    force: bool = False,
+    now: datetime | None = None,
+    progress: Progress = ignore_progress,
 ) -> Pruned:
     """Delete the audit rows of tokens that were issued before a time, oldest first, in transactions of `batch` rows.
 
     Before deleting a row, the function creates missing checkpoints, compares the rows with their checkpoints, and
     stores a signed prune marker. The rows that a checkpoint covers are deleted together, when the newest of these
     rows is old enough. The row of a token that a gateway could still accept, or must still refuse, is never deleted.
-    Reviews are never deleted. If the process is killed, the next call deletes the remaining rows.
+    Reviews are never deleted. If the process is killed, the next call deletes the remaining rows. `progress` gets the
+    progress.
 
     Raises AuditAltered if `verify` finds a problem in the rows to be deleted that no operator has reviewed. With
     `force`, deletes the rows anyway and records the tampering in the prune marker. Raises KeyUnavailable or
     UnsealError if there is no usable signing key.
     """
     now = now or current_time()
-    checkpoints.seal(keys, now=now, cut=before)
-    deleted = _delete_pruned(chain_start(keys), batch)
-    old = list(_old_checkpoints(before, keys))
-    if old:
-        problems = verification.verify(keys, until=old[-1].number).summary
+    checkpoints.seal(keys, now=now, cut=before, progress=progress)
+    deleted = _delete_pruned(chain_start(keys), batch, progress)
+    last, old_rows = None, 0
+    for last in _old_checkpoints(before, keys):
+        old_rows += last.rows
+    if last is not None:
+        problems = verification.verify(keys, until=last, progress=progress).summary
         if problems and not force:
             raise AuditAltered(
                 f"nothing was pruned: {problems}. Investigate the cause, and record a review with `instaccess_tokens "
@@ -71,34 +85,82 @@ def prune(
         # Ignore IntegrityError, which is raised if another process prunes at the same time and has created the same
         # marker.
         with suppress(IntegrityError):
-            checkpoints.mark_pruned(
-                old[-1], keys, rows=sum(statement.rows for statement in old), altered=problems, now=now
-            )
+            _add_marker(last, keys, rows=old_rows, altered=problems, now=now)
     marker = chain_start(keys)
-    deleted += _delete_pruned(marker, batch)
+    deleted += _delete_pruned(marker, batch, progress)
     # The modified rows may be deleted here, because an operator has reviewed their problems or has used `force`.
-    if old or force:
+    if last is not None or force:
         deleted += _delete_modified(_rows_through(marker.last), now, keys)
     if force:
         moved_to_the_end = issued_tokens().filter(pk__gte=first_id(now + timedelta(days=1)), issued_at__lt=before)
         deleted += _delete_modified(moved_to_the_end, now, keys)
     # Keep recent revocations, because gateways must still refuse the revoked tokens.
     revocation_log.prune(min(before, now - timedelta(seconds=SETTLED)))
-    deleted_checkpoints = checkpoints.checkpoints().filter(number__lte=marker.number).delete()[0]
-    return Pruned(deleted, deleted_checkpoints, marker.last)
+    return Pruned(deleted, _delete_checkpoints(marker), marker.last)
 
 
-def _delete_pruned(marker: Marker, batch: int) -> int:
-    """Delete the audit rows that a prune marker covers. Returns the number of deleted rows.
+def _add_marker(
+    statement: Statement, keys: EvidenceKeys, *, rows: int, altered: str = "", now: datetime | None = None
+) -> Marker:
+    """Create a prune marker for the audit rows up to a checkpoint. Call this function before deleting these rows.
+
+    Args:
+        statement: the contents of the last checkpoint whose rows are pruned.
+        rows: the number of rows that this pruning deletes.
+        altered: a description of the tampering found in the pruned rows; empty if no tampering was found.
+
+    Raises KeyUnavailable or UnsealError if there is no usable signing key, and IntegrityError if another process
+    created the same marker.
+    """
+    before = chain_start(keys)
+    marker = Marker(
+        number=statement.number,
+        last=statement.last,
+        digest=statement.digest,
+        rows=before.rows + rows,
+        altered=altered or before.altered,
+        pruned_at=int((now or current_time()).timestamp()),
+    )
+    row = PruneMarker(number=marker.number, jws=signatures.sign(marker, keys))
+    signatures.authenticate(row, keys)
+    alias = router.db_for_write(PruneMarker)
+    with transaction.atomic(using=alias):
+        row.save(using=alias, force_insert=True)
+    return marker
+
+
+def _delete_pruned(marker: Marker, batch: int, progress: Progress) -> int:
+    """Delete the audit rows that a prune marker covers, in ranges of ids. Returns the number of deleted rows.
 
     A row is deleted only if both its id and its time of issue are in the pruned range. Otherwise, an attacker could
     have the row of a live token deleted by changing the id of the row.
+
+    Each range begins after the previous range. If each range began at the first row, PostgreSQL would read the index
+    entries of all deleted rows again, because only VACUUM removes these entries.
     """
-    deleted = 0
-    if not marker.number:
+    deleted, size = 0, max(batch, 1)
+    rows = _pruned_rows(marker)
+    if not marker.number or not rows.exists():
         return 0
-    while pks := list(_pruned_rows(marker).values_list("pk", flat=True)[: max(batch, 1)]):
-        deleted += issued_tokens().filter(pk__in=pks).delete()[0]
+    advance = progress("deleting", rows.count)
+    after: int | None = None
+    while after != marker.last:
+        remaining = _rows_through(marker.last) if after is None else _rows_through(marker.last).filter(pk__gt=after)
+        end = remaining.values_list("pk", flat=True)[size - 1 : size].first()
+        end = marker.last if end is None else end
+        pks = rows.filter(pk__lte=end) if after is None else rows.filter(pk__gt=after, pk__lte=end)
+        count = pks.delete()[0]
+        deleted, after = deleted + count, end
+        advance(count)
+    return deleted
+
+
+def _delete_checkpoints(marker: Marker) -> int:
+    """Delete the checkpoints whose rows were pruned. Returns the number of deleted checkpoints."""
+    deleted = 0
+    pruned = checkpoints.checkpoints().filter(number__lte=marker.number)
+    while pks := list(pruned.values_list("pk", flat=True)[:_CHECKPOINTS]):
+        deleted += checkpoints.checkpoints().filter(pk__in=pks).delete()[0]
     return deleted
 
 
@@ -108,16 +170,19 @@ def _delete_modified(rows: QuerySet[IssuedToken], now: datetime, keys: EvidenceK
     Returns the number of deleted rows.
     """
     deleted, window = 0, timedelta(seconds=SETTLED)
-    pks = list(rows.values_list("pk", flat=True))
-    for start in range(0, len(pks), BATCH):
-        modified = []
-        for pk, row in load(issued_tokens().filter(pk__in=pks[start : start + BATCH])):
-            if row is None or (
+    remaining = rows.order_by("pk")
+    while page := load(remaining[:BATCH]):
+        modified = [
+            pk
+            for pk, row in page
+            if row is None
+            or (
                 row_status(row, keys.keks) is not HmacStatus.AUTHENTIC
-                and not now - window <= row.issued_at <= now + window
-            ):
-                modified.append(pk)
+                and abs(to_datetime(row.issued_at) - now) > window
+            )
+        ]
         deleted += issued_tokens().filter(pk__in=modified).delete()[0]
+        remaining = rows.order_by("pk").filter(pk__gt=page[-1][0])
     return deleted
 
 
@@ -142,7 +207,7 @@ def _old_checkpoints(before: datetime, keys: EvidenceKeys) -> Iterator[Statement
     Modified checkpoints are left out, because `verify` reports them.
     """
     unpruned = checkpoints.checkpoints().filter(number__gt=chain_start(keys).number)
-    for checkpoint in in_batches(unpruned, 20):
+    for checkpoint in in_batches(unpruned, _CHECKPOINTS):
         statement, _ = signatures.try_read(signatures.read_checkpoint, checkpoint, keys)
         if statement is not None and statement.last >= first_id(before):
             return

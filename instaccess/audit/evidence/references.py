@@ -5,7 +5,7 @@ The HMAC of a row covers the uuids and the client id, but not the foreign keys (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from django.core.exceptions import ValidationError
@@ -14,6 +14,13 @@ from ...conf import conf
 from ...models import IssuedToken, UserIdentity
 from ...tokens import is_canonical_uuid
 from ..rows import issued_tokens
+from ..stored_rows import StoredRow
+
+Pair = tuple[Any, Any]
+"""A foreign key, and the user uuid or the client id that the same audit row contains."""
+
+_KNOWN_PAIRS = 50_000
+"""The maximum number of matching pairs that are remembered, apart from the pairs of the latest rows."""
 
 
 class Reference(NamedTuple):
@@ -49,8 +56,10 @@ class Comparison(NamedTuple):
     applications_differ: bool
 
 
-def compare(rows: Sequence[IssuedToken]) -> Comparison:
+def compare(rows: Sequence[StoredRow], matching: dict[str, set[Pair]]) -> Comparison:
     """Compare the foreign keys of audit rows with the user uuids and client ids in the same rows.
+
+    `matching` contains the pairs that earlier calls have found to match, and is empty at first.
 
     Only uuids that this package generated are compared, because generated uuids never change. If the uuids come from
     a field of the user model, users are not compared, because the host project may change the field.
@@ -58,52 +67,84 @@ def compare(rows: Sequence[IssuedToken]) -> Comparison:
     users: list[Reference] = []
     users_differ = False
     if conf.user_uuid_field is None:
-        users, users_differ = _find_modified(list(_users(rows)), _uuids_of_users, _generated_uuids)
-    applications, applications_differ = _find_modified(list(_applications(rows)), _ids_of_applications, _client_ids)
+        pairs = {(row.user_id, row.user_uuid) for row in rows}
+        pairs |= {(row.real_user_id, row.real_user_uuid) for row in rows}
+        different = _find_different("user", pairs, _uuids_of_users, matching)
+        users, users_differ = _find_modified(_users(rows, different), _generated_uuids)
+    pairs = {(row.application_id, row.client_id) for row in rows}
+    different = _find_different("application", pairs, _ids_of_applications, matching)
+    applications, applications_differ = _find_modified(_applications(rows, different), _client_ids)
     return Comparison(users + applications, users_differ, applications_differ)
 
 
-def _find_modified(
-    references: Sequence[Reference],
+def _find_different(
+    field: str,
+    pairs: set[Pair],
     identify: Callable[[set[Any]], Mapping[Any, str]],
-    find_existing: Callable[[set[str]], set[str]],
+    matching: dict[str, set[Pair]],
+) -> set[Pair]:
+    """Return the pairs that don't match. Many rows contain the same pair, so each pair is compared only once.
+
+    Args:
+        field: the name of a foreign key to the users or the applications.
+        identify: a function that maps primary keys of users or applications to their current uuids or client ids.
+        matching: the pairs that are known to match, by field. New matching pairs are added.
+    """
+    known = matching.setdefault(field, set())
+    new = {pair for pair in pairs - known if pair[0] is not None}
+    current = identify({target for target, _ in new if _is_valid(field, target)}) if new else {}
+    different = {(target, recorded) for target, recorded in new if current.get(target) != str(recorded)}
+    if len(known) > _KNOWN_PAIRS:
+        known.clear()
+    known |= new - different
+    return different
+
+
+def _find_modified(
+    different: Sequence[Reference], find_existing: Callable[[set[str]], set[str]]
 ) -> tuple[list[Reference], bool]:
     """Return the foreign keys that must have been modified, and whether any of the remaining foreign keys differs.
 
     Args:
-        identify: a function that maps primary keys of users or applications to their current uuids or client ids.
+        different: the foreign keys that don't match the uuids or client ids in the same rows.
         find_existing: a function that takes uuids or client ids, and returns the values that exist in the database.
     """
-    current = identify({each.target for each in references if _is_valid(each)})
-    different = [each for each in references if current.get(each.target) != each.recorded]
+    if not different:
+        return [], False
     # Treat "" as an existing value. A row with an empty uuid or client id must not have a foreign key, so a
     # foreign key in such a row was modified.
     existing = find_existing({each.recorded for each in different}) | {""}
-    modified = [each for each in different if each.recorded in existing or not _is_valid(each)]
+    modified = [each for each in different if each.recorded in existing or not _is_valid(each.name, each.target)]
     return modified, len(modified) < len(different)
 
 
-def _is_valid(reference: Reference) -> bool:
+def _is_valid(name: str, target: Any) -> bool:
     """Return whether a foreign key has the type of a primary key. SQLite can store any value in a column."""
-    field: Any = IssuedToken._meta.get_field(reference.name)
+    field: Any = IssuedToken._meta.get_field(name)
     try:
-        return bool(field.target_field.to_python(reference.target) == reference.target)
+        return bool(field.target_field.to_python(target) == target)
     except ValidationError:
         return False
 
 
-def _users(rows: Iterable[IssuedToken]) -> Iterator[Reference]:
-    for row in rows:
-        if row.user_id is not None:
-            yield Reference(row.pk, "user", row.user_id, str(row.user_uuid))
-        if row.real_user_id is not None:
-            yield Reference(row.pk, "real_user", row.real_user_id, str(row.real_user_uuid))
+def _users(rows: Iterable[StoredRow], pairs: Collection[Pair]) -> list[Reference]:
+    """Return the foreign keys to users whose pair of primary key and uuid is in `pairs`."""
+    references = []
+    for row in rows if pairs else ():
+        if (row.user_id, row.user_uuid) in pairs:
+            references.append(Reference(row.pk, "user", row.user_id, str(row.user_uuid)))
+        if (row.real_user_id, row.real_user_uuid) in pairs:
+            references.append(Reference(row.pk, "real_user", row.real_user_id, str(row.real_user_uuid)))
+    return references
 
 
-def _applications(rows: Iterable[IssuedToken]) -> Iterator[Reference]:
-    for row in rows:
-        if row.application_id is not None:
-            yield Reference(row.pk, "application", row.application_id, str(row.client_id))
+def _applications(rows: Iterable[StoredRow], pairs: Collection[Pair]) -> list[Reference]:
+    """Return the foreign keys to applications whose pair of primary key and client id is in `pairs`."""
+    return [
+        Reference(row.pk, "application", row.application_id, str(row.client_id))
+        for row in (rows if pairs else ())
+        if (row.application_id, row.client_id) in pairs
+    ]
 
 
 def _uuids_of_users(users: set[Any]) -> dict[Any, str]:

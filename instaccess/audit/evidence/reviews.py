@@ -18,6 +18,7 @@ from django.db.models import QuerySet
 from ...exceptions import AuditAltered
 from ...logs import get_logger
 from ...models import IncidentReview
+from ..batches import in_batches
 from ..rows import current_time
 from . import signatures
 from .report import Finding, Incident, Kind, Problem, state
@@ -103,7 +104,7 @@ def last_number(keys: EvidenceKeys) -> int:
 def _last(keys: EvidenceKeys) -> tuple[int, set[int]]:
     """Return the number of the latest readable review, and the numbers of later reviews that can't be read."""
     taken: set[int] = set()
-    for row in reviews().reverse():
+    for row in in_batches(reviews(), 1, latest_first=True):
         try:
             return signatures.read_review(row, keys).number, taken
         except AuditAltered:

@@ -42,7 +42,7 @@ class Statement:
         digest: the hexadecimal SHA-256 of `previous`, a line feed and the index, which lists the covered rows.
         altered: the number of covered rows whose HMAC didn't match when the checkpoint was created. The index marks
             these rows.
-        reviews: the number of the latest review when the checkpoint was created; 0 if there was no review.
+        reviews: the number of the latest review when `seal` began; 0 if there was no review.
         sealed_at: the time when the checkpoint was created, in seconds since the epoch.
     """
 

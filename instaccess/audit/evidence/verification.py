@@ -15,6 +15,7 @@ from ...exceptions import AuditAltered
 from ...models import Checkpoint, PruneMarker
 from ...times import format_utc
 from ..batches import in_batches
+from ..long_work import Advance, Progress, ignore_progress
 from ..row_ids import id_time
 from ..rows import current_time, issued_tokens
 from . import reviews, signatures
@@ -37,8 +38,9 @@ def verify(
     keys: EvidenceKeys,
     exported: Iterable[Exported] = (),
     *,
-    until: int | None = None,
+    until: Statement | None = None,
     now: datetime | None = None,
+    progress: Progress = ignore_progress,
 ) -> Report:
     """Compare all audit rows with their HMACs, with the checkpoints, and with exported copies of checkpoints.
 
@@ -47,13 +49,16 @@ def verify(
 
     Args:
         exported: copies of checkpoints from another machine.
-        until: the number of the last checkpoint to check. If `until` is given, later checkpoints, later rows and
+        until: the contents of the last checkpoint to check. If `until` is given, later checkpoints, later rows and
             reviews are not checked.
+        progress: the function that gets the progress.
     """
     copies = {copy.statement.number: copy for copy in exported}
     while True:
         latest = _latest_marker()
-        report = _Verification(keys, copies, until, now or current_time()).run()
+        rows = issued_tokens() if until is None else issued_tokens().filter(pk__lte=until.last)
+        advance = progress("verifying", rows.count)
+        report = _Verification(keys, copies, until, now or current_time(), advance).run()
         # If another process has pruned rows since the verification began, missing rows aren't a problem. Verify the
         # audit log again.
         if not report.problems or _latest_marker() == latest:
@@ -67,12 +72,19 @@ def _latest_marker() -> int | None:
 class _Verification:
     """One verification of the audit log."""
 
-    def __init__(self, keys: EvidenceKeys, copies: Mapping[int, Exported], until: int | None, now: datetime) -> None:
+    def __init__(
+        self,
+        keys: EvidenceKeys,
+        copies: Mapping[int, Exported],
+        until: Statement | None,
+        now: datetime,
+        advance: Advance,
+    ) -> None:
         self._keys, self._copies, self._until, self._now = keys, copies, until, now
         self._report = Report()
         self._report.incidents, self._unusable_reviews = reviews.load(keys)
         self._problems = Collector(self._report)
-        self._rows = RowChecker(self._report, self._problems, keys.keks)
+        self._rows = RowChecker(self._report, self._problems, keys.keks, advance)
         self._latest_review = 0
 
     def run(self) -> Report:
@@ -157,7 +169,9 @@ class _Verification:
         """Yield each checkpoint number with the checkpoint and its exported copy, either of which may be None."""
         waiting = sorted(number for number in self._copies if number > start)
         stored = checkpoints().filter(number__gt=start)
-        for checkpoint in in_batches(stored if self._until is None else stored.filter(number__lte=self._until), 20):
+        if self._until is not None:
+            stored = stored.filter(number__lte=self._until.number)
+        for checkpoint in in_batches(stored, 20):
             # In SQLite, an attacker can store a value of any type as the number. Comparing such a value with an
             # integer could raise TypeError.
             while waiting and isinstance(checkpoint.number, int) and waiting[0] < checkpoint.number:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -13,7 +14,7 @@ from ...exceptions import InstAccessError
 from ...models import Key
 from ...opaque import Opaque, concealed
 from .. import key_reports, restoring
-from ..base import SubcommandCommand, operator, write_new_file
+from ..base import CONTINUE, SubcommandCommand, operator, write_new_file
 
 _SUBCOMMANDS = {
     "list": "List every key with its status and its next step.",
@@ -69,6 +70,7 @@ class Command(SubcommandCommand):
         "restore."
     )
     recorded = frozenset({"rotate"})
+    long = MappingProxyType({"reseal": CONTINUE})
 
     def add_arguments(self, parser: CommandParser) -> None:
         sub = self.add_subcommands(parser, _SUBCOMMANDS, parser_class=_Parser)
@@ -238,7 +240,7 @@ class Command(SubcommandCommand):
 
     def _reseal(self, options: dict[str, Any]) -> None:
         count = keys.reseal()
-        renewed = audit.reauthenticate(keys.evidence_keys())
+        renewed = audit.reauthenticate(keys.evidence_keys(), progress=self.progress)
         text = (
             f"Private keys encrypted again: {count}."
             if count

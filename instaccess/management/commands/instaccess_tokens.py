@@ -91,7 +91,7 @@ class Command(audit_evidence.EvidenceSubcommands):
             self.stdout.write("No matching tokens.")
 
     def _export(self, options: dict[str, Any]) -> None:
-        audit_export.write(_matching_tokens(options), options, self.stdout)
+        audit_export.write(_matching_tokens(options), options, self.stdout, self.progress)
 
     def _show(self, options: dict[str, Any]) -> None:
         related = users.user_relations("user", "real_user")

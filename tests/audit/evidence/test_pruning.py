@@ -78,6 +78,18 @@ class TestPrune:
         deletes = [text for text in sql if text.startswith("DELETE") and "issuedtoken" in text]
         assert len(deletes) == 3
 
+    def test_o10_prune_begins_each_batch_after_the_ids_of_the_previous_batch(self, rows):
+        old = rows(*(days * DAY for days in range(36, 30, -1)))
+        checkpoints.seal(evidence_keys())
+
+        with CaptureQueriesContext(connection) as queries:
+            prune(ago(30), evidence_keys(), batch=2)
+
+        deletes = [each["sql"] for each in queries if each["sql"].startswith("DELETE") and "issued_at" in each["sql"]]
+        assert len(deletes) in {3, 4}
+        assert all(str(old[place].pk) in sql for place, sql in zip((1, 3, 5), deletes, strict=False))
+        assert all(str(old[place].pk) in sql for place, sql in zip((1, 3), deletes[1:], strict=False))
+
     def test_o10_prune_deletes_the_checkpoints_of_the_pruned_rows(self, rows):
         rows(40 * DAY, 31 * DAY, 29 * DAY)
         prune(ago(30), evidence_keys())

@@ -1,0 +1,27 @@
+"""The callback with which long work reports its progress. Callers decide how to show the progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Advance = Callable[[int], None]
+"""A function that long work calls after each batch, with the number of rows in the batch.
+
+No transaction is open during the call, so the function may raise an exception to stop the work.
+"""
+
+Progress = Callable[[str, Callable[[], int] | None], Advance]
+"""A function that long work calls when a step begins. The function returns the `Advance` function of the step.
+
+The arguments are the name of the step, such as "verifying", and a function that counts the rows of the step. The
+second argument is None if counting would take too long. A receiver that doesn't need the number doesn't count.
+"""
+
+
+def ignore_progress(step: str, count: Callable[[], int] | None) -> Advance:
+    """Report no progress."""
+    return _ignore_rows
+
+
+def _ignore_rows(rows: int) -> None:
+    pass
