@@ -41,7 +41,7 @@ def check_durability(databases: Sequence[str] | None = None, **kwargs: Any) -> l
 
 
 def _find_problems(commit: str, names: str, replicas: Sequence[str | None]) -> Iterator[CheckMessage]:
-    """Yield the problems of a server.
+    """Yield a warning for each PostgreSQL setting with which a crash or a failover can lose audit rows.
 
     Args:
         commit, names: the values of `synchronous_commit` and `synchronous_standby_names`.

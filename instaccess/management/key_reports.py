@@ -90,7 +90,7 @@ def next_step(key: Key, all_keys: Iterable[Key] | None = None) -> str:
             return (
                 f"its tokens are accepted until {iso(gone)}"
                 if gone
-                else "its tokens are accepted, but the retirement time is missing"
+                else "its tokens are accepted without a time limit, because the retirement time is missing"
             )
     return f"revoked at {iso(key.revoked_at)}"
 

@@ -1,4 +1,4 @@
-"""The revocations in the issuer's database, read in parts with SQL.
+"""The revocations in the issuer's database, read in pages with SQL.
 
 This module imports no models, so a gateway that shares the issuer's database can read the tables without installing
 the app. `audit/revocation.py` writes the tables.
@@ -105,9 +105,9 @@ def read(position: str = "") -> Page:
     The revocations are read from the database that revocations are written to, because a replica may be outdated.
 
     Args:
-        position: the `cursor` of the last page. If empty or unknown, the first page of all revocations is returned.
-            A position is unknown if its row was pruned, or if the database was restored from a backup. In the second
-            case, `position_lost` of the page is True.
+        position: the `cursor` of the page that was read before. If empty or unknown, the first page of all
+            revocations is returned. A position is unknown if its row was pruned, or if the database was restored from
+            a backup. In the second case, `position_lost` of the page is True.
 
     Raises:
         ConfigError: DATABASES doesn't configure the database of the revocations.
