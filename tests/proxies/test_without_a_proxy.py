@@ -1,4 +1,4 @@
-"""The gateway without a proxy, and headers that the application server may answer before the gateway runs.
+"""Tests of the gateway and the issuer without a proxy, with headers that the application server might answer.
 
 See docs/wire-contract.md §3.
 """

@@ -240,7 +240,7 @@ class TestTheApplicationOfAToken:
 @pytest.mark.django_db
 @pytest.mark.usefixtures("initial_keys")
 class TestTheUsersSelfEndpoint:
-    """The test project's protected endpoint."""
+    """Tests of `/api/v1/users/self`, a protected endpoint of the test project."""
 
     def get(self, client: Any, authorization: str | None = None) -> Any:
         return client.get(SELF, headers={"Authorization": authorization} if authorization else {})

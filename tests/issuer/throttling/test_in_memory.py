@@ -1,4 +1,4 @@
-"""The leaky bucket of an access token (docs/wire-contract.md §1), in memory and with a frozen clock."""
+"""Tests of the leaky bucket of an access token (docs/wire-contract.md §1), in memory and with a frozen clock."""
 
 from __future__ import annotations
 

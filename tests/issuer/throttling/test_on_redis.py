@@ -1,4 +1,4 @@
-"""The leaky bucket of an access token (docs/wire-contract.md §1), on a real Redis server."""
+"""Tests of the leaky bucket of an access token (docs/wire-contract.md §1), on a real Redis server."""
 
 from __future__ import annotations
 
