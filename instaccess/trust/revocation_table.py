@@ -180,8 +180,8 @@ def _read_all(connection: Any, cursor: Any, number: int, after: datetime, id_: i
         after, id_: the time of the revocation and the id of the last audit row of the previous page.
     """
     # Use the earlier of the time of this process and the time of the database. An issuer whose clock is fast would
-    # leave out revocations that gateways elsewhere need. A gateway whose clock is slow accepts tokens for longer, and
-    # therefore needs older revocations.
+    # leave out revocations that gateways in other deployments need. A gateway whose clock is slow accepts tokens for
+    # longer, and therefore needs older revocations.
     now = min(datetime.now(UTC), database_clock.now(connection.alias))
     adapt = connection.ops.adapt_datetimefield_value
     earliest = now - timedelta(seconds=RETENTION)
