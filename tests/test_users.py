@@ -123,7 +123,7 @@ class TestUserUuidField:
         assert error.value.setting == "USER_UUID_FIELD"
         assert f"user {user.pk}" in error.value.detail
 
-    def test_user_uuid_field_that_is_no_field_of_the_user_model_raises_config_error(self, user):
+    def test_user_uuid_field_that_names_no_field_of_the_user_model_raises_config_error(self, user):
         # `get_full_name` is an attribute of a user but not a field, and two users may share a name.
         with (
             override_settings(INSTACCESS={"USER_UUID_FIELD": "get_full_name"}),

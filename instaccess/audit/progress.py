@@ -30,7 +30,7 @@ logger = get_logger("instaccess.audit")
 
 
 class _Progress(NamedTuple):
-    """The progress of a database.
+    """The progress of a database: values that become smaller only if the database lost rows.
 
     Attributes:
         token: the id of the last audit row, even if the row was pruned.
