@@ -1,4 +1,4 @@
-"""The revocations in the issuer's database, read in pages with SQL.
+"""Functions that read the revocations in the issuer's database page by page, with SQL.
 
 This module imports no models, so a gateway that shares the issuer's database can read the tables without installing
 the app. `audit/revocation.py` writes the tables.

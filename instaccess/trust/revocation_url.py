@@ -1,4 +1,4 @@
-"""The revocations that an issuer in another deployment publishes, read in pages from the URL in DENY_LIST."""
+"""A function that reads the revocations of an issuer in another deployment, page by page, from a URL."""
 
 from __future__ import annotations
 
