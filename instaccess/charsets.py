@@ -19,8 +19,8 @@ from django.db import connections
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 """A pattern for NUL, which PostgreSQL can't store, and for lone surrogates, which can't be encoded as UTF-8."""
 
-# This name means the first 65,536 characters of Unicode (plane 0), because Python has no codec for only these
-# characters.
+# This name means the first 65,536 characters of Unicode (plane 0) in `_CODECS`, because no codec of Python contains
+# exactly these characters.
 _PLANE_0 = "plane 0"
 _BEYOND_PLANE_0 = re.compile("[\U00010000-\U0010ffff]")
 

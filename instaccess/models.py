@@ -261,7 +261,7 @@ class Revocation(models.Model):
     revoked_at = models.DateTimeField()
     revoked_by = models.CharField(max_length=255, blank=True)
     reason = models.CharField(max_length=255, blank=True)
-    # This column is NULL until all tokens are marked as revoked in the audit log.
+    # This column is NULL until the audit rows of all tokens that this revocation covers are marked as revoked.
     completed_at = models.DateTimeField(null=True)
     mac = models.CharField(max_length=64, blank=True)
 

@@ -283,7 +283,7 @@ def _lists_its_permissions(source: type) -> bool:
 
 
 def _holds_permission(caller: Any) -> bool:
-    if not hasattr(caller, "has_perm"):  # A custom user model may not implement permissions.
+    if not hasattr(caller, "has_perm"):  # Some custom user models don't implement permissions.
         return False
     # Without authentication backends, only superusers have permissions, and `has_perm` raises ImproperlyConfigured
     # for all other users.
@@ -320,6 +320,6 @@ def _can_store(text: str, field: str, *, using: str) -> bool:
 
 
 def _users() -> QuerySet[Any]:
-    # Do not read from a replica, because a replica may not contain a recent deactivation yet.
+    # Do not read from a replica, because a replica might not contain a recent deactivation yet.
     model = get_user_model()
     return model._default_manager.using(router.db_for_write(model))

@@ -269,7 +269,7 @@ class TestTheUserUuidField:
 
 
 class TestOneSchemaPerTenant:
-    """The tests in tests/test_tenants.py run django-tenants."""
+    """Tests of the settings of django-tenants. The tests in tests/test_tenants.py run django-tenants."""
 
     SHARED = ("django.contrib.auth", "oauth2_provider", "instaccess")
 

@@ -67,7 +67,7 @@ class Refusal:
         return dict(zip(CLIENTS, self.raised, strict=True))[client]
 
     def expected(self, client: str) -> Outcome:
-        """Return the exception of a client, with everything that the exception contains."""
+        """Return the expected outcome for a client: the name of the exception, and its message or its response."""
         raised = self.raised_by(client)
         status, body, _ = self.answer
         match raised:

@@ -39,7 +39,7 @@ class TestNeedsMigration:
 
         assert not database_errors.needs_migration(caught.value)
 
-    def test_a_duplicate_needs_no_migration_and_is_no_outage(self):
+    def test_an_error_about_a_duplicate_is_classified_neither_as_a_missing_migration_nor_as_an_outage(self):
         KeyLock.objects.get_or_create(pk=1)
         with pytest.raises(IntegrityError) as caught, transaction.atomic():
             KeyLock.objects.create(pk=1)

@@ -146,7 +146,7 @@ class Served:
         pid = self.process.pid
         tasks = Path(f"/proc/{pid}/task")
         wait_until(lambda: (tasks / str(pid) / "stat").read_text().rpartition(") ")[2][0], "S".__eq__)
-        # Wait until two threads remain, because the thread of the last request may not have ended yet.
+        # Wait until two threads remain, because the thread of the last request might not have ended yet.
         threads = wait_until(lambda: {int(task.name) for task in tasks.iterdir()}, lambda ids: len(ids) == 2)
         assert ctypes.CDLL(None).tgkill(pid, *(threads - {pid}), number) == 0
 

@@ -40,7 +40,7 @@ def run(*command: str) -> str:
 
 
 def check() -> str:
-    """Return what `check` prints about the database."""
+    """Return the problems that `check --database default` prints."""
     err = io.StringIO()
     call_command("check", "--database", "default", stdout=io.StringIO(), stderr=err)
     return err.getvalue()

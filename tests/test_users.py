@@ -123,7 +123,7 @@ class TestUserUuidField:
         assert error.value.setting == "USER_UUID_FIELD"
         assert f"user {user.pk}" in error.value.detail
 
-    def test_user_uuid_field_that_is_no_field_of_the_user_model_raises_config_error(self, user):
+    def test_user_uuid_field_that_names_no_field_of_the_user_model_raises_config_error(self, user):
         # `get_full_name` is an attribute of a user but not a field, and two users may share a name.
         with (
             override_settings(INSTACCESS={"USER_UUID_FIELD": "get_full_name"}),
@@ -140,10 +140,10 @@ class TestAnInvalidUserUuidField:
     def invalid_setting(self, settings: Any) -> None:
         settings.INSTACCESS = {"USER_UUID_FIELD": 7}
 
-    def test_loaded_uuid_of_a_user_is_empty(self, user):
+    def test_loaded_uuid_is_empty_if_user_uuid_field_is_invalid(self, user):
         assert users.loaded_uuid(user) == ""
 
-    def test_existing_uuid_of_a_user_is_read_from_the_identity(self, user):
+    def test_existing_uuid_is_read_from_the_identity_if_user_uuid_field_is_invalid(self, user):
         identity = UserIdentity.objects.create(user=user)
 
         assert users.existing_uuid(user) == str(identity.uuid)

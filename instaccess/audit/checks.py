@@ -44,11 +44,12 @@ def check_durability(databases: Sequence[str] | None = None, **kwargs: Any) -> l
 
 
 def _find_problems(commit: str, names: str, replicas: Sequence[str | None]) -> Iterator[CheckMessage]:
-    """Yield the problems of a server.
+    """Yield a warning for each PostgreSQL setting with which a crash or a failover can lose audit rows.
 
     Args:
         commit, names: the values of `synchronous_commit` and `synchronous_standby_names`.
-        replicas: the `sync_state` of each attached replica; None if this database user may not see the state.
+        replicas: the `sync_state` of each attached replica; None if this database user isn't allowed to see
+            the state.
     """
     if commit == "off" or (commit == "local" and replicas):
         place = "on its disk" if commit == "off" else "on a replica"
@@ -58,7 +59,8 @@ def _find_problems(commit: str, names: str, replicas: Sequence[str | None]) -> I
             hint="Set synchronous_commit to on, for the server, the database and the user.",
             id="instaccess.W032",
         )
-    # If this database user may not see the states of replicas, check only whether synchronous_standby_names is set.
+    # If this database user isn't allowed to see the states of replicas, check only whether synchronous_standby_names
+    # is set.
     visible = [state for state in replicas if state is not None]
     if replicas and (not names.strip() or (visible and not {"sync", "quorum"}.intersection(visible))):
         yield Warning(

@@ -30,7 +30,7 @@ logger = get_logger("instaccess.audit")
 
 
 class _Progress(NamedTuple):
-    """The progress of a database.
+    """The progress of a database: values that become smaller only if the database lost rows.
 
     Attributes:
         token: the id of the last audit row, even if the row was pruned.
@@ -44,8 +44,9 @@ class _Progress(NamedTuple):
 
     @classmethod
     def load(cls, evidence_keys: EvidenceKeys) -> Self:
-        # An attacker can give a row an id in the distant future. Leave out this row, because its deletion by `prune`
-        # would look like a loss.
+        # An id contains the time of issue. An attacker can insert a row whose id contains a time in the distant
+        # future. Leave out such a row. If the progress contained the id, `check_progress` would report that tokens
+        # are missing from the audit log after `prune` has deleted the row.
         earlier = issued_tokens().filter(pk__lt=first_id(current_time() + timedelta(days=1)))
         token = earlier.order_by("pk").values_list("pk", flat=True).last() or 0
         revocation = RevocationLock.objects.using(router.db_for_write(RevocationLock))

@@ -32,7 +32,7 @@ from .scopes import Coverage, Scope, latest_issued_at, read_columns
 logger = get_logger("instaccess.revocation")
 
 BATCH = 500
-"""The number of audit rows that one UPDATE marks as revoked."""
+"""The maximum number of audit rows that one UPDATE marks as revoked."""
 
 
 def revoke(

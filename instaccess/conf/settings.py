@@ -245,7 +245,7 @@ class Conf(KeySettings):
     @property
     @concealed
     def service_secrets(self) -> list[OpaqueText]:
-        """The secrets for `/internal/services/revocations`.
+        """The secrets with which gateways read `/internal/services/revocations`.
 
         A gateway sends the first secret. An issuer accepts every secret.
         """

@@ -23,8 +23,8 @@ from . import unwrapping
 
 logger = get_logger("instaccess.gateway")
 
-# A bearer token may contain these characters before any trailing `=` (RFC 6750 §2.1). A comma is not among these
-# characters, so a request with two Authorization headers is refused, because servers join two headers with a comma.
+# A bearer token consists of these characters, and can end with `=` (RFC 6750 §2.1). Servers join two Authorization
+# headers with a comma. A comma is not among these characters, so a request with two Authorization headers is refused.
 _B64TOKEN = (string.ascii_letters + string.digits + "-._~+/").encode()
 
 _token_cache = unwrapping.TokenCache()

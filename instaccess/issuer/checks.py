@@ -203,7 +203,7 @@ def _unsafe_settings() -> Sequence[tuple[bool, str, str, str]]:
             conf.allow_unencrypted,
             "W004",
             "INSTACCESS['ALLOW_UNENCRYPTED'] is on: with DEBUG, clients can request tokens without encryption.",
-            "Turn on INSTACCESS['ALLOW_UNENCRYPTED'] only in development settings.",
+            "Turn off INSTACCESS['ALLOW_UNENCRYPTED']. Use this setting only in development.",
         ),
         (
             conf.allow_token_in_parameters,

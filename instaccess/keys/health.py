@@ -59,7 +59,8 @@ def load_health(*, since: datetime, now: datetime) -> KeyHealth:
     """Read the state of the keys in two queries.
 
     Args:
-        since: past and revoked keys are included if they were retired or revoked at or after `since`.
+        since: past keys that were retired before `since` are left out if their private key is not stored. Revoked
+            keys that were revoked before `since` are left out if no live token uses the key.
         now: the current time. Tokens that have not expired at `now` are live.
 
     Raises:

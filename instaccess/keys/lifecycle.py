@@ -161,7 +161,7 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
         if current is not None and not force and not rotation.is_ready(key, now=now, times=times):
             raise KeyRefused(
                 f"key {key.kid} can't be activated before {format_utc(rotation.ready_at(key, times))}, because some "
-                "services may not have fetched the key. To activate the key now, add --force"
+                "services might not have fetched the key yet. To activate the key now, add --force"
             )
         succession.check_usable(key)
         store.succeed(current, key, now)

@@ -109,7 +109,7 @@ def import_key(
     with_private: bool = False,
     now: datetime | None = None,
 ) -> Key:
-    """Store a key that was generated elsewhere, and return its row.
+    """Store a key that another program generated, and return the row of the key.
 
     Args:
         data: the public or private key, as PEM (PKCS#8, SubjectPublicKeyInfo or certificate) or as one JWK in JSON.

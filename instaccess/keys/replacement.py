@@ -124,7 +124,7 @@ def replace_all(
         generated = _store(pregenerated, plan, now)
     until = datetime.fromtimestamp(refused_until, UTC)
     logger.warning(
-        "all keys except %(kept)s were replaced, and all tokens issued until %(until)s were revoked, by %(by)s: "
+        "all keys were replaced (kept: %(kept)s), and all tokens issued until %(until)s were revoked, by %(by)s: "
         "%(reason)r",
         kept=[key.kid for key in plan.kept],
         until=until,

@@ -133,7 +133,7 @@ def lifecycle_times() -> rotation.Times:
 def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
     """Load the keys that may be used now, and return a new key ring.
 
-    The keys are read from the database that keys are written to, because a replica may not contain a recent
+    The keys are read from the database that keys are written to, because a replica might not contain a recent
     revocation. A row that isn't authentic or can't be checked is logged and refused. The other keys stay usable.
 
     Args:

@@ -204,12 +204,15 @@ def succeed(retired: Key | None, activated: Key, now: datetime) -> None:
     if retired is not None:
         _save(retired, keks, "status", "retired_at")
     _save(activated, keks, "status", "activated_at")
-    logger.info(
-        "key %(kid)s is current for %(use)s, after %(retired)s",
-        kid=activated.kid,
-        use=activated.use,
-        retired=getattr(retired, "kid", None),
-    )
+    if retired is None:
+        logger.info("key %(kid)s became current for %(use)s", kid=activated.kid, use=activated.use)
+    else:
+        logger.info(
+            "key %(kid)s became current for %(use)s, and key %(retired)s was retired",
+            kid=activated.kid,
+            use=activated.use,
+            retired=retired.kid,
+        )
 
 
 def mark_revoked(key: Key, now: datetime, keks: Sequence[KeyEncryptionKey]) -> None:

@@ -90,7 +90,7 @@ def next_step(key: Key, all_keys: Iterable[Key] | None = None) -> str:
             return (
                 f"its tokens are accepted until {iso(gone)}"
                 if gone
-                else "its tokens are accepted, but the retirement time is missing"
+                else "its tokens are accepted without a time limit, because the retirement time is missing"
             )
     return f"revoked at {iso(key.revoked_at)}"
 
@@ -143,8 +143,8 @@ def after_revocation(key: Key) -> list[str]:
     lines = ["Gateways refuse the tokens within 5 seconds."]
     if key.use == Key.Use.SIGNING:
         lines += [
-            "Services elsewhere that read the JWKS accept the tokens for up to JWKS_MAX_AGE (300 seconds by "
-            "default): restart these services, or put these services behind a gateway.",
+            "Services in other deployments that read the JWKS accept the tokens for up to JWKS_MAX_AGE (300 seconds "
+            "by default): restart these services, or put these services behind a gateway.",
             "If gateways or services list the key in VERIFICATION_KEYS, remove the key there, and restart these "
             "gateways and services.",
         ]

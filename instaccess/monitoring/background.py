@@ -21,7 +21,7 @@ ANSWER_SECONDS = 0.7
 
 
 class Run(Generic[T]):
-    """One run of a function, which may not have ended yet.
+    """One run of a function. The run has ended, or is still in progress.
 
     Attributes:
         outcome: the value in a tuple, or the error. None if the run hasn't ended.

@@ -122,7 +122,8 @@ def check_http_urls(**kwargs: Any) -> list[CheckMessage]:
     return [
         Warning(
             "INSTACCESS['ALLOW_HTTP_URLS'] is on: a man in the middle can replace the keys and hide revocations.",
-            hint="Use https:// URLs, and turn on INSTACCESS['ALLOW_HTTP_URLS'] only in development settings.",
+            hint="Use https:// URLs, and turn off INSTACCESS['ALLOW_HTTP_URLS']. Use this setting only in "
+            "development.",
             id="instaccess.W020",
         )
     ]

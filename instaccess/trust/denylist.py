@@ -62,7 +62,7 @@ def read_revocations(position: str = "") -> Page:
     """Return a page of the revocations in the database. If the connection is dead, a new connection is opened.
 
     Args:
-        position: the `cursor` of the last page, or "" for the first page.
+        position: the `cursor` of the page that was read before, or "" for the first page.
 
     Raises ConfigError, SourceUnavailable or DatabaseError.
     """

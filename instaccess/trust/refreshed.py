@@ -29,13 +29,13 @@ T = TypeVar("T")
 _FAILED = "loading the keys or the deny list failed, so the cached value is kept"
 
 PATIENCE = 0.5
-"""The time, in seconds after the start of a load, for which callers wait before they use the cached value.
+"""The maximum time, in seconds after the start of a load, for which callers wait before they use the cached value.
 
 A gateway may wait for the keys and then for the deny list. The example proxies wait longer than the sum.
 """
 
 LAST_PATIENCE = 5.0
-"""The time, in seconds after the start of a load, for which callers wait if there is no usable cached value.
+"""The maximum time, in seconds after the start of a load, for which callers wait if no cached value is usable.
 
 A cached value is usable if the value is less than `interval` + `max_staleness` seconds old (see `Refreshed.get`).
 """
@@ -178,8 +178,8 @@ class Refreshed(Generic[T]):
         Args:
             interval: the maximum age, in seconds, while loading works.
             max_staleness: the time, in seconds, by which the age may exceed `interval` while loading fails.
-            patience: the time, in seconds, to wait for a load if the cached value is less than `interval` +
-                `max_staleness` seconds old; PATIENCE by default.
+            patience: the maximum time, in seconds from the start of a load, to wait for the load if the cached value
+                is less than `interval` + `max_staleness` seconds old; PATIENCE by default.
 
         Raises:
             SourceUnavailable: loading takes too long, and no cached value is less than `interval` + `max_staleness`
@@ -207,7 +207,7 @@ class Refreshed(Generic[T]):
             return usable
 
     def _patience(self, now: float, patience: float, has_usable_value: bool) -> float:
-        """Return the time, in seconds, to wait for a load. The time is shorter after a recent failure or stall."""
+        """Return the maximum time, in seconds, to wait for a load. The time is shorter after a failure or stall."""
         trouble = now - max(self._failed_at, self._waited_at) < RECENT_TROUBLE
         if has_usable_value:
             return 0.0 if trouble else patience

@@ -32,7 +32,7 @@ Without this limit, an attacker who invents tokens could cause a reload per toke
 """
 
 PATIENCE = 1.0
-"""The time, in seconds, for which a request waits for a reload that its token caused."""
+"""The maximum time, in seconds, for which a request waits for a reload that its token caused."""
 
 MAX_MEMBERS = 32
 """The maximum number of members that are read from a JWK set."""

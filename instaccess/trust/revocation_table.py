@@ -1,4 +1,4 @@
-"""The revocations in the issuer's database, read in parts with SQL.
+"""Functions that read the revocations in the issuer's database page by page, with SQL.
 
 This module imports no models, so a gateway that shares the issuer's database can read the tables without installing
 the app. `audit/revocation.py` writes the tables.
@@ -105,9 +105,9 @@ def read(position: str = "") -> Page:
     The revocations are read from the database that revocations are written to, because a replica may be outdated.
 
     Args:
-        position: the `cursor` of the last page. If empty or unknown, the first page of all revocations is returned.
-            A position is unknown if its row was pruned, or if the database was restored from a backup. In the second
-            case, `position_lost` of the page is True.
+        position: the `cursor` of the page that was read before. If empty or unknown, the first page of all
+            revocations is returned. A position is unknown if its row was pruned, or if the database was restored from
+            a backup. In the second case, `position_lost` of the page is True.
 
     Raises:
         ConfigError: DATABASES doesn't configure the database of the revocations.
@@ -180,8 +180,8 @@ def _read_all(connection: Any, cursor: Any, number: int, after: datetime, id_: i
         after, id_: the time of the revocation and the id of the last audit row of the previous page.
     """
     # Use the earlier of the time of this process and the time of the database. An issuer whose clock is fast would
-    # leave out revocations that gateways elsewhere need. A gateway whose clock is slow accepts tokens for longer, and
-    # therefore needs older revocations.
+    # leave out revocations that gateways in other deployments need. A gateway whose clock is slow accepts tokens for
+    # longer, and therefore needs older revocations.
     now = min(datetime.now(UTC), database_clock.now(connection.alias))
     adapt = connection.ops.adapt_datetimefield_value
     earliest = now - timedelta(seconds=RETENTION)

@@ -1,4 +1,4 @@
-"""The revocations that an issuer in another deployment publishes, read in parts from the URL in DENY_LIST."""
+"""A function that reads the revocations of an issuer in another deployment, page by page, from a URL."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .fetch import fetch_json, without_query
 from .revoked import Page
 
 MAX_BYTES = 16 * 1024 * 1024
-"""The size limit, in bytes, of one part of the revocations.
+"""The size limit, in bytes, of one page of the revocations.
 
-An issuer sends parts of less than a megabyte. The limit is large enough for a part with 400,000 tokens.
+An issuer sends pages of less than a megabyte. The limit is large enough for a page with 400,000 tokens.
 """
 
 NO_SERVICE_CREDENTIALS = (
@@ -26,7 +26,8 @@ def read(position: str = "", etag: str = "") -> Page | None:
     See docs/wire-contract.md §5.
 
     Args:
-        position: the `cursor` of the last page. If empty, the first page of all revocations is returned.
+        position: the `cursor` of the page that was read before. If empty, the first page of all revocations is
+            returned.
         etag: the ETag of the last response, or an empty string.
 
     Raises:
@@ -64,7 +65,7 @@ def _parse(document: Any, etag: str) -> Page | None:
         and isinstance(cursor, str)
         and isinstance(more, bool)
         and isinstance(position_lost, bool)
-        # If there are more parts, a cursor is required. Without a cursor, the first part would be read repeatedly.
+        # If there are more pages, a cursor is required. Without a cursor, the first page would be read repeatedly.
         and not (more and not cursor)
     )
     if not valid:

@@ -21,7 +21,7 @@ Afterwards, every gateway refuses the revoked tokens, because the tokens have ex
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of the revocations that a database or another issuer returns at once.
+    """A page of revocations: the revocations that a database or another issuer returns at once.
 
     Attributes:
         tokens: the `jti` of each revoked token.

@@ -287,7 +287,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.CLAIMS_NOT_JSON: Explanation(
         _("INSTACCESS['CLAIMS_HOOK'] returned a claim that can't be encoded as JSON."),
-        _("Change the hook to return only strings, numbers, booleans, lists and dictionaries."),
+        _("Change the hook to return only strings, numbers, booleans, None, lists and dictionaries."),
     ),
     Reason.KEY_REFUSED: Explanation(
         _("The key can't be used."),

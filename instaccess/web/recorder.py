@@ -46,7 +46,7 @@ class _NoRecorder:
 
 
 class Metrics:
-    """The recorder of this process. The attributes are the methods of the recorder."""
+    """The measurements of this process. Each attribute, such as `issued`, is a method of the recorder in use."""
 
     def __init__(self) -> None:
         self.use(_NoRecorder())

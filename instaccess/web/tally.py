@@ -29,9 +29,10 @@ class Tally:
     """Counters by kind, with exact counts across threads.
 
     Args:
-        kinds: the number of kinds that are distinguished per hour. Further refusals are counted without client and
-            user, and add at most one kind per role and reason.
-        hours: the number of hours for which counts are kept until `take`. Older counts are discarded.
+        kinds: the maximum number of kinds that are distinguished per hour. A refusal of any further kind is counted
+            without client and user, so these refusals add at most one kind per role and reason.
+        hours: the maximum number of hours for which counts are kept if `take` is not called. Older counts are
+            discarded.
     """
 
     def __init__(self, *, kinds: int, hours: int) -> None:

@@ -1,4 +1,4 @@
-"""Key-encryption keys: opaque objects that can be compared and hashed, and that compute HMACs."""
+"""Tests of key-encryption keys: opaque objects that can be compared and hashed, and that compute HMACs."""
 
 from __future__ import annotations
 

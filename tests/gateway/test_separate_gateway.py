@@ -1,4 +1,4 @@
-"""A gateway that is separate from the issuer, in its own project and in its own process.
+"""Tests of a gateway that is separate from the issuer, in its own project and in its own process.
 
 The settings of the gateway contain neither the issuer's app nor an OAuth2 provider. The keys of the gateway come from
 files or a JWKS URL, and its deny list comes from a shared database or from the issuer.

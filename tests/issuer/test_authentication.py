@@ -1,4 +1,4 @@
-"""Authentication by django-oauth-toolkit's access tokens."""
+"""Tests of the access tokens of django-oauth-toolkit that the issuer accepts and refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`GET /internal/services/jwks` (docs/wire-contract.md §5): the public keys for services."""
+"""Tests of `GET /internal/services/jwks` (docs/wire-contract.md §5): the public keys for services."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reason in the log line of each refusal of the issuer. Clients get the same response for several reasons."""
+"""Tests of the reason that the issuer logs for each refusal. Clients get the same response for several reasons."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class TestTheReasonInTheLogOfTheIssuer:
 
 
 class TestTheReasonInTheLogOfAnInternalEndpoint:
-    def test_reason_for_a_jwks_without_a_signing_key_is_no_key(self, client, caplog):
+    def test_jwks_endpoint_without_a_signing_key_logs_the_reason_no_key(self, client, caplog):
         Key.objects.all().delete()
 
         assert client.get("/internal/services/jwks").status_code == 503

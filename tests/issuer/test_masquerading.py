@@ -1,4 +1,4 @@
-"""Masquerading: getting a token for another user with `as_user_id` (docs/wire-contract.md §1 and §2)."""
+"""Tests of masquerades: who gets a token for another user with `as_user_id` (docs/wire-contract.md §1 and §2)."""
 
 from __future__ import annotations
 

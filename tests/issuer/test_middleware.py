@@ -1,4 +1,4 @@
-"""Middleware that opens a transaction around the issuing endpoint: the warning, the 503 and its log line."""
+"""Tests of middleware that opens a transaction around the issuing endpoint: the warning, the 503 and its log line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class InACall:
 
 
 class InASubclass(InACall):
-    """A middleware that inherits the transaction."""
+    """A middleware whose base class opens the transaction."""
 
 
 class Decorated(MiddlewareMixin):

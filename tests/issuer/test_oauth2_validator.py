@@ -1,4 +1,4 @@
-"""The OAuth2 validator, which never calls an introspection server, and the request that the validator reads."""
+"""Tests that the OAuth2 validator calls no introspection server, and of the request that the validator reads."""
 
 from __future__ import annotations
 

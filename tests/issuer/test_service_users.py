@@ -1,4 +1,4 @@
-"""Service users: the users that OAuth2 applications act as in the client credentials grant, and their admin page."""
+"""Tests of service users, the users of client credentials grants: their tokens and their admin page."""
 
 from __future__ import annotations
 

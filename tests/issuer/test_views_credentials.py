@@ -1,4 +1,4 @@
-"""Refusals of credentials: their responses and their order (docs/wire-contract.md §1, row by row)."""
+"""Tests of refused credentials: the responses and their order (docs/wire-contract.md §1, row by row)."""
 
 from __future__ import annotations
 

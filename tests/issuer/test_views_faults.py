@@ -1,4 +1,4 @@
-"""Server-side errors: no keys, invalid settings, no database. The issuer answers 503 and logs the reason."""
+"""Tests that the issuer answers 503 and logs the reason without keys, with a bad setting and without a database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Method, host, client address and user agent of a request (docs/wire-contract.md §1)."""
+"""Tests of the method, host, client address and user agent of a request (docs/wire-contract.md §1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""POST requests to /api/v1/inst_access_tokens that get a token (docs/wire-contract.md §1)."""
+"""Tests of POST requests to /api/v1/inst_access_tokens that get a token (docs/wire-contract.md §1)."""
 
 from __future__ import annotations
 
@@ -321,7 +321,7 @@ def json_to_form(get_response: Any) -> Any:
 
 
 def own_query(get_response: Any) -> Any:
-    """Return a middleware that replaces the query."""
+    """Return a middleware that replaces the query, and copies the replaced query to a response header."""
 
     def middleware(request: Any) -> Any:
         request.GET = QueryDict("mine=1")

@@ -1,4 +1,4 @@
-"""Helpers for tests of the key lifecycle: read stored keys and check tokens."""
+"""Functions that build rows of keys, read the stored keys and check whether a token is accepted."""
 
 from __future__ import annotations
 

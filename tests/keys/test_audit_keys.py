@@ -1,4 +1,4 @@
-"""The keys for the audit log that `evidence_keys` and `keks_for_revocation` return."""
+"""Tests of the keys for the audit log that `evidence_keys` and `keks_for_revocation` return."""
 
 from __future__ import annotations
 

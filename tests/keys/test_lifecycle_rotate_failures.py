@@ -1,4 +1,4 @@
-"""Tests for rotations with undecryptable keys, expired keys and failing statements."""
+"""Tests of rotations with undecryptable keys, with past keys without live tokens, and with failing statements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replacement of all keys after a restore: which keys are revoked, kept and generated."""
+"""Tests of the replacement of all keys after a restore: which keys are revoked, kept and generated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stored formats of keys, written down as literals.
+"""Tests that the package reads the stored formats of keys, which are written down as literals.
 
 If one of these tests fails, the package would refuse every stored key after an upgrade. A new format needs a new
 label, and the package must still read the old format.

@@ -141,7 +141,9 @@ class TestTokensVerify:
         assert problem["kind"] == "modified"
         assert problem["first"] == problem["last"] == str(audit[0].pk)
 
-    def test_verify_fails_and_names_a_file_that_is_no_readable_exported_checkpoint(self, audit, tmp_path):
+    def test_verify_fails_and_names_a_checkpoint_file_that_is_missing_or_contains_no_checkpoint(
+        self, audit, tmp_path
+    ):
         with pytest.raises(CommandError, match=r"Can't read .*missing\.json: No such file"):
             tokens("verify", "--checkpoint", str(tmp_path / "missing.json"))
         (tmp_path / "other.json").write_bytes(b"\xff")

@@ -1,4 +1,4 @@
-"""Helpers that send probes."""
+"""A function that sends a probe, and a function that selects the problems from the response."""
 
 from __future__ import annotations
 

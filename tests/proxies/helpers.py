@@ -1,4 +1,4 @@
-"""Expected responses, requests and header names for the tests behind a proxy."""
+"""Expected responses, parts of requests, and spellings of header names, for the tests behind a proxy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Request bodies behind each proxy."""
+"""Tests that each proxy forwards request bodies to the service, not to the gateway, and refuses unusual bodies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CORS preflight requests behind each proxy, with the switch of each example off and on."""
+"""Tests of CORS preflight requests behind each proxy, with the switch of each example off and on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Failures of the gateway behind each proxy, with one gateway and with two gateways."""
+"""Tests of failures of the gateway behind each proxy, with one gateway and with two gateways."""
 
 from __future__ import annotations
 

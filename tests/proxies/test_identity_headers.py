@@ -1,4 +1,4 @@
-"""Forged headers behind each proxy: the service, the issuer and the gateway receive only the proxy's values."""
+"""Tests that the service, the issuer and the gateway get only the proxy's values of forged headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paths and queries behind each proxy, as the gateway and the service receive them."""
+"""Tests of paths and queries behind each proxy, as the gateway and the service receive them."""
 
 from __future__ import annotations
 

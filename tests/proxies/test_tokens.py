@@ -1,4 +1,4 @@
-"""Tokens behind each proxy: from the issue to the revocation, refusals, and concurrent clients."""
+"""Tests of tokens behind each proxy: the issue, use and revocation of a token, refusals, and concurrent clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Upgrades behind each proxy: WebSocket handshakes for authorized clients, and no tunnels past the gateway."""
+"""Tests that each proxy allows WebSocket handshakes with a valid token, and no tunnels past the gateway."""
 
 from __future__ import annotations
 

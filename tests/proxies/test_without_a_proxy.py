@@ -1,4 +1,4 @@
-"""The gateway without a proxy, and headers that the application server may answer before the gateway runs.
+"""Tests of the gateway and the issuer without a proxy, with headers that the application server might answer.
 
 See docs/wire-contract.md §3.
 """
@@ -91,7 +91,7 @@ class TestTheGatewayWithoutAProxy:
         assert answer.status == 204
         assert answer.headers["Authorization"].count(".") == 2
 
-    def test_gateway_without_a_proxy_responds_without_waiting_for_an_announced_body(self, server, token):
+    def test_gateway_without_a_proxy_returns_204_for_a_post_request_with_expect_100_continue(self, server, token):
         answer = server.raw(
             VERIFY.replace("GET", "POST"),
             HOST,

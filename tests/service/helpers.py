@@ -1,4 +1,4 @@
-"""Helpers that send requests to a protected view, and that build `Authorization` headers for the requests."""
+"""Functions that send requests to a protected view, and that build keys and Authorization headers for requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encodings of InstAccess tokens that a service with a strict parser would leave to the next authenticator."""
+"""Tests that a service recognises InstAccess tokens in encodings that a strict parser would refuse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The user of a service without local users."""
+"""Tests of the identity and the permissions of a `TokenUser`, the user of a service without local users."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ class TestTheApplicationOfAToken:
 @pytest.mark.django_db
 @pytest.mark.usefixtures("initial_keys")
 class TestTheUsersSelfEndpoint:
-    """The test project's protected endpoint."""
+    """Tests of `/api/v1/users/self`, a protected endpoint of the test project."""
 
     def get(self, client: Any, authorization: str | None = None) -> Any:
         return client.get(SELF, headers={"Authorization": authorization} if authorization else {})
@@ -272,7 +272,9 @@ class TestTheUsersSelfEndpoint:
         for bearer in ("unknown", "a.b.c", expired, make_access_token(user=None).token):
             assert refusal(self.get(client, f"Bearer {bearer}")) == INVALID
 
-    def test_users_self_refuses_an_inactive_user(self, client, access_token, user):
+    def test_users_self_refuses_the_access_token_and_the_instaccess_token_of_an_inactive_user(
+        self, client, access_token, user
+    ):
         token = issued(user)
         get_user_model().objects.filter(pk=user.pk).update(is_active=False)
 

@@ -1,4 +1,4 @@
-"""A service without the issuer's app: no tables, no OAuth2 provider, no database."""
+"""Tests of a service without the issuer's app: no tables, no OAuth2 provider, no database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The exact responses of the issuing endpoint, written down again to detect accidental changes of the code."""
+"""The exact responses of the issuing endpoint, and functions that read a response and the token in a response.
+
+The responses are written down again, so that a test fails if the code changes a response by accident.
+"""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ DATABASES = {
     "mariadb": "MariaDB (MARIADB_HOST, MARIADB_USER, MARIADB_PASSWORD)",
 }
 
-# Connect to the database server without selecting a database, because the database of the test project may not exist.
-# Django also connects in this way before it creates the test database.
+# Connect to the database server without selecting a database, because the database of the test project might not
+# exist. Django also connects in this way before Django creates the test database.
 _CONNECT = "import django; django.setup(); from django.db import connection; connection._nodb_cursor().__enter__()"
 
 

@@ -16,7 +16,7 @@ END = "=== exit code "
 
 
 def main(commands: list[list[str]]) -> None:
-    """Run the commands in the given order."""
+    """Run the commands in the given order, and print the exit code of each command."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "testproject.settings")
     for command in commands:
         code: object = 0

@@ -1,4 +1,4 @@
-"""Dumps of the test database with the tools of each database, and their restoration."""
+"""Functions that dump, restore and copy the test database with the tools of each database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log lines of the package, read from its source code.
+"""A command that reads the log lines of the package from the source code.
 
 python -m tests.support.log_lines
 

@@ -1,4 +1,7 @@
-"""A function that reads the error emails to the administrators. The fixture `error_mail` enables these emails."""
+"""The administrators who get error emails, and a function that returns the text of the emails that Django has sent.
+
+The fixture `error_mail` enables the error emails.
+"""
 
 from __future__ import annotations
 

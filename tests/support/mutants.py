@@ -154,7 +154,7 @@ def _is_star_of_parameters(node: Any) -> bool:
 
 
 def _excluded_ranges(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Yield the ranges of the code that don't affect behaviour: annotations, and decorators that only cache."""
+    """Yield the ranges that are not mutated: annotations, type aliases, and decorators of caches and dataclasses."""
     for node in ast.walk(tree):
         parts: list[ast.expr | None] = [getattr(node, "annotation", None), getattr(node, "returns", None)]
         for decorator in getattr(node, "decorator_list", ()):

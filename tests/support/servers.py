@@ -1,6 +1,6 @@
 """Real servers on 127.0.0.1: server processes, HTTP servers with scripted responses, and wire taps.
 
-A wire tap records the traffic to a server.
+A wire tap records the traffic to a server. Further functions find a free port, and wait until a condition holds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The values of claims that readers accept: types and times."""
+"""Tests of the values of claims that readers accept: types and times."""
 
 from __future__ import annotations
 

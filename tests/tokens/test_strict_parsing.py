@@ -1,4 +1,4 @@
-"""Strict parsing before any key is used: canonical encoding, known header members, bounded lengths."""
+"""Tests of strict parsing before any key is used: canonical encoding, known header members, bounded lengths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The deny list of a gateway process, read from the audit table or from the issuer over HTTP."""
+"""Tests of the deny list of a gateway process, read from the audit table or from the issuer over HTTP."""
 
 from __future__ import annotations
 

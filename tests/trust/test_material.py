@@ -1,4 +1,4 @@
-"""RSA key material: accepted keys, refused keys with their reasons, and serialization."""
+"""Tests of RSA key material: accepted keys, refused keys with their reasons, and serialization."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A refreshed value: its age, the threads that wait for a load, and the effect of a failed load."""
+"""Tests of a refreshed value: the age, the threads that wait for a load, and the effect of a failed load."""
 
 from __future__ import annotations
 

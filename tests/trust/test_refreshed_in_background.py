@@ -1,4 +1,4 @@
-"""A refreshed value that separate threads load: requests don't wait for a slow, silent or dead database."""
+"""Tests that requests don't wait for a slow, silent or dead database if separate threads load the keys."""
 
 from __future__ import annotations
 

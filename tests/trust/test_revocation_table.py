@@ -1,4 +1,4 @@
-"""Revocations that are read from the database in pages. Every reader must get every revocation."""
+"""Tests that every reader of the pages of revocations in the database gets every revocation."""
 
 from __future__ import annotations
 

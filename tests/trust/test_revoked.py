@@ -1,4 +1,4 @@
-"""A deny list in memory: the refused tokens, and the time for which an entry is kept."""
+"""Tests of a deny list in memory: the refused tokens, and the time for which an entry is kept."""
 
 from __future__ import annotations
 

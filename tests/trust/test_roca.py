@@ -47,7 +47,7 @@ class TestTheStructureOfWeakKeys:
     def test_k20_roca_test_accepts_normal_keys(self, rsa_pool):
         assert [roca.is_weak(modulus(rsa_pool.take())) for _ in range(5)] == [False] * 5
 
-    def test_k20_the_roca_test_compares_17_primes_and_finds_one_in_240_million_normal_moduli_weak(self):
+    def test_k20_roca_test_uses_17_primes_and_reports_one_in_240_million_normal_moduli_as_weak(self):
         """Expect the chance that the authors of the paper give for the primes up to 167: 2 ** -27.8."""
         chance = 1.0
         for prime, order in roca._SUBGROUPS:

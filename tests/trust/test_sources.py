@@ -1,4 +1,4 @@
-"""Keys from the settings and from a JWKS URL: accepted keys, refused keys, and the effect of a faulty URL."""
+"""Tests of keys from the settings and from a JWKS URL: accepted keys, refused keys, and faulty URLs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The query and the form of a request to a view that takes secrets."""
+"""Tests that the parameters of a request to a view that takes secrets are kept out of Django's reports."""
 
 from __future__ import annotations
 

@@ -23,12 +23,12 @@ class TestTheExplanationsOfReasons:
 
 
 class TestExplain:
-    def test_explain_returns_the_explanation_of_a_reason_and_its_variant(self):
+    def test_explain_returns_the_explanation_of_a_variant_of_a_reason(self):
         assert explain(Reason.UNKNOWN_KID, Variant.REVOKED) == DETAILED[Reason.UNKNOWN_KID, Variant.REVOKED]
 
-    def test_explain_returns_the_explanation_of_the_reason_if_the_variant_has_none(self):
+    def test_explain_returns_the_explanation_of_a_reason_whose_variant_has_no_explanation(self):
         assert explain(Reason.EXPIRED, Variant.GONE) == EXPLANATIONS[Reason.EXPIRED]
         assert explain(Reason.EXPIRED) == EXPLANATIONS[Reason.EXPIRED]
 
-    def test_explain_returns_the_explanation_of_invalid_for_an_unknown_code(self):
+    def test_explain_returns_the_explanation_of_the_reason_invalid_for_an_unknown_code(self):
         assert explain("made up") == EXPLANATIONS[Reason.INVALID]  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Counters in memory: exact across threads, limited in number, and returned once."""
+"""Tests of counters in memory: exact across threads, limited in number, and returned once."""
 
 from __future__ import annotations
 

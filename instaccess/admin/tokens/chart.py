@@ -95,7 +95,10 @@ class TokenChart:
 
 
 def build_chart(changelist: ChangeList, *, now: datetime | None = None) -> TokenChart:
-    """Build the chart for the rows that a change list shows. Runs at most three queries, each with a row limit."""
+    """Build the chart of all rows that match the filters of a change list.
+
+    Runs at most three queries, each with a row limit.
+    """
     now = now or timezone.now()
     label, period = _get_period(changelist, now)
     kinds, notes = _count_kinds(changelist, period, now)

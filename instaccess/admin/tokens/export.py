@@ -23,7 +23,8 @@ from django.utils import timezone
 from ...audit import Export, Format
 from ..common import ReadOnlyAdmin
 
-# An export ignores these parameters, because these parameters only select a page or the order of the list.
+# An export ignores these parameters. The parameters choose the page, the order and the error message of the change
+# list, and don't affect which rows match the filters.
 _PAGE_PARAMETERS = (PAGE_VAR, ALL_VAR, ORDER_VAR, ERROR_FLAG)
 _LOGGED_CHARS = 64
 

@@ -18,7 +18,7 @@ class EvidenceKeys:
     Attributes:
         keks: the key-encryption keys. HMACs are computed with the first key and checked with any of the keys.
         verification: the public keys of all signing keys that ever existed, as a mapping from kid to key. Revoked and
-            expired keys are included, because they signed checkpoints too.
+            past keys are included, because these keys signed checkpoints too.
         sign: a function that signs with the current signing key. Its arguments are the payload and the `typ` of the
             JWS header. The function returns a compact JWS, and raises KeyUnavailable or UnsealError if no key is
             usable.
@@ -86,7 +86,7 @@ class Review:
         number: the number of the review. The first review has number 1.
         by: the name of the operator.
         reason: the operator's explanation of the problems.
-        problems: the hexadecimal SHA-256 of the reviewed problems, encoded as JSON.
+        problems: the SHA-256, in hexadecimal, of the JSON encoding of the reviewed problems.
         reviewed_at: the time of the review, in seconds since the epoch.
     """
 

@@ -35,11 +35,11 @@ _SUBCOMMANDS = {
     "activate": "Make a future key the current key now. The previous key becomes past, and its tokens stay valid.",
     "revoke": (
         "Revoke a compromised key. The key is removed from the JWKS within five seconds. Within the same time, "
-        "every gateway and each service that uses this database refuse the tokens of the key. Services elsewhere "
-        "that read the JWKS accept tokens of a signing key for up to JWKS_MAX_AGE (300 seconds by default): restart "
-        "these services, or put these services behind a gateway. The live tokens of the key are marked as revoked, "
-        "and its private key is erased. The future key becomes current. A revocation can't be undone. You can also "
-        "revoke a key whose row was modified or inserted with SQL."
+        "every gateway and each service that uses this database refuse the tokens of the key. Services in "
+        "other deployments that read the JWKS accept tokens of a signing key for up to JWKS_MAX_AGE (300 seconds by "
+        "default): restart these services, or put these services behind a gateway. The live tokens of the key are "
+        "marked as revoked, and its private key is erased. The future key becomes current. A revocation can't be "
+        "undone. You can also revoke a key whose row was modified or inserted with SQL."
     ),
     "reseal": (
         "Encrypt every stored private key again, with the first key in INSTACCESS['KEY_ENCRYPTION_KEYS'], and "

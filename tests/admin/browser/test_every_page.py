@@ -1,4 +1,4 @@
-"""Browser tests of the remaining admin pages, which no other browser test visits: every page is accessible."""
+"""Browser tests that every admin page which no other browser test visits is accessible."""
 
 from __future__ import annotations
 

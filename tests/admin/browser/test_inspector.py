@@ -1,4 +1,4 @@
-"""Browser tests of the inspector: users read the verdict, and the browser keeps no pasted token."""
+"""Browser tests that the inspector shows the verdict and that the browser keeps no pasted token."""
 
 from __future__ import annotations
 

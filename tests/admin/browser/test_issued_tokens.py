@@ -1,4 +1,4 @@
-"""Browser tests of the admin pages of issued tokens."""
+"""Browser tests of the search, the export and the revocation of issued tokens in the admin."""
 
 from __future__ import annotations
 

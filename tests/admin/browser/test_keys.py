@@ -1,4 +1,4 @@
-"""Browser tests of the admin pages of keys."""
+"""Browser tests of the rotation, the timeline, the copying and the revocation of keys in the admin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The URLs of the key pages in the admin, and functions that read these pages."""
+"""Functions that return the URLs and the text of the key pages in the admin, the stored keys and the admin log."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class TestTheTimelineOfAFutureKey:
 
 
 class TestTheTimelineOfAPastKey:
-    def test_timeline_shows_the_current_phase_of_a_past_key_and_the_expiry_of_its_tokens(self):
+    def test_timeline_shows_when_a_past_key_was_current_and_when_the_last_token_of_the_key_expired(self):
         row = rows(draw(current(), past("old", NOW - 14 * DAY, NOW - 10 * DAY)))["old"]
 
         assert phases(row) == [("future", False), ("current", False), ("past", False)]

@@ -1,4 +1,4 @@
-"""Helpers for the throttling tests."""
+"""The start of the simulated clock, and a function that sends requests for tokens, for the throttling tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The leaky bucket of an access token (docs/wire-contract.md §1), in memory and with a frozen clock."""
+"""Tests of the leaky bucket of an access token (docs/wire-contract.md §1), in memory and with a frozen clock."""
 
 from __future__ import annotations
 
@@ -215,18 +215,18 @@ class TestTheThrottlingHeaders:
         names = ("X-Request-Cost", "X-Rate-Limit-Remaining", "Retry-After")
         return {name: response[name] for name in names if name in response}
 
-    def test_response_with_a_token_has_the_cost_and_the_remaining_header(self, post, token, clock):
+    def test_response_with_a_token_has_x_request_cost_and_x_rate_limit_remaining(self, post, token, clock):
         assert self.of(post(token)) == {"X-Request-Cost": "200", "X-Rate-Limit-Remaining": "400.0"}
         assert self.of(post(token)) == {"X-Request-Cost": "200", "X-Rate-Limit-Remaining": "200.0"}
         clock.shift(5)
         assert self.of(post(token)) == {"X-Request-Cost": "200", "X-Rate-Limit-Remaining": "50.0"}
 
-    def test_throttled_response_has_no_cost_header(self, post, token):
+    def test_throttled_response_has_no_x_request_cost(self, post, token):
         statuses(post, token, 3)
 
         assert self.of(post(token)) == {"X-Rate-Limit-Remaining": "0.0", "Retry-After": "1"}
 
-    def test_response_to_an_unauthenticated_client_has_no_remaining_header(
+    def test_response_to_an_unauthenticated_client_has_no_x_rate_limit_remaining(
         self, post, client, token, make_access_token
     ):
         expired = make_access_token(expires=timezone.now() - timedelta(hours=1))
@@ -236,13 +236,13 @@ class TestTheThrottlingHeaders:
             assert self.of(response) == {"X-Request-Cost": "0"}
         assert self.of(client.options(ISSUE_URL)) == {"X-Request-Cost": "0"}
 
-    def test_response_about_a_missing_scope_has_the_remaining_header(self, post, clock, make_access_token):
+    def test_response_about_a_missing_scope_has_x_rate_limit_remaining(self, post, clock, make_access_token):
         response = post(make_access_token(scope="read"))
 
         assert answer(response) == INSUFFICIENT_SCOPE
         assert self.of(response) == {"X-Request-Cost": "0", "X-Rate-Limit-Remaining": "600.0"}
 
-    def test_response_about_an_invalid_as_user_id_has_the_remaining_header(self, post, token):
+    def test_response_about_an_invalid_as_user_id_has_x_rate_limit_remaining(self, post, token):
         post(token)
 
         response = post(token, data={"as_user_id": "nobody"})
@@ -254,7 +254,7 @@ class TestTheThrottlingHeaders:
         ("level", "remaining"),
         [(0.0, "600.0"), (200, "400.0"), (200.5, "399.5"), (599.9999, "0.0"), (600.0, "0.0"), (800.0, "0.0")],
     )
-    def test_remaining_header_is_written_as_ruby_writes_a_float(self, level, remaining):
+    def test_x_rate_limit_remaining_is_written_as_ruby_writes_a_float(self, level, remaining):
         assert throttling.Level(allowed=True, level=level).remaining == remaining
 
     def test_response_with_status_503_has_the_remaining_and_the_retry_after_header(self, post, token):
@@ -271,7 +271,7 @@ class TestTheThrottlingHeaders:
             "Retry-After": "10",
         }
 
-    def test_response_to_an_inactive_user_has_no_remaining_header(self, post, token):
+    def test_response_to_an_inactive_user_has_no_x_rate_limit_remaining(self, post, token):
         get_user_model().objects.update(is_active=False)
 
         response = post(token)
@@ -316,7 +316,7 @@ class TestTheThrottlingSettings:
 
         assert statuses(post, token, 6) == [201] * 6
 
-    def test_issuer_sends_no_remaining_header_if_throttling_is_off(self, post, token, settings):
+    def test_issuer_sends_no_x_rate_limit_remaining_if_throttling_is_off(self, post, token, settings):
         """The app must send no header, because one Canvas client treats a 201 with a remaining 0 as a refusal."""
         settings.INSTACCESS = {"THROTTLE_LIMIT": None}
 

@@ -1,4 +1,4 @@
-"""The leaky bucket of an access token (docs/wire-contract.md §1), on a real Redis server."""
+"""Tests of the leaky bucket of an access token (docs/wire-contract.md §1), on a real Redis server."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ class TestAnUnavailableRedisServer:
     ):
         assert statuses(post, access_token, 5) == [201] * 5
 
-    def test_o2_remaining_header_shows_an_empty_bucket_while_redis_is_unavailable(
+    def test_o2_x_rate_limit_remaining_shows_an_empty_bucket_while_redis_is_unavailable(
         self, clock, post, initial_keys, access_token
     ):
         assert post(access_token)["X-Rate-Limit-Remaining"] == "600.0"

@@ -143,8 +143,8 @@ class TestKeysRevoke:
         assert first == f"Revoked key {current}. Live tokens revoked with the key: 1. Key {future} is now current."
         assert others == [
             "Gateways refuse the tokens within 5 seconds.",
-            "Services elsewhere that read the JWKS accept the tokens for up to JWKS_MAX_AGE (300 seconds by "
-            "default): restart these services, or put these services behind a gateway.",
+            "Services in other deployments that read the JWKS accept the tokens for up to JWKS_MAX_AGE (300 seconds "
+            "by default): restart these services, or put these services behind a gateway.",
             "If gateways or services list the key in VERIFICATION_KEYS, remove the key there, and restart these "
             "gateways and services.",
         ]

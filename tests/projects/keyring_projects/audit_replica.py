@@ -1,4 +1,8 @@
-"""A script that runs the audit log and the keys behind a replica without rows, and prints what reads the replica."""
+"""A script that runs commands on the audit log and on the keys while reads go to an empty replica.
+
+A database router sends the reads to the replica. The script prints the results, and the tables that were read from
+the replica.
+"""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""Refusal counts of the issuer and the gateway, and the cost of a flood of refusals."""
+"""Tests of the refusal counts of the issuer and the gateway, and of the cost of a flood of refusals."""
 
 from __future__ import annotations
 

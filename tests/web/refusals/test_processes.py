@@ -1,4 +1,4 @@
-"""Counts of refusals in several processes, and in a process that exits or is killed."""
+"""Tests of the refusal counts of several processes, and of a process that exits or is killed."""
 
 from __future__ import annotations
 

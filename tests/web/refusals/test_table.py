@@ -1,4 +1,4 @@
-"""Trimming of the table of refusal counts: the age and the number of rows that are kept."""
+"""Tests that old rows and excess rows are deleted from the table of refusal counts."""
 
 from __future__ import annotations
 

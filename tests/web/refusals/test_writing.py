@@ -1,4 +1,4 @@
-"""Writing of refusal counts: the time, the transaction, and the effect of an unavailable database."""
+"""Tests of writing refusal counts: the time, the transaction, and the effect of an unavailable database."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ class TestRefusalCountsWithAnUnavailableDatabase:
 
 
 class FailingRouter:
-    """A database router that raises an error."""
+    """A database router that raises an error for the table of refusal counts."""
 
     def db_for_write(self, model: Any, **hints: Any) -> str:
         if model is RefusalCount:
