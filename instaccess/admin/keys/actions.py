@@ -25,6 +25,7 @@ from ...opaque import concealed
 from ...times import format_utc
 from ..common import ReadOnlyAdmin, render_confirmation, take_form
 from ..forms import GenerateForm, ImportForm, RevokeForm, RotateForm
+from . import after_revocation
 
 
 class KeyActions(ReadOnlyAdmin):
@@ -184,17 +185,7 @@ class KeyActions(ReadOnlyAdmin):
             % {"count": live_tokens(key)},
             _("The key is removed from the JWKS and its private key is erased. You can't undo a revocation."),
         ]
-        if key.use == Key.Use.SIGNING:
-            effects[1:1] = [
-                _(
-                    "Services elsewhere that read the JWKS accept tokens of this key for up to JWKS_MAX_AGE (300 "
-                    "seconds by default). Restart these services, or put these services behind a gateway."
-                ),
-                _(
-                    "If gateways or services list the key in VERIFICATION_KEYS, remove the key there, and restart "
-                    "these gateways and services."
-                ),
-            ]
+        effects[1:1] = after_revocation.instructions(key.use)
         if key.status == Key.Status.CURRENT:
             effects.append(_describe_successor(key))
         title = _("Revoke key %(kid)s") % {"kid": key.kid}

@@ -135,6 +135,21 @@ class TestTheTimelineOnEveryScreen:
         assert faults(page) == []
 
 
+class TestTheRemainingWorkAfterARevocation:
+    def test_key_page_shows_the_remaining_work_after_a_reload(
+        self, visit: Visit, superuser: Any, initial_keys: list[Key]
+    ) -> None:
+        kid = current()
+        lifecycle.revoke(kid)
+        page = visit(superuser)
+        page.goto(KEYS)
+        page.reload()
+        panel = page.get_by_role("region", name="What remains to do after a revocation")
+        panel.get_by_text(f"The signing key {kid[:8]} was revoked").wait_for()
+        assert panel.get_by_text(f"python manage.py instaccess_keys export --kid {current()}").is_visible()
+        assert faults(page) == []
+
+
 class TestThePageOfOneKey:
     def test_operator_views_copies_and_revokes_a_key_in_the_browser(
         self, visit: Visit, superuser: Any, initial_keys: list[Key]
