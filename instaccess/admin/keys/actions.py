@@ -24,7 +24,7 @@ from ...models import Key
 from ...opaque import concealed
 from ...times import format_utc
 from ..common import ReadOnlyAdmin, render_confirmation, take_form
-from ..forms import GenerateForm, ImportForm, RevokeForm, RotateForm
+from ..forms import GenerateForm, ImportForm, RevokeForm, RotateForm, explain_signing_permission
 from . import after_revocation
 
 
@@ -144,12 +144,12 @@ class KeyActions(ReadOnlyAdmin):
             _("The key is stored as a future key and becomes current at a later rotation. Live tokens stay valid."),
         ]
         if may_import_signing:
-            effects += [
-                _("If you import a signing key, tokens that are signed with this key are accepted immediately."),
-                _("The owner of the signing key can issue tokens as any user, even as a superuser."),
-            ]
+            effects.append(
+                _("If you import a signing key, tokens that are signed with this key are accepted immediately.")
+            )
+        note = explain_signing_permission(may_import_signing=may_import_signing)
         return render_confirmation(
-            self, request, form, title=_("Import a key"), button=_("Import key"), effects=effects
+            self, request, form, title=_("Import a key"), button=_("Import key"), effects=effects, note=note
         )
 
     def revoke_view(self, request: HttpRequest, kid: str) -> HttpResponse:
