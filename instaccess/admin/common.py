@@ -100,6 +100,7 @@ def render_confirmation(
     title: Any,
     button: Any,
     effects: Sequence[Any],
+    note: str = "",
     hidden: Iterable[tuple[str, str]] = (),
 ) -> TemplateResponse:
     """Render the page that asks a user to confirm a change.
@@ -109,6 +110,7 @@ def render_confirmation(
         title: the title of the page.
         button: the label of the submit button.
         effects: sentences that describe the effects of the change.
+        note: what the user must know about their permissions; empty if there is nothing to know.
         hidden: the names and the values of additional hidden fields.
     """
     context = {
@@ -118,6 +120,7 @@ def render_confirmation(
         "form": form,
         "button": button,
         "effects": effects,
+        "note": note,
         "hidden": hidden,
     }
     request.current_app = model_admin.admin_site.name

@@ -16,6 +16,20 @@ _NEEDS_PERMISSION = _(
     "To import a signing key, you need the permission instaccess.import_signing_keys, because the owner of a signing "
     "key can issue tokens as any user."
 )
+_MEANING = _(
+    "The permission instaccess.import_signing_keys lets its owner import signing keys. The owner of a signing key "
+    "can issue tokens as any user, even as a superuser, because services accept every token that the key signs."
+)
+_HAS_PERMISSION = _("You have this permission. Import a signing key only if you trust its owner.")
+_LACKS_PERMISSION = _(
+    "You don't have this permission, so you can import only encryption keys. To import a signing key, ask a "
+    "superuser, or an administrator who has this permission."
+)
+
+
+def explain_signing_permission(*, may_import_signing: bool) -> str:
+    """Explain the permission to import signing keys, and what users without the permission can do."""
+    return f"{_MEANING} {_HAS_PERMISSION if may_import_signing else _LACKS_PERMISSION}"
 
 
 class ConfirmForm(forms.Form):

@@ -130,6 +130,12 @@ REQUESTS: dict[str, dict[str, Callable[[School], Any]]] = {
             f"{SERVICE}_add", application=school.service.application_id, user=school.service.user_id
         ),
     },
+    f"{SERVICE}_search": {
+        field: lambda school, field=field: school.get(
+            f"{SERVICE}_search", app_label="instaccess", model_name="serviceuser", field_name=field, term="a"
+        )
+        for field in ("application", "user")
+    },
     f"{SERVICE}_change": {"get": lambda school: school.get(f"{SERVICE}_change", school.service.pk)},
     f"{SERVICE}_delete": {
         "get": lambda school: school.get(f"{SERVICE}_delete", school.service.pk),

@@ -24,7 +24,8 @@ from ...models import Key
 from ...opaque import concealed
 from ...times import format_utc
 from ..common import ReadOnlyAdmin, render_confirmation, take_form
-from ..forms import GenerateForm, ImportForm, RevokeForm, RotateForm
+from ..forms import GenerateForm, ImportForm, RevokeForm, RotateForm, explain_signing_permission
+from . import after_revocation
 
 
 class KeyActions(ReadOnlyAdmin):
@@ -143,12 +144,12 @@ class KeyActions(ReadOnlyAdmin):
             _("The key is stored as a future key and becomes current at a later rotation. Live tokens stay valid."),
         ]
         if may_import_signing:
-            effects += [
-                _("If you import a signing key, tokens that are signed with this key are accepted immediately."),
-                _("The owner of the signing key can issue tokens as any user, even as a superuser."),
-            ]
+            effects.append(
+                _("If you import a signing key, tokens that are signed with this key are accepted immediately.")
+            )
+        note = explain_signing_permission(may_import_signing=may_import_signing)
         return render_confirmation(
-            self, request, form, title=_("Import a key"), button=_("Import key"), effects=effects
+            self, request, form, title=_("Import a key"), button=_("Import key"), effects=effects, note=note
         )
 
     def revoke_view(self, request: HttpRequest, kid: str) -> HttpResponse:
@@ -184,17 +185,7 @@ class KeyActions(ReadOnlyAdmin):
             % {"count": live_tokens(key)},
             _("The key is removed from the JWKS and its private key is erased. You can't undo a revocation."),
         ]
-        if key.use == Key.Use.SIGNING:
-            effects[1:1] = [
-                _(
-                    "Services elsewhere that read the JWKS accept tokens of this key for up to JWKS_MAX_AGE (300 "
-                    "seconds by default). Restart these services, or put these services behind a gateway."
-                ),
-                _(
-                    "If gateways or services list the key in VERIFICATION_KEYS, remove the key there, and restart "
-                    "these gateways and services."
-                ),
-            ]
+        effects[1:1] = after_revocation.instructions(key.use)
         if key.status == Key.Status.CURRENT:
             effects.append(_describe_successor(key))
         title = _("Revoke key %(kid)s") % {"kid": key.kid}

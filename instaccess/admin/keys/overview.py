@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils.timesince import timeuntil
 from django.utils.translation import gettext as _
 
 from ... import audit, keys
+from ...conf import conf
 from ...exceptions import ConfigError
 from ...models import Key
 from ...times import format_utc_minutes
-from . import timeline
+from . import after_revocation, timeline
 from .findings import Problem, Severity, bad_setting, find_problems
 
 
@@ -30,7 +31,9 @@ def panel(*, now: datetime) -> dict[str, Any]:
     """Return the template context of the overview. If a setting is invalid, the overview shows only this problem."""
     try:
         times = keys.lifecycle_times()
-        health = keys.load_health(since=timeline.begins(now, times), now=now)
+        jwks_age = _get_jwks_age()
+        since = min(timeline.begins(now, times), after_revocation.shown_since(now, jwks_age))
+        health = keys.load_health(since=since, now=now)
         problems = find_problems(health, now=now, times=times, spikes=audit.refusal_spikes(now=now))
     except ConfigError as error:
         return {"problems": _label_severity([bad_setting(error)]), "timeline": None}
@@ -40,12 +43,20 @@ def panel(*, now: datetime) -> dict[str, Any]:
         (group, [(row, _describe_row(row, health, now, times)) for row in group.rows])
         for group in (drawing.groups if drawing else ())
     ]
+    revoked, more_revoked = after_revocation.find_revoked(health.keys, now=now, jwks_age=jwks_age)
     return {
+        "revoked_keys": revoked,
+        "more_revoked": more_revoked,
         "problems": _label_severity(problems),
         "timeline": drawing,
         "groups": groups,
         "left_out": sum(group.left_out for group, _rows in groups),
     }
+
+
+def _get_jwks_age() -> timedelta:
+    """Return the maximum age of a JWKS elsewhere: the age of the issuer's cached keys, plus the age of the copy."""
+    return timedelta(seconds=conf.key_cache_seconds + conf.jwks_max_age)
 
 
 def _label_severity(problems: list[Problem]) -> list[tuple[str, str, Problem]]:

@@ -17,6 +17,9 @@ from ...models import Key
 MAX_ROWS = 12
 """The maximum number of signing keys, and of encryption keys, in the timeline."""
 
+MIN_WIDTH = 2.0
+"""The minimum width of a drawn bar, as a percentage: seven pixels on a phone."""
+
 TOP, HEADING, ROW, AXIS = 22, 26, 38, 22
 _PHASES = (Key.Status.FUTURE, Key.Status.CURRENT, Key.Status.PAST)
 _BEFORE_NOW, _AFTER_LAST = 0.1, 0.12
@@ -27,7 +30,12 @@ _STEPS = [timedelta(hours=6), *(_DAY * n for n in (1, 2, 3, 5, 7, 14, 30, 60, 90
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar for one phase of a key lifecycle, within the period of the timeline. Planned bars are in the future."""
+    """A bar for one phase of a key lifecycle, within the period of the timeline. Planned bars are in the future.
+
+    Attributes:
+        x, width: the exact position and width, which may be less than a pixel.
+        drawn_x, drawn_width: the position and width on the page. The width is at least `MIN_WIDTH`.
+    """
 
     phase: str
     planned: bool
@@ -35,6 +43,8 @@ class Bar:
     end: datetime
     x: float
     width: float
+    drawn_x: float
+    drawn_width: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +159,44 @@ def _get_window(keys: Sequence[Key], now: datetime, times: Times) -> tuple[datet
 
 
 def _draw_row(key: Key, planned: Key, y: int, *, start: datetime, end: datetime, now: datetime, times: Times) -> Row:
-    scale, bars = _Scale(start, end), []
-    for phase, since, until in _spans(planned, times):
-        for is_planned, earliest, latest in ((False, start, now), (True, now, end)):
-            left, right = max(since, earliest), min(until or end, latest)
-            if left < right:
-                x = scale.x(left)
-                bars.append(Bar(phase, is_planned, left, right, x, round(scale.x(right) - x, 3)))
+    scale, spans, bars = _Scale(start, end), list(_spans(planned, times)), []
+    for is_planned, earliest, latest in ((False, start, now), (True, now, end)):
+        clipped = [(phase, max(since, earliest), min(until or end, latest)) for phase, since, until in spans]
+        visible = [(phase, left, right) for phase, left, right in clipped if left < right]
+        exact = [(scale.x(left), scale.x(right)) for _, left, right in visible]
+        drawn = _widen(exact, scale.x(earliest), scale.x(latest))
+        for (phase, left, right), (x, x_end), (drawn_x, drawn_end) in zip(visible, exact, drawn, strict=True):
+            widths = round(x_end - x, 3), round(drawn_end - drawn_x, 3)
+            bars.append(Bar(phase, is_planned, left, right, x, widths[0], round(drawn_x, 3), widths[1]))
     revoked = key.revoked_at if key.status == Key.Status.REVOKED else None
-    visible = revoked is not None and start <= revoked <= end
-    return Row(key, planned, y, tuple(bars), scale.x(revoked) if revoked is not None and visible else None)
+    if revoked is None or not start <= revoked <= end:
+        return Row(key, planned, y, tuple(bars), None)
+    # Mark the end of the last bar, which may have been widened past the revocation.
+    bar_ends = [bar.drawn_x + bar.drawn_width for bar in bars]
+    return Row(key, planned, y, tuple(bars), max([scale.x(revoked), *bar_ends]))
+
+
+def _widen(bars: Iterable[tuple[float, float]], lowest: float, highest: float) -> list[tuple[float, float]]:
+    """Widen the bars of one row to `MIN_WIDTH`, without overlaps and within two limits.
+
+    A narrow bar grows to the right. If there is not enough space on the right, the bars move to the left.
+
+    Args:
+        bars: the start and the end of each bar, from left to right. At most three bars, because a key has three
+            phases.
+        lowest, highest: the limits. Their distance is at least 8, so there is enough space for three bars.
+    """
+    widened = []
+    for start, end in bars:
+        left = max(start, lowest)
+        lowest = max(end, left + MIN_WIDTH)
+        widened.append((left, lowest))
+    fitted = []
+    for start, end in reversed(widened):
+        right = min(end, highest)
+        highest = min(start, right - MIN_WIDTH)
+        fitted.append((highest, right))
+    return fitted[::-1]
 
 
 def _spans(key: Key, times: Times) -> Iterable[tuple[str, datetime, datetime | None]]:

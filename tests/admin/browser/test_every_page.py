@@ -17,6 +17,8 @@ pytestmark = pytest.mark.services
 
 Visit = Callable[..., "Page"]
 
+_ONLY_OPTION = "text => [...document.querySelectorAll('[role=option]')].map(each => each.textContent).join() === text"
+
 
 class TestOtherPages:
     @pytest.mark.parametrize(
@@ -41,6 +43,29 @@ class TestOtherPages:
             page.goto(f"/admin/instaccess/serviceuser/{url}")
             faults_by_url[url] = faults(page)
         assert not any(faults_by_url.values()), faults_by_url
+
+    def test_administrator_searches_an_application_and_a_user_and_confirms_a_warning(
+        self, visit: Visit, superuser: Any, user: Any, application: Any
+    ) -> None:
+        page = visit(superuser)
+        page.goto("/admin/instaccess/serviceuser/add/")
+        for label, text in ("Application", str(application)), ("User", "root"):
+            page.get_by_role("combobox", name=label).click()
+            # Wait for all rows. Otherwise, the search for the text would cancel this request.
+            page.get_by_role("option", name=text).wait_for()
+            with page.expect_response(lambda response: "term=" in response.url):
+                page.keyboard.type(text)
+            page.wait_for_function(_ONLY_OPTION, arg=text)
+            page.keyboard.press("Enter")
+            page.get_by_role("combobox", name=f"{label}: {text}").wait_for()
+        page.get_by_role("button", name="Save", exact=True).click()
+        page.get_by_text("This user is a superuser, so the application gets every permission.").wait_for()
+        assert faults(page) == []
+        assert not ServiceUser.objects.exists()
+        page.get_by_label("Bind the application to this privileged user").check()
+        page.get_by_role("button", name="Save", exact=True).click()
+        page.get_by_text("was added successfully").wait_for()
+        assert ServiceUser.objects.get().user == superuser
 
     def test_key_page_without_keys_is_accessible(self, visit: Visit, superuser: Any) -> None:
         page = visit(superuser)

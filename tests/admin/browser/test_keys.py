@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
+from django.utils import timezone
 
-from instaccess.keys import provision
+from instaccess.keys import lifecycle, provision
 from instaccess.models import Key
 from tests.admin.browser.accessibility import faults
+from tests.admin.browser.chromium import appearance_combinations
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -20,6 +23,7 @@ pytestmark = pytest.mark.services
 
 Visit = Callable[..., "Page"]
 KEYS = "/admin/instaccess/key/"
+DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
 
 
 def signing_keys() -> dict[str, str]:
@@ -86,6 +90,66 @@ class TestThePageOfKeys:
             assert words.get_by_role("row", name=key.kid[:8]).get_by_text(key.status, exact=True).is_visible()
 
 
+def install(age: timedelta) -> None:
+    """Generate the keys of an installation of this age."""
+    provision.init(now=timezone.now() - age)
+
+
+def rotate(ago: timedelta) -> None:
+    for use in Key.Use:
+        lifecycle.rotate(use, force=True, now=timezone.now() - ago)
+
+
+def revoke(ago: timedelta) -> None:
+    for use in Key.Use:
+        lifecycle.revoke(Key.objects.get(use=use, status="current").kid, now=timezone.now() - ago)
+
+
+SITUATIONS = {
+    "new": lambda: install(0 * DAY),
+    "a week old": lambda: install(7 * DAY),
+    "a month old": lambda: install(29 * DAY),
+    "just rotated": lambda: (install(31 * DAY), rotate(MINUTE)),
+    "rotated twice at once": lambda: (install(0 * DAY), rotate(0 * DAY), rotate(0 * DAY)),
+    "rotated a week ago": lambda: (install(37 * DAY), rotate(7 * DAY)),
+    "just revoked": lambda: (install(20 * DAY), revoke(MINUTE)),
+    "new and revoked": lambda: (install(0 * DAY), revoke(0 * DAY)),
+}
+
+
+class TestTheTimelineOnEveryScreen:
+    @pytest.mark.parametrize("situation", SITUATIONS)
+    def test_no_text_of_the_timeline_crosses_the_current_time_and_every_bar_is_visible(
+        self, situation: str, visit: Visit, superuser: Any
+    ) -> None:
+        SITUATIONS[situation]()
+        page = visit(superuser)
+        page.goto(KEYS)
+        for scheme, size in appearance_combinations(page):
+            found = page.evaluate(_DRAWN)
+            assert found["texts"] > 5
+            assert found["bars"] > 2
+            assert found["crossed"] == [], (scheme, size)
+            assert found["overlapping"] == [], (scheme, size)
+            assert found["narrow"] == [], (scheme, size)
+        assert faults(page) == []
+
+
+class TestTheRemainingWorkAfterARevocation:
+    def test_key_page_shows_the_remaining_work_after_a_reload(
+        self, visit: Visit, superuser: Any, initial_keys: list[Key]
+    ) -> None:
+        kid = current()
+        lifecycle.revoke(kid)
+        page = visit(superuser)
+        page.goto(KEYS)
+        page.reload()
+        panel = page.get_by_role("region", name="What remains to do after a revocation")
+        panel.get_by_text(f"The signing key {kid[:8]} was revoked").wait_for()
+        assert panel.get_by_text(f"python manage.py instaccess_keys export --kid {current()}").is_visible()
+        assert faults(page) == []
+
+
 class TestThePageOfOneKey:
     def test_operator_views_copies_and_revokes_a_key_in_the_browser(
         self, visit: Visit, superuser: Any, initial_keys: list[Key]
@@ -131,6 +195,26 @@ def tab_to(page: Page, role: str, name: str) -> None:
     raise AssertionError(f"no Tab leads to {name}")
 
 
+# The boxes are in CSS pixels. Elements that only touch don't cross.
+_DRAWN = """
+() => {
+    const boxes = selector => [...document.querySelectorAll(`.instaccess-timeline ${selector}`)].map(element => {
+        const { left, right, top, bottom, width } = element.getBoundingClientRect();
+        return { left, right, top, bottom, width, text: element.textContent.trim() };
+    });
+    const cross = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+    const texts = boxes("text").filter(box => box.text);
+    const lines = boxes(".instaccess-now");
+    const bars = boxes(".instaccess-bar");
+    return {
+        texts: texts.length,
+        bars: bars.length,
+        crossed: texts.filter(text => lines.some(line => cross(text, line))).map(box => box.text),
+        overlapping: texts.filter((a, n) => texts.slice(n + 1).some(b => cross(a, b))).map(box => box.text),
+        narrow: bars.map(bar => bar.width).filter(width => width < 6),
+    };
+}
+"""
 _SHOWN = """
 () => { const style = getComputedStyle(document.activeElement);
         return style.outlineStyle !== "none" && style.outlineWidth !== "0px" || style.boxShadow !== "none"; }

@@ -126,6 +126,19 @@ class TestImport:
         assert re.findall(r'<option value="(\w+)"', page) == ["sig", "enc"]
         assert "even as a superuser" in page
 
+    def test_k19_import_page_explains_the_permission_and_whether_the_user_has_it(self, client, operator):
+        meaning = "The owner of a signing key can issue tokens as any user, even as a superuser"
+        without = page_text(client.post(IMPORT))
+        operator.user_permissions.add(Permission.objects.get(codename="import_signing_keys"))
+        with_permission = page_text(client.post(IMPORT))
+
+        assert meaning in without
+        assert "You don't have this permission, so you can import only encryption keys." in without
+        assert "ask a superuser, or an administrator who has this permission." in without
+        assert meaning in with_permission
+        assert "You have this permission." in with_permission
+        assert "You don't have this permission" not in with_permission
+
     def test_k19_names_of_key_permissions_describe_the_allowed_actions(self):
         names = dict(Permission.objects.values_list("codename", "name"))
 

@@ -158,6 +158,34 @@ class TestTheTimelineOfAPastKey:
         assert drawing.gone == 6
 
 
+class TestANarrowBarOfTheTimeline:
+    def test_past_phase_of_an_hour_has_the_minimum_width_and_begins_when_the_key_retired(self):
+        bar = rows(draw(current(), past("old", NOW - 14 * DAY, NOW - 10 * DAY)))["old"].bars[-1]
+
+        assert bar.width < timeline.MIN_WIDTH
+        assert (bar.drawn_x, bar.drawn_width) == (bar.x, timeline.MIN_WIDTH)
+
+    def test_phases_of_a_new_installation_are_drawn_before_the_current_time(self):
+        drawing = draw(current(since=NOW - HOUR / 60), key("next", "future", created_at=NOW - HOUR / 60))
+        bar = rows(drawing)["current"].bars[1]
+
+        assert (bar.phase, bar.planned, bar.drawn_width) == ("current", False, timeline.MIN_WIDTH)
+        assert bar.drawn_x + bar.drawn_width == pytest.approx(drawing.now_x, abs=0.002)
+
+    def test_wide_bar_is_drawn_at_its_exact_position(self):
+        bar = rows(draw(current(), key("next", "future")))["current"].bars[2]
+
+        assert (bar.drawn_x, bar.drawn_width) == (bar.x, bar.width)
+
+    def test_revocation_is_marked_at_the_end_of_a_widened_bar(self):
+        revoked = key(
+            "bad", "revoked", created_at=NOW - 5 * DAY, activated_at=NOW - 5 * DAY, revoked_at=NOW - 5 * DAY + HOUR
+        )
+        row = rows(draw(current(), revoked))["bad"]
+
+        assert row.revoked_x == pytest.approx(row.bars[-1].drawn_x + timeline.MIN_WIDTH, abs=0.002)
+
+
 class TestATimelineWithoutKeys:
     @pytest.mark.parametrize("keys", [[], [past("old", NOW - 90 * DAY, NOW - 60 * DAY)]], ids=["none", "long gone"])
     def test_draw_returns_none_if_there_is_no_key_to_draw(self, keys):
@@ -288,6 +316,28 @@ class TestTheTimelineOfAnyHistory:
         assert all(later - earlier >= timeline.ROW for earlier, later in pairwise(places))
         assert len(drawing.ticks) <= 6
         assert all(later.x - earlier.x > 15 for earlier, later in pairwise(drawing.ticks))
+
+    @given(history=histories())
+    @hypothesis_settings(max_examples=60, deadline=None)
+    def test_drawn_bars_of_any_history_are_wide_enough_and_stay_on_their_side_of_the_current_time(self, history):
+        drawing = self.drawing(history)
+        for row in rows(drawing).values():
+            edges = [(bar.drawn_x, bar.drawn_x + bar.drawn_width) for bar in row.bars]
+            for bar, (left, right) in zip(row.bars, edges, strict=True):
+                assert right - left >= timeline.MIN_WIDTH - 0.001
+                lowest, highest = (drawing.now_x, 100) if bar.planned else (0, drawing.now_x)
+                assert lowest - 0.001 <= left < right <= highest + 0.001
+            assert all(earlier[1] <= later[0] + 0.001 for earlier, later in pairwise(edges))
+
+    @given(history=histories())
+    @hypothesis_settings(max_examples=60, deadline=None)
+    def test_drawn_bars_of_any_history_are_close_to_their_exact_positions(self, history):
+        # A key has at most three phases, so a bar moves by at most three minimum widths.
+        furthest = 3 * timeline.MIN_WIDTH + 0.01
+        for row in rows(self.drawing(history)).values():
+            for bar in row.bars:
+                assert abs(bar.drawn_x - bar.x) <= furthest
+                assert abs(bar.drawn_x + bar.drawn_width - bar.x - bar.width) <= furthest
 
     @given(history=histories())
     @hypothesis_settings(max_examples=30, deadline=None)
