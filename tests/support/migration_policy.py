@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from django.db import migrations
-from django.db.models import NOT_PROVIDED
+from django.db.migrations.state import ProjectState
+from django.db.models import NOT_PROVIDED, Field
 
 _COMPATIBLE = (
     migrations.CreateModel,
@@ -15,11 +17,21 @@ _COMPATIBLE = (
 )
 
 
-def find_incompatible_operations(migration: migrations.Migration) -> Iterator[str]:
-    """Yield a description of each operation that could break the previous release, or that can't be reversed."""
+def find_incompatible_operations(migration: migrations.Migration, before: ProjectState) -> Iterator[str]:
+    """Yield a description of each operation that could break the previous release, or that can't be reversed.
+
+    Args:
+        migration: the migration.
+        before: the models before the migration.
+    """
+    state = before.clone()
     for operation in migration.operations:
         where = f"{migration.name}: {operation.describe()}"
-        if isinstance(operation, migrations.AddField):
+        if isinstance(operation, migrations.AlterField):
+            old = state.models[migration.app_label, operation.model_name_lower].fields[operation.name]
+            if _column(old) != _column(operation.field):
+                yield f"{where}: only the texts and the choices of a column may change"
+        elif isinstance(operation, migrations.AddField):
             if not operation.field.null and operation.field.db_default is NOT_PROVIDED:
                 yield f"{where}: the column must be nullable or have a db_default"
         elif isinstance(operation, migrations.RunPython):
@@ -27,3 +39,10 @@ def find_incompatible_operations(migration: migrations.Migration) -> Iterator[st
                 yield f"{where}: the operation can't be reversed"
         elif not isinstance(operation, _COMPATIBLE):
             yield f"{where}: the previous release may need what this operation changes"
+        operation.state_forwards(migration.app_label, state)
+
+
+def _column(field: Field[Any, Any]) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    """Return the properties of a field that the database contains."""
+    _, path, arguments, options = field.deconstruct()
+    return path, tuple(arguments), {name: options[name] for name in options.keys() - set(field.non_db_attrs)}
