@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -53,6 +54,8 @@ class Secrets:
 
 def forms(value: Any) -> Iterator[str]:
     """Yield each form in which a text can contain a secret."""
+    if isinstance(value, hmac.HMAC):  # The HMAC key can't be read from the state of an HMAC.
+        return
     if isinstance(value, Mapping):
         yield from _forms_of_jwk(value)
         return
