@@ -98,10 +98,16 @@ def check_key_encryption_key(key: Key) -> None:
 def _usable_future(keys: QuerySet[Key], use: Key.Use, *, previous_has_private: bool) -> Key | None:
     for key in store.future_keys(keys, use):
         if not rotation.can_rotate_automatically(key, previous_has_private=previous_has_private):
-            logger.warning(
-                "future key %(kid)s was skipped, because this server or the gateway lacks its private key",
-                kid=key.kid,
-            )
+            if key.use == Key.Use.SIGNING:
+                logger.warning(
+                    "future signing key %(kid)s was skipped, because its private key is not stored on this server",
+                    kid=key.kid,
+                )
+            else:
+                logger.warning(
+                    "future encryption key %(kid)s was skipped, because the gateway may lack its private key",
+                    kid=key.kid,
+                )
             continue
         try:
             check_usable(key)
