@@ -43,7 +43,8 @@ def mark_batch(
     readable = [row for _, row in loaded if row is not None]
     if unreadable := [pk for pk, row in loaded if row is None]:
         logger.error(
-            "these rows can't be read, so their tokens are revoked, but the rows get no new HMAC: %(rows)s",
+            "these rows can't be read and get no new HMAC, but their tokens are revoked, because the revocation "
+            "covers the tokens; run python manage.py instaccess_tokens verify (rows: %(rows)s)",
             rows=unreadable,
         )
     jtis = {row.pk: str(row.jti) for row in readable}

@@ -74,7 +74,8 @@ class TestUnreadableRows:
         assert statuses(pair.readable) == {HmacStatus.AUTHENTIC}
         assert stored(pair.unreadable, "mac") == pair.unreadable.mac
         assert announced == [str(pair.readable.jti)]
-        assert f"the rows get no new HMAC: [{pair.unreadable.pk}]" in caplog.text
+        assert "these rows can't be read and get no new HMAC, but their tokens are revoked" in caplog.text
+        assert f"(rows: [{pair.unreadable.pk}])" in caplog.text
 
     def test_erase_erases_the_names_in_readable_and_unreadable_rows_and_logs_the_unreadable_row(
         self, pair, user, caplog
