@@ -25,7 +25,7 @@ MAX_KEYS = 5
 """The maximum number of revoked keys whose remaining work is shown."""
 
 _RELOAD_JWKS = gettext_lazy(
-    "Services elsewhere that read the JWKS accept tokens of this key for up to JWKS_MAX_AGE (300 "
+    "Services in other deployments that read the JWKS accept tokens of this key for up to JWKS_MAX_AGE (300 "
     "seconds by default). Restart these services, or put these services behind a gateway."
 )
 _REMOVE_PUBLIC_KEY = gettext_lazy(
@@ -33,8 +33,8 @@ _REMOVE_PUBLIC_KEY = gettext_lazy(
     "these gateways and services."
 )
 _REPLACE_PRIVATE_KEY = gettext_lazy(
-    "If gateways elsewhere list the private key in DECRYPTION_KEYS, replace the private key there with the private "
-    "key of the current encryption key, and restart these gateways."
+    "If gateways in other deployments list the private key in DECRYPTION_KEYS, replace the private key there with "
+    "the private key of the current encryption key, and restart these gateways."
 )
 
 

@@ -55,7 +55,7 @@ def panel(*, now: datetime) -> dict[str, Any]:
 
 
 def _get_jwks_age() -> timedelta:
-    """Return the maximum age of a JWKS elsewhere: the age of the issuer's cached keys, plus the age of the copy."""
+    """Return the maximum age of the JWKS in another deployment: the age of the issuer's keys plus the copy's age."""
     return timedelta(seconds=conf.key_cache_seconds + conf.jwks_max_age)
 
 
@@ -93,8 +93,8 @@ def _describe_revocation(key: Key, now: datetime, times: keys.Times) -> str:
     is_cached = key.use == Key.Use.SIGNING and key.revoked_at is not None and now - key.revoked_at < times.lead
     text = (
         _(
-            "Revoked at %(time)s. Gateways refuse its tokens; services elsewhere accept these tokens for up to "
-            "JWKS_MAX_AGE."
+            "Revoked at %(time)s. Gateways refuse its tokens; services in other deployments accept these tokens for "
+            "up to JWKS_MAX_AGE."
         )
         if is_cached
         else _("Revoked at %(time)s. Gateways and services refuse its tokens.")

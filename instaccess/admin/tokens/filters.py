@@ -23,7 +23,7 @@ OFFERED = 30
 """The maximum number of values that a filter offers. Users can find other values with the search."""
 
 RECENT_ROWS = 1000
-"""The number of latest audit rows from which the account filter reads its choices."""
+"""The maximum number of audit rows from which the account filter reads its choices, the latest rows first."""
 
 
 class StatusFilter(admin.SimpleListFilter):

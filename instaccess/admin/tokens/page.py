@@ -56,7 +56,8 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, DetailPages):
             {
                 "fields": ["actor", "actor_name", "actor_uuid"],
                 "description": _(
-                    "The actor is the user who asked for the token, if the actor masqueraded as the user."
+                    "If the token was requested in a masquerade, the actor is the real user who requested the token. "
+                    "For all other tokens, these fields are empty."
                 ),
             },
         ),

@@ -9,7 +9,7 @@ from django.db.models.functions import Least
 from django.utils.functional import cached_property
 
 COUNTED = 5_000
-"""The maximum number of rows that the list counts and shows, because counting millions of rows takes seconds."""
+"""The maximum number of rows that the list counts and shows. Counting millions of rows would take seconds."""
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]

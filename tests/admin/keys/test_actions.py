@@ -254,7 +254,7 @@ class TestRotate:
             "Unknown key use in the URL. The key use must be `sig` or `enc`."
         ]
 
-    def test_rotation_of_an_external_key_is_refused_with_a_request_for_the_next_public_key(
+    def test_rotation_of_an_external_key_is_refused_and_the_message_asks_for_the_next_public_key(
         self, operator_client, rsa_pool
     ):
         Key.objects.filter(use=ENC).delete()
@@ -304,10 +304,10 @@ class TestRevoke:
         pages = {use: page_text(operator_client.post(revoke_url(key_of(use, "current").kid))) for use in (SIG, ENC)}
 
         assert (
-            "Services elsewhere that read the JWKS accept tokens of this key for up to JWKS_MAX_AGE (300 seconds by "
-            "default). Restart these services, or put these services behind a gateway."
+            "Services in other deployments that read the JWKS accept tokens of this key for up to JWKS_MAX_AGE (300 "
+            "seconds by default). Restart these services, or put these services behind a gateway."
         ) in pages[SIG]
-        assert "Services elsewhere" not in pages[ENC]
+        assert "Services in other deployments" not in pages[ENC]
 
     def test_revocation_page_of_a_key_announces_a_new_key_if_there_is_no_future_key(self, operator_client):
         key_of(SIG, "future").delete()

@@ -157,10 +157,10 @@ class TestImport:
 
         assert "the key has 1024 bits" in page_text(self.send(client, text=weak))
 
-    def test_import_without_a_key_is_refused_with_a_request_for_a_file_or_text(self, client):
+    def test_import_without_a_key_is_refused_and_the_page_asks_for_a_file_or_text(self, client):
         assert "Choose a file or paste the key." in page_text(self.send(client))
 
-    def test_import_of_a_large_file_is_refused_with_a_request_for_a_key_file(self, client):
+    def test_import_of_a_large_file_is_refused_and_the_page_asks_for_a_key_file(self, client):
         page = page_text(self.send(client, file=SimpleUploadedFile("film.mp4", b"x" * (64 * 1024 + 1))))
 
         assert "The file is too large for a key. Choose a PEM or JWK file." in page

@@ -367,7 +367,7 @@ class TestDescribingALifecycle:
                 [current(use=ENC, private=False)],
                 "Current since 2026-11-13 12:00 UTC. No rotation is planned. Import the next public key "
                 "from the owner of the private key.",
-                id="of a gateway elsewhere",
+                id="of a gateway in another deployment",
             ),
             pytest.param(
                 [key("next", "future"), current()],
@@ -411,7 +411,8 @@ class TestDescribingALifecycle:
             pytest.param(
                 [key("bad", "revoked", activated_at=NOW - 5 * DAY, revoked_at=NOW - HOUR / 60)],
                 "Current from 2026-11-18 12:00 UTC to 2026-11-23 11:59 UTC. Revoked at 2026-11-23 11:59 UTC. "
-                "Gateways refuse its tokens; services elsewhere accept these tokens for up to JWKS_MAX_AGE.",
+                "Gateways refuse its tokens; services in other deployments accept these tokens for up to "
+                "JWKS_MAX_AGE.",
                 id="revoked recently",
             ),
             pytest.param(
