@@ -1,7 +1,7 @@
-"""Token encoding and decoding with direct calls of OpenSSL, for comparison with `instaccess.tokens.jose`.
+"""Token encoding and decoding with the low-level primitives of cryptography, for comparison with the package.
 
-An encoder in Python can hardly be faster. Do not use this code in other programs, because the
-code omits checks that every reader of tokens must perform.
+An encoder in Python can hardly be faster. Do not use this code in other programs, because the code omits checks that
+every reader of tokens must perform.
 """
 
 from __future__ import annotations

@@ -279,7 +279,7 @@ def _lists_its_permissions(source: type) -> bool:
             return True
         if "has_perm" in vars(cls):
             return False
-    return True  # The class grants no permissions.
+    return True  # Without `has_perm`, the class grants no permissions, so its list of permissions is complete.
 
 
 def _holds_permission(caller: Any) -> bool:

@@ -161,7 +161,7 @@ OF_THE_GATEWAY = [
     at_the_gateway("Access token instead of an InstAccess token", "ada"),
     at_the_gateway("Signed InstAccess token", "signed"),
     at_the_gateway("Modified InstAccess token", "modified"),
-    at_the_gateway("InstAccess token in another encoding", "other encoding"),
+    at_the_gateway("InstAccess token in a non-canonical encoding", "non-canonical"),
     at_the_gateway("Expired InstAccess token", "expired encrypted"),
     at_the_gateway("Revoked InstAccess token", "revoked"),
     Refusal(
@@ -241,7 +241,7 @@ class Campus:
             "ada": self.site.access_tokens["ada"].pop(),
             "encrypted": encrypted,
             "modified": encrypted[:-8] + "AAAAAAAA",
-            "other encoding": encrypted + "=",
+            "non-canonical": encrypted + "=",
             "revoked": revoked,
             "signed": signed,
             "modified signed": signed[:-8] + "AAAAAAAA",

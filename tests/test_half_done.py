@@ -417,7 +417,7 @@ class TestTheAuditLog:
             least=15,
         )
 
-    def test_k22_erasure_of_a_name_that_failed_midway_completes_when_run_again(self, check, user):
+    def test_k22_erasing_a_user_name_completes_when_run_again_after_a_failure_midway(self, check, user):
         def after() -> None:
             assert set(IssuedToken.objects.values_list("user_name", flat=True)) == {names.ERASED}
             assert_evidence_is_intact()

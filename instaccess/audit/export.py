@@ -28,7 +28,7 @@ from .rows import token_status
 logger = get_logger("instaccess.audit")
 
 BATCH = 1000
-"""The number of audit rows that the export reads per query."""
+"""The maximum number of audit rows that the export reads per query."""
 
 # The columns are listed explicitly, so that a new column of the table isn't exported by accident. With `id` and
 # `mac`, an auditor can compare an old export with the table. `mac` is the HMAC of the row and contains no part of a

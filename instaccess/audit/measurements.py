@@ -14,7 +14,7 @@ from .maintenance import maintenance_runs
 from .row_ids import id_time
 
 MAX_COUNTED = 100_000
-"""The maximum number of rows that are counted, because counting 10,000,000 rows takes seconds."""
+"""The maximum number of rows that are counted. Counting 10,000,000 rows would take seconds."""
 
 
 def measure() -> Iterator[Sample]:

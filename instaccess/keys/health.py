@@ -20,7 +20,7 @@ from ..models import Key
 from . import provision, store
 
 MAX_KEYS = 100
-"""The maximum number of keys that are unsealed and shown, because unsealing a key takes about a millisecond."""
+"""The maximum number of keys that are unsealed and shown. Unsealing a key takes about a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)

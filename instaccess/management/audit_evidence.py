@@ -94,8 +94,8 @@ class EvidenceSubcommands(SubcommandCommand):
     )
 
     def _seal(self, options: dict[str, Any]) -> None:
-        # First mark the tokens of interrupted revocations, because a row must not change after a checkpoint covers
-        # the row.
+        # First mark the tokens of interrupted revocations as revoked, because a row must not change after a
+        # checkpoint covers the row.
         audit.complete_revocations(keks=keys.keks_for_revocation())
         result = audit.seal(keys.evidence_keys(), progress=self.progress)
         audit.check_progress(keys.evidence_keys())

@@ -38,7 +38,8 @@ def add_period_arguments(parser: CommandParser) -> None:
         parser.add_argument(
             f"--{name}",
             metavar="TIME",
-            help=f"Only tokens issued {text} this time (UTC): 2026-11-01 or 2026-11-01T12:30:00+01:00, for example.",
+            help=f"Only tokens issued {text} this time, for example 2026-11-01 or 2026-11-01T12:30:00+01:00. A time "
+            "without an offset is in UTC.",
         )
     parser.add_argument(
         "--had-access",

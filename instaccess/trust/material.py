@@ -94,7 +94,8 @@ def _conversion_hint(raw: bytes) -> str:
         return "; the key has a passphrase: to remove the passphrase, run `openssl pkey -in FILE -out NEW.pem`"
     if b"OPENSSH PRIVATE KEY" in start:
         return (
-            "; the key is in OpenSSH format: copy the file. To convert the copy, run `ssh-keygen -p -m PEM -f COPY`"
+            "; the key is in OpenSSH format: copy the file, because `ssh-keygen -p` overwrites its file. To convert "
+            "the copy to PEM, run `ssh-keygen -p -m PEM -f COPY`"
         )
     if start.startswith(b"ssh-"):
         return "; the key is in OpenSSH format: to print the key as PEM, run `ssh-keygen -e -m PKCS8 -f FILE`"

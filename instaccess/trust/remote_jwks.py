@@ -67,8 +67,8 @@ class RemoteKeys(ReloadableKeys):
 
     def reload(self) -> None:
         """Reload the JWK set if `JWKS_COOLDOWN` seconds have passed since the last reload."""
-        # Threads that need the same new key wait for the same reload. The wait is short, because an attacker who
-        # invents key ids could block all threads for the time of the wait while the server of the JWKS URL stalls.
+        # Threads that need the same new key wait for the same reload. The wait is short, because the server of the
+        # JWKS URL may stall. During a long wait, an attacker who invents key ids could block all threads.
         since = time.monotonic() - self._refetched_at
         patience = PATIENCE if since >= JWKS_COOLDOWN else max(PATIENCE - since, 0)
         if not self._refetch_lock.acquire(timeout=patience):

@@ -312,7 +312,7 @@ class TestFindUuids:
         assert names.find_uuids("ada") == {first.user_uuid, second.user_uuid}
 
     @pytest.mark.parametrize("text", ["nobody", "", "ADA", "adá", "%", "0", "a" * 5000, "\N{FACE SCREAMING IN FEAR}"])
-    def test_find_uuids_finds_no_user_for_any_other_text(self, row, text):
+    def test_find_uuids_finds_no_user_for_a_text_that_matches_no_name_uuid_or_primary_key(self, row, text):
         row()
 
         assert names.find_uuids(text) == set()

@@ -205,7 +205,7 @@ class TestAModifiedSealedKey:
 
     @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(text=st.text(max_size=200))
-    def test_k7_unseal_raises_an_unseal_error_for_any_other_string(self, text, kid):
+    def test_k7_unseal_raises_an_unseal_error_for_a_string_that_is_not_a_sealed_key(self, text, kid):
         assert refusal(text, kid=kid).code in {"seal_broken", "kek_missing"}
 
 

@@ -221,7 +221,7 @@ class TestCtrlC:
         assert "Interrupted while creating checkpoints, after 0 of 6 rows." in terminal.text
         assert "Traceback" not in terminal.text
 
-    def test_o24_ctrl_c_during_any_other_command_prints_one_line(self, open_terminal, rows):
+    def test_o24_ctrl_c_at_a_confirmation_prompt_prints_one_line(self, open_terminal, rows):
         terminal = open_terminal("instaccess_keys", "after-restore")
         terminal.read_until("type yes")
         terminal.press_ctrl_c()

@@ -61,7 +61,7 @@ class TestTokensList:
             assert [fact["jti"] for fact in as_json("list", *args)] == [str(other_row.jti)]
         assert as_json("list", "--user", "grace", "--account", "3f1c") == []
 
-    def test_a23_tokens_list_and_show_name_the_actor_of_a_masquerade_and_no_actor_of_other_tokens(self, row):
+    def test_a23_tokens_list_and_show_print_an_actor_only_for_a_token_requested_in_a_masquerade(self, row):
         own = row(age=60)
         grace = get_user_model().objects.create_user("grace")
         masquerade = row(real_user=grace, real_user_uuid=users.user_uuid(grace))

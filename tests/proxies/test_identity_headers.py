@@ -1,4 +1,7 @@
-"""Tests that the service, the issuer and the gateway get only the proxy's values of forged headers."""
+"""Tests that a client can't forge headers.
+
+The service, the issuer and the gateway receive only the values that the proxy sets.
+"""
 
 from __future__ import annotations
 

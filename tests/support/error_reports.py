@@ -74,7 +74,7 @@ def read_frame(frame: FrameType) -> Iterator[str]:
 
 
 def read_value(value: Any, depth: int = 5) -> Iterator[str]:
-    """Yield the text of a value and the texts of its items."""
+    """Yield the `repr` of a value and of the items in the value, down to `depth` levels of nested containers."""
     try:
         yield repr(value)
     # The `repr` of a lazy object can fail in these tests, because the `repr` runs a query.

@@ -79,7 +79,7 @@ def forms(value: Any) -> Iterator[str]:
 def _forms_of_pem(text: str) -> Iterator[str]:
     try:
         key: Any = load_pem_private_key(text.encode(), None)
-    except (TypeError, ValueError):  # A public or invalid key contains no secret.
+    except (TypeError, ValueError):  # A public, invalid or encrypted key contains no readable secret.
         return
     numbers = key.private_numbers()
     private = (numbers.d, numbers.p, numbers.q, numbers.dmp1, numbers.dmq1, numbers.iqmp)

@@ -134,7 +134,7 @@ class TestIsCanonicalUuid:
             " 6f1c2f5e-2e0e-4a4c-9a52-1a6c2a1f0d11",
         ],
     )
-    def test_is_canonical_uuid_refuses_any_other_string(self, text):
+    def test_is_canonical_uuid_refuses_a_uuid_in_another_format_and_text_without_a_uuid(self, text):
         assert not is_canonical_uuid(text)
 
 
