@@ -119,7 +119,10 @@ def _reload_jwks(until: datetime, now: datetime) -> Step:
     deadline = (
         _("A service that is not restarted may accept tokens of this key until %(time)s.")
         if now < until
-        else _("This time ended at %(time)s. Restart the services that could not load the JWKS since the revocation.")
+        else _(
+            "This period ended at %(time)s. Services that could not load the JWKS since the revocation may still "
+            "accept tokens of this key. Restart these services."
+        )
     )
     return Step(_RELOAD_JWKS, deadline % {"time": format_utc(until)})
 
