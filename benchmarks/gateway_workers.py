@@ -3,10 +3,10 @@
     python -m benchmarks.gateway_workers [--seconds 1] [--worker-rounds 10] [--stall-seconds 12]
 
 The gateways read the JWKS and the revocations from an issuer. The first part measures requests per second through
-nginx with the example configuration. nginx keeps connections to gthread workers open. Sync workers close each one.
-The second part suspends the issuer and measures how long decisions and probes take: with requests without a pause
-(`busy`), with 8 requests at once every 3 seconds (`idle`), and of a gateway that was started after the issuer was
-suspended (`cold`).
+nginx with the example configuration. nginx keeps connections to gthread workers open. A sync worker closes each
+connection after one request. The second part suspends the issuer and measures how long decisions and probes take in
+three states. `busy`: clients send requests without a pause. `idle`: clients send 8 requests at once every 3 seconds.
+`cold`: clients send requests without a pause to a gateway that was started after the issuer was suspended.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PROBE_PAUSE, IDLE_PAUSE = 0.5, 3.0
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=1, help="seconds of load per kind of worker and round")
     parser.add_argument("--worker-rounds", type=int, default=10)
-    parser.add_argument("--stall-seconds", type=float, default=12, help="duration of the outage of the issuer")
+    parser.add_argument("--stall-seconds", type=float, default=12, help="seconds for which the issuer is suspended")
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _suspended(issuer: Server) -> Iterator[None]:
 
 
 Answers = list[tuple[float, int]]
-"""The seconds and the status of each response."""
+"""The latency in seconds and the status of each response."""
 
 
 def _summary(answers: Answers, seconds: float) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _summary(answers: Answers, seconds: float) -> dict[str, Any]:
 
 
 def _clients(port: int, tokens: tuple[str, ...], seconds: float, pause: float = 0) -> tuple[Answers, Answers]:
-    """Request decisions from CLIENTS clients and probes from one client. Returns the responses of both.
+    """Let CLIENTS clients request decisions, and one client send probes. Returns the responses to both.
 
     Args:
         pause: the time between two decisions of a client, in seconds.

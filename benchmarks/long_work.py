@@ -198,7 +198,7 @@ OPERATIONS: dict[str, Callable[[], int]] = {
     "export": _export,
     BARE_DELETE: _bare_delete,
     "prune": _prune,
-    # This operation is the last, because the settings don't contain the key-encryption key that it uses.
+    # `reseal` runs last, because the settings don't contain the key-encryption key of the new HMACs.
     "reseal": _reseal,
 }
 

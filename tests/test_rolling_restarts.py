@@ -1,4 +1,4 @@
-"""Tests of two issuers and two gateways behind nginx, while one of them restarts, was killed or can't be reached.
+"""Tests of two issuers and two gateways behind nginx, while a node restarts, is killed or is unreachable.
 
 The nodes use the files in `examples/high-availability`. During most tests, clients send requests without a pause.
 """

@@ -1,6 +1,6 @@
-"""System checks that audit rows can be inserted, survive a crash and a failover, and that the database has timeouts.
+"""System checks of the database of the audit log: inserting rows, durability of committed rows, and timeouts.
 
-No token is returned before its row is committed. If the database then loses the row, this promise is broken.
+No token is returned before its row is committed. If the database then loses the row, the audit log lacks the token.
 """
 
 from __future__ import annotations
@@ -93,9 +93,9 @@ def check_insert(databases: Sequence[str] | None = None, **kwargs: Any) -> list[
                 f"No row can be inserted into the audit log in the database {alias!r}, so no token can be issued "
                 f"({type(error).__name__}): {database_errors.describe(error)}.",
                 hint="If the disk of the database server is full, add or free space. If the database is read-only, "
-                f"let DATABASES[{alias!r}] name the primary. If the database user lacks the permission, grant INSERT "
-                f"on {IssuedToken._meta.db_table}. If this deployment issues no tokens, add this id to "
-                "SILENCED_SYSTEM_CHECKS.",
+                f"enter the address of the primary in DATABASES[{alias!r}]. If the database user lacks the "
+                f"permission, grant INSERT on {IssuedToken._meta.db_table}. If this deployment issues no tokens, "
+                "add this id to SILENCED_SYSTEM_CHECKS.",
                 id="instaccess.E062",
             )
         ]

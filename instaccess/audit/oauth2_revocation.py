@@ -42,7 +42,7 @@ def revoke_with_oauth2_tokens(
     by: Any = None,
     scopes: Sequence[Scope] = (),
 ) -> Revoked:
-    """Revoke tokens together with the OAuth2 tokens of users, so that no OAuth2 token of the users gets a new token.
+    """Revoke tokens together with the OAuth2 tokens of users, so that clients get no new tokens with OAuth2 tokens.
 
     One transaction revokes the OAuth2 tokens and records the revocation of the scopes. The recorded reason ends with
     the number of revoked OAuth2 tokens. If a call is interrupted, the next call completes the revocation.
@@ -59,7 +59,8 @@ def revoke_with_oauth2_tokens(
     """
     uuids = [_ensure_uuid(owner) for owner in owners]
     scopes = list(dict.fromkeys([*scopes, *(Scope.user(uuid) for uuid in uuids if uuid)]))
-    # The OAuth2 tokens are revoked first. A client could otherwise get a token after the time of the revocation.
+    # Revoke the OAuth2 tokens before the time of the revocation is read. In the reverse order, a client could get a
+    # token after this time.
     with transaction.atomic(using=issued_tokens().db):
         count = oauth2_tokens.revoke(owners, reason=reason, by=by)
         noted = _note_count(reason, count)

@@ -140,9 +140,9 @@ def revoke(owners: Sequence[Any], *, reason: str, by: Any) -> int:
 
 def _revoke(model: Any, pks: Sequence[Any]) -> None:
     for start in range(0, len(pks), _BATCH):
-        # Load the rows now, because the revocation of a refresh token has deleted its access token.
+        # Load the rows only now, because the revocation of a refresh token deletes its access token.
         for token in _writable(model).filter(pk__in=pks[start : start + _BATCH]).order_by("pk"):
-            # The toolkit deletes a code after its exchange, and has no method to revoke a code.
+            # Delete codes, because the toolkit has no method to revoke a code.
             getattr(token, "revoke", token.delete)()
 
 
@@ -159,7 +159,7 @@ def _announce(owners: Sequence[Any], count: int, *, reason: str, by: Any) -> Non
 def _sources(owners: Sequence[Any], now: datetime) -> Iterator[tuple[str, QuerySet[Any], str, str]]:
     """Yield each kind of token with the usable tokens of users, and the names of the columns for owner and client id.
 
-    The order is the order of revocation: what creates a token comes before the token.
+    The tokens must be revoked in this order: codes and refresh tokens come before the tokens that they create.
     """
     service_user = "application__instaccess_service_user__user"
     unexpired, of_owners = Q(expires__gt=now), Q(user__in=owners)

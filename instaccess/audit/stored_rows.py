@@ -1,4 +1,4 @@
-"""Audit rows as the checks of many rows read them: tuples instead of model instances."""
+"""Audit rows as tuples instead of model instances, for work with many rows."""
 
 from __future__ import annotations
 

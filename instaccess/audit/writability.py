@@ -22,7 +22,11 @@ _CHARS = {"user_agent": 512, "client_id": 40, "user_uuid": 36, "account_uuid": 3
 
 
 class _LastCommit:
-    """Whether the last audit row that this process tried to commit failed because of the database."""
+    """The result of the last attempt of this process to insert an audit row.
+
+    Attributes:
+        failed: whether the attempt failed because of the database.
+    """
 
     def __init__(self) -> None:
         self.failed = False
@@ -42,7 +46,7 @@ def check_writable() -> None:
 
     The statement fails if the database is read-only, if the table or a column is missing, or if the database user
     lacks a permission. The statement leaves nothing behind, so it doesn't notice a full disk. If this process could
-    not insert the row of a token, rows are inserted and rolled back instead, until this succeeds.
+    not insert the row of a token, rows are inserted and rolled back instead, until an insert succeeds.
     """
     if _last_commit.failed:
         try_insert()

@@ -75,7 +75,7 @@ class ProgressLine:
             raise KeyboardInterrupt
 
     def _rows(self) -> str:
-        # Other processes may add rows during the work.
+        # The total is never less than the number of rows so far, because other processes may add rows.
         return f"{self._done:,}{f' of {max(self._total, self._done):,}' if self._total else ''} rows"
 
     def _show(self) -> None:
@@ -106,7 +106,7 @@ class ProgressLine:
 
 @contextmanager
 def stoppable(line: ProgressLine, resume: str) -> Iterator[None]:
-    """Let the first Ctrl-C stop the work at the end of the current batch, and the second Ctrl-C stop it at once.
+    """Let the first Ctrl-C stop the work at the end of the current batch, and a second Ctrl-C in the current batch.
 
     Args:
         line: the line that shows the progress of the work.
@@ -130,7 +130,8 @@ def stoppable(line: ProgressLine, resume: str) -> Iterator[None]:
 def _first_signal(react: Callable[[], object]) -> Iterator[None]:
     """Call `react` for the first SIGINT, instead of raising KeyboardInterrupt in the middle of a batch."""
     previous: Any = signal.getsignal(signal.SIGINT)
-    # Only the main thread can change a signal handler. A shell makes background processes ignore SIGINT.
+    # Only the main thread can change a signal handler. If a shell has made this background process ignore SIGINT, the
+    # process must keep ignoring SIGINT.
     if threading.current_thread() is not threading.main_thread() or previous is not signal.default_int_handler:
         yield
         return

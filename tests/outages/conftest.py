@@ -71,7 +71,7 @@ def environment_of(*clusters: Cluster) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def template() -> Iterator[Path]:
-    """Return the files of a stopped PostgreSQL server with the tables of the test project."""
+    """Yield the data directory of a stopped PostgreSQL server with the tables of the test project."""
     with clusters("template") as [cluster]:
         subprocess.run(
             [sys.executable, "manage.py", "migrate", "--verbosity=0"],

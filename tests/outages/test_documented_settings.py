@@ -1,4 +1,4 @@
-"""Tests that the documented settings pass the checks of a deployment, which docs/high-availability.md names."""
+"""Tests that the documented settings pass the system checks that docs/high-availability.md names."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TestTheDocumentedSettings:
         assert reported(cluster, command, documented_database(), documented_cache()) == set()
 
     @pytest.mark.parametrize("command", COMMANDS)
-    def test_o18_check_without_the_documented_timeouts_reports_them(self, cluster, command):
+    def test_o18_check_without_the_documented_timeouts_reports_the_missing_timeouts(self, cluster, command):
         options = {"socket_timeout": None, "socket_connect_timeout": None}
         cache = documented_cache() | {"OPTIONS": options}
 

@@ -103,7 +103,7 @@ class TestASynchronousReplica:
         replica.suspend()
 
         with Clients(server, access_token, count=1) as clients:
-            # The server has committed the row on its own disk, and waits for the replica.
+            # The primary has written the commit to its own disk, and waits for the replica.
             servers.wait_until(
                 lambda: primary.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"), bool
             )
@@ -155,7 +155,7 @@ class TestAnAsynchronousReplica:
             with Clients(server, access_token, count=1) as clients:
                 # Tokens of the same second have ids in a random order, so a lost token with a lower id isn't noticed.
                 servers.wait_until(lambda: primary.execute(LAST_ID), lambda rows: rows[0][0] > last)
-            run_checks(databases=["default"])  # Remembers the progress of the database.
+            run_checks(databases=["default"])  # Stores the progress of the database in the cache.
             primary.kill()
             replica.promote()
             use(replica)

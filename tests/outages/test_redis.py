@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.postgresql, pytest.mark.services, pytest.mark.django_d
 
 UNAVAILABLE = "requests are not throttled, because the cache 'default' is unavailable"
 FULL = "600.0"
-"""The header `X-Rate-Limit-Remaining` of a request that was not counted."""
+"""The value of the header `X-Rate-Limit-Remaining` if the request was not counted."""
 
 
 class Redis:

@@ -52,7 +52,7 @@ class Node:
 
     Args:
         name: the name of the node, for its log.
-        role: the role whose readiness counts.
+        role: the role for which the probes ask.
         folder: the folder for the log.
         env: the environment variables of the node.
     """
@@ -125,7 +125,7 @@ class Load:
     Attributes:
         statuses: the number of responses by kind of request and status.
         tokens: all tokens that the clients received.
-        failures: a description of each response with an error.
+        failures: a description of each request that failed or got an error.
     """
 
     def __init__(self, port: int, access_tokens: list[str], token: str) -> None:
@@ -299,7 +299,7 @@ class Nodes:
 
     @contextmanager
     def load(self) -> Iterator[Load]:
-        """Put load on both endpoints until the context ends. Before and after the context, requests succeed."""
+        """Let clients send requests until the context ends. Waits for successful responses at both ends."""
         load = Load(self.port, self.access_tokens, self.issue())
         try:
             load.wait_for_more()
