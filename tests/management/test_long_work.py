@@ -49,7 +49,7 @@ def interrupt(self, rows):
             self._show()
             sys.stderr.write("READY")
             sys.stderr.flush()
-            while action == "wait for ever" or not self.stop_requested:
+            while action == "wait forever" or not self.stop_requested:
                 os.read(signals, 1)  # Returns after a signal, even if the signal arrived before this call.
                 sys.stderr.write("AGAIN")
                 sys.stderr.flush()
@@ -211,7 +211,7 @@ class TestCtrlC:
         assert renewed_hmacs(settings, new) == (6, 6)
 
     def test_o24_second_ctrl_c_stops_a_command_within_a_batch(self, open_terminal, rows):
-        terminal = open_terminal("instaccess_tokens", "seal", step="creating checkpoints", action="wait for ever")
+        terminal = open_terminal("instaccess_tokens", "seal", step="creating checkpoints", action="wait forever")
         terminal.read_until("READY")
         terminal.press_ctrl_c()
         terminal.read_until("AGAIN")
