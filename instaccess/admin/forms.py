@@ -17,8 +17,9 @@ _NEEDS_PERMISSION = _(
     "key can issue tokens as any user."
 )
 _MEANING = _(
-    "The permission instaccess.import_signing_keys lets its owner import signing keys. The owner of a signing key "
-    "can issue tokens as any user, even as a superuser, because services accept every token that the key signs."
+    "Users with the permission instaccess.import_signing_keys can import signing keys. The owner of an imported "
+    "signing key can issue tokens as any user, even as a superuser, because services accept every token signed with "
+    "the key."
 )
 _HAS_PERMISSION = _("You have this permission. Import a signing key only if you trust its owner.")
 _LACKS_PERMISSION = _(

@@ -70,7 +70,10 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.DECRYPT_FAILED: Explanation(
         _("No key decrypts the token: the token was damaged, modified, or encrypted for another deployment."),
-        _("Copy the complete token again. If the header contains no key id, only the three newest keys were tried."),
+        _(
+            "If the header contains no key id, only the three newest keys were tried. Copy the complete token again. "
+            "If the error remains, find the deployment for which the token was encrypted."
+        ),
     ),
     Reason.UNKNOWN_KID: Explanation(
         _("The token is signed or encrypted with a key that is not available on this server."),

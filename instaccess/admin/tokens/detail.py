@@ -123,7 +123,8 @@ def _choose_actions(token: IssuedToken, status: str) -> list[tuple[str, str]]:
     """Return the actions of the list that revoke this token or all tokens of its users, with the button labels."""
     single = [("revoke_chosen", _("Revoke this token…"))] if status == "live" else []
     names = dict.fromkeys([_user_name(token), _asker_name(token)])
-    return [*single, ("revoke_users", _("Revoke everything of %(names)s…") % {"names": ", ".join(names)})]
+    every = _("Revoke all live tokens and OAuth2 tokens of %(names)s…") % {"names": ", ".join(names)}
+    return [*single, ("revoke_users", every)]
 
 
 def _describe_next_step(token: IssuedToken, status: str, *, may_revoke: bool) -> str:
@@ -133,18 +134,19 @@ def _describe_next_step(token: IssuedToken, status: str, *, may_revoke: bool) ->
         case "live" if may_revoke:
             text = _(
                 "%(name)s has access with this token until %(time)s. If the token or a device may be stolen, revoke "
-                "everything of the user, with the OAuth2 tokens."
+                "all live tokens and OAuth2 tokens of the user."
             )
         case "live":
             text = _(
                 "%(name)s has access with this token until %(time)s. If the token or a device may be stolen, ask an "
-                "operator with the permission instaccess.revoke_tokens to revoke everything of the user."
+                "operator with the permission instaccess.revoke_tokens to revoke all live tokens and "
+                "OAuth2 tokens of the user."
             )
         case "revoked" if may_revoke and (count := _count_oauth2_tokens(token)):
             names["count"] = str(count)
             text = _(
                 "Gateways refuse this token since its revocation at %(time)s, but %(name)s has usable OAuth2 tokens "
-                "(%(count)s). A client can get a new token: revoke everything of the user, with the OAuth2 tokens."
+                "(%(count)s). A client can get a new token: revoke all live tokens and OAuth2 tokens of the user."
             )
         case "revoked":
             text = _(

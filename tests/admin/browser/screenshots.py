@@ -74,7 +74,7 @@ def visit_pages(page: Page, album: Album) -> None:
     page.locator("#result_list tbody th a").first.click()
     _see(page, "View issued token")
     album.take("issued-token")
-    page.get_by_role("button", name="Revoke everything of").click()
+    page.get_by_role("button", name="Revoke all live tokens and OAuth2 tokens of").click()
     _see(page, "Revoke all live tokens of the selected users")
     album.take("issued-token-revoke-user")
     page.goto(TOKENS)

@@ -68,7 +68,7 @@ class TestAUserWhoseLaptopIsLost:
             words = rows(page).filter(has_text=str(token.jti)).locator(".field-status").inner_text()
             assert words == ("revoked" if token in audit["live"][:2] else "live")
 
-    def test_a21_operator_revokes_everything_of_a_user_from_the_page_of_a_token_in_the_browser(
+    def test_a21_operator_revokes_all_tokens_of_a_user_from_the_page_of_a_token_in_the_browser(
         self,
         visit: Visit,
         superuser: Any,
@@ -79,7 +79,7 @@ class TestAUserWhoseLaptopIsLost:
         page = visit(superuser)
         page.goto(f"{LIST}{audit['live'][0].pk}/change/")
         assert faults(page) == []
-        page.get_by_role("button", name="Revoke everything of ada…").click()
+        page.get_by_role("button", name="Revoke all live tokens and OAuth2 tokens of ada…").click()
         page.get_by_text("OAuth2 tokens of ada for LTI tool: 1 access token.").wait_for()
         assert page.get_by_label("Revoke the OAuth2 tokens too").is_checked()
         page.get_by_label("Reason").fill("laptop stolen")

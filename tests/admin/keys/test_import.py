@@ -127,7 +127,7 @@ class TestImport:
         assert "even as a superuser" in page
 
     def test_k19_import_page_explains_the_permission_and_whether_the_user_has_it(self, client, operator):
-        meaning = "The owner of a signing key can issue tokens as any user, even as a superuser"
+        meaning = "The owner of an imported signing key can issue tokens as any user, even as a superuser"
         without = page_text(client.post(IMPORT))
         operator.user_permissions.add(Permission.objects.get(codename="import_signing_keys"))
         with_permission = page_text(client.post(IMPORT))

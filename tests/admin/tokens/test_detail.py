@@ -209,7 +209,7 @@ class TestTheRevokeButtons:
 
         assert buttons(client, token) == [
             ("revoke_chosen", "Revoke this token…"),
-            ("revoke_users", "Revoke everything of ada…"),
+            ("revoke_users", "Revoke all live tokens and OAuth2 tokens of ada…"),
         ]
         for action, title in (
             ("revoke_chosen", "Revoke the selected tokens"),
@@ -225,7 +225,8 @@ class TestTheRevokeButtons:
     def test_a24_button_of_a_masquerade_names_the_user_and_the_actor(self, log_in, row, grace):
         token = row(real_user=grace, real_user_uuid=users.user_uuid(grace))
 
-        assert buttons(log_in("revoke_tokens"), token)[1][1] == "Revoke everything of ada, grace…"
+        _, (_, label) = buttons(log_in("revoke_tokens"), token)
+        assert label == "Revoke all live tokens and OAuth2 tokens of ada, grace…"
 
     def test_a24_page_of_a_token_has_no_button_without_the_permission(self, log_in, row):
         assert buttons(log_in(), row()) == []
