@@ -65,12 +65,12 @@ def fit(text: str, column: Any, *, using: str) -> str:
         return text[: column.max_length]
     text = _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)[: column.max_length]
     codecs = _find_codecs(column, using)
-    spelled = _spell(text, codecs)
-    if spelled == text:
+    escaped = _escape_unstorable(text, codecs)
+    if escaped == text:
         return text
-    pieces = [_spell(character, codecs) for character in text]
+    pieces = [_escape_unstorable(character, codecs) for character in text]
     ends = accumulate(map(len, pieces))
-    limit = column.max_length or len(spelled)
+    limit = column.max_length or len(escaped)
     return "".join(piece for piece, end in zip(pieces, ends, strict=True) if end <= limit)
 
 
@@ -83,10 +83,10 @@ def can_store(text: str, column: Any, *, using: str) -> bool:
     """
     if _UNSTORABLE.search(text):
         return False
-    return text.isascii() or _spell(text, _find_codecs(column, using) - {_BYTES}) == text
+    return text.isascii() or _escape_unstorable(text, _find_codecs(column, using) - {_BYTES}) == text
 
 
-def _spell(text: str, codecs: Collection[str]) -> str:
+def _escape_unstorable(text: str, codecs: Collection[str]) -> str:
     for codec in codecs:
         if codec == _PLANE_0:
             text = _BEYOND_PLANE_0.sub(lambda match: f"\\U{ord(match[0]):08x}", text)

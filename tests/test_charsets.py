@@ -1,4 +1,4 @@
-"""Tests of how text is spelled in each character set. `test_plainer_spelling.py` uses real databases."""
+"""Tests of the escaping of text for each character set. `test_unstorable_characters.py` uses real databases."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from instaccess.models import IssuedToken
 COLUMN: Any = IssuedToken._meta.get_field("revocation_reason")
 LIMIT = COLUMN.max_length
 
-SPELLINGS = [
+ESCAPED = [
     ("mysql", "utf8mb4", "Łé😱", "Łé😱"),
     ("mysql", "utf8mb3", "Łé😱", "Łé\\U0001f631"),
     ("mysql", "latin1", "Łé€", "\\u0141é€"),
@@ -48,13 +48,13 @@ def can_store(text: str) -> bool:
 
 
 class TestFit:
-    @pytest.mark.parametrize(("vendor", "charset", "text", "spelled"), SPELLINGS)
+    @pytest.mark.parametrize(("vendor", "charset", "text", "escaped"), ESCAPED)
     def test_fit_escapes_only_the_characters_that_the_character_set_lacks(
-        self, use_charset, vendor, charset, text, spelled
+        self, use_charset, vendor, charset, text, escaped
     ):
         use_charset(vendor, charset)
 
-        assert fit(text) == spelled
+        assert fit(text) == escaped
 
     @pytest.mark.parametrize("text", ["a\0b", "a\ud800b"])
     def test_fit_replaces_nul_and_lone_surrogates(self, use_charset, text):
@@ -68,19 +68,19 @@ class TestFit:
     def test_fit_never_cuts_an_escape_sequence(self, use_charset, prefix):
         use_charset("mysql", "utf8mb3")
 
-        spelled = fit("a" * prefix + "😱" * LIMIT)
+        escaped = fit("a" * prefix + "😱" * LIMIT)
 
-        assert spelled == "a" * prefix + "\\U0001f631" * ((LIMIT - prefix) // 10)
+        assert escaped == "a" * prefix + "\\U0001f631" * ((LIMIT - prefix) // 10)
 
     @given(text=st.text(max_size=600))
     def test_fit_returns_a_text_that_can_be_stored_and_that_a_second_fit_does_not_change(self, text):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(charsets, "_find_codecs", lambda column, using: {"cp1252", charsets._PLANE_0})
-            spelled = fit(text)
+            escaped = fit(text)
 
-            assert len(spelled) <= LIMIT
-            assert can_store(spelled)
-            assert fit(spelled) == spelled
+            assert len(escaped) <= LIMIT
+            assert can_store(escaped)
+            assert fit(escaped) == escaped
 
     def test_fit_and_can_store_do_not_read_the_character_set_for_ascii_text(self, monkeypatch):
         monkeypatch.setattr(charsets, "_find_codecs", None)

@@ -13,7 +13,7 @@ from django.db import connection
 from tests.support import cached_functions
 
 TEXT = "Łódź \N{FACE SCREAMING IN FEAR}"
-SPELLED = {"mysql": "Łódź \\U0001f631", "postgresql": "\\u0141ód\\u017a \\U0001f631", "sqlite": TEXT}
+ESCAPED = {"mysql": "Łódź \\U0001f631", "postgresql": "\\u0141ód\\u017a \\U0001f631", "sqlite": TEXT}
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from instaccess.keys import lifecycle, store
 from instaccess.models import IssuedToken, Key, RefusalCount
 from instaccess.web import refusal_counter
 from tests.support.answers import INVALID_AS_USER_ID, answer
-from tests.support.narrow import SPELLED, TEXT, narrow_database
+from tests.support.narrow import ESCAPED, TEXT, narrow_database
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -46,7 +46,7 @@ def narrow(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
 @pytest.fixture
 def stored() -> str:
     """Return the text that the database stores instead of TEXT."""
-    return SPELLED[connection.vendor]
+    return ESCAPED[connection.vendor]
 
 
 @pytest.fixture
@@ -94,8 +94,8 @@ class TestIssuing:
     def test_p21_a_user_agent_that_is_too_long_is_never_cut_within_an_escape_sequence(self, issue, stored):
         row = issue("\N{FACE SCREAMING IN FEAR}" * 512)
 
-        spelled = stored.partition(" ")[2]
-        assert row.user_agent == spelled * (512 // len(spelled))
+        escaped = stored.partition(" ")[2]
+        assert row.user_agent == escaped * (512 // len(escaped))
         assert_that_verify_finds_nothing()
 
     def test_p21_issuing_reads_the_character_sets_once_and_only_for_a_text_that_is_not_ascii(self, issue, stored):
