@@ -20,7 +20,8 @@ MAX_COUNTED = 100_000
 def measure() -> Iterator[Sample]:
     """Yield the number and the age of the rows that no checkpoint covers, and the last runs of the commands.
 
-    Raises DatabaseError, or ValueError if the last checkpoint was modified.
+    Raises DatabaseError if a query fails. If the last checkpoint or prune marker was modified, raises the error of
+    parsing its content, such as ValueError or KeyError.
     """
     for run in maintenance_runs():
         yield from _measure_run(run)

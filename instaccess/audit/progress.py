@@ -68,7 +68,8 @@ def check_progress(evidence_keys: EvidenceKeys) -> str:
     """Compare the database with the remembered progress, and remember the progress if nothing was lost.
 
     Returns a description of what was lost, for operators. Returns an empty string if nothing was lost, if there are
-    no keys yet, or if the cache is unavailable or belongs to this process. Raises DatabaseError or ConfigError.
+    no keys yet, or if the cache is unavailable or belongs to this process. Raises DatabaseError if a
+    query fails.
     """
     name = _cache_key()
     # Read the cache before the database. If another process stored its progress between the two reads, the database
@@ -84,7 +85,7 @@ def check_progress(evidence_keys: EvidenceKeys) -> str:
 
 
 def reset_progress(evidence_keys: EvidenceKeys) -> None:
-    """Remember the progress of the database, even if rows were lost. Raises DatabaseError or ConfigError."""
+    """Remember the progress of the database, even if rows were lost. Raises DatabaseError if a query fails."""
     if name := _cache_key():
         _remember(name, _Progress.load(evidence_keys))
 

@@ -180,8 +180,9 @@ def _interrupted(recorded: Sequence[Revocation], keks: Sequence[KeyEncryptionKey
 def latest_iat(tokens: QuerySet[IssuedToken], now: datetime) -> int:
     """Return the latest time of issue that a revocation covers, in seconds since 1970.
 
-    If the clock of an issuer is fast, the time of issue of a token can be later than the revocation. A difference of
-    more than CLOCK_SKEW needs no revocation, because gateways refuse such tokens anyway.
+    If the clock of an issuer is fast, the time of issue of a token can be later than `now`. The result is at most
+    CLOCK_SKEW seconds after `now`. The caller revokes tokens with a later time of issue one by one, because a gateway
+    whose clock is fast would accept these tokens.
     """
     latest, current = latest_issued_at(tokens), int(now.timestamp())
     return current if latest is None else min(max(current, int(latest.timestamp())), current + CLOCK_SKEW)

@@ -92,10 +92,11 @@ def open_bucket(alias: str, cache: Any, key: str, rate: Rate) -> Bucket:
 
 
 def find_missing_timeouts(cache: Any) -> list[str]:
-    """Return the names of the timeout options that a Redis cache lacks, spelled as its backend requires.
+    """Return the names of the timeout options that a Redis cache lacks.
 
-    From redis-py 8 on, the timeouts have default values. Returns an empty list for other caches, if redis-py isn't
-    installed, and for clients with connection settings of their own, such as clients of a cluster.
+    The names are in lower case for Django's backend, and in upper case for django-redis. From redis-py 8 on, the
+    timeouts have default values. Returns an empty list for other caches, if redis-py isn't installed, and for clients
+    with connection settings of their own, such as clients of a cluster.
     """
     is_djangos = isinstance(cache, RedisCache)
     if redis is None or not (is_djangos or hasattr(getattr(cache, "client", None), "get_client")):

@@ -57,7 +57,13 @@ class IssueView(APIView):
     """A server-side error, or None. The error is logged after the `except` block has ended."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Check the method and the host, then authenticate the client. Raises a Refusal or DisallowedHost."""
+        """Check the method and the host, then authenticate the client.
+
+        Raises:
+            Refusal: the method is not allowed, or the credentials are refused.
+            SuspiciousOperation: the host is not allowed, or the query has too many parameters.
+            InstAccessError, DatabaseError: a server-side error.
+        """
         if request.method not in {"POST", "OPTIONS"}:
             raise web.MethodNotAllowed(code=Reason.METHOD)
         if request.method == "POST":
@@ -72,7 +78,8 @@ class IssueView(APIView):
     def post(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
         """Issue a token to an authenticated client, and return the 201 response.
 
-        Raises a Refusal or another InstAccessError.
+        Raises a Refusal if the client may not get a token, SuspiciousOperation if the query has too many parameters,
+        and another InstAccessError or DatabaseError for a server-side error.
         """
         as_user_id = _parameter(request, "as_user_id").strip()
         started = web.metrics.clock()

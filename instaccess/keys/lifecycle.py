@@ -83,6 +83,7 @@ def rotate(
     Raises:
         KeyUnavailable: there is no current key, or `force` is given and no key can replace the current key.
         KeyAltered: the row of the current key was modified. Other modified rows are skipped.
+        KeyRefused: the current key is a signing key without a private key.
         UnsealError: the future key can't be unsealed, so the key must not become current. Or the key-encryption key
             of the current key is not configured. New keys would hide the loss of this key-encryption key.
     """
@@ -190,6 +191,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
 
     Raises:
         KeyUnavailable: there is no such key.
+        KeyAltered: an attacker stored an unknown `use` in the row, so the row must be deleted instead.
         DatabaseError: nothing was changed, or not all tokens were marked.
     """
     keks = audit_keys.keks_for_revocation()
@@ -214,8 +216,9 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
                         keys, use, pregenerated if had_private else [], now=now, previous_has_private=had_private
                     )
                 current = successor if was_current else store.current_key(keys, use)
-                # If a gateway has the private key of the current key, don't generate a key, because a key pair that
-                # is generated here could never become current.
+                # If the private key of the current key is not stored on this server, generate no key. The private
+                # key may belong to a gateway, and a rotation never replaces a gateway's key with a key pair that this
+                # server has generated.
                 if had_private and current is not None and current.has_private:
                     generated = succession.ensure_next_key(keys, use, pregenerated, now=now)
             except InstAccessError as error:
@@ -280,7 +283,7 @@ def _mark_tokens(
 
 
 def _use_of(key: Key, keks: Sequence[KeyEncryptionKey]) -> Key.Use:
-    """Return the `use` of a key. Raises KeyAltered or UnsealError if an attacker stored an unknown value."""
+    """Return the `use` of a key. Raises KeyAltered if an attacker stored an unknown value."""
     if key.use not in Key.Use.values:
         row_hmac.check(key, keks)
     return Key.Use(key.use)

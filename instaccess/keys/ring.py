@@ -175,6 +175,7 @@ def current_ring(*, max_staleness: float = 0) -> KeyRing:
             unavailable.
 
     Raises:
+        ConfigError: a setting is invalid.
         DatabaseError: the database is unavailable, and the cached key ring is too old.
     """
     return _ring.get(interval=conf.key_cache_seconds, max_staleness=max_staleness)
@@ -186,9 +187,12 @@ def clear_cache() -> None:
 
 
 def check_issuing_keys() -> None:
-    """Get the keys that issuing needs, and unseal the private signing key. Raises KeyUnavailable.
+    """Get the keys that issuing needs, and unseal the private signing key.
 
-    Raises DatabaseError or ConfigError if the keys can't be loaded.
+    Raises:
+        KeyUnavailable: there is no usable current signing or encryption key.
+        ConfigError: a setting is invalid.
+        DatabaseError: the database is unavailable.
     """
     ring = current_ring()
     ring.signing_key().private()

@@ -86,7 +86,10 @@ def check_key_encryption_key(key: Key) -> None:
 
     If only the sealed private key was modified, no error is raised, because a rotation may replace the key.
 
-    Raises KeyAltered or UnsealError.
+    Raises:
+        KeyAltered: the row was modified.
+        KeyRefused: the key is a signing key without a private key.
+        UnsealError: the key-encryption key of the HMAC or of the private key is not configured.
     """
     try:
         check_usable(key)

@@ -75,9 +75,13 @@ def monitoring_urls(role: str) -> list[URLPattern]:
     ]
 
 
-def _included_roles(matched: str) -> list[str]:
-    """Return the roles whose URLs this project includes."""
-    return [role for role in _ROLES if role == matched or _is_included(role)]
+def _included_roles(requested: str) -> list[str]:
+    """Return the roles whose URLs this project includes.
+
+    Args:
+        requested: the role to whose URLs the requested URL belongs.
+    """
+    return [role for role in _ROLES if role == requested or _is_included(role)]
 
 
 def _is_included(role: str) -> bool:
