@@ -173,7 +173,7 @@ class TestAnInvalidProject:
         assert [name for name in names if name not in text_of(messages[check_id])] == []
 
     @pytest.mark.parametrize("name", conf_checks.BAD_SETTING_IDS)
-    def test_check_reports_an_invalid_value_with_the_id_of_the_setting(self, name):
+    def test_invalid_value_of_each_setting_is_reported_with_the_check_id_of_this_setting(self, name):
         with override_settings(**instaccess(**{name: object()})):
             messages = run(deploy=True)
 

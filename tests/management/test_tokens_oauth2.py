@@ -42,7 +42,7 @@ def remaining() -> int:
 
 
 class TestRevokeWithTheOptionOAuth2Tokens:
-    def test_a21_revoke_with_the_option_revokes_tokens_and_oauth2_tokens_and_lists_them(self, row, application):
+    def test_a21_revoke_with_the_option_oauth2_tokens_revokes_and_lists_the_oauth2_tokens(self, row, application):
         token = row(age=60)
 
         lines = revoke("--user", "ada", "--oauth2-tokens").splitlines()
@@ -57,7 +57,7 @@ class TestRevokeWithTheOptionOAuth2Tokens:
         assert remaining() == 0
         assert IssuedToken.objects.get().revocation_reason == "laptop lost (2 OAuth2 tokens revoked too)"
 
-    def test_a21_revoke_without_the_option_lists_the_oauth2_tokens_and_names_the_option(self, row):
+    def test_a21_revoke_without_the_option_oauth2_tokens_lists_the_oauth2_tokens_and_names_the_option(self, row):
         row()
 
         text = revoke("--user", "ada")
@@ -103,17 +103,17 @@ class TestRevokeWithTheOptionOAuth2Tokens:
         assert remaining() == 2
         assert not Revocation.objects.exists()
 
-    def test_a21_revoke_with_the_option_works_for_a_user_without_an_audit_row(self):
+    def test_a21_revoke_with_the_option_oauth2_tokens_works_for_a_user_without_an_audit_row(self):
         assert as_json("--user", "ada", "--oauth2-tokens")["revoked_oauth2_tokens"] == 2
         assert remaining() == 0
         assert Revocation.objects.get().reason == "laptop lost (2 OAuth2 tokens revoked too)"
 
-    def test_a21_revoke_with_the_option_fails_for_an_unknown_user(self):
+    def test_a21_revoke_with_the_option_oauth2_tokens_fails_for_an_unknown_user(self):
         with pytest.raises(CommandError, match="Check the spelling"):
             revoke("--user", "nobody", "--oauth2-tokens")
 
     @pytest.mark.parametrize("other", [("--application", "x"), ("--account", "3f1c"), ()])
-    def test_a21_option_is_refused_without_user_or_with_another_filter(self, other, row):
+    def test_a21_option_oauth2_tokens_is_refused_without_user_or_with_another_filter(self, other, row):
         token = row()
         filters = ("--user", "ada", *other) if other else ("--jti", str(token.jti))
 

@@ -140,7 +140,7 @@ class TestAPostgreSQLServerThatNeverAnswers:
 
 
 class TestAFullDisk:
-    """Tests in which PostgreSQL can't make the files of its tables larger, as on a full disk."""
+    """Tests in which PostgreSQL can't make the files of its tables or of its WAL larger, as on a full disk."""
 
     @pytest.fixture
     def full(self, cluster: Cluster, access_token: Any) -> None:

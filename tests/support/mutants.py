@@ -115,7 +115,11 @@ class Mutant:
 
     @property
     def kind(self) -> tuple[str, tuple[int, int], str]:
-        """The path, the place, and the operator without its two symbols, such as `core/ReplaceBinaryOperator`."""
+        """The path, the place, and the name of the operator up to the first underscore.
+
+        The operators `core/ReplaceBinaryOperator_Add_Sub` and `core/ReplaceBinaryOperator_Add_Mul`, for example, have
+        the same kind at the same place.
+        """
         return self.path, self.place, self.operator.partition("_")[0]
 
     def mutate(self, source: str) -> str | None:

@@ -178,7 +178,7 @@ class TestDecryptionKeysFromSettings:
 
 
 class TestReadingAJWKSet:
-    """A JWK set whose members are read separately. An invalid member is skipped (case C5)."""
+    """A JWK set, whose members are read separately and are accepted or skipped (cases C1, C5 and C13)."""
 
     @pytest.mark.parametrize(
         "bad",

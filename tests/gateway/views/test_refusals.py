@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestEveryRefusalOfTheGateway:
-    """Refusals for every reason. All refusals must have one identical response."""
+    """Refusals for every reason, which have one identical response but different log lines."""
 
     @pytest.fixture
     def refused_tokens(self, make, issue, rsa_pool) -> dict[str, str]:

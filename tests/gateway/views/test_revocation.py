@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestARevocation:
-    """A revocation. Within five seconds, every worker refuses the token, even if the token is cached (G11, G21)."""
+    """A revocation, which takes effect in the gateway within five seconds (cases G11, G21 and G33)."""
 
     @pytest.fixture
     def refused_in_five_seconds(self, clock):

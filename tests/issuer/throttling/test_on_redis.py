@@ -139,7 +139,7 @@ class TestABucketOnRedis:
 
 @pytest.mark.services
 class TestTheConnectionToRedis:
-    """The connection to Redis. The connection stays open for the next request."""
+    """Connections that throttling opens, reuses and replaces, apart from the connection pool of the project."""
 
     @pytest.fixture(params=[DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
     def backend(self, request: pytest.FixtureRequest) -> str:
