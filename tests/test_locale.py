@@ -1,4 +1,4 @@
-"""Tests that the German translation is complete, has no unused entries, and is compiled from the .po file."""
+"""Tests that each translation is complete, has no unused entries, and is compiled from the .po file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,35 @@ from typing import NamedTuple
 import pytest
 from django.utils import translation
 
+from instaccess.models import IssuedToken
 from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "instaccess"
-PO = PACKAGE / "locale" / "de" / "LC_MESSAGES" / "django.po"
+LOCALE = PACKAGE / "locale"
+LANGUAGES = sorted(folder.name for folder in LOCALE.iterdir() if folder.is_dir())
 CALLS = {"_": 1, "gettext": 1, "gettext_lazy": 1, "ngettext": 2, "ngettext_lazy": 2}
 WITH_CONTEXT = {"pgettext", "pgettext_lazy"}
 TAG = re.compile(r'{%\s*translate "([^"]+)"|{%\s*blocktranslate[^%]*%}(.*?){%\s*endblocktranslate\s*%}', re.DOTALL)
+
+# The name of the model of issued tokens in each language.
+ISSUED_TOKENS = {"de": "ausgestellte Token", "es": "tokens emitidos", "fr": "jetons émis"}
+
+# The texts that are the same in English and in the language.
+SAME_IN_ENGLISH = {
+    "de": {"Claim", "Claims", "Header", "InstAccess", "Status", "Token"},
+    "es": {"Actor", "Claim", "Claims", "Error", "InstAccess", "Token", "actor", "no", "shard"},
+    "fr": {
+        "Application",
+        "Claim",
+        "Claims",
+        "Description",
+        "InstAccess",
+        "Signature",
+        "application",
+        "future",
+        "shard",
+    },
+}
 
 
 def texts_of_module(path: Path) -> set[str]:
@@ -52,21 +74,33 @@ def placeholders(text: str) -> set[str]:
     return set(re.findall(r"%\(\w+\)\w", text))
 
 
+def path_of_catalogue(language: str) -> Path:
+    """Return the path of the .po file of a language."""
+    return LOCALE / language / "LC_MESSAGES" / "django.po"
+
+
 class Entry(NamedTuple):
-    """An entry of the .po file: the text with its context, the plural (or an empty string), and all translations."""
+    """An entry of a .po file: the text with its context, the plural (or an empty string), and all translations."""
 
     text: str
     plural: str
     translations: list[str]
 
 
-def read_catalogue() -> list[Entry]:
-    """Parse the .po file, and return its entries.
+class Catalogue(NamedTuple):
+    """The content of a .po file: the number of plural forms in the header, and the entries without the header."""
+
+    plural_forms: int
+    entries: list[Entry]
+
+
+def read_catalogue(language: str) -> Catalogue:
+    """Parse the .po file of a language.
 
     Empty lines separate entries. An entry consists of keywords with strings, which may continue on further lines.
     """
     entries = []
-    for block in re.split(r"\n{2,}", PO.read_text(encoding="utf-8").strip()):
+    for block in re.split(r"\n{2,}", path_of_catalogue(language).read_text(encoding="utf-8").strip()):
         fields: dict[str, str] = {}
         keyword = ""
         for line in block.splitlines():
@@ -78,42 +112,70 @@ def read_catalogue() -> list[Entry]:
         translations = [text for keyword, text in sorted(fields.items()) if keyword.startswith("msgstr")]
         text = with_context(fields["msgctxt"], fields["msgid"]) if "msgctxt" in fields else fields["msgid"]
         entries.append(Entry(text, fields.get("msgid_plural", ""), translations))
-    return entries[1:]  # The first entry is the header of the file.
+    [header] = entries.pop(0).translations
+    forms = re.search(r"^Plural-Forms: nplurals=(\d);", header, re.MULTILINE)
+    assert forms, f"The catalogue {language} has no header Plural-Forms"
+    return Catalogue(int(forms[1]), entries)
 
 
-ENTRIES = read_catalogue()
+CATALOGUES = {language: read_catalogue(language) for language in LANGUAGES}
 
 
-class TestTheGermanTranslation:
-    def test_german_translation_contains_exactly_the_texts_of_the_package(self):
+@pytest.mark.parametrize("language", LANGUAGES)
+class TestTheTranslation:
+    def test_translation_contains_exactly_the_texts_of_the_package(self, language):
         texts = set().union(
             *map(texts_of_module, PACKAGE.rglob("*.py")), *map(texts_of_template, PACKAGE.rglob("*.html"))
         )
 
-        assert {text for entry in ENTRIES for text in (entry.text, entry.plural) if text} == texts
+        entries = CATALOGUES[language].entries
+        assert {text for entry in entries for text in (entry.text, entry.plural) if text} == texts
 
-    @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.text)
-    def test_german_translation_of_each_text_contains_the_same_placeholders(self, entry):
-        assert len(entry.translations) == (2 if entry.plural else 1)
-        for translated in entry.translations:
-            assert translated
-            assert placeholders(translated) == placeholders(entry.plural or entry.text)
+    def test_translation_differs_from_english_except_for_listed_words(self, language):
+        same = {entry.text for entry in CATALOGUES[language].entries if entry.text in entry.translations}
 
-    def test_german_translation_has_no_fuzzy_entries(self):
-        assert "fuzzy" not in PO.read_text(encoding="utf-8")
+        assert same == SAME_IN_ENGLISH[language]
 
-    def test_compiled_german_translation_matches_the_po_file(self):
-        with PO.with_suffix(".mo").open("rb") as file:
+    def test_translation_has_no_fuzzy_entries(self, language):
+        assert "fuzzy" not in path_of_catalogue(language).read_text(encoding="utf-8")
+
+    def test_compiled_translation_matches_the_po_file(self, language):
+        with path_of_catalogue(language).with_suffix(".mo").open("rb") as file:
             compiled = gettext.GNUTranslations(file)
 
-        for text, plural, translations in ENTRIES:
+        for text, plural, translations in CATALOGUES[language].entries:
             if plural:
-                assert [compiled.ngettext(text, plural, count) for count in (1, 2)] == translations
+                # Romance languages can have a third form, for multiples of a million, between the two other forms.
+                selected = [compiled.ngettext(text, plural, count) for count in (1, 1_000_000, 2)]
+                assert [selected[0], selected[-1]] == [translations[0], translations[-1]]
+                assert set(selected) == set(translations)
             else:
                 assert compiled.gettext(text) == translations[0]
 
-    def test_model_of_issued_tokens_has_a_german_name_in_german(self):
-        from instaccess.models import IssuedToken
+    def test_django_selects_the_singular_for_one_and_the_plural_for_two(self, language):
+        # Django's own catalogue of a language can have other plural forms than the package's catalogue.
+        with translation.override(language):
+            for text, plural, translations in CATALOGUES[language].entries:
+                if plural:
+                    selected = [translation.ngettext(text, plural, count) for count in (1, 2)]
+                    assert selected == [translations[0], translations[-1]]
 
-        with translation.override("de"):
-            assert str(IssuedToken._meta.verbose_name_plural) == "ausgestellte Token"
+    def test_model_of_issued_tokens_has_its_name_in_the_language(self, language):
+        with translation.override(language):
+            assert str(IssuedToken._meta.verbose_name_plural) == ISSUED_TOKENS[language]
+
+
+@pytest.mark.parametrize(
+    ("language", "entry"),
+    [
+        pytest.param(language, entry, id=f"{language}-{entry.text}")
+        for language, catalogue in CATALOGUES.items()
+        for entry in catalogue.entries
+    ],
+)
+class TestTheTranslationOfEachText:
+    def test_translation_contains_the_same_placeholders(self, language, entry):
+        assert len(entry.translations) == (CATALOGUES[language].plural_forms if entry.plural else 1)
+        for translated in entry.translations:
+            assert translated
+            assert placeholders(translated) == placeholders(entry.plural or entry.text)
