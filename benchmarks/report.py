@@ -105,6 +105,8 @@ def _long_work(long_work: Mapping[str, Any]) -> str:
     growth = most["verify"]["peak memory, bytes"] - least["verify"]["peak memory, bytes"]
     return _LONG_WORK.format_map(
         {
+            # A run of this part alone says when and where it was measured.
+            "measured": f" ({long_work['measured']})" if "measured" in long_work else "",
             "rows": f"{max(sizes):,}",
             "baseline": f"{cpu['baseline']:.0f}",
             "verify": f"{cpu['verify'] / cpu['baseline']:.2f}",
@@ -118,7 +120,7 @@ def _long_work(long_work: Mapping[str, Any]) -> str:
 
 
 _LONG_WORK = """\
-- **Long work**: with {rows} rows, reading the audit log and computing one HMAC per row takes {baseline} µs of CPU
+- **Long work**{measured}: with {rows} rows, reading the audit log and computing one HMAC per row takes {baseline} µs of CPU
   per row. `verify` takes {verify} times as long, and `seal` {seal} times. `prune` takes {prune} µs per row. `verify`
   uses {peak} MiB of memory, {growth} MiB compared with {least} rows.
 """
