@@ -120,9 +120,9 @@ def _long_work(long_work: Mapping[str, Any]) -> str:
 
 
 _LONG_WORK = """\
-- **Long work**{measured}: with {rows} rows, reading the audit log and computing one HMAC per row takes {baseline} µs of CPU
-  per row. `verify` takes {verify} times as long, and `seal` {seal} times. `prune` takes {prune} µs per row. `verify`
-  uses {peak} MiB of memory, {growth} MiB compared with {least} rows.
+- **Long work**{measured}: with {rows} rows, reading the audit log and computing one HMAC per row takes {baseline} µs
+  of CPU per row. `verify` takes {verify} times as long, and `seal` {seal} times. `prune` takes {prune} µs per row.
+  `verify` uses {peak} MiB of memory, {growth} MiB compared with {least} rows.
 """
 
 
