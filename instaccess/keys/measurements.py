@@ -18,11 +18,11 @@ def measure() -> Iterator[Sample]:
     rows = list(store.stored_keys().defer("public_jwk"))
     for (use, status), count in sorted(Counter((row.use, row.status) for row in rows).items()):
         # Leave out values that an attacker may have stored, because each value would create a new series of metrics.
-        if use in Key.Use and status in Key.Status:
+        if use in Key.Use.values and status in Key.Status.values:
             yield Sample("instaccess_keys", "Stored keys.", count, {"use": use, "status": status})
     times = ring.lifecycle_times()
     for row in rows:
-        if row.status != Key.Status.CURRENT or row.activated_at is None:
+        if row.status != Key.Status.CURRENT or row.activated_at is None or row.use not in Key.Use.values:
             continue
         yield Sample(
             "instaccess_key_activated_timestamp_seconds",

@@ -14,6 +14,7 @@ from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
+from jwcrypto.jwk import JWK
 
 from instaccess import audit, web
 from instaccess.conf import conf
@@ -25,6 +26,7 @@ from tests.conftest import epoch
 from tests.monitoring.helpers import ALL, GATEWAY, ISSUER, SERVICE
 from tests.monitoring.metrics import METRICS, Growth, scrape
 from tests.support.paths import ROOT
+from tests.support.stored_keys import insert_with_sql
 
 # Commit the rows, because a separate thread reads the database and can't see the uncommitted rows of a test.
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -215,6 +217,17 @@ class TestTheDatabase:
         assert scraped("instaccess_keys", use="enc", status="current") == 1
         assert scraped("instaccess_maintenance_succeeded", command="seal") == 1
         assert scraped("instaccess_audit_unsealed_rows") is None
+
+    def test_metrics_leave_out_a_current_key_that_an_attacker_stored_with_an_unknown_use(self, initial_keys):
+        forged = JWK(kty="RSA", n="AQAB", e="AQAB")
+        insert_with_sql(forged, use="x", status="current", activated_at=timezone.now(), public_jwk={})
+
+        scraped = scrape()
+
+        assert scraped("instaccess_scrape_success", source="database") == 1
+        assert scraped("instaccess_key_activated_timestamp_seconds", use="enc") is not None
+        assert scraped("instaccess_keys", use="x", status="current") is None
+        assert scraped("instaccess_key_activated_timestamp_seconds", use="x") is None
 
     def test_metrics_report_a_failed_scrape_of_the_database_if_a_table_is_missing(self, initial_keys):
         with connection.schema_editor() as editor:
