@@ -84,7 +84,8 @@ def check_usable(key: Key) -> None:
 def check_key_encryption_key(key: Key) -> None:
     """Check that the row of a key is authentic, and that its key-encryption key is configured.
 
-    If only the sealed private key was modified, no error is raised, because a rotation may replace the key.
+    A rotation may replace a key whose sealed private key was modified. Such a key therefore causes no error, unless
+    the modified text names a key-encryption key that is not configured.
 
     Raises:
         KeyAltered: the row was modified.
