@@ -39,6 +39,9 @@ logger = get_logger("instaccess.audit")
 ROWS = 10_000
 """The maximum number of audit rows that one checkpoint covers, and that `seal` and `verify` hold in memory."""
 
+AT_ONCE = 4
+"""The maximum number of checkpoints that one query reads or deletes. The index of a checkpoint can contain 700 KB."""
+
 SETTLED = MAX_LIFETIME + AFTERLIFE + CLOCK_SKEW + 600
 """The age of a token, in seconds, from which the token's audit row can no longer change.
 

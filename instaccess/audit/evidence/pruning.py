@@ -25,11 +25,8 @@ from ..row_ids import first_id, id_time
 from ..rows import current_time, issued_tokens
 from ..stored_rows import to_datetime
 from . import checkpoints, signatures, verification
-from .checkpoints import SETTLED, chain_start, rows_after
+from .checkpoints import AT_ONCE, SETTLED, chain_start, rows_after
 from .statements import EvidenceKeys, Marker, Statement
-
-_CHECKPOINTS = 20
-"""The number of checkpoints that one query reads or deletes. The index of a checkpoint can contain 700 KB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,23 +140,23 @@ def _delete_pruned(marker: Marker, batch: int, progress: Progress) -> int:
     if not marker.number or not rows.exists():
         return 0
     advance = progress("deleting", rows.count)
-    after: int | None = None
-    while after != marker.last:
-        remaining = _rows_through(marker.last) if after is None else _rows_through(marker.last).filter(pk__gt=after)
+    remaining, pruned = _rows_through(marker.last), rows
+    while True:
         end = remaining.values_list("pk", flat=True)[size - 1 : size].first()
         end = marker.last if end is None else end
-        pks = rows.filter(pk__lte=end) if after is None else rows.filter(pk__gt=after, pk__lte=end)
-        count = pks.delete()[0]
-        deleted, after = deleted + count, end
+        count = pruned.filter(pk__lte=end).delete()[0]
+        deleted += count
         advance(count)
-    return deleted
+        if end == marker.last:
+            return deleted
+        remaining, pruned = _rows_through(marker.last).filter(pk__gt=end), rows.filter(pk__gt=end)
 
 
 def _delete_checkpoints(marker: Marker) -> int:
     """Delete the checkpoints whose rows were pruned. Returns the number of deleted checkpoints."""
     deleted = 0
     pruned = checkpoints.checkpoints().filter(number__lte=marker.number)
-    while pks := list(pruned.values_list("pk", flat=True)[:_CHECKPOINTS]):
+    while pks := list(pruned.values_list("pk", flat=True)[:AT_ONCE]):
         deleted += checkpoints.checkpoints().filter(pk__in=pks).delete()[0]
     return deleted
 
@@ -207,7 +204,7 @@ def _old_checkpoints(before: datetime, keys: EvidenceKeys) -> Iterator[Statement
     Modified checkpoints are left out, because `verify` reports them.
     """
     unpruned = checkpoints.checkpoints().filter(number__gt=chain_start(keys).number)
-    for checkpoint in in_batches(unpruned, _CHECKPOINTS):
+    for checkpoint in in_batches(unpruned, AT_ONCE):
         statement, _ = signatures.try_read(signatures.read_checkpoint, checkpoint, keys)
         if statement is not None and statement.last >= first_id(before):
             return

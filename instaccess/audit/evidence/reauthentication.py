@@ -18,7 +18,7 @@ from ..revocation import BATCH
 from ..rows import issued_tokens
 from ..stored_rows import StoredRow
 from . import signatures
-from .checkpoints import chain_end, checkpoints, markers, rows_after
+from .checkpoints import AT_ONCE, chain_end, checkpoints, markers, rows_after
 from .reviews import reviews
 from .statements import EvidenceKeys
 
@@ -104,7 +104,7 @@ def _replace(column: str, changes: Sequence[tuple[int, str, str]]) -> int:
 
 def _renew_statements(stored: QuerySet[Any], keys: EvidenceKeys) -> int:
     count = 0
-    for row in in_batches(stored, 20):
+    for row in in_batches(stored, AT_ONCE):
         if mac := _new_mac(signatures.covered_bytes(row), row.mac, keys.keks):
             count += stored.filter(pk=row.pk, mac=row.mac).update(mac=mac)
     return count

@@ -20,7 +20,7 @@ from ..row_ids import id_time
 from ..rows import current_time, issued_tokens
 from . import reviews, signatures
 from .checkpoint_index import Exported
-from .checkpoints import SETTLED, ChainEnd, chain_start, checkpoints, markers
+from .checkpoints import AT_ONCE, SETTLED, ChainEnd, chain_start, checkpoints, markers
 from .report import Collector, Finding, Kind, Report, state
 from .row_checks import RowChecker
 from .statements import EvidenceKeys, Marker, Statement
@@ -171,7 +171,7 @@ class _Verification:
         stored = checkpoints().filter(number__gt=start)
         if self._until is not None:
             stored = stored.filter(number__lte=self._until.number)
-        for checkpoint in in_batches(stored, 20):
+        for checkpoint in in_batches(stored, AT_ONCE):
             # In SQLite, an attacker can store a value of any type as the number. Comparing such a value with an
             # integer could raise TypeError.
             while waiting and isinstance(checkpoint.number, int) and waiting[0] < checkpoint.number:
