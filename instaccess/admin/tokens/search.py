@@ -14,6 +14,8 @@ from ... import audit, users
 RECORDED = 1000
 """The maximum number of audit rows that a search reads to find the uuids of deleted users with a given name."""
 
+MAX_TERMS = 10
+"""The maximum number of terms of a search. Each term takes several queries, and SQLite limits a condition's size."""
 
 _TERM = re.compile(r'"([^"]*)"|(\S+)')
 
@@ -22,11 +24,14 @@ def find_terms(text: str) -> list[str]:
     """Split the text of a search into terms. A row must match every term.
 
     Quotation marks keep a term with spaces together. Without quotation marks, the whole text is one term if a row
-    matches the whole text, because a user name can contain spaces.
+    matches the whole text, because a user name can contain spaces. A text of more than `MAX_TERMS` terms is one term
+    too.
     """
     text = text.replace("\x00", "").strip()
     terms = [quoted.strip() or word for quoted, word in _TERM.findall(text)]
     terms = [term for term in terms if term]
+    if len(terms) > MAX_TERMS:
+        return [text]
     if len(terms) < 2 or '"' in text:
         return terms
     is_one_term = audit.issued_tokens().filter(tokens_matching(text)).exists()

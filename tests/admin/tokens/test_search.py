@@ -106,3 +106,21 @@ class TestTheQueriesOfASearch:
         ]
         assert len(checks) == 2
         assert all("LIMIT 1" in sql for sql in checks)
+
+    @pytest.mark.parametrize("text", ["a " * 2_000, '"a" ' * 1_500], ids=["words", "quoted"])
+    def test_search_with_thousands_of_terms_finds_nothing_with_as_few_queries_as_a_search_for_one_term(
+        self, text, row, staff_client, django_assert_max_num_queries
+    ):
+        row(client_id="a")
+        found(staff_client, "b")  # Fill the caches of the process.
+        with CaptureQueriesContext(connection) as one_term:
+            found(staff_client, "b")
+
+        with django_assert_max_num_queries(len(one_term)):
+            assert found(staff_client, text) == set()
+
+    def test_search_for_ten_terms_requires_every_term_to_match(self, row, staff_client):
+        token = row(client_id="a")
+
+        assert found(staff_client, '"a" ' * 10) == {token}
+        assert found(staff_client, '"a" ' * 9 + '"b"') == set()
