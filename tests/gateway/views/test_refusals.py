@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestEveryRefusalOfTheGateway:
-    """Refusals for every reason, which have one identical response but different log lines."""
+    """Refusals: clients get the same response for every reason, and only the log line contains the reason."""
 
     @pytest.fixture
     def refused_tokens(self, make, issue, rsa_pool) -> dict[str, str]:
