@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.core.management import CommandError, call_command
 from django.db import connection
@@ -59,12 +58,6 @@ def issue(initial_keys: list[Key], user: Any, application: Any) -> Callable[...,
         return row
 
     return issue_
-
-
-@pytest.fixture
-def staff_client(client: Any) -> Any:
-    client.force_login(get_user_model().objects.create_superuser("root"))
-    return client
 
 
 def run(*command: str) -> Any:
@@ -151,42 +144,42 @@ class TestRevoking:
         assert run("instaccess_tokens", "show", "--jti", str(row.jti))["revocation_reason"] == stored
 
     def test_p21_the_admin_revokes_a_key_for_a_reason_with_an_emoji_and_logs_the_revocation(
-        self, issue, staff_client, stored
+        self, issue, admin_client, stored
     ):
         row = issue()
         url = reverse("admin:instaccess_key_revoke", args=[row.signing_kid])
 
-        assert staff_client.post(url, {"confirmed": "yes", "reason": TEXT}).status_code == 302
+        assert admin_client.post(url, {"confirmed": "yes", "reason": TEXT}).status_code == 302
 
         row.refresh_from_db()
         assert row.revocation_reason == stored
         messages = LogEntry.objects.values_list("change_message", flat=True)
         assert f"Revoked with 1 live tokens. Reason: {stored}" in messages
 
-    def test_p21_the_admin_revokes_tokens_for_a_reason_with_an_emoji(self, issue, staff_client, stored):
+    def test_p21_the_admin_revokes_tokens_for_a_reason_with_an_emoji(self, issue, admin_client, stored):
         row = issue()
         fields = {"action": "revoke_users", "_selected_action": row.pk, "confirmed": "yes", "reason": TEXT}
 
-        assert staff_client.post(LIST, fields).status_code == 302
+        assert admin_client.post(LIST, fields).status_code == 302
 
         row.refresh_from_db()
         assert row.revocation_reason == stored
 
 
 class TestLookingUp:
-    def test_p21_the_admin_finds_text_that_is_stored_with_escape_sequences(self, issue, application, staff_client):
+    def test_p21_the_admin_finds_text_that_is_stored_with_escape_sequences(self, issue, application, admin_client):
         application.client_id = TEXT.replace(" ", "")
         row = issue()
 
         for query in ({"q": TEXT.replace(" ", "")}, {"client_id": TEXT.replace(" ", "")}):
-            page = staff_client.get(LIST, query)
+            page = admin_client.get(LIST, query)
             assert [token.pk for token in page.context["cl"].result_list] == [row.pk]
 
     @pytest.mark.parametrize("name", ["q", "client_id", "account_uuid", "status", "period"])
-    def test_p21_filters_of_the_admin_accept_a_text_that_the_database_cannot_store(self, name, issue, staff_client):
+    def test_p21_filters_of_the_admin_accept_a_text_that_the_database_cannot_store(self, name, issue, admin_client):
         issue()
 
-        assert staff_client.get(LIST, {name: f"no-{TEXT}"}).status_code == 200
+        assert admin_client.get(LIST, {name: f"no-{TEXT}"}).status_code == 200
 
     def test_p21_the_commands_find_users_and_applications_by_a_text_with_an_emoji(self, issue, user, application):
         user.username = application.client_id = TEXT
@@ -217,10 +210,10 @@ class TestLookingUp:
 
 class TestTheTextColumns:
     def test_p21_a_service_user_of_an_application_and_its_log_entry_can_be_stored(
-        self, application, user, staff_client
+        self, application, user, admin_client
     ):
         fields = {"application": application.pk, "user": user.pk}
-        response = staff_client.post(reverse("admin:instaccess_serviceuser_add"), fields)
+        response = admin_client.post(reverse("admin:instaccess_serviceuser_add"), fields)
 
         assert response.status_code == 302
         assert LogEntry.objects.get().object_repr == "LTI tool as ada"

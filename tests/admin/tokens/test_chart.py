@@ -33,12 +33,6 @@ def _now(time_machine):
     time_machine.move_to(NOW, tick=False)
 
 
-@pytest.fixture
-def staff_client(client):
-    client.force_login(get_user_model().objects.create_superuser("root"))
-    return client
-
-
 def section(client: Any, **query: str) -> str:
     text = client.get(TOKENS, query).content.decode()
     match = re.search(r'<section class="instaccess-chart".*?</section>', text, re.DOTALL)
@@ -243,20 +237,20 @@ class TestTheCountsInTheChart:
 @pytest.mark.django_db
 @pytest.mark.usefixtures("_now")
 class TestTheChartOnThePage:
-    def test_table_below_the_chart_contains_the_numbers_of_issued_revoked_and_refused(self, row, staff_client):
+    def test_table_below_the_chart_contains_the_numbers_of_issued_revoked_and_refused(self, row, admin_client):
         row(age=60)
         row(age=3 * 86400)
         row(age=120, revoked_at=NOW)
         RefusalCount.objects.create(hour=MIDNIGHT, role="gateway", reason="expired", count=7)
 
-        assert table(staff_client) == {
+        assert table(admin_client) == {
             "2026-11-20": {"Issued": "1"},
             "2026-11-23": {"Issued": "2", "Revoked": "1", "Refused": "7"},
         }
 
-    def test_chart_is_an_image_with_a_title_and_a_description(self, row, staff_client):
+    def test_chart_is_an_image_with_a_title_and_a_description(self, row, admin_client):
         row()
-        match = re.search(r"<svg.*?</svg>", section(staff_client), re.DOTALL)
+        match = re.search(r"<svg.*?</svg>", section(admin_client), re.DOTALL)
         assert match
 
         image = ElementTree.fromstring(match[0])
@@ -268,18 +262,18 @@ class TestTheChartOnThePage:
         assert description is not None
         assert description.startswith("From 2026-11-16 to 2026-11-23 (UTC). Issued: 1, peak 1 per day.")
 
-    def test_chart_has_no_inline_style_script_or_event_handler(self, row, staff_client):
+    def test_chart_has_no_inline_style_script_or_event_handler(self, row, admin_client):
         # The content security policy `default-src 'self'` forbids inline scripts and styles.
         row()
 
-        assert not re.search(r"style=|<script|<style|data:|\son\w+=", section(staff_client))
+        assert not re.search(r"style=|<script|<style|data:|\son\w+=", section(admin_client))
 
-    def test_chart_contains_numbers_with_a_decimal_point_in_german(self, row, staff_client, settings):
+    def test_chart_contains_numbers_with_a_decimal_point_in_german(self, row, admin_client, settings):
         settings.LANGUAGE_CODE = "de"
         for age in (60, 60, 86400, 2 * 86400):
             row(age=age)
 
-        chart = section(staff_client)
+        chart = section(admin_client)
 
         numbers = re.findall(r'<rect[^>]* (?:x|y|width|height)="([^"]*)"', chart)
         assert numbers
@@ -293,17 +287,17 @@ class TestTheChartOnThePage:
             ({"period": "90d"}, "Last 90 days, by day (UTC)"),
         ],
     )
-    def test_heading_of_the_chart_names_the_period(self, query, heading, row, staff_client):
-        assert heading in chart_text(staff_client, **query)
+    def test_heading_of_the_chart_names_the_period(self, query, heading, row, admin_client):
+        assert heading in chart_text(admin_client, **query)
 
-    def test_chart_without_tokens_shows_a_message_and_draws_zeros(self, staff_client):
-        chart = section(staff_client)
+    def test_chart_without_tokens_shows_a_message_and_draws_zeros(self, admin_client):
+        chart = section(admin_client)
 
         assert "No matching tokens or refusals in this period" in chart
         assert chart.count('height="0"') == 8 * 3
 
     def test_chart_counts_only_tokens_that_match_the_filters_and_the_search_of_the_admin_list(
-        self, row, user, staff_client
+        self, row, user, admin_client
     ):
         grace = get_user_model().objects.create_user("grace")
         row(age=60)
@@ -322,13 +316,13 @@ class TestTheChartOnThePage:
             ({"status": "revoked"}, "1"),
             ({"q": "grace", "status": "expired"}, "1"),
         ):
-            assert table(staff_client, **query)["2026-11-23"]["Issued"] == count, query
+            assert table(admin_client, **query)["2026-11-23"]["Issued"] == count, query
 
-    def test_chart_omits_revoked_tokens_if_the_admin_list_contains_only_live_tokens(self, row, staff_client):
+    def test_chart_omits_revoked_tokens_if_the_admin_list_contains_only_live_tokens(self, row, admin_client):
         row()
 
-        assert "Revoked" not in chart_text(staff_client, status="live")
-        assert "Revoked" in chart_text(staff_client, status="revoked")
+        assert "Revoked" not in chart_text(admin_client, status="live")
+        assert "Revoked" in chart_text(admin_client, status="revoked")
 
 
 @pytest.mark.django_db
@@ -361,10 +355,10 @@ class TestRefusalsInTheChart:
             ({"q": "{user}", "period": "24h"}, "3"),
         ],
     )
-    def test_chart_counts_refusals_of_the_selected_users_and_applications(self, query, count, names, staff_client):
+    def test_chart_counts_refusals_of_the_selected_users_and_applications(self, query, count, names, admin_client):
         query = {name: text.format(**names) for name, text in query.items()}
 
-        [numbers] = table(staff_client, **query).values()
+        [numbers] = table(admin_client, **query).values()
 
         assert numbers["Refused"] == count
 
@@ -378,23 +372,23 @@ class TestRefusalsInTheChart:
         ],
     )
     def test_chart_omits_refusals_and_explains_why_if_refusals_are_not_counted_by_the_filtered_value(
-        self, query, why, staff_client
+        self, query, why, admin_client
     ):
-        text = chart_text(staff_client, **query)
+        text = chart_text(admin_client, **query)
 
         assert why in text
         assert "Refused:" not in text
 
-    def test_table_below_the_chart_shows_deleted_refusals_as_not_known(self, staff_client):
-        cells = table(staff_client, period="90d")
+    def test_table_below_the_chart_shows_deleted_refusals_as_not_known(self, admin_client):
+        cells = table(admin_client, period="90d")
 
         assert cells["2026-09-01"]["Refused"] == "not known"
         assert cells["2026-11-23"]["Refused"] == "123"
-        assert "Refusals are kept for 35 days." in chart_text(staff_client, period="90d")
+        assert "Refusals are kept for 35 days." in chart_text(admin_client, period="90d")
 
     @pytest.mark.parametrize("client_id", ["\x00", "<script>alert(1)</script>", "' OR 1=1 --"])
-    def test_a5_chart_contains_no_script_from_a_hostile_client_id(self, client_id, staff_client):
-        chart = section(staff_client, client_id=client_id)
+    def test_a5_chart_contains_no_script_from_a_hostile_client_id(self, client_id, admin_client):
+        chart = section(admin_client, client_id=client_id)
 
         assert "<script>" not in chart
 
@@ -410,10 +404,10 @@ class TestTooManyTokensForAChart:
 
     @pytest.mark.parametrize("query", [{}, {"masquerading": "no"}], ids=["bare", "filtered"])
     def test_a4_chart_with_too_many_tokens_asks_for_a_shorter_period_and_shows_the_complete_days(
-        self, staff_client, query
+        self, admin_client, query
     ):
-        text = chart_text(staff_client, **query)
-        cells = table(staff_client, **query)
+        text = chart_text(admin_client, **query)
+        cells = table(admin_client, **query)
 
         assert "The period contains more than 3 tokens. Choose a shorter period." in text
         assert "complete from 2026-11-23 on" in text
@@ -421,14 +415,14 @@ class TestTooManyTokensForAChart:
         assert cells["2026-11-23"] == {"Issued": "3"}
         assert cells["2026-11-18"]["Issued"] == "not known"
 
-    def test_a4_chart_of_a_shorter_period_is_complete_despite_many_older_tokens(self, staff_client):
-        assert "More than" not in chart_text(staff_client, period="1h")
-        assert table(staff_client, period="1h") == {"2026-11-23 12:00": {"Issued": "3"}}
+    def test_a4_chart_of_a_shorter_period_is_complete_despite_many_older_tokens(self, admin_client):
+        assert "More than" not in chart_text(admin_client, period="1h")
+        assert table(admin_client, period="1h") == {"2026-11-23 12:00": {"Issued": "3"}}
 
-    def test_a4_chart_with_too_many_tokens_runs_no_additional_queries(self, row, staff_client):
+    def test_a4_chart_with_too_many_tokens_runs_no_additional_queries(self, row, admin_client):
         def queries() -> int:
             with CaptureQueriesContext(connection) as captured:
-                section(staff_client)
+                section(admin_client)
             return len(captured)
 
         queries()

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from django.contrib.auth import get_user_model
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -28,12 +27,6 @@ def _now(time_machine):
     time_machine.move_to(NOW, tick=False)
 
 
-@pytest.fixture
-def staff_client(client):
-    client.force_login(get_user_model().objects.create_superuser("root"))
-    return client
-
-
 def listed_jtis(client: Any, **query: str) -> set[Any]:
     return {token.jti for token in client.get(TOKENS, query).context["cl"].result_list}
 
@@ -49,43 +42,43 @@ def offered(client: Any, column: str, **query: str) -> list[tuple[str, str]]:
 
 
 class TestThePeriodFilter:
-    def test_period_filter_shows_tokens_issued_since_the_start_of_the_period(self, row, staff_client):
+    def test_period_filter_shows_tokens_issued_since_the_start_of_the_period(self, row, admin_client):
         ages = {"1h": 30 * 60, "24h": 20 * 3600, "7d": 6 * 86400, "30d": 29 * 86400, "365d": 300 * 86400}
         tokens = {period: row(age=age).jti for period, age in ages.items()}
 
         for number, period in enumerate(ages, start=1):
-            assert listed_jtis(staff_client, period=period) == set(list(tokens.values())[:number]), period
-        assert len(listed_jtis(staff_client, period="nonsense")) == len(tokens)
+            assert listed_jtis(admin_client, period=period) == set(list(tokens.values())[:number]), period
+        assert len(listed_jtis(admin_client, period="nonsense")) == len(tokens)
 
-    def test_period_filter_of_several_days_begins_at_midnight_utc(self, row, staff_client):
+    def test_period_filter_of_several_days_begins_at_midnight_utc(self, row, admin_client):
         at_midnight = row(issued_at=datetime(2026, 11, 16, 0, 0, tzinfo=UTC))
         row(issued_at=datetime(2026, 11, 15, 23, 59, 59, tzinfo=UTC))
 
-        assert listed_jtis(staff_client, period="7d") == {at_midnight.jti}
+        assert listed_jtis(admin_client, period="7d") == {at_midnight.jti}
 
 
 class TestTheAccountFilter:
-    def test_account_filter_offers_accounts_with_their_latest_domain(self, row, staff_client):
+    def test_account_filter_offers_accounts_with_their_latest_domain(self, row, admin_client):
         row(account_uuid="college", canvas_domain="old.example.edu", age=7200)
         token = row(account_uuid="college", canvas_domain="college.example.edu")
         row()
 
-        assert offered(staff_client, "account_uuid") == [
+        assert offered(admin_client, "account_uuid") == [
             ("3f1c", "canvas.example.edu (3f1c)"),
             ("college", "college.example.edu (college)"),
         ]
-        assert token.jti in listed_jtis(staff_client, account_uuid="college")
-        assert len(listed_jtis(staff_client, account_uuid="college")) == 2
+        assert token.jti in listed_jtis(admin_client, account_uuid="college")
+        assert len(listed_jtis(admin_client, account_uuid="college")) == 2
 
-    def test_account_filter_is_hidden_if_there_is_only_one_account(self, row, staff_client):
+    def test_account_filter_is_hidden_if_there_is_only_one_account(self, row, admin_client):
         row()
 
-        assert "account_uuid" not in staff_client.get(TOKENS).content.decode()
+        assert "account_uuid" not in admin_client.get(TOKENS).content.decode()
 
 
 class TestTheApplicationFilter:
     def test_application_filter_compares_the_client_id_instead_of_the_foreign_key(
-        self, row, application, staff_client
+        self, row, application, admin_client
     ):
         other = get_application_model().objects.create(
             name="Other", client_type="confidential", authorization_grant_type="client-credentials"
@@ -94,35 +87,35 @@ class TestTheApplicationFilter:
         # Simulate an attacker who has changed the foreign key of the row.
         row(client_id=other.client_id, application=application)
 
-        assert listed_jtis(staff_client, client_id=application.client_id) == {token.jti}
+        assert listed_jtis(admin_client, client_id=application.client_id) == {token.jti}
 
-    def test_application_filter_offers_existing_applications_ordered_by_name(self, application, staff_client):
+    def test_application_filter_offers_existing_applications_ordered_by_name(self, application, admin_client):
         get_application_model().objects.create(name="Archive", client_id="archive")
 
-        assert offered(staff_client, "client_id") == [("archive", "Archive"), (application.client_id, "LTI tool")]
+        assert offered(admin_client, "client_id") == [("archive", "Archive"), (application.client_id, "LTI tool")]
 
     @pytest.mark.parametrize(("client_id", "label"), [("long-gone", "long-gone"), ("", "none")])
     def test_application_filter_offers_the_chosen_client_id_of_a_deleted_application(
-        self, row, application, staff_client, client_id, label
+        self, row, application, admin_client, client_id, label
     ):
         token = row(client_id=client_id, application=None)
         row()
 
-        assert listed_jtis(staff_client, client_id=client_id) == {token.jti}
-        assert set(offered(staff_client, "client_id", client_id=client_id)) == {
+        assert listed_jtis(admin_client, client_id=client_id) == {token.jti}
+        assert set(offered(admin_client, "client_id", client_id=client_id)) == {
             (application.client_id, "LTI tool"),
             (client_id, label),
         }
 
     def test_a5_filters_of_issued_tokens_escape_the_names_of_applications_and_accounts(
-        self, row, application, staff_client
+        self, row, application, admin_client
     ):
         application.name = "<script>alert(1)</script>"
         application.save()
         row()
         row(client_id='"><img src=x>', application=None, account_uuid="<b>", canvas_domain="<script>alert(2)")
 
-        text = staff_client.get(TOKENS).content.decode()
+        text = admin_client.get(TOKENS).content.decode()
 
         assert "<script>alert" not in text
         assert "<img src=x" not in text
@@ -143,38 +136,38 @@ class TestAFilterWithManyValues:
 
     @pytest.mark.parametrize("column", ["client_id", "account_uuid"])
     def test_filter_of_issued_tokens_offers_a_limited_number_of_values_and_mentions_further_values(
-        self, column, tokens, staff_client
+        self, column, tokens, admin_client
     ):
-        assert [value for value, _label in offered(staff_client, column)] == ["a", "b", "c"]
-        assert "There are more " in staff_client.get(TOKENS).content.decode()
+        assert [value for value, _label in offered(admin_client, column)] == ["a", "b", "c"]
+        assert "There are more " in admin_client.get(TOKENS).content.decode()
 
     @pytest.mark.parametrize("column", ["client_id", "account_uuid"])
     def test_filter_of_issued_tokens_also_applies_a_value_that_the_filter_does_not_offer(
-        self, column, tokens, staff_client
+        self, column, tokens, admin_client
     ):
-        assert listed_jtis(staff_client, **{column: "e"}) == {tokens["e"].jti}
-        assert [value for value, _label in offered(staff_client, column, **{column: "e"})] == ["a", "b", "c", "e"]
+        assert listed_jtis(admin_client, **{column: "e"}) == {tokens["e"].jti}
+        assert [value for value, _label in offered(admin_client, column, **{column: "e"})] == ["a", "b", "c", "e"]
 
     @pytest.mark.parametrize("value", ["nobody's", "\x00", "' OR 1=1 --", "%", "a,b", "9" * 5000])
     @pytest.mark.parametrize("column", ["client_id", "account_uuid"])
-    def test_a5_filter_of_issued_tokens_by_an_unknown_value_shows_no_rows(self, column, value, tokens, staff_client):
-        assert listed_jtis(staff_client, **{column: value}) == set()
+    def test_a5_filter_of_issued_tokens_by_an_unknown_value_shows_no_rows(self, column, value, tokens, admin_client):
+        assert listed_jtis(admin_client, **{column: value}) == set()
 
     def test_a4_account_filter_offers_only_accounts_of_the_latest_rows_and_the_chosen_account(
-        self, row, staff_client, monkeypatch
+        self, row, admin_client, monkeypatch
     ):
         monkeypatch.setattr("instaccess.admin.tokens.filters.RECENT_ROWS", 2)
         for age, name in enumerate(("new", "newer", "old")):
             row(account_uuid=name, canvas_domain=f"{name}.example.edu", age=age)
 
-        assert [value for value, _label in offered(staff_client, "account_uuid")] == ["new", "newer"]
-        assert offered(staff_client, "account_uuid", account_uuid="old")[-1] == ("old", "old.example.edu (old)")
+        assert [value for value, _label in offered(admin_client, "account_uuid")] == ["new", "newer"]
+        assert offered(admin_client, "account_uuid", account_uuid="old")[-1] == ("old", "old.example.edu (old)")
 
     def test_a4_choices_of_the_filters_of_issued_tokens_are_loaded_with_two_limited_queries(
-        self, tokens, staff_client
+        self, tokens, admin_client
     ):
         with CaptureQueriesContext(connection) as captured:
-            staff_client.get(TOKENS)
+            admin_client.get(TOKENS)
         queries = [item["sql"] for item in captured.captured_queries]
 
         [accounts] = [sql for sql in queries if re.match(r"SELECT .instaccess_issuedtoken.\..account_uuid. ", sql)]
@@ -221,10 +214,10 @@ class TestQueryPlansOnPostgreSQL:
         return plans
 
     @pytest.mark.parametrize("term", TERMS)
-    def test_a4_search_of_issued_tokens_uses_indexes(self, term, row, staff_client):
+    def test_a4_search_of_issued_tokens_uses_indexes(self, term, row, admin_client):
         token = row()
 
-        plans = self.plans(staff_client, q=term.format(user_uuid=token.user_uuid, jti=token.jti))
+        plans = self.plans(admin_client, q=term.format(user_uuid=token.user_uuid, jti=token.jti))
 
         assert len(plans) > 4
         for sql, plan in plans:
@@ -243,51 +236,51 @@ class TestQueryPlansOnPostgreSQL:
             {"account_uuid": "account-3"},
         ],
     )
-    def test_a4_filters_of_issued_tokens_use_indexes(self, query, staff_client):
-        for sql, plan in self.plans(staff_client, **query):
+    def test_a4_filters_of_issued_tokens_use_indexes(self, query, admin_client):
+        for sql, plan in self.plans(admin_client, **query):
             assert "Seq Scan on instaccess_issuedtoken" not in plan, (sql, plan)
 
     @pytest.mark.parametrize(
         ("query", "column"),
         [({"masquerading": "yes"}, "real_user_uuid"), ({"status": "revoked"}, "revoked_at")],
     )
-    def test_a4_filter_that_matches_few_rows_uses_the_index_of_its_column(self, query, column, staff_client):
-        [counted] = [plan for sql, plan in self.plans(staff_client, **query) if re.search(rf"LIMIT {COUNTED}\b", sql)]
+    def test_a4_filter_that_matches_few_rows_uses_the_index_of_its_column(self, query, column, admin_client):
+        [counted] = [plan for sql, plan in self.plans(admin_client, **query) if re.search(rf"LIMIT {COUNTED}\b", sql)]
 
         assert re.search(rf"Index Cond: .*{column}", counted), counted
 
-    def test_a4_search_that_matches_few_rows_does_not_scan_the_index_on_issued_at(self, row, user, staff_client):
+    def test_a4_search_that_matches_few_rows_does_not_scan_the_index_on_issued_at(self, row, user, admin_client):
         for number in range(25):
             row(age=number * 3600)
 
-        [listed] = [plan for sql, plan in self.plans(staff_client, q=user.username) if "LIMIT 20" in sql]
+        [listed] = [plan for sql, plan in self.plans(admin_client, q=user.username) if "LIMIT 20" in sql]
 
         assert "LEAST" in listed
         assert "issued_at_" not in listed, listed
 
-    def test_a4_account_filter_finds_the_latest_rows_with_an_index(self, staff_client):
-        [plan] = [plan for sql, plan in self.plans(staff_client) if f"LIMIT {RECENT_ROWS}" in sql]
+    def test_a4_account_filter_finds_the_latest_rows_with_an_index(self, admin_client):
+        [plan] = [plan for sql, plan in self.plans(admin_client) if f"LIMIT {RECENT_ROWS}" in sql]
 
         assert "Index Scan Backward using instaccess_issuedtoken_issued_at" in plan
 
 
 class TestTheOrderOfIssuedTokens:
     @pytest.mark.parametrize("query", [{}, {"q": "ada"}, {"o": "-1"}])
-    def test_list_of_issued_tokens_shows_the_latest_rows_first_on_all_pages(self, query, row, staff_client):
+    def test_list_of_issued_tokens_shows_the_latest_rows_first_on_all_pages(self, query, row, admin_client):
         made = [row(age=number * 60).jti for number in range(45)]
 
         listed = []
         for page in ("1", "2", "3"):
             listed += [
-                token.jti for token in staff_client.get(TOKENS, {**query, "p": page}).context["cl"].result_list
+                token.jti for token in admin_client.get(TOKENS, {**query, "p": page}).context["cl"].result_list
             ]
 
         assert listed == made
 
-    def test_list_of_issued_tokens_can_be_ordered_from_the_earliest_row_on(self, row, staff_client):
+    def test_list_of_issued_tokens_can_be_ordered_from_the_earliest_row_on(self, row, admin_client):
         made = [row(age=number * 60).jti for number in range(25)]
 
-        listed = [token.jti for token in staff_client.get(TOKENS, {"o": "1"}).context["cl"].result_list]
+        listed = [token.jti for token in admin_client.get(TOKENS, {"o": "1"}).context["cl"].result_list]
 
         assert listed == made[:4:-1]
 
@@ -304,14 +297,14 @@ class TestTheOrderOfIssuedTokens:
     ],
     ids=["last year", "last day", "too large for a database", "before the first year", "not a number"],
 )
-def test_a8_list_and_export_of_issued_tokens_refuse_an_invalid_date_in_the_url(staff_client, row, page, query):
+def test_a8_list_and_export_of_issued_tokens_refuse_an_invalid_date_in_the_url(admin_client, row, page, query):
     row()
 
-    assert staff_client.get(page, query).status_code == 400
+    assert admin_client.get(page, query).status_code == 400
 
 
 @pytest.mark.parametrize("column", ["status", "use"])
-def test_a5_list_of_keys_answers_200_for_a_nul_character_in_a_filter(staff_client, column):
-    response = staff_client.get(reverse("admin:instaccess_key_changelist"), {f"{column}__exact": "\x00"}, follow=True)
+def test_a5_list_of_keys_answers_200_for_a_nul_character_in_a_filter(admin_client, column):
+    response = admin_client.get(reverse("admin:instaccess_key_changelist"), {f"{column}__exact": "\x00"}, follow=True)
 
     assert response.status_code == 200

@@ -24,12 +24,6 @@ LIST = reverse("admin:instaccess_issuedtoken_changelist")
 
 
 @pytest.fixture
-def staff_client(client):
-    client.force_login(get_user_model().objects.create_superuser("root"))
-    return client
-
-
-@pytest.fixture
 def masquerade(row, user):
     """Create the audit row of a token that grace got while masquerading as ada. Both users are deleted afterwards."""
     grace = get_user_model().objects.create_user("grace")
@@ -50,61 +44,61 @@ def page(client: Any, token: IssuedToken | None = None) -> str:
 
 
 class TestADeletedUser:
-    def test_a13_list_of_issued_tokens_shows_the_names_of_deleted_users(self, masquerade, staff_client):
-        text = page(staff_client)
+    def test_a13_list_of_issued_tokens_shows_the_names_of_deleted_users(self, masquerade, admin_client):
+        text = page(admin_client)
 
         assert '<td class="field-subject">ada</td>' in text
         assert '<td class="field-actor">grace</td>' in text
         assert masquerade.user_uuid not in text
 
-    def test_a13_page_of_a_token_shows_the_names_and_the_uuids_of_deleted_users(self, masquerade, staff_client):
-        text = page(staff_client, masquerade)
+    def test_a13_page_of_a_token_shows_the_names_and_the_uuids_of_deleted_users(self, masquerade, admin_client):
+        text = page(admin_client, masquerade)
 
         for value in ("ada", "grace", masquerade.user_uuid, masquerade.real_user_uuid):
             assert f'<div class="readonly">{value}</div>' in text
 
     @pytest.mark.parametrize("name", ["ada", "grace"])
-    def test_a13_search_finds_the_tokens_of_a_deleted_user_by_name(self, name, masquerade, staff_client):
-        assert listed(staff_client, q=name) == [masquerade]
-        assert listed(staff_client, q=f"{name} {masquerade.jti}") == [masquerade]
-        assert listed(staff_client, q="nobody") == []
+    def test_a13_search_finds_the_tokens_of_a_deleted_user_by_name(self, name, masquerade, admin_client):
+        assert listed(admin_client, q=name) == [masquerade]
+        assert listed(admin_client, q=f"{name} {masquerade.jti}") == [masquerade]
+        assert listed(admin_client, q="nobody") == []
 
-    def test_a13_search_finds_the_refusals_of_a_deleted_user_by_name(self, masquerade, staff_client):
+    def test_a13_search_finds_the_refusals_of_a_deleted_user_by_name(self, masquerade, admin_client):
         hour = timezone.now().replace(minute=0, second=0, microsecond=0)
         for user_uuid, count in ((masquerade.user_uuid, 3), (masquerade.real_user_uuid, 4), ("other", 5)):
             RefusalCount.objects.create(hour=hour, role="issuer", reason="expired", user_uuid=user_uuid, count=count)
 
         for name, counts in (("ada", [3]), ("grace", [4]), ("nobody", [])):
-            assert staff_client.get(LIST, {"q": name}).status_code == 200
+            assert admin_client.get(LIST, {"q": name}).status_code == 200
             matching = RefusalCount.objects.filter(search.refusals_matching(name))
             assert list(matching.values_list("count", flat=True)) == counts
 
-    def test_a13_admin_export_contains_the_names_of_deleted_users(self, masquerade, staff_client):
+    def test_a13_admin_export_contains_the_names_of_deleted_users(self, masquerade, admin_client):
         url = reverse("admin:instaccess_issuedtoken_export", args=["jsonl"])
-        [line] = b"".join(staff_client.get(url, {"q": "grace"}).streaming_content).splitlines()
+        [line] = b"".join(admin_client.get(url, {"q": "grace"}).streaming_content).splitlines()
 
         fact = json.loads(line)
         assert (fact["user"], fact["user_name"]) == (None, "ada")
         assert (fact["actor"], fact["actor_name"]) == (None, "grace")
 
-    def test_a13_confirmation_page_of_a_revocation_shows_the_names_of_deleted_users(self, masquerade, staff_client):
-        response = staff_client.post(LIST, {"action": "revoke_users", "_selected_action": masquerade.pk})
+    def test_a13_confirmation_page_of_a_revocation_shows_the_names_of_deleted_users(self, masquerade, admin_client):
+        response = admin_client.post(LIST, {"action": "revoke_users", "_selected_action": masquerade.pk})
 
         assert "The live tokens of ada, grace are revoked." in html.unescape(response.content.decode())
 
     def test_list_of_issued_tokens_shows_an_erased_name_as_erased_and_does_not_find_the_name(
-        self, masquerade, staff_client
+        self, masquerade, admin_client
     ):
-        erase_name(masquerade.user_uuid, keks=conf.key_encryption_keys, by="root")
+        erase_name(masquerade.user_uuid, keks=conf.key_encryption_keys, by="admin")
 
-        assert f'<td class="field-subject">{ERASED_NAME}</td>' in page(staff_client)
-        assert listed(staff_client, q="ada") == []
-        assert listed(staff_client, q=masquerade.user_uuid) == [masquerade]
+        assert f'<td class="field-subject">{ERASED_NAME}</td>' in page(admin_client)
+        assert listed(admin_client, q="ada") == []
+        assert listed(admin_client, q=masquerade.user_uuid) == [masquerade]
 
-    def test_list_of_issued_tokens_shows_the_uuid_if_no_name_was_recorded(self, masquerade, staff_client):
+    def test_list_of_issued_tokens_shows_the_uuid_if_no_name_was_recorded(self, masquerade, admin_client):
         IssuedToken.objects.update(user_name="", real_user_name="")
 
-        text = page(staff_client)
+        text = page(admin_client)
         assert masquerade.user_uuid in text
         assert masquerade.real_user_uuid in text
 
