@@ -1,5 +1,6 @@
 """This deployment's keys: generation, sealing, publication, rotation and revocation."""
 
+from .after_revocation import RELOAD_JWKS, REMOVE_PUBLIC_KEY, REPLACE_PRIVATE_KEY, remaining_work
 from .audit_keys import evidence_keys, keks_for_revocation
 from .health import KeyHealth, load_health, short_kid
 from .held_keys import HeldKey
@@ -44,6 +45,9 @@ from .store import (
 )
 
 __all__ = [
+    "RELOAD_JWKS",
+    "REMOVE_PUBLIC_KEY",
+    "REPLACE_PRIVATE_KEY",
     "HeldKey",
     "KeyHealth",
     "KeyRing",
@@ -85,6 +89,7 @@ __all__ = [
     "plan_replacement",
     "problem",
     "ready_at",
+    "remaining_work",
     "replace_all",
     "reseal",
     "revoke",

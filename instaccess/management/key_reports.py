@@ -139,16 +139,8 @@ def rotation_messages(outcome: keys.Rotation) -> list[str]:
 
 
 def after_revocation(key: Key) -> list[str]:
-    """Return sentences about the services that still accept tokens of a revoked key, and about the fix."""
-    lines = ["Gateways refuse the tokens within 5 seconds."]
-    if key.use == Key.Use.SIGNING:
-        lines += [
-            "Services in other deployments that read the JWKS accept the tokens for up to JWKS_MAX_AGE (300 seconds "
-            "by default): restart these services, or put these services behind a gateway.",
-            "If gateways or services list the key in VERIFICATION_KEYS, remove the key there, and restart these "
-            "gateways and services.",
-        ]
-    return lines
+    """Return sentences about the servers that still accept tokens of a revoked key, and about the fix."""
+    return ["Gateways refuse the tokens within 5 seconds.", *map(str, keys.remaining_work(key.use))]
 
 
 def imported(key: Key) -> str:

@@ -25,7 +25,6 @@ from ...opaque import concealed
 from ...times import format_utc
 from ..common import ReadOnlyAdmin, render_confirmation, take_form
 from ..forms import GenerateForm, ImportForm, RevokeForm, RotateForm, explain_signing_permission
-from . import after_revocation
 
 
 class KeyActions(ReadOnlyAdmin):
@@ -185,7 +184,7 @@ class KeyActions(ReadOnlyAdmin):
             % {"count": live_tokens(key)},
             _("The key is removed from the JWKS and its private key is erased. You can't undo a revocation."),
         ]
-        effects[1:1] = after_revocation.instructions(key.use)
+        effects[1:1] = keys.remaining_work(key.use)
         if key.status == Key.Status.CURRENT:
             effects.append(_describe_successor(key))
         title = _("Revoke key %(kid)s") % {"kid": key.kid}

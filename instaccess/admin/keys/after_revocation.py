@@ -12,9 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
-from ...keys import is_next, is_revocable, short_kid
+from ...keys import RELOAD_JWKS, REMOVE_PUBLIC_KEY, REPLACE_PRIVATE_KEY, is_next, is_revocable, short_kid
 from ...models import Key
 from ...times import format_utc
 
@@ -23,19 +22,6 @@ SHOWN = timedelta(days=1)
 
 MAX_KEYS = 5
 """The maximum number of revoked keys whose remaining work is shown."""
-
-_RELOAD_JWKS = gettext_lazy(
-    "Services in other deployments that read the JWKS accept tokens of this key for up to JWKS_MAX_AGE (300 "
-    "seconds by default). Restart these services, or put these services behind a gateway."
-)
-_REMOVE_PUBLIC_KEY = gettext_lazy(
-    "If gateways or services list the key in VERIFICATION_KEYS, remove the key there, and restart "
-    "these gateways and services."
-)
-_REPLACE_PRIVATE_KEY = gettext_lazy(
-    "If gateways in other deployments list the private key in DECRYPTION_KEYS, replace the private key there with "
-    "the private key of the current encryption key, and restart these gateways."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +48,6 @@ class RevokedKey:
     title: str
     steps: tuple[Step, ...]
     shown_until: str
-
-
-def instructions(use: str) -> list[Any]:
-    """Return the instructions for the work that remains after the revocation of a key with this use."""
-    return [_RELOAD_JWKS, _REMOVE_PUBLIC_KEY] if use == Key.Use.SIGNING else [_REPLACE_PRIVATE_KEY]
 
 
 def shown_since(now: datetime, jwks_age: timedelta) -> datetime:
@@ -124,13 +105,13 @@ def _reload_jwks(until: datetime, now: datetime) -> Step:
             "accept tokens of this key. Restart these services."
         )
     )
-    return Step(_RELOAD_JWKS, deadline % {"time": format_utc(until)})
+    return Step(RELOAD_JWKS, deadline % {"time": format_utc(until)})
 
 
 def _remove_public_key(keys: Iterable[Key]) -> Step:
     usable = _find_usable(keys, Key.Use.SIGNING)
     return Step(
-        _REMOVE_PUBLIC_KEY,
+        REMOVE_PUBLIC_KEY,
         _(
             "There is no time limit: a service that lists the key accepts every token that an attacker signs with "
             "this key."
@@ -144,7 +125,7 @@ def _replace_private_key(keys: Iterable[Key]) -> Step:
     # If the gateway generated its own key pair, only the gateway has the private key.
     usable = [key for key in _find_usable(keys, Key.Use.ENCRYPTION) if key.has_private]
     return Step(
-        _REPLACE_PRIVATE_KEY,
+        REPLACE_PRIVATE_KEY,
         _("There is no time limit: a gateway without the private key of the current key refuses all new tokens."),
         _("To write the private keys to new files, run:") if usable else "",
         tuple(f"python manage.py instaccess_keys export --private --kid {key.kid} --file PATH" for key in usable),

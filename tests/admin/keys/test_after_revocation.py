@@ -10,8 +10,7 @@ from django.contrib.auth import get_user_model
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from instaccess.admin.keys import after_revocation
-from instaccess.keys import lifecycle, provision
+from instaccess.keys import lifecycle, provision, remaining_work
 from instaccess.models import Key
 from instaccess.trust import material
 from tests.admin.keys.helpers import ENC, LIST, SIG, START, key_of, page_text, revoke_url
@@ -59,7 +58,7 @@ class TestTheKeyPageAfterARevocation:
         page = page_text(operator_client.get(LIST))
         texts = [str(step.text) for step in remaining(operator_client).steps]
 
-        assert texts == [str(text) for text in after_revocation.instructions(use)]
+        assert texts == [str(text) for text in remaining_work(use)]
         assert all(text in confirmation and text in page for text in texts)
         assert f"key {kid[:8]} was revoked at 2026-11-23 12:00:00 UTC." in page
 

@@ -143,18 +143,21 @@ class TestKeysRevoke:
         assert first == f"Revoked key {current}. Live tokens revoked with the key: 1. Key {future} is now current."
         assert others == [
             "Gateways refuse the tokens within 5 seconds.",
-            "Services in other deployments that read the JWKS accept the tokens for up to JWKS_MAX_AGE (300 seconds "
-            "by default): restart these services, or put these services behind a gateway.",
+            "Services in other deployments that read the JWKS accept tokens of this key for up to JWKS_MAX_AGE (300 "
+            "seconds by default). Restart these services, or put these services behind a gateway.",
             "If gateways or services list the key in VERIFICATION_KEYS, remove the key there, and restart these "
             "gateways and services.",
         ]
         assert IssuedToken.objects.get().revocation_reason == "laptop stolen"
 
-    def test_revoking_an_encryption_key_does_not_mention_services(self):
+    def test_revoking_an_encryption_key_prints_what_to_do_at_gateways_that_have_a_copy_of_the_key(self):
         text = run("revoke", "--kid", key_of(ENC, "current").kid)
 
-        assert "Gateways refuse the tokens within 5 seconds." in text
-        assert "Services" not in text
+        assert text.splitlines()[1:] == [
+            "Gateways refuse the tokens within 5 seconds.",
+            "If gateways in other deployments list the private key in DECRYPTION_KEYS, replace the private key there "
+            "with the private key of the current encryption key, and restart these gateways.",
+        ]
 
     def test_revoking_a_key_stores_the_operating_system_user_in_the_audit_log(self, user, monkeypatch):
         for name in ("LOGNAME", "USER", "SUDO_USER"):
