@@ -33,7 +33,7 @@ test-services: $(VENV)/.services $(VENV)/.clients
 # Builds the documentation site in build/docs. Open build/docs/index.html. A warning is an error: for example, a link to a
 # page or a heading that doesn't exist.
 docs: $(VENV)/.docs
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet -c docs . build/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --fresh-env --write-all -c docs . build/docs
 
 # Takes screenshots of every admin page in light and dark mode, wide and narrow, in build/screenshots, and the two
 # screenshots in examples/ that docs/admin.md shows. Needs Chromium (Debian: chromium), or CHROMIUM=/path/to/it.

@@ -29,8 +29,8 @@ language = "en"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/*.md", "examples/*/README.md"]
-# Sphinx searches all folders that are not listed here.
-exclude_patterns = [".*", "build", "dist", "instaccess", "tests", "testproject", "benchmarks", "**/__pycache__"]
+# docs/index.md replaces the README on the site. Sphinx searches all folders that are not listed here.
+exclude_patterns = ["README.md", ".*", "build", "dist", "instaccess", "tests", "testproject", "benchmarks", "**/__pycache__"]
 
 # Headings get the anchors that GitHub generates, so links to headings work on both.
 myst_heading_anchors = 4
@@ -56,4 +56,6 @@ html_baseurl = ""
 html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False
+html_static_path = ["static"]
+html_css_files = ["tables.css"]
 html_extra_path = ["site"]
