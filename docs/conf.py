@@ -30,7 +30,17 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/*.md", "examples/*/README.md"]
 # docs/index.md replaces the README on the site. Sphinx searches all folders that are not listed here.
-exclude_patterns = ["README.md", ".*", "build", "dist", "instaccess", "tests", "testproject", "benchmarks", "**/__pycache__"]
+exclude_patterns = [
+    "README.md",
+    ".*",
+    "build",
+    "dist",
+    "instaccess",
+    "tests",
+    "testproject",
+    "benchmarks",
+    "**/__pycache__",
+]
 
 # Headings get the anchors that GitHub generates, so links to headings work on both.
 myst_heading_anchors = 4
@@ -38,6 +48,7 @@ myst_links_external_new_tab = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+python_maximum_signature_line_length = 100
 # Without this setting, `--` would become a dash, so options of commands could not be copied.
 smartquotes = False
 # Docstrings write code in single backticks.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.urls import get_resolver, resolve
 
-from instaccess import urls
+from instaccess import tokens, urls
 from instaccess.conf import checks as conf_checks
 from tests.support import command_reference, readme
 from tests.support.paths import ROOT
@@ -96,6 +96,15 @@ class TestThePageOfEndpoints:
             [path, *_], methods = readme.code(row[0]), readme.code(row[1])
             if methods:
                 assert sorted(client.delete(path).headers["Allow"].split(", ")) == sorted(methods), path
+
+
+class TestThePageOfServices:
+    def test_page_of_services_lists_each_attribute_with_its_claim(self):
+        [rows] = readme.tables(readme.section("The user and the claims", readme.page("services.md")))
+        documented = {readme.code(claim)[0]: readme.code(name)[0] for name, claim, _ in rows if readme.code(claim)}
+
+        assert documented == tokens.ATTRIBUTES
+        assert [readme.code(row[0]) for row in rows if not readme.code(row[1])] == [["extra"]]
 
 
 class TestTheReadme:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import textwrap
 from collections.abc import Iterator
 
 import django
@@ -48,9 +49,9 @@ def markdown() -> str:
 
 def _sections() -> Iterator[str]:
     for name in COMMANDS:
-        yield f"## {name}\n\n{_escape(load_command_class('instaccess', name).help)}\n\n"
+        yield f"## {name}\n\n{_wrap(load_command_class('instaccess', name).help)}\n\n"
         for subcommand, parser in subcommands(name).items():
-            yield f"### {name} {subcommand}\n\n{_escape(parser.description or '')}\n\n"
+            yield f"### {name} {subcommand}\n\n{_wrap(parser.description or '')}\n\n"
             rows = [_row(action) for action in parser._actions if action.dest not in _COMMON]
             if rows:
                 yield "| argument | meaning |\n|---|---|\n" + "".join(rows) + "\n"
@@ -64,6 +65,10 @@ def _row(action: argparse.Action) -> str:
     names = [f"{option} {value}".strip() for option in action.option_strings] or [value]
     required = "Required. " if action.required or not action.option_strings else ""
     return f"| {', '.join(f'`{name}`' for name in names)} | {required}{_escape(action.help or '')} |\n"
+
+
+def _wrap(text: str) -> str:
+    return textwrap.fill(_escape(text), width=120, break_long_words=False, break_on_hyphens=False)
 
 
 def _escape(text: str) -> str:
