@@ -1,141 +1,28 @@
-"""Tests that run the code and the commands of docs/oauth2.md, docs/local-development.md and docs/api.md."""
+"""Tests that run the code of docs/local-development.md, docs/migration.md and docs/api.md."""
 
 from __future__ import annotations
 
 import re
-import shlex
-from types import SimpleNamespace
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
-from django.core.management import call_command
-from django.test import Client, override_settings
-from oauth2_provider.models import get_access_token_model, get_application_model
+from django.test import override_settings
+from django.urls import resolve
 
 from instaccess import users
-from instaccess.conf import SCOPE
 from instaccess.conf import checks as conf_checks
 from instaccess.models import IssuedToken
+from instaccess.service import TokenUser
+from instaccess.service.local_tables import local_tables
+from tests.service import helpers
 from tests.support import readme
+from tests.support.snippets import code_of, run, send, shell_lines
+from tests.support.tokens import ISSUER as CANVAS
+from tests.support.tokens import TokenFactory, claims
 
-OAUTH2 = readme.page("oauth2.md")
 LOCAL = readme.page("local-development.md")
 API = readme.page("api.md")
-HOST = "canvas.example.edu"
-
-
-def code_of(page: str, text: str) -> str:
-    """Return the only Python snippet of a page that contains a text."""
-    [code] = [each.code for each in readme.snippets(page) if each.language == "python" and text in each.code]
-    return code
-
-
-def shell_lines(page: str) -> list[str]:
-    return [line for each in readme.snippets(page) if each.language == "sh" for line in each.lines]
-
-
-def run(code: str, **names: Any) -> dict[str, Any]:
-    """Run a snippet, and return its names."""
-    exec(code, names)
-    return names
-
-
-class Requests:
-    """A replacement for the library `requests` that sends the requests of a snippet to Django's test client."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def post(self, url: str, *, timeout: float, data: Any = None, headers: Any = None) -> Any:
-        assert timeout
-        answer: Any = self._client.post(urlsplit(url).path, data, headers=headers, HTTP_HOST=urlsplit(url).hostname)
-
-        def raise_for_status() -> None:
-            assert answer.status_code < 400, answer.content
-
-        answer.raise_for_status = raise_for_status
-        return answer
-
-
-def send(client: Client, command: str, **variables: str) -> Any:
-    """Send the request of a documented curl command, with these values of its variables."""
-    for name, value in variables.items():
-        command = command.replace(f"${name}", value)
-    assert "$" not in command
-    words = shlex.split(command)
-    url = urlsplit(words[-1])
-    method = words[words.index("-X") + 1] if "-X" in words else "GET"
-    header, value = words[words.index("-H") + 1].split(": ")
-    return client.generic(method, f"{url.path}?{url.query}", headers={header: value}, HTTP_HOST=url.hostname or "")
-
-
-@pytest.mark.django_db
-class TestTheGuideToAccessTokens:
-    @pytest.fixture
-    def application(self) -> Any:
-        """Run the documented command, and return its application."""
-        [line] = shell_lines(OAUTH2)
-        python, manage, command, *arguments = shlex.split(line)
-        assert (python, manage) == ("python", "manage.py")
-        call_command(command, *arguments)
-        return get_application_model().objects.get(client_id="timetable")
-
-    @pytest.fixture
-    def code(self, application: Any, user: Any, client: Client) -> tuple[str, str]:
-        """Open the documented authorization page and agree. Returns the authorization code and the verifier."""
-        names = run(code_of(OAUTH2, "code_challenge"))
-        client.force_login(user)
-        url = urlsplit(names["authorization_url"])
-        page = client.get(f"{url.path}?{url.query}", HTTP_HOST=HOST)
-        form = {field.name: field.value() or "" for field in page.context["form"]} | {"allow": "Authorize"}
-        answer: Any = client.post(f"{url.path}?{url.query}", form, HTTP_HOST=HOST)
-        query = parse_qs(urlsplit(answer.url).query)
-        assert answer.url.startswith("https://timetable.example/callback?")
-        assert query["state"] == [names["state"]]
-        return query["code"][0], names["verifier"]
-
-    @pytest.fixture
-    def documented(self) -> Any:
-        """Return the two functions of the guide. The functions send requests to Django."""
-        names: dict[str, Any] = {}
-        for text in ("def get_access_token", "def get_inst_access_token"):
-            names |= run(code_of(OAUTH2, text))
-        requests = Requests(Client())
-        for name in ("get_access_token", "get_inst_access_token"):
-            names[name].__globals__["requests"] = requests
-        return SimpleNamespace(**names)
-
-    def test_documented_settings_offer_the_scope_but_not_by_default(self):
-        provider = run(code_of(OAUTH2, "DEFAULT_SCOPES"))["OAUTH2_PROVIDER"]
-
-        assert SCOPE in provider["SCOPES"]
-        assert provider["DEFAULT_SCOPES"] == ["read"]
-
-    def test_documented_url_contains_the_documented_encoding_of_the_scope(self):
-        url = run(code_of(OAUTH2, "code_challenge"))["authorization_url"]
-        [encoded] = [each.code.strip() for each in readme.snippets(OAUTH2) if each.language == "text"]
-
-        assert encoded in urlsplit(url).query.split("&")
-        assert "|" not in url
-
-    def test_documented_steps_lead_from_the_authorization_page_to_an_inst_access_token(
-        self, documented, code, user, application, initial_keys
-    ):
-        access_token = documented.get_access_token(*code)
-        token = documented.get_inst_access_token(access_token["access_token"])
-
-        assert {"access_token", "refresh_token", "expires_in", "scope"} <= access_token.keys()
-        assert access_token["scope"] == SCOPE
-        assert token.count(".") == 4
-        assert IssuedToken.objects.get().client_id == "timetable"
-        assert IssuedToken.objects.get().user_uuid == users.user_uuid(user)
-
-    def test_code_without_the_verifier_gives_no_access_token(self, documented, code):
-        with pytest.raises(AssertionError, match="invalid_grant"):
-            documented.get_access_token(code[0], "another verifier of at least forty-three characters")
-
-        assert not get_access_token_model().objects.exists()
 
 
 @pytest.mark.django_db
@@ -190,6 +77,53 @@ class TestTheGuideToDevelopmentWithoutAGateway:
         names = run(code_of(LOCAL, "def signed_token").replace("@pytest.fixture\n", ""))
 
         names["test_service_accepts_a_token"](client, names["signed_token"](None, user))
+
+
+class TestTheGuideToMigration:
+    """Tests of a service at each step of the migration, with a key of Canvas and a key of the new issuer."""
+
+    MIGRATION = readme.page("migration.md")
+    OWN = "https://api.example.edu"
+    FIRST, ISSUER, BOTH, LAST = (
+        run(each.code)["INSTACCESS"] for each in readme.snippets(MIGRATION) if each.language == "python"
+    )
+
+    @pytest.fixture
+    def send_token(self, rsa_pool, tmp_path, monkeypatch) -> Any:
+        """Return a function that sends a token of an issuer to a service, and returns the status of the response.
+
+        The keys are in files, as in the guide. Only the folder of the files differs.
+        """
+        monkeypatch.setattr(local_tables, "is_usable_client", None)
+        factories = {
+            issuer: TokenFactory(rsa_pool.take("sig"), rsa_pool.take("enc")) for issuer in (CANVAS, self.OWN)
+        }
+        (tmp_path / "canvas.pub.pem").write_text(helpers.public(factories[CANVAS]))
+        (tmp_path / "own.jwks.json").write_bytes(helpers.jwks(factories[self.OWN].signing))
+
+        def send_token(documented: dict[str, Any], issuer: str) -> int:
+            files = [path.replace("/etc/instaccess", str(tmp_path)) for path in documented["VERIFICATION_KEYS"]]
+            kid = {} if issuer == self.OWN else {"kid": ...}
+            payload = claims(helpers.now(), iss=issuer, acct=documented["ACCOUNT_UUID"])
+            token = factories[issuer].signed(payload, **kid)
+            with override_settings(INSTACCESS=documented | {"VERIFICATION_KEYS": files, "USER_HOOK": TokenUser}):
+                return int(helpers.ask(f"Bearer {token}").status_code)
+
+        return send_token
+
+    def test_service_accepts_only_the_tokens_of_canvas_after_the_first_step(self, send_token):
+        assert [send_token(self.FIRST, issuer) for issuer in (CANVAS, self.OWN)] == [200, 401]
+
+    def test_service_accepts_the_tokens_of_both_issuers_after_the_third_step(self, send_token):
+        assert [send_token(self.BOTH, issuer) for issuer in (CANVAS, self.OWN)] == [200, 200]
+
+    def test_settings_of_the_new_issuer_and_of_its_services_agree(self):
+        for name in ("ISSUER", "ACCOUNT_UUID"):
+            assert len({documented[name] for documented in (self.ISSUER, self.BOTH, self.LAST)}) == 1
+
+    def test_last_step_removes_the_issuer_and_the_key_of_canvas(self):
+        assert "ACCEPTED_ISSUERS" not in self.LAST
+        assert resolve(urlsplit(self.LAST["VERIFICATION_KEYS"]).path).url_name == "instaccess-jwks"
 
 
 @pytest.mark.django_db
