@@ -26,7 +26,7 @@ COLOURS = {"sqlite": "#a9c9dd", "postgresql": "#4a86b8"}
 ISSUING = "nothing"
 """The name of the endpoint with which all issuing endpoints are compared."""
 
-WIDTH, LEFT, RIGHT, BAR, GAP, TOP, FOOT = 800, 280, 70, 13, 14, 34, 46
+WIDTH, LEFT, RIGHT, BAR, GAP, TOP, FOOT = 800, 300, 70, 13, 14, 34, 46
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -210,7 +210,7 @@ def _bar(ratio: Mapping[str, float], scale: float, y: int, colour: str) -> Seque
     middle = y + BAR / 2
     return (
         f'<rect x="{LEFT}" y="{y}" width="{ratio["median"] * scale:.1f}" height="{BAR - 1}" fill="{colour}"/>',
-        f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}" stroke="#222"/>',
+        f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}" stroke="currentColor"/>',
         svg.text(high + 6, middle + 4, f"{ratio['median']:.2f}", "start"),
     )
 
