@@ -20,6 +20,7 @@ GUIDES = (
     "demo.md",
     "development.md",
     "gateway.md",
+    "glossary.md",
     "http.md",
     "index.md",
     "installation.md",
