@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 SEED ?= 1
 SAMPLE ?= 100
 
-.PHONY: demo demo-nginx test test-services screenshots bench mutants lint wheel messages clean
+.PHONY: demo demo-nginx test test-services docs screenshots bench mutants lint wheel messages clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python manage.py demo
@@ -30,13 +30,18 @@ test-services: $(VENV)/.services $(VENV)/.clients
 	INSTACCESS_DATABASE=postgresql $(PYTEST) -m "database or postgresql or services"
 	INSTACCESS_DATABASE=mariadb $(PYTEST) -m "database and not postgresql and not services"
 
-# Takes screenshots of every admin page in light and dark mode, wide and narrow, in build/screenshots, and the README's
-# two screenshots in examples/. Needs Chromium (Debian: chromium), or CHROMIUM=/path/to/it.
+# Builds the documentation site in build/docs. Open build/docs/index.html. A warning is an error: for example, a link to a
+# page or a heading that doesn't exist.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --fresh-env --write-all -c docs . build/docs
+
+# Takes screenshots of every admin page in light and dark mode, wide and narrow, in build/screenshots, and the two
+# screenshots in examples/ that docs/admin.md shows. Needs Chromium (Debian: chromium), or CHROMIUM=/path/to/it.
 screenshots: $(VENV)/.browser
 	$(BIN)/python -m tests.admin.browser.screenshots build/screenshots --readme examples/screenshots
 
-# Compares the speed with alternatives, and updates benchmarks/results.json and the tables and charts in the README and
-# in docs/proxies.md. Takes more than an hour on an idle machine, and 15 GB of disk space for an audit log of 10,000,000
+# Compares the speed with alternatives, and updates benchmarks/results.json and the tables and charts in docs/speed.md
+# and docs/proxies.md. Takes more than an hour on an idle machine, and 15 GB of disk space for an audit log of 10,000,000
 # rows in PostgreSQL. Needs PostgreSQL, Redis, wrk and nginx (Debian: wrk, nginx-light).
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.run --ten-million --issues 100000
@@ -76,6 +81,11 @@ $(VENV)/.test: $(BIN)/python setup.cfg pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
+$(VENV)/.docs: $(BIN)/python setup.cfg pyproject.toml
+	@echo "Installing django-instaccess and the packages for the documentation into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
 $(VENV)/.browser: $(BIN)/python setup.cfg pyproject.toml
 	@echo "Installing django-instaccess and Playwright into $(VENV) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
@@ -93,7 +103,7 @@ $(VENV)/.mutants: $(VENV)/.test
 
 $(VENV)/.services: $(VENV)/.test
 	@echo "Installing database drivers, application servers and Playwright into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,services,browser,bench]' || { \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,services,browser,bench,docs]' || { \
 		echo "mysqlclient has to be compiled. Install the compiler and headers: apt install gcc pkg-config python3-dev default-libmysqlclient-dev" >&2; exit 1; }
 	@touch $@
 

@@ -1,1 +1,1 @@
-"""Benchmarks of the package and of alternatives. `make bench` runs the benchmarks and updates the README."""
+"""Benchmarks of the package and of alternatives. `make bench` runs the benchmarks and updates docs/speed.md."""

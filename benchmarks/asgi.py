@@ -1,4 +1,4 @@
-"""The ASGI application of the benchmarks, which loads the keys before the first request as the README advises."""
+"""The ASGI application of the benchmarks, which loads the keys before the first request as docs/speed.md advises."""
 
 import os
 

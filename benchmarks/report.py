@@ -1,10 +1,10 @@
-"""A command that renders benchmarks/results.json: a table and a summary for the README, and a chart as SVG.
+"""A command that renders benchmarks/results.json: a table and a summary for docs/speed.md, and a chart as SVG.
 
     python -m benchmarks.report
 
-The command writes the chart next to the results, and the Markdown into the README between two markers. It also writes
-the table and the chart of `report_nginx`. `make bench` runs the command at the end. A test checks that the README is
-up to date.
+The command writes the chart next to the results, and the Markdown into docs/speed.md between two markers. It also
+writes the table and the chart of `report_nginx`. `make bench` runs the command at the end. A test checks that the
+page is up to date.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .serve import ROOT
 
 RESULTS = ROOT / "benchmarks/results.json"
 CHART = ROOT / "benchmarks/results.svg"
-README = ROOT / "README.md"
+PAGE = ROOT / "docs/speed.md"
 BEGIN, END = "<!-- benchmarks: begin -->\n", "<!-- benchmarks: end -->\n"
 
 VENDORS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
@@ -26,7 +26,7 @@ COLOURS = {"sqlite": "#a9c9dd", "postgresql": "#4a86b8"}
 ISSUING = "nothing"
 """The name of the endpoint with which all issuing endpoints are compared."""
 
-WIDTH, LEFT, RIGHT, BAR, GAP, TOP, FOOT = 800, 280, 70, 13, 14, 34, 46
+WIDTH, LEFT, RIGHT, BAR, GAP, TOP, FOOT = 800, 300, 70, 13, 14, 34, 46
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -210,22 +210,22 @@ def _bar(ratio: Mapping[str, float], scale: float, y: int, colour: str) -> Seque
     middle = y + BAR / 2
     return (
         f'<rect x="{LEFT}" y="{y}" width="{ratio["median"] * scale:.1f}" height="{BAR - 1}" fill="{colour}"/>',
-        f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}" stroke="#222"/>',
+        f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}" stroke="currentColor"/>',
         svg.text(high + 6, middle + 4, f"{ratio['median']:.2f}", "start"),
     )
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """Return the table and the summary as Markdown for the README."""
+    """Return the table and the summary as Markdown for docs/speed.md."""
     return f"{table(results)}\n{meaning(results)}"
 
 
 def write(results: Mapping[str, Any]) -> None:
-    """Write the charts, the README and the table in docs/proxies.md."""
+    """Write the charts, the table in docs/speed.md and the table in docs/proxies.md."""
     report_nginx.write(results)
     CHART.write_text(chart(results))
-    before, _, rest = README.read_text().partition(BEGIN)
-    README.write_text(before + BEGIN + markdown(results) + END + rest.partition(END)[2])
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    PAGE.write_text(before + BEGIN + markdown(results) + END + rest.partition(END)[2])
 
 
 if __name__ == "__main__":

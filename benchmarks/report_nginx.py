@@ -75,7 +75,7 @@ def chart(results: Mapping[str, Any]) -> str:
             width, middle = rate["median"] * scale, y + BAR / 2
             parts += [
                 f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="{BAR - 1}" fill="{COLOURS[tokens]}"/>',
-                f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}" stroke="#222"/>',
+                f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}" stroke="currentColor"/>',
                 svg.text(high + 6, middle + 4, f"{rate['median']:,.0f}", "start"),
             ]
             y += BAR

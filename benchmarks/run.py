@@ -1,4 +1,4 @@
-"""A command that runs all benchmarks, prints tables, and updates benchmarks/results.json and the README.
+"""A command that runs all benchmarks, prints tables, and updates benchmarks/results.json and docs/speed.md.
 
     python -m benchmarks.run [--database both] [--seconds 1] [--rounds 15] [--ten-million] [--issues 100000]
 

@@ -13,7 +13,7 @@ MIDDLEWARE = testproject.MIDDLEWARE
 ROOT_URLCONF = "benchmarks.urls"
 TEMPLATES = testproject.TEMPLATES
 
-# Connections are persistent and statements are prepared, as the README advises. With Django's default CONN_MAX_AGE=0,
+# Connections are persistent and statements are prepared, as docs/speed.md advises. With Django's CONN_MAX_AGE=0,
 # the benchmark would mainly measure the time in which PostgreSQL starts a process. Without prepared statements,
 # PostgreSQL would spend much of its time on planning the same statements again.
 OPTIONS = {

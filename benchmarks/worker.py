@@ -1,4 +1,4 @@
-"""The configuration of gunicorn, which loads the keys before the first request as the README advises."""
+"""The configuration of gunicorn, which loads the keys before the first request as docs/speed.md advises."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ for _app in ("instaccess", "oauth2_provider"):
         raise ImproperlyConfigured(
             f"an issuer needs {_app!r}: add {_app!r} to INSTALLED_APPS. For a separate gateway, add "
             '"instaccess.gateway" instead, and use include("instaccess.gateway.urls"). For a separate service, add '
-            '"instaccess.service" instead. See the README'
+            '"instaccess.service" instead. See the documentation'
         )
 
 APPLICATION_MODEL: str = getattr(settings, "OAUTH2_PROVIDER_APPLICATION_MODEL", "oauth2_provider.Application")

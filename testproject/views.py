@@ -1,10 +1,13 @@
-"""The protected endpoint `GET /api/v1/users/self`, which also exists in Canvas."""
+"""The protected endpoint `GET /api/v1/users/self`, which also exists in Canvas, and the first page of the project."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
 from oauth2_provider.contrib.rest_framework import OAuth2Authentication
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.permissions import IsAuthenticated
@@ -15,6 +18,12 @@ from rest_framework.views import APIView
 from instaccess import users, web
 from instaccess.exceptions import Reason
 from instaccess.service import InstAccessAuthentication
+
+
+@require_safe
+def home(request: HttpRequest) -> HttpResponse:
+    """Return the page to which "View site" in the admin leads."""
+    return render(request, "testproject/home.html")
 
 
 class AccessTokenAuthentication(OAuth2Authentication):  # type: ignore[misc]

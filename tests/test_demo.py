@@ -236,6 +236,37 @@ class TestARunningDemo:
         assert json.loads(shared_demo.paragraph("Claims of the signed token"))["jti"] in page
         assert shared_demo.base_url in address
 
+    def test_demo_prints_a_command_that_fills_the_audit_log(self, served):
+        [command] = re.findall(r"^  (\S+ manage\.py instaccess_tokens seed .*)$", served.output, re.MULTILINE)
+
+        subprocess.run(shlex.split(command), cwd=ROOT, env=environment(served.folder), timeout=120, check=True)
+
+        assert len(rows(served.folder, "instaccess_issuedtoken")) == 2001
+
+    def test_demo_names_commands_and_pages_for_the_next_steps_that_exist(self, shared_demo):
+        text = shared_demo.paragraph("Where to look next")
+        targets = re.findall(r"`make ([a-z-]+)`", text)
+
+        assert targets == ["demo-nginx", "docs"]
+        assert all(f"\n{target}:" in (ROOT / "Makefile").read_text() for target in targets)
+        assert re.findall(r"docs/\S+\.md", text) == ["docs/tutorial.md", "docs/index.md"]
+        assert all((ROOT / page).exists() for page in re.findall(r"docs/\S+\.md", text))
+
+
+class TestTheFirstPageOfTheDemo:
+    # The health check reads the keys in another thread, which can't read uncommitted rows.
+    @pytest.mark.django_db(transaction=True)
+    def test_link_view_site_of_the_admin_leads_to_a_page_whose_links_work(self, admin_client, initial_keys):
+        admin = admin_client.get("/admin/").content.decode()
+        [site] = re.findall(r'<a href="([^"]+)">View site</a>', admin)
+
+        page = admin_client.get(site)
+        links = re.findall(r'href="([^"]+)"', page.content.decode())
+
+        assert page.status_code == 200
+        assert len(links) == 5
+        assert {link: admin_client.get(link).status_code for link in links} == dict.fromkeys(links, 200)
+
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_demo_stops_without_an_error_after_a_signal(self, served, number):
         rest = served.stop(number)

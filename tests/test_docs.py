@@ -33,11 +33,15 @@ from tests.support import key_texts, readme
 from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "instaccess"
+ADMIN_PAGES = ("admin.md", "audit-log.md", "stolen-laptop.md", "compromised-key.md", "keys.md")
 SOURCE = "\n".join(path.read_text() for kind in ("*.py", "*.html") for path in sorted(PACKAGE.rglob(kind)))
-SHELL = [line for snippet in readme.snippets() if snippet.language == "sh" for line in snippet.lines]
-OPENSSL = [line for line in SHELL if line.startswith("openssl ")]
-PYTHON = [snippet.code for snippet in readme.snippets() if snippet.language == "python"]
-JSON = [snippet.code for snippet in readme.snippets() if snippet.language == "json"]
+GUIDES = readme.guides()
+SHELL = sorted({line for each in readme.snippets(GUIDES) if each.language == "sh" for line in each.lines})
+OPENSSL = [
+    line for each in readme.snippets(readme.page("keys.md")) for line in each.lines if line.startswith("openssl ")
+]
+PYTHON = sorted({snippet.code for snippet in readme.snippets(GUIDES) if snippet.language == "python"})
+JSON = [snippet.code for snippet in readme.snippets(GUIDES) if snippet.language == "json"]
 
 
 def make_targets() -> set[str]:
@@ -45,7 +49,7 @@ def make_targets() -> set[str]:
 
 
 class TestTheTableOfSettings:
-    ROWS = {readme.code(name)[0]: default for name, _, default, _ in readme.tables(readme.section("Settings"))[0]}
+    ROWS = {readme.code(name)[0]: default for name, _, default, _ in readme.tables(readme.page("settings.md"))[0]}
 
     def test_table_of_settings_has_one_row_for_each_setting(self):
         assert set(self.ROWS) == set(SETTINGS)
@@ -66,7 +70,7 @@ class TestTheTableOfSettings:
 
 class TestTheTableOfPermissions:
     def test_table_of_permissions_lists_every_permission_of_the_app(self):
-        [rows] = [rows for rows in readme.tables(readme.section("Audit and admin")) if "`view_key`" in rows[3][0]]
+        [rows] = [rows for rows in readme.tables(readme.page("admin.md")) if "`view_key`" in rows[3][0]]
         options = [model._meta for model in apps.get_app_config("instaccess").get_models()]
         custom = {codename for meta in options for codename, _ in meta.permissions}
         default = {f"{action}_{meta.model_name}" for meta in options for action in meta.default_permissions}
@@ -77,7 +81,7 @@ class TestTheTableOfPermissions:
 
 class TestDocumentedCodeBlocks:
     def test_documented_code_blocks_have_a_language_that_the_tests_cover(self):
-        assert {snippet.language for snippet in readme.snippets()} <= {"sh", "python", "json", "text"}
+        assert {snippet.language for snippet in readme.snippets(GUIDES)} <= {"sh", "python", "json", "text"}
 
     @pytest.mark.parametrize("code", [code for code in PYTHON if "INSTACCESS =" in code])
     def test_documented_settings_pass_the_system_checks(self, code, monkeypatch):
@@ -95,7 +99,7 @@ class TestDocumentedCodeBlocks:
         """Accept the installation steps without running them, because test_packaging.py runs them."""
         ast.parse(code)
         run_here = "INSTACCESS =" in code or "def post_worker_init" in code or code.startswith("LOGGING =")
-        assert run_here or code in readme.section("Installation")
+        assert run_here or code in readme.page("installation.md")
 
     def test_documented_logging_settings_log_issued_tokens(self):
         # Skip the settings for JSON, which test_logs.py tests.
@@ -149,8 +153,8 @@ class TestDocumentedCodeBlocks:
                 ast.parse(code)
             case ["openssl", *_]:
                 assert line in OPENSSL  # The next test runs the OpenSSL commands.
-            case ["python", "-m", "pip", "install", wheel]:
-                assert wheel.startswith("dist/django_instaccess-")  # test_packaging.py installs the wheel.
+            case ["python", "-m", "pip", "install", package]:
+                assert package == "django-instaccess"  # test_packaging.py installs the wheel of the package.
             case _:
                 pytest.fail(f"nothing tests `{line}`")
 
@@ -173,26 +177,26 @@ class TestDocumentedCodeBlocks:
 
 
 class TestNamesInTheDocumentation:
-    def test_make_targets_that_the_readme_names_exist(self):
-        named = set(re.findall(r"`(?:[A-Z]+=\S+ )?make ([a-z-]+)`", readme.TEXT))
+    def test_make_targets_that_a_guide_names_exist(self):
+        named = set(re.findall(r"`(?:[A-Z]+=\S+ )?make ([a-z-]+)`", GUIDES))
 
         assert {"demo", "wheel"} <= named <= make_targets()
 
-    def test_management_commands_that_the_readme_names_exist(self):
-        named = set(re.findall(r"manage\.py (\w+)|`(instaccess_\w+)`", readme.TEXT))
+    def test_management_commands_that_a_guide_names_exist(self):
+        named = set(re.findall(r"manage\.py (\w+)|`(instaccess_(?:init|keys|tokens))`", GUIDES))
 
         assert {left or right for left, right in named} <= set(get_commands())
 
-    def test_command_options_that_the_readme_names_exist(self):
-        for command, option in re.findall(r"manage\.py (\w+) (--[a-z-]+)", readme.TEXT):
+    def test_command_options_that_a_guide_names_exist(self):
+        for command, option in re.findall(r"manage\.py (\w+) (--[a-z-]+)", GUIDES):
             app = get_commands()[command]
             loaded = load_command_class(app, command) if isinstance(app, str) else app
             assert isinstance(loaded, BaseCommand)
             assert option in loaded.create_parser("manage.py", command).format_help()
 
-    def test_check_ids_that_the_readme_names_exist(self):
+    def test_check_ids_that_a_guide_names_exist(self):
         source = "".join(path.read_text() for path in PACKAGE.glob("*/checks.py"))
-        for check_id in re.findall(r"`instaccess\.([EW]\d{3})`", readme.TEXT):
+        for check_id in re.findall(r"`instaccess\.([EW]\d{3})`", GUIDES):
             assert check_id in source
 
     @pytest.mark.parametrize("path", readme.DOCUMENTS, ids=lambda path: path.name)
@@ -211,37 +215,38 @@ class TestNamesInTheDocumentation:
 
         assert set(re.findall(r"[\w-]+\.md\b", path.read_text())) <= pages
 
-    def test_admin_texts_that_the_readme_quotes_exist(self):
-        text = " ".join(readme.section("Audit and admin").split())
+    def test_admin_texts_that_a_guide_quotes_exist(self):
+        prose = re.sub(r"```.*?```", "", "".join(map(readme.page, ADMIN_PAGES)), flags=re.DOTALL)
+        text = " ".join(prose.split())
         quoted = re.findall(r'"([A-Z][^"`]+)"', text)
 
         assert {"Actor", "Import key…"} <= set(quoted)
         assert [label for label in quoted if label.lower() not in SOURCE.lower()] == []
 
-    def test_messages_that_the_readme_quotes_exist(self):
-        prose = re.sub(r"```.*?```", "", readme.TEXT, flags=re.DOTALL)
-        messages = [text for text in readme.code(prose) if re.match(r"[A-Z][a-zA-Z]+:? .*\b(N|KEY_ID)\b", text)]
+    def test_messages_that_a_guide_quotes_exist(self):
+        prose = re.sub(r"```.*?```", "", GUIDES, flags=re.DOTALL)
+        messages = {text for text in readme.code(prose) if re.match(r"[A-Z][a-zA-Z]+:? .*\b(N|KEY_ID)\b", text)}
 
         assert len(messages) == 6
         for message in messages:
             for part in re.split(r"\b(?:N|KEY_ID|current signing)\b", message):
                 assert part.strip() in SOURCE, message
 
-    def test_readme_lists_every_logger_of_the_app(self):
+    def test_page_about_logs_lists_every_logger_of_the_app(self):
         loggers = set(re.findall(r'get_logger\("(instaccess\.\w+)"\)', SOURCE))
-        [rows] = [rows for rows in readme.tables(readme.section("Operations")) if "`instaccess.issuer`" in rows[0][0]]
+        [rows] = [rows for rows in readme.tables(readme.page("logging.md")) if "`instaccess.issuer`" in rows[0][0]]
 
         assert {name for row in rows for name in readme.code(row[0])} == loggers
 
-    def test_scope_in_the_readme_is_the_issuing_scope(self):
-        assert set(re.findall(r"url:[A-Z]+\\?\|[\w/]+", readme.TEXT)) == {SCOPE, SCOPE.replace("|", "\\|")}
+    def test_scope_in_the_guides_is_the_issuing_scope(self):
+        assert set(re.findall(r"url:[A-Z]+\\?\|[\w/]+", GUIDES)) == {SCOPE, SCOPE.replace("|", "\\|")}
 
 
 class TestTheTablesOfRefusals:
     def test_tables_of_refusals_contain_the_exact_response_for_each_refusal(self):
         documented = {
             (int(status), readme.code(body)[0], header == "yes")
-            for _, status, body, header in readme.tables(readme.section("What clients get"))[0]
+            for _, status, body, header in readme.tables(readme.section("Request a token", readme.page("http.md")))[0]
             if status not in {"201", "429"}
         }
         refusals = [
@@ -258,11 +263,11 @@ class TestTheTablesOfRefusals:
             for refusal in (*fixed, expired)
         }
         for status, text in web_answers.THROTTLED.items():
-            assert f"`{text.strip()}`" in readme.section("What clients get"), status
+            assert f"`{text.strip()}`" in readme.page("http.md"), status
         assert documented == answers
 
     def test_tables_of_refusals_contain_each_reason_that_a_log_or_a_chart_can_show(self):
-        by_the_issuer, by_readers, problems = readme.tables(readme.section("When something goes wrong"))
+        by_the_issuer, by_readers, problems = readme.tables(readme.page("reasons.md"))
         of_the_issuer, of_readers = (
             [reason for row in rows for reason in readme.code(row[0])] for rows in (by_the_issuer, by_readers)
         )
@@ -274,7 +279,7 @@ class TestTheTablesOfRefusals:
         assert {*of_the_issuer, *of_readers} | failures == set(Reason) - NOT_SHOWN
 
     def test_tables_of_refusals_contain_a_reason_twice_only_if_two_roles_give_the_reason(self):
-        by_the_issuer, by_readers, _ = readme.tables(readme.section("When something goes wrong"))
+        by_the_issuer, by_readers, _ = readme.tables(readme.page("reasons.md"))
         of_the_issuer, of_readers = (
             {reason for row in rows for reason in readme.code(row[0])} for rows in (by_the_issuer, by_readers)
         )
@@ -311,12 +316,12 @@ class TestTheExampleConfigurations:
 
 
 class TestTheBenchmarkFigures:
-    """Tests of the results, the table in the README and the chart, which `make bench` writes."""
+    """Tests of the results, the table in docs/speed.md and the chart, which `make bench` writes."""
 
     RESULTS = json.loads(report.RESULTS.read_text())
 
-    def test_benchmark_figures_in_the_readme_match_the_results(self):
-        assert report.BEGIN + report.markdown(self.RESULTS) + report.END in readme.TEXT
+    def test_benchmark_figures_on_the_page_of_speed_match_the_results(self):
+        assert report.BEGIN + report.markdown(self.RESULTS) + report.END in readme.page("speed.md")
 
     def test_benchmark_figures_in_the_chart_match_the_results(self):
         assert report.CHART.read_text() == report.chart(self.RESULTS)

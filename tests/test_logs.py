@@ -109,7 +109,7 @@ class TestALogger:
 @pytest.fixture
 def lines():
     """Apply the documented LOGGING with JSON. Yields a function that returns the log lines as objects."""
-    [code] = [each.code for each in readme.snippets() if "pythonjsonlogger" in each.code]
+    [code] = [each.code for each in readme.snippets(readme.page("logging.md")) if "pythonjsonlogger" in each.code]
     names: dict = {}
     exec(code, names)
     stream = StringIO()

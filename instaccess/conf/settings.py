@@ -59,7 +59,7 @@ class Conf(KeySettings):
             if name not in SETTINGS:
                 raise ConfigError(
                     f"INSTACCESS[{name!r}] is not a setting of instaccess. {did_you_mean(name, SETTINGS)}"
-                    "The README lists all settings",
+                    "The documentation lists all settings",
                     setting=str(name),
                 )
         return written

@@ -1,8 +1,8 @@
 """Encoding of issued tokens as compact JWS and JWE (RFC 7515 §7.1, RFC 7516 §7.1) with the cryptography library.
 
-This module doesn't use jwcrypto, because encoding a token with jwcrypto takes 1.5 times as long (see "Speed" in the
-README). The tests decode issued tokens with jwcrypto, joserfc, PyJWT and cryptography. The module `jose` decrypts and
-verifies tokens with jwcrypto.
+This module doesn't use jwcrypto, because encoding a token with jwcrypto takes 1.5 times as long (see
+docs/speed.md). The tests decode issued tokens with jwcrypto, joserfc, PyJWT and cryptography. The module `jose`
+decrypts and verifies tokens with jwcrypto.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def check_sources(**kwargs: Any) -> list[CheckMessage]:
     return messages + [
         Error(
             f"INSTACCESS[{setting!r}] is not set, and 'instaccess' with its key table is not in INSTALLED_APPS.",
-            hint=f"Set {setting} as the README describes for a gateway and for a service.",
+            hint=f"Set {setting} as the documentation describes for a gateway and for a service.",
             id=check_id,
         )
         for setting, check_id in required.items()

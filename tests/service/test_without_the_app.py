@@ -15,11 +15,11 @@ from tests.support import processes, readme, servers, subproject
 from tests.support.answers import CHALLENGE, INVALID
 from tests.support.paths import ROOT
 
-SERVICE_SNIPPET = next(s.code for s in readme.snippets(readme.section("Services")) if s.language == "python")
+SERVICE_SNIPPET = next(s.code for s in readme.snippets(readme.page("services.md")) if s.language == "python")
 
 
 class TestAServiceWithoutTheIssuersApp:
-    """A separate project in a separate process, with the settings of the README."""
+    """A separate project in a separate process, with the settings of docs/services.md."""
 
     ACCOUNT = "0c1b3e1c-2f0e-4c5b-9a51-6f3d1f6f2a10"
 

@@ -10,7 +10,35 @@ from typing import NamedTuple
 from tests.support.paths import ROOT
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("examples/*/*.md"))]
+GUIDES = (
+    "admin.md",
+    "audit-log.md",
+    "checks.md",
+    "commands.md",
+    "compromised-key.md",
+    "demo.md",
+    "development.md",
+    "gateway.md",
+    "glossary.md",
+    "http.md",
+    "index.md",
+    "installation.md",
+    "keys.md",
+    "logging.md",
+    "migration.md",
+    "operations.md",
+    "reasons.md",
+    "revoke-tokens.md",
+    "services.md",
+    "settings.md",
+    "speed.md",
+    "stolen-laptop.md",
+    "tamper-evidence.md",
+    "threat-model.md",
+    "why.md",
+)
+"""The pages in `docs/` whose commands, code and names `tests/test_docs.py` checks, together with the README."""
 
 # Allow spaces before the fence, because a code block in a list item is indented.
 _FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -33,6 +61,11 @@ def page(name: str) -> str:
     return (ROOT / "docs" / name).read_text(encoding="utf-8")
 
 
+def guides() -> str:
+    """Return the text of the README and of all pages in `GUIDES`."""
+    return "\n".join([TEXT, *map(page, GUIDES)])
+
+
 def section(title: str, text: str = TEXT) -> str:
     """Return the text between the second-level heading `title` and the next second-level heading."""
     match = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
@@ -43,6 +76,24 @@ def section(title: str, text: str = TEXT) -> str:
 def snippets(text: str = TEXT) -> list[Snippet]:
     """Return all fenced code blocks of a text."""
     return [Snippet(language, textwrap.dedent(code)) for _, language, code in _FENCE.findall(text)]
+
+
+class Block(NamedTuple):
+    """A code block of the tutorial. The comment before the block says what to do with the code.
+
+    `action` is `run` (in the first terminal), `serve` (a server in another terminal; `target` is its port), `write`
+    or `append` (`target` is the file).
+    """
+
+    action: str
+    target: str
+    code: str
+
+
+def blocks(text: str) -> list[Block]:
+    """Return all code blocks of a text that have a comment such as `<!-- block: write config/api.py -->`."""
+    found = re.findall(r"^<!-- block: (\w+) ?(\S*) -->\n```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [Block(*groups) for groups in found]
 
 
 def tables(text: str) -> list[list[list[str]]]:

@@ -225,10 +225,10 @@ class TestAModifiedRevocationTable:
 
 
 class TestTheColumnsOfTheRevocationQueries:
-    def test_the_readme_lists_the_columns_that_a_gateway_reads(self):
+    def test_the_page_about_gateways_lists_the_columns_that_a_gateway_reads(self):
         documented = {
             table: set(columns.split(", "))
-            for table, columns in re.findall(r"`(instaccess_\w+) \(([\w, ]+)\)`", readme.TEXT)
+            for table, columns in re.findall(r"`(instaccess_\w+) \(([\w, ]+)\)`", readme.page("gateway.md"))
         }
         queries = " ".join(
             getattr(revocation_table, name)

@@ -275,7 +275,7 @@ def _describe_spike(spike: RefusalSpike) -> Problem:
             "reason": spike.reason,
             "usual": round(spike.usual),
         },
-        _("Search the log for this reason to see which clients were refused. The README explains the reason."),
+        _("Search the log for this reason to see which clients were refused. The documentation explains the reason."),
     )
 
 

@@ -8,10 +8,12 @@ import json
 import logging
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -19,6 +21,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -192,6 +195,23 @@ class Command(BaseCommand):
         self.stdout.write(f"{base_url}/admin/   user {setup['admin_username']}, password {setup['admin_password']}")
         self._headline("Request another token in a second terminal")
         self.stdout.write(setup["curl"])
+        self._show_next_steps(proxied=proxied)
+
+    def _show_next_steps(self, *, proxied: bool) -> None:
+        python = Path(sys.executable)
+        with contextlib.suppress(ValueError):  # The environment can be outside the current folder.
+            python = python.relative_to(Path.cwd())
+        self._headline("Where to look next")
+        self.stdout.write(
+            '- A full audit log: run this command in a second terminal, and reload "Issued tokens" in the admin.\n'
+            f"  {shlex.quote(str(python))} manage.py instaccess_tokens seed --rows 2000 --days 30"
+        )
+        if not proxied:
+            self.stdout.write("- The demo behind nginx: stop this demo, and run `make demo-nginx`.")
+        self.stdout.write(
+            "- Your own project: docs/tutorial.md leads from an empty folder to a token through nginx.\n"
+            "- The documentation: docs/index.md lists all pages. `make docs` builds a site that you can search."
+        )
 
     def _show_signed_token(self, signed: str) -> None:
         header, claims, _ = signed.split(".")

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 KEYS, TOKENS = "/admin/instaccess/key/", "/admin/instaccess/issuedtoken/"
 INSPECTOR = f"{TOKENS}inspect/"
-IN_README = ("issued-tokens", "keys")
-"""The names of the screenshots that the README shows."""
+IN_THE_DOCUMENTATION = ("issued-tokens", "keys")
+"""The names of the screenshots that docs/admin.md shows."""
 TALLEST = 2400
 """The maximum height of a screenshot, in pixels."""
 
 
 class Album:
-    """The screenshots of one run of the command. `readme` is the folder for the screenshots that the README shows."""
+    """The screenshots of one run of the command. `readme` is the folder for the screenshots in docs/admin.md."""
 
     def __init__(self, page: Page, folder: Path, readme: Path | None) -> None:
         self._page, self._folder, self._readme = page, folder, readme
@@ -35,7 +35,7 @@ class Album:
 
     def take(self, name: str) -> None:
         """Take screenshots of the current page in each combination of colour scheme and window size."""
-        if self._readme is not None and name in IN_README:
+        if self._readme is not None and name in IN_THE_DOCUMENTATION:
             # Hide the sidebar, because it lists the models of all apps and not only of this app.
             sidebar = self._page.locator("#toggle-nav-sidebar")
             sidebar.dispatch_event("click")
@@ -105,7 +105,7 @@ def _see(page: Page, heading: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="Folder for the screenshots.")
-    parser.add_argument("--readme", type=Path, help="Folder for the screenshots that the README shows.")
+    parser.add_argument("--readme", type=Path, help="Folder for the screenshots that docs/admin.md shows.")
     parser.add_argument("--rows", type=int, default=20_000, help="Number of issued tokens (default: 20000).")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Settings of a service without the issuer's app, as in the README. SUBPROJECT_QUESTION contains more settings."""
+"""Settings of a service without the issuer's app, as in docs/services.md. SUBPROJECT_QUESTION contains more."""
 
 import json
 import os
