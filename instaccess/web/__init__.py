@@ -24,6 +24,7 @@ from .origin import account_uuid, client_address, client_address_or_none, reques
 from .parameters import forget_parameters, takes_secrets
 from .reasons import ACCEPTED_BY_GATEWAY, ACCEPTED_BY_SERVICE, Variant, explain
 from .recorder import Recorder, metrics
+from .refusal_signal import announce_refusal
 from .refusals import counter as refusal_counter
 from .tally import Kind
 from .unexpected import describe_unexpected
@@ -49,6 +50,7 @@ __all__ = [
     "Unavailable",
     "Variant",
     "account_uuid",
+    "announce_refusal",
     "challenge",
     "client_address",
     "client_address_or_none",
