@@ -8,7 +8,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.debug import sensitive_variables
 from rest_framework.negotiation import BaseContentNegotiation
@@ -266,4 +266,18 @@ def _parameter(request: Request, name: str) -> str:
 
 # `takes_secrets` removes the query and the form before an error report, because a client may send an access token in
 # the query or the form, even if the settings don't allow access tokens there.
-issue = isolated_view(web.takes_secrets(IssueView.as_view()))
+_issue = IssueView.as_view()
+issue = isolated_view(web.takes_secrets(_issue))
+
+
+def _issue_at_other_path(request: HttpRequest) -> HttpResponseBase:
+    """Issue a token at a second path of the endpoint.
+
+    This function has no attribute `cls`, so that generators of OpenAPI schemas list the endpoint only once.
+    """
+    return _issue(request)
+
+
+issue_at_other_path = isolated_view(web.takes_secrets(_issue_at_other_path))
+
+web.load_openapi("instaccess.issuer.openapi")

@@ -31,6 +31,7 @@ from ..web import (
     announce_refusal,
     challenge,
     client_address_or_none,
+    load_openapi,
     metrics,
     request_domain,
 )
@@ -273,3 +274,6 @@ def _challenge() -> str:
             detail=str(error),
         )
         return "Bearer"
+
+
+load_openapi("instaccess.service.openapi")

@@ -45,6 +45,10 @@ REQUESTS: dict[str, dict[str, Callable[[Clients], Any]]] = {
         "query": lambda clients: clients.client.post(f"{ISSUE}?access_token={clients.access_token}"),
         "form": lambda clients: clients.client.post(ISSUE, {"access_token": clients.access_token}),
     },
+    "instaccess-issue-at-other-path": {
+        "token": lambda clients: clients.send("POST", f"{ISSUE}.json", clients.access_token),
+        "query": lambda clients: clients.client.post(f"{ISSUE}.json?access_token={clients.access_token}"),
+    },
     "instaccess-verify": {
         "encrypted": lambda clients: clients.send("GET", VERIFY, clients.encrypted),
     },
