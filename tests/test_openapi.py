@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -129,6 +130,23 @@ class TestTheSchemaOfAProject:
         flows = schema["components"]["securitySchemes"]["oauth2AccessToken"]["flows"]
         assert flows["authorizationCode"]["authorizationUrl"] == "https://login.example/a"
         assert {flow["tokenUrl"] for flow in flows.values()} == {"https://login.example/t"}
+
+    def test_project_that_does_not_use_drf_spectacular_imports_no_part_of_it(self):
+        program = (
+            "import sys, django\n"
+            "django.setup()\n"
+            "import testproject.urls\n"
+            "ours = [name for name in sys.modules if name.startswith('instaccess.') and name.endswith('.openapi')]\n"
+            "print([*ours, *(name for name in sys.modules if 'spectacular' in name)])\n"
+        )
+        environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "testproject.settings"}
+
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        )
+
+        # The wing `web` contains only the function that imports the descriptions.
+        assert ast.literal_eval(done.stdout) == ["instaccess.web.openapi"]
 
 
 class TestTheDocumentedSchema:

@@ -15,5 +15,5 @@ def load_openapi(module: str) -> None:
     drf-spectacular in INSTALLED_APPS, nothing is imported, because the import would make the start of every worker
     slower.
     """
-    if "drf_spectacular" in sys.modules:
+    if sys.modules.get("drf_spectacular") is not None:
         import_module(module)
