@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 SEED ?= 1
 SAMPLE ?= 100
 
-.PHONY: demo demo-nginx test test-services docs screenshots bench mutants lint wheel messages clean
+.PHONY: demo demo-nginx test test-services docs screenshots bench mutants openapi lint wheel messages clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python manage.py demo
@@ -50,6 +50,10 @@ bench: $(VENV)/.bench
 # Another sample: `make mutants SEED=2 SAMPLE=200`. What to do with such a change: see tests/support/mutants.py.
 mutants: $(VENV)/.mutants
 	$(BIN)/python -m tests.support.mutants --seed $(SEED) --sample $(SAMPLE)
+
+# Generates docs/openapi.yaml. Run it after you change a parameter, a response or a header of the issuing endpoint.
+openapi: $(VENV)/.test
+	$(BIN)/python -m tests.support.openapi
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

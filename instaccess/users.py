@@ -111,6 +111,14 @@ def user_name(user: Any) -> str:
     return "" if name is None else str(name)[:MAX_NAME_CHARS]
 
 
+def operator_name(by: Any) -> str:
+    """Return the name of the operator who revokes tokens or a key.
+
+    `by` is a user, a string such as `uid 0 (root), command line`, or None. Returns "" for None.
+    """
+    return user_name(by) if hasattr(by, "get_username") else str(by or "")
+
+
 def display_name(user: Any, uuid: str, recorded_name: str = "") -> str | None:
     """Return the current name of the user of an audit row, or the recorded name if the user was deleted.
 

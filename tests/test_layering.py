@@ -18,9 +18,9 @@ PACKAGE = Path(instaccess.__file__).parent
 
 # A module or package imports only modules and packages that precede the module or package in this list.
 ORDER = [
-    *("exceptions", "times", "opaque", "logs", "database_errors", "database_clock", "tokens", "conf", "web", "trust"),
-    "monitoring",
-    *("charsets", "models", "signals", "users", "audit", "keys"),
+    *("exceptions", "times", "opaque", "logs", "database_errors", "database_clock", "signals"),
+    *("tokens", "conf", "web", "trust", "monitoring"),
+    *("charsets", "models", "users", "audit", "keys"),
     *("issuer", "gateway", "service", "warmup", "asgi", "urls", "apps", "admin", "management"),
 ]
 ROLES = {"issuer", "gateway", "service"}
@@ -32,6 +32,7 @@ WITHOUT_MODELS = {
     "logs",
     "database_errors",
     "database_clock",
+    "signals",
     "tokens",
     "conf",
     "web",

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 from django.db import connections, transaction
@@ -20,9 +19,9 @@ from django.db.models import QuerySet
 from ..conf import KeyEncryptionKey
 from ..logs import get_logger
 from ..models import IssuedToken, Revocation
-from ..signals import tokens_revoked
+from ..signals import TokensRevoked, tokens_revoked
 from ..tokens import CLOCK_SKEW
-from ..users import user_name
+from ..users import operator_name
 from . import revocation_log
 from .marking import mark_batch
 from .revocation_log import Act
@@ -199,7 +198,7 @@ def _revoke_single(
             count, jtis = mark_batch(batch, act, keks, act.revoked_at)
             if count:
                 revocation_log.record_batch(number, act, keks=keks)
-            _announce_after_commit(jtis, act.reason, by)
+                _announce_after_commit(jtis, count, act, by)
         revoked += count
     return revoked
 
@@ -208,38 +207,39 @@ def _mark(pks: Sequence[int], act: Act, keks: Sequence[KeyEncryptionKey], by: An
     marked = 0
     for batch in _batches(pks):
         count, jtis = mark_batch(batch, act, keks, now)
-        _announce_after_commit(jtis, act.reason, by)
+        if count:
+            _announce_after_commit(jtis, count, act, by)
         marked += count
     return marked
 
 
-def _announce_after_commit(jtis: list[str], reason: str, by: Any) -> None:
-    announce = partial(_announce, jtis, reason=reason, by=by)
+def _announce_after_commit(jtis: list[str], count: int, act: Act, by: Any) -> None:
+    """Log the revocation of a batch of tokens, and send the signal `tokens_revoked`, both after the commit."""
+
+    def build_facts() -> TokensRevoked:
+        return {
+            "jtis": jtis,
+            "count": count,
+            "reason": act.reason,
+            "by": operator_name(by),
+            "by_user_id": getattr(by, "pk", None),
+        }
+
+    def announce() -> None:
+        logger.warning(
+            "revoked %(tokens)d tokens by=%(by)s reason=%(reason)r jti=%(jti)s",
+            tokens=count,
+            by=getattr(by, "pk", by),
+            reason=act.reason,
+            jti=jtis,
+        )
+        tokens_revoked.announce(IssuedToken, build_facts)
+
     transaction.on_commit(announce, using=issued_tokens().db, robust=True)
 
 
-def _announce(jtis: list[str], *, reason: str, by: Any) -> None:
-    """Log the revocation of a batch of tokens, and send the signal `tokens_revoked`."""
-    logger.warning(
-        "revoked %(tokens)d tokens by=%(by)s reason=%(reason)r jti=%(jti)s",
-        tokens=len(jtis),
-        by=getattr(by, "pk", by),
-        reason=reason,
-        jti=jtis,
-    )
-    for receiver, error in tokens_revoked.send_robust(IssuedToken, jtis=jtis, reason=reason, by=by):
-        if isinstance(error, Exception):
-            logger.error(
-                "receiver %(receiver)r of tokens_revoked failed: %(detail)s",
-                receiver=receiver,
-                error=type(error).__name__,
-                detail=str(error),
-            )
-
-
 def _act(reason: str, by: Any, now: datetime) -> Act:
-    author = user_name(by) if hasattr(by, "get_username") else str(by or "")
-    return Act(now, fit(author, "revoked_by"), fit(reason, "revocation_reason"))
+    return Act(now, fit(operator_name(by), "revoked_by"), fit(reason, "revocation_reason"))
 
 
 def _ids(tokens: QuerySet[IssuedToken]) -> list[int]:

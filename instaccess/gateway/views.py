@@ -45,6 +45,7 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
     started = web.metrics.clock()
     refusal: web.Refusal | None = None
     fault: web.Fault | None = None
+    known = {"jti": "", "user_uuid": "", "client_id": ""}
     kept = False
     # Set the content type, because Django would otherwise build a content type from its settings for each response,
     # which takes longer.
@@ -65,6 +66,7 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
         )
         web.refusal_counter.count("gateway", error.code, client_id=error.client_id, user_uuid=error.user_uuid)
         refusal = web.InvalidAccessToken(code=error.code)
+        known = {"jti": error.jti, "user_uuid": error.user_uuid, "client_id": error.client_id}
     except Exception as error:
         # An unexpected error must never let a request pass.
         fault = web.Fault.of("the gateway could not check the token", error)
@@ -73,9 +75,10 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
         # the token.
         is_logged = fault.log(logger)
         web.refusal_counter.count("gateway", fault.reason)
-        refusal = web.Unavailable(code=Reason.FAULT)
+        refusal = web.Unavailable(code=fault.reason)
     if refusal is not None:
         response = _refusal_response(refusal)
+        web.announce_refusal("gateway", refusal.code, status=response.status_code, request=request, **known)
         if fault is not None and not is_logged:
             web.skip_request_log(response)
     if not kept:

@@ -13,7 +13,7 @@ from typing import Any
 
 from django.db import IntegrityError
 
-from .. import audit, database_errors, keys, tokens, users, web
+from .. import audit, database_errors, keys, signals, tokens, users, web
 from ..conf import conf
 from ..exceptions import AuditError, ConfigError
 from ..logs import get_logger
@@ -122,10 +122,35 @@ def issue(
             signing_kid=row.signing_kid,
             ip_address=row.ip_address,
         )
+        _announce(row, user=user, real_user=real_user)
         return row, token.reveal()
     raise AuditError(
         f"the database rejected the audit row twice: the jti already exists, or the user was deleted ({rejection})"
     )
+
+
+def _announce(row: IssuedToken, *, user: Any, real_user: Any) -> None:
+    """Send the signal `token_issued` for a committed audit row."""
+
+    def build_facts() -> signals.TokenIssued:
+        return {
+            "jti": str(row.jti),
+            "user_id": user.pk,
+            "user_uuid": row.user_uuid,
+            "real_user_id": getattr(real_user, "pk", None),
+            "real_user_uuid": row.real_user_uuid,
+            "client_id": row.client_id,
+            "account_uuid": row.account_uuid,
+            "canvas_domain": row.canvas_domain,
+            "signing_kid": row.signing_kid,
+            "encryption_kid": row.encryption_kid,
+            "ip_address": row.ip_address,
+            "issued_at": row.issued_at,
+            "expires_at": row.expires_at,
+        }
+
+    # The row is committed, except in tests of a project, which run in a transaction that is rolled back.
+    signals.token_issued.announce_after_commit(IssuedToken, build_facts, using=row._state.db or "default")
 
 
 def _build_claims(

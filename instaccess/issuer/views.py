@@ -8,7 +8,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.debug import sensitive_variables
 from rest_framework.negotiation import BaseContentNegotiation
@@ -55,6 +55,8 @@ class IssueView(APIView):
     started: float
     fault: web.Fault | None = None
     """A server-side error, or None. The error is logged after the `except` block has ended."""
+    refused: dict[str, Any] | None = None
+    """Facts of a refusal, or None. The signal is sent after the `except` block has ended."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Check the method and the host, then authenticate the client.
@@ -137,6 +139,12 @@ class IssueView(APIView):
             )
         user_uuid = users.loaded_uuid(refusal.user)
         web.refusal_counter.count("issuer", refusal.code, client_id=refusal.client_id, user_uuid=user_uuid)
+        self.refused = {
+            "reason": refusal.code,
+            "user_id": getattr(refusal.user, "pk", None),
+            "user_uuid": user_uuid,
+            "client_id": refusal.client_id,
+        }
         try:
             response = self._refuse(refusal)
         except InstAccessError as error:  # A setting, such as REALM, is invalid.
@@ -170,12 +178,14 @@ class IssueView(APIView):
         return web.Unavailable(type(error).__name__, code=Reason.FAULT)
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        # DRF calls this method after its `except` block. Within the block, log handlers, error reporters and
+        # receivers of a signal could reach the exception, whose frames contain the access token.
         if self.fault is not None:
-            # DRF calls this method after its `except` block. Within the block, log handlers and error reporters could
-            # reach the exception, whose frames contain the access token.
             web.forget_parameters(request._request)
             if not self.fault.log(logger):
                 web.skip_request_log(response)
+        if self.refused is not None:
+            web.announce_refusal("issuer", status=response.status_code, request=request._request, **self.refused)
         # Discard DRF's headers, such as `Vary`, because Canvas does not send them.
         self.headers = {}
         finalized: HttpResponseBase = super().finalize_response(request, response, *args, **kwargs)
@@ -256,4 +266,18 @@ def _parameter(request: Request, name: str) -> str:
 
 # `takes_secrets` removes the query and the form before an error report, because a client may send an access token in
 # the query or the form, even if the settings don't allow access tokens there.
-issue = isolated_view(web.takes_secrets(IssueView.as_view()))
+_issue = IssueView.as_view()
+issue = isolated_view(web.takes_secrets(_issue))
+
+
+def _issue_at_other_path(request: HttpRequest) -> HttpResponseBase:
+    """Issue a token at a second path of the endpoint.
+
+    This function has no attribute `cls`, so that generators of OpenAPI schemas list the endpoint only once.
+    """
+    return _issue(request)
+
+
+issue_at_other_path = isolated_view(web.takes_secrets(_issue_at_other_path))
+
+web.load_openapi("instaccess.issuer.openapi")

@@ -208,7 +208,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
         recorded = _record([key.kid], keks, reason=reason, by=by, now=now)
         if key.status != Key.Status.REVOKED or not store.is_authentic(key, keks):
             was_current, had_private = key.status == Key.Status.CURRENT, key.has_private
-            store.mark_revoked(key, now, keks)
+            store.mark_revoked(key, now, keks, reason=reason, by=by)
             newly_revoked = True
             try:
                 if was_current:

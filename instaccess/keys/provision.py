@@ -11,7 +11,8 @@ from ..exceptions import KeyRefused, KeyUnavailable, UnsealError
 from ..logs import get_logger
 from ..models import Key
 from ..opaque import Opaque
-from . import ring, row_hmac, sealing, store
+from ..signals import KeyChange
+from . import announcing, ring, row_hmac, sealing, store
 from .held_keys import public_key
 
 logger = get_logger("instaccess.keys")
@@ -133,7 +134,7 @@ def import_key(
         existing = next(iter(row_hmac.load(keys.filter(kid=key.thumbprint()))[0]), None)
         if existing is not None:
             raise KeyRefused(_describe_duplicate(existing, use, with_private=key.has_private))
-        return store.store(key, use=use, status=status, now=now or ring.current_time())
+        return store.store(key, use=use, status=status, now=now or ring.current_time(), change=KeyChange.IMPORTED)
 
 
 def _describe_duplicate(existing: Key, use: Key.Use, *, with_private: bool) -> str:
@@ -242,5 +243,6 @@ def _reseal_row(pk: int) -> bool:
             return False
         unchanged = store.stored_keys().filter(pk=pk, mac=old_mac, sealed_private_jwk=old_sealed)
         if unchanged.update(mac=row.mac, sealed_private_jwk=row.sealed_private_jwk):
+            announcing.announce(row, KeyChange.RESEALED)
             return row.sealed_private_jwk != old_sealed
     raise KeyUnavailable("other processes are changing keys: run `python manage.py instaccess_keys reseal` again")

@@ -120,7 +120,7 @@ def replace_all(
         refused_until = int(now.timestamp()) + CLOCK_SKEW
         recorded = _record(keys, plan, keks, latest_iat=refused_until, reason=reason, by=by, now=now)
         for key in plan.revoked:
-            store.mark_revoked(key, now, keks)
+            store.mark_revoked(key, now, keks, reason=reason, by=by)
         generated = _store(pregenerated, plan, now)
     until = datetime.fromtimestamp(refused_until, UTC)
     logger.warning(

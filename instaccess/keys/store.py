@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 from django.db import connections, router, transaction
 from django.db.models import F, QuerySet
@@ -20,8 +21,9 @@ from ..conf import KeyEncryptionKey, conf
 from ..exceptions import ConfigError, KeyUnavailable, UnsealError
 from ..logs import get_logger
 from ..models import Key, KeyLock
+from ..signals import KeyChange
 from ..tokens import PrivateKey
-from . import ring, rotation, row_hmac, sealing
+from . import announcing, ring, rotation, row_hmac, sealing
 
 logger = get_logger("instaccess.keys")
 
@@ -51,6 +53,8 @@ def locked() -> Iterator[QuerySet[Key]]:
     KeyLock.objects.using(alias).get_or_create(pk=1)
     try:
         with transaction.atomic(using=alias):
+            # Receivers of `key_changed` run after the commit, and must not read the old keys from the cache.
+            transaction.on_commit(ring.clear_cache, using=alias)
             KeyLock.objects.using(alias).filter(pk=1).update(changes=F("changes") + 1)
             yield stored_keys().select_for_update()
     finally:
@@ -160,8 +164,18 @@ def find_key(kid: str, keys: QuerySet[Key] | None = None) -> Key:
     return matches[0]
 
 
-def store(key: JWK | PrivateKey, *, use: Key.Use, status: Key.Status, now: datetime) -> Key:
-    """Insert a key, and return its row. If the key has a private key, the private key is sealed first."""
+def store(
+    key: JWK | PrivateKey,
+    *,
+    use: Key.Use,
+    status: Key.Status,
+    now: datetime,
+    change: KeyChange = KeyChange.GENERATED,
+) -> Key:
+    """Insert a key, and return its row. If the key has a private key, the private key is sealed first.
+
+    `change` is the change that the signal `key_changed` reports.
+    """
     public = trust.public_members(key, use=use)
     sealed = ""
     if isinstance(key, PrivateKey):
@@ -187,6 +201,7 @@ def store(key: JWK | PrivateKey, *, use: Key.Use, status: Key.Status, now: datet
         status=status,
         private=row.has_private,
     )
+    announcing.announce(row, change)
     return row
 
 
@@ -203,7 +218,9 @@ def succeed(retired: Key | None, activated: Key, now: datetime) -> None:
     rotation.hand_over(retired, activated, now=now)
     if retired is not None:
         _save(retired, keks, "status", "retired_at")
+        announcing.announce(retired, KeyChange.RETIRED)
     _save(activated, keks, "status", "activated_at")
+    announcing.announce(activated, KeyChange.ACTIVATED)
     if retired is None:
         logger.info("key %(kid)s became current for %(use)s", kid=activated.kid, use=activated.use)
     else:
@@ -215,7 +232,9 @@ def succeed(retired: Key | None, activated: Key, now: datetime) -> None:
         )
 
 
-def mark_revoked(key: Key, now: datetime, keks: Sequence[KeyEncryptionKey]) -> None:
+def mark_revoked(
+    key: Key, now: datetime, keks: Sequence[KeyEncryptionKey], *, reason: str = "", by: Any = None
+) -> None:
     """Set the status of a key to revoked, and erase its private key.
 
     A row that isn't authentic gets a new HMAC, and so becomes authentic as the row of a revoked key. The public key
@@ -226,11 +245,13 @@ def mark_revoked(key: Key, now: datetime, keks: Sequence[KeyEncryptionKey]) -> N
     Args:
         keks: the key-encryption keys. If empty, the row gets no HMAC, so checks report the row until the key is
             revoked again.
+        reason, by: the reason and the operator, for the signal `key_changed`.
     """
     if not is_authentic(key, keks):
         key.mac, key.public_jwk = "", _public_key_of_sealed(key, keks)
     key.status, key.revoked_at, key.sealed_private_jwk = Key.Status.REVOKED, now, ""
     _save(key, keks, "status", "revoked_at", "sealed_private_jwk", "public_jwk")
+    announcing.announce(key, KeyChange.REVOKED, reason=reason, by=by)
 
 
 def erase(key: Key) -> None:
@@ -244,6 +265,7 @@ def erase(key: Key) -> None:
     row_hmac.check(key, keks)
     key.sealed_private_jwk = ""
     _save(key, keks, "sealed_private_jwk")
+    announcing.announce(key, KeyChange.ERASED)
     logger.info("private key of key %(kid)s erased", kid=key.kid)
 
 

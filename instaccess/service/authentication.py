@@ -28,8 +28,10 @@ from ..web import (
     InvalidAccessToken,
     Unavailable,
     account_uuid,
+    announce_refusal,
     challenge,
     client_address_or_none,
+    load_openapi,
     metrics,
     request_domain,
 )
@@ -99,6 +101,8 @@ class InstAccessAuthentication(BaseAuthentication):
         payload: dict[str, Any] | None = {}
         answer: type[APIException] = _Unavailable
         fault: Fault | None = None
+        reason: str = Reason.FAULT
+        known: dict[str, str] = {}
         try:
             # No variable of this function contains the token, because some error reporters print the variables of
             # all functions, and USER_HOOK can raise any error.
@@ -120,7 +124,7 @@ class InstAccessAuthentication(BaseAuthentication):
                 ip_address=client_address_or_none(getattr(request, "_request", request)),
             )
             metrics.refused("service", refusal.code)
-            answer = _Refused
+            answer, reason = _Refused, refusal.code
         except Exception as error:
             if payload and not isinstance(error, (DbError, InstAccessError)):
                 # The error occurred after the verification, for example in a hook. Raise the error unchanged, because
@@ -132,6 +136,13 @@ class InstAccessAuthentication(BaseAuthentication):
         if fault is not None:
             fault.log(logger)
             metrics.refused("service", Reason.FAULT)
+        announce_refusal(
+            "service",
+            reason,
+            status=answer.status_code,
+            request=getattr(request, "_request", request),
+            **known,
+        )
         raise answer
 
     @sensitive_variables("token")
@@ -263,3 +274,6 @@ def _challenge() -> str:
             detail=str(error),
         )
         return "Bearer"
+
+
+load_openapi("instaccess.service.openapi")

@@ -2,6 +2,7 @@
 
 from .answers import (
     RETRY_AFTER,
+    THROTTLED,
     BadRequest,
     ExpiredAccessToken,
     InsufficientScope,
@@ -20,10 +21,12 @@ from .endpoint import isolated_view
 from .explanations import Explanation
 from .faults import Fault, skip_request_log
 from .faults import outages as outage_log
+from .openapi import load_openapi
 from .origin import account_uuid, client_address, client_address_or_none, request_domain
 from .parameters import forget_parameters, takes_secrets
 from .reasons import ACCEPTED_BY_GATEWAY, ACCEPTED_BY_SERVICE, Variant, explain
 from .recorder import Recorder, metrics
+from .refusal_signal import announce_refusal
 from .refusals import counter as refusal_counter
 from .tally import Kind
 from .unexpected import describe_unexpected
@@ -32,6 +35,7 @@ __all__ = [
     "ACCEPTED_BY_GATEWAY",
     "ACCEPTED_BY_SERVICE",
     "RETRY_AFTER",
+    "THROTTLED",
     "BadRequest",
     "ExpiredAccessToken",
     "Explanation",
@@ -49,6 +53,7 @@ __all__ = [
     "Unavailable",
     "Variant",
     "account_uuid",
+    "announce_refusal",
     "challenge",
     "client_address",
     "client_address_or_none",
@@ -57,6 +62,7 @@ __all__ = [
     "forget_parameters",
     "isolated_view",
     "json_response",
+    "load_openapi",
     "metrics",
     "outage_log",
     "refusal_counter",

@@ -154,8 +154,8 @@ class TestRevokingAllTokensOfAUser:
         monkeypatch.setattr(revocation, "BATCH", 2)
         rows, received = [row() for _ in range(3)], []
 
-        def receive(jtis: Any, reason: Any, by: Any, **kwargs: Any) -> None:
-            received.append((jtis, reason, by))
+        def receive(jtis: Any, reason: Any, by: Any, by_user_id: Any, **kwargs: Any) -> None:
+            received.append((jtis, reason, by, by_user_id))
 
         signals.tokens_revoked.connect(receive)
         try:
@@ -164,9 +164,9 @@ class TestRevokingAllTokensOfAUser:
         finally:
             signals.tokens_revoked.disconnect(receive)
 
-        assert [len(jtis) for jtis, _, _ in received] == [2, 1]
-        assert {jti for jtis, _, _ in received for jti in jtis} == {str(each.jti) for each in rows}
-        assert {(reason, by) for _, reason, by in received} == {("laptop lost", user)}
+        assert [len(jtis) for jtis, *_ in received] == [2, 1]
+        assert {jti for jtis, *_ in received for jti in jtis} == {str(each.jti) for each in rows}
+        assert {tuple(facts) for _, *facts in received} == {("laptop lost", "ada", user.pk)}
 
     @pytest.mark.sqlite
     def test_revocation_of_a_user_also_marks_an_unreadable_audit_row(self, row):

@@ -12,9 +12,10 @@ import pytest
 from django.contrib.auth.models import Permission
 from django.utils import timezone
 
-from instaccess import urls
+from instaccess import signals, urls
 from instaccess.issuer import issuing
 from tests.error_reports.conftest import PROJECTS, clear_caches
+from tests.support.receiving import connected
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("deployment")]
 
@@ -43,6 +44,10 @@ REQUESTS: dict[str, dict[str, Callable[[Clients], Any]]] = {
         "signed": lambda clients: clients.send("POST", ISSUE, clients.signed),
         "query": lambda clients: clients.client.post(f"{ISSUE}?access_token={clients.access_token}"),
         "form": lambda clients: clients.client.post(ISSUE, {"access_token": clients.access_token}),
+    },
+    "instaccess-issue-at-other-path": {
+        "token": lambda clients: clients.send("POST", f"{ISSUE}.json", clients.access_token),
+        "query": lambda clients: clients.client.post(f"{ISSUE}.json?access_token={clients.access_token}"),
     },
     "instaccess-verify": {
         "encrypted": lambda clients: clients.send("GET", VERIFY, clients.encrypted),
@@ -131,3 +136,25 @@ def test_p27_endpoint_with_invalid_settings_reveals_no_secret(
 
 def test_p27_tests_of_error_reports_request_every_endpoint():
     assert {"service", *(pattern.name for pattern in urls.urlpatterns)} == set(REQUESTS)
+
+
+@pytest.mark.parametrize("fault", ["no fault", "a lost key-encryption key"])
+@pytest.mark.parametrize(("name", "label"), [(name, label) for name, each in REQUESTS.items() for label in each])
+def test_p12_p27_failing_receiver_of_a_signal_reveals_no_secret(
+    fault, name, label, clients, settings, collector, every_secret
+):
+    def fail(**facts: Any) -> None:
+        raise RuntimeError(facts)
+
+    settings.INSTACCESS = {**settings.INSTACCESS, **FAULTS.get(fault, {})}
+    clear_caches()
+    collector.clear()
+    with connected(signals.token_issued, fail), connected(signals.token_refused, fail):
+        answer = text_of(REQUESTS[name][label](clients))
+
+    texts: dict[str, Any] = {"answer": answer, **collector.texts()}
+    if label == "query" or (name == "service" and fault != "no fault"):
+        # For the reasons, see the previous test. The signal itself is sent outside of the functions with the token.
+        del texts["stack of a logged error"]
+    leaks = {kind: every_secret.find_in(text) for kind, text in texts.items()}
+    assert not any(leaks.values()), leaks

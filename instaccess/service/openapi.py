@@ -1,0 +1,36 @@
+"""The security scheme of `InstAccessAuthentication` for drf-spectacular. `web.load_openapi` imports this file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+
+from .authentication import InstAccessAuthentication
+
+
+class InstAccessScheme(OpenApiAuthenticationExtension):  # type: ignore[misc]
+    """The security scheme of views with `InstAccessAuthentication` or a subclass."""
+
+    target_class = InstAccessAuthentication
+    name = "instAccessToken"
+    match_subclasses = True
+    # A project can describe its own subclass with another extension, which has a higher priority by default.
+    priority = -1
+
+    def __init__(self, target: Any) -> None:
+        super().__init__(target)
+        # Two classes must not have the same name, because drf-spectacular would warn.
+        if type(target) is not InstAccessAuthentication:
+            self.name = f"{InstAccessScheme.name}{type(target).__name__}"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        return {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": (
+                "An InstAccess token. Clients send the encrypted token (a JWE) that they got from the issuer. The "
+                "gateway forwards the signed token (a JWS) inside to the service. An InstAccess token has no scopes."
+            ),
+        }

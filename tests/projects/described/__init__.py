@@ -1,0 +1,1 @@
+"""Projects with drf-spectacular, and the OpenAPI schemas of these projects."""

@@ -1,0 +1,15 @@
+"""Settings of the project whose schema is docs/openapi.yaml: an issuer with the default settings."""
+
+from instaccess import __version__
+from tests.projects.described.settings import *  # noqa: F403
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "InstAccess tokens",
+    "DESCRIPTION": (
+        "The endpoint of the issuer. Your own schema contains this endpoint if you use drf-spectacular. The security "
+        "scheme `instAccessToken` is the scheme of services, which accept InstAccess tokens."
+    ),
+    "VERSION": __version__,
+    # A view of a service uses this scheme. The app itself has no such view.
+    "POSTPROCESSING_HOOKS": ["tests.projects.described.hooks.add_service_scheme"],
+}
