@@ -12,18 +12,39 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .authentication import InstAccessAuthentication
+    from .decorators import token_required
     from .local_tables import use
-    from .request_authentication import AcceptedClaims
+    from .middleware import InstAccessMiddleware
+    from .permissions import from_application, is_service_user, not_masquerading
+    from .request_authentication import AcceptedClaims, RequestAuthentication
     from .token_user import TokenUser
     from .verifier import Verifier
 
-__all__ = ["AcceptedClaims", "InstAccessAuthentication", "TokenUser", "Verifier", "use"]
+__all__ = [
+    "AcceptedClaims",
+    "InstAccessAuthentication",
+    "InstAccessMiddleware",
+    "RequestAuthentication",
+    "TokenUser",
+    "Verifier",
+    "from_application",
+    "is_service_user",
+    "not_masquerading",
+    "token_required",
+    "use",
+]
 
 _FILES = {
     "AcceptedClaims": "request_authentication",
     "InstAccessAuthentication": "authentication",
+    "InstAccessMiddleware": "middleware",
+    "RequestAuthentication": "request_authentication",
     "TokenUser": "token_user",
     "Verifier": "verifier",
+    "from_application": "permissions",
+    "is_service_user": "permissions",
+    "not_masquerading": "permissions",
+    "token_required": "decorators",
     "use": "local_tables",
 }
 """A mapping from each public name to the file that defines the name."""

@@ -25,11 +25,11 @@ from ..web import (
     account_uuid,
     challenge,
     client_address_or_none,
-    metrics,
     request_domain,
 )
 from .lenient_parsing import find_bearer
 from .local_tables import local_tables
+from .refusals import describe_fault, log_fault, log_refusal
 from .token_user import TokenUser
 from .verifier import Verifier
 
@@ -80,29 +80,18 @@ class RequestAuthentication:
             self.check_client(claims, request)
             return self.get_user(claims), claims
         except InvalidToken as refusal:
-            known = {name: value[:64] for name, value in identifiers(payload or {}).items()}
-            logger.warning(
-                "refused reason=%(reason)s jti=%(jti)r detail=%(detail)r",
-                reason=refusal.code,
-                jti=known.get("jti", ""),
-                detail=refusal.detail,
-                user_uuid=known.get("user_uuid", ""),
-                client_id=known.get("client_id", ""),
-                ip_address=client_address_or_none(_django_request(request)),
-            )
-            metrics.refused("service", refusal.code)
+            log_refusal(refusal, identifiers(payload or {}), client_address_or_none(_django_request(request)))
             answer = InvalidAccessToken(code=refusal.code)
         except Exception as error:
             if payload and not isinstance(error, (DbError, InstAccessError)):
                 # The error occurred after the verification, for example in a hook. Raise the error unchanged, because
                 # no frame contains the token.
                 raise
-            fault = Fault.of("the service could not check the token", error)
+            fault = describe_fault(error)
         # Log and raise after the `except` blocks. Within these blocks, log handlers could reach the first exception,
         # whose frames contain the token, and the first exception would become the `__context__` of the new exception.
         if fault is not None:
-            fault.log(logger)
-            metrics.refused("service", Reason.FAULT)
+            log_fault(fault)
         raise answer
 
     @sensitive_variables("token")

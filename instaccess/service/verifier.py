@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from django.views.decorators.debug import sensitive_variables
 from jwcrypto.jwk import JWK
 
-from .. import tokens, trust
+from .. import tokens, trust, web
 from ..conf import Conf, conf
 from ..exceptions import ForeignToken, InvalidToken, NoToken, Reason
 from ..opaque import Opaque, concealed
@@ -29,6 +29,7 @@ _ARGUMENTS = {
     "LEEWAY": "leeway",
     "MAX_STALENESS": "max_staleness",
     "ALLOW_HTTP_URLS": "allow_http",
+    "REALM": "realm",
 }
 """A mapping from the name of a setting to the argument of `Verifier` that has the same meaning."""
 
@@ -71,6 +72,7 @@ class Verifier:
         max_staleness: the additional time, in seconds, for which the cached keys are used if the URL can't be read:
             0 to 3600.
         allow_http: whether the URL may use http. A man in the middle can then replace the keys.
+        realm: the realm in the header `WWW-Authenticate` (see `challenge`).
 
     Raises:
         ConfigError: an argument is invalid. The message contains the accepted values.
@@ -85,6 +87,7 @@ class Verifier:
         leeway: int = 0,
         max_staleness: int = 60,
         allow_http: bool = False,
+        realm: str = "canvas-lms",
     ) -> None:
         values = _Arguments(
             {
@@ -94,10 +97,11 @@ class Verifier:
                 "LEEWAY": leeway,
                 "MAX_STALENESS": max_staleness,
                 "ALLOW_HTTP_URLS": allow_http,
+                "REALM": realm,
             }
         )
         # Read all values now, so that an invalid argument raises an error here and not during a request.
-        _ = (values.accepted_issuers, values.account_uuid, values.leeway, values.max_staleness)
+        _ = (values.accepted_issuers, values.account_uuid, values.leeway, values.max_staleness, values.realm)
         keys = trust.RemoteKeys(values.jwks_url, max_staleness=lambda: values.max_staleness)
         self._set(values, _Keys(keys.ensure_loaded, keys.without_waiting))
 
@@ -167,9 +171,16 @@ class Verifier:
             claims = self.read_claims(payload, Claims)
             self.check_account(claims, self._values.account_uuid, "the argument account or ACCOUNT_UUID")
         except InvalidToken as refusal:
-            vars(refusal).update(identifiers(payload))
-            raise
+            # A ForeignToken would mean that another authenticator may accept the token, but this verifier decides
+            # about each token of its issuers.
+            error = InvalidToken(refusal.detail, code=refusal.code) if isinstance(refusal, ForeignToken) else refusal
+            vars(error).update(identifiers(payload))
+            raise error from None
         return claims
+
+    def challenge(self) -> str:
+        """Return the value of the header `WWW-Authenticate` for a 401. Raises ConfigError if REALM is invalid."""
+        return web.challenge(self._values)
 
     # The following methods are the steps of `verify`. The integrations for web frameworks call the steps separately.
 

@@ -30,6 +30,7 @@ from instaccess.tokens import Claims
 from instaccess.trust import refreshed, remote_jwks
 from tests.service.helpers import USER, good, jwks, now, public
 from tests.support import forks, servers
+from tests.support.answers import CHALLENGE
 from tests.support.clocks import Clock
 from tests.support.paths import ROOT
 from tests.support.tokens import ISSUER, TokenFactory, b64, claims, signed_by_pyjwt
@@ -331,6 +332,7 @@ class TestAWrongArgument:
             ({"leeway": 301}, "argument leeway .* an integer from 0 to 300"),
             ({"leeway": 1.5}, "argument leeway .* an integer from 0 to 300"),
             ({"max_staleness": 3601}, "argument max_staleness .* an integer from 0 to 3600"),
+            ({"realm": 'a"b'}, "argument realm .* printable ASCII"),
             ({"allow_http": "yes"}, "argument allow_http .* True or False"),
         ],
         ids=str,
@@ -341,6 +343,10 @@ class TestAWrongArgument:
 
         assert "secret" not in str(refused.value)
         assert "INSTACCESS" not in str(refused.value)
+
+    def test_challenge_of_a_verifier_contains_the_realm(self):
+        assert Verifier(jwks_url=self.URL).challenge() == CHALLENGE
+        assert Verifier(jwks_url=self.URL, realm="our-lms").challenge() == 'Bearer realm="our-lms"'
 
     def test_verifier_with_an_https_url_fetches_nothing_before_the_first_token(self):
         Verifier(jwks_url="https://host.invalid/jwks")
