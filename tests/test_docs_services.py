@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,6 +151,26 @@ class TestTheExamples:
 
 
 class TestTheOtherExamples:
+    @pytest.mark.parametrize("name", ["django", "ninja"])
+    def test_c17_example_without_contrib_auth_and_without_django_rest_framework_passes_the_system_checks(
+        self, name, tmp_path
+    ):
+        for file, code in EXAMPLES[name].files.items():
+            (tmp_path / file).write_text(code)
+
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "django", "check"],
+            cwd=tmp_path,
+            env=os.environ | {"DJANGO_SETTINGS_MODULE": "settings", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+            capture_output=True,
+            text=True,
+            timeout=servers.PATIENCE,
+            check=False,
+        )
+
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "no issues" in done.stdout
+
     def test_c17_django_example_without_contrib_auth_answers_requests_without_credentials(
         self, jwks_server, token_factory, tmp_path
     ):

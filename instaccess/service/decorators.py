@@ -83,7 +83,9 @@ def _refuse(
     request: HttpRequest, conditions: Collection[Condition], authentication: RequestAuthentication
 ) -> HttpResponseBase | None:
     """Return the response to a request that may not use the view, or None if the request may use the view."""
-    if getattr(request, "instaccess", None) is None and (refusal := identify(request, authentication)) is not None:
+    # If InstAccessMiddleware has handled the request, the decision of the middleware is final. A subclass of the
+    # middleware may have stricter rules, or may read the token from another header.
+    if not hasattr(request, "instaccess") and (refusal := identify(request, authentication)) is not None:
         return refusal
     claims = getattr(request, "instaccess", None)
     if claims is None:

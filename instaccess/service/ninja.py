@@ -62,8 +62,10 @@ class InstAccessBearer(HttpBearer):
         self._authentication = authentication
 
     def __call__(self, request: HttpRequest) -> AcceptedClaims | None:
-        claims: AcceptedClaims | None = getattr(request, "instaccess", None)
-        if claims is None and (claims := self._authenticate(request)) is None:
+        # If InstAccessMiddleware has handled the request, its decision is final (see decorators.py).
+        known = hasattr(request, "instaccess")
+        claims: AcceptedClaims | None = getattr(request, "instaccess", None) if known else self._authenticate(request)
+        if claims is None:
             return None
         if not is_allowed(claims, self._conditions):
             raise Refused(forbidden_response(), "The access token does not allow this request.")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
+from django.http import HttpResponse
 from django.middleware.csrf import get_token
 from django.test import AsyncClient, Client, RequestFactory
 
@@ -114,6 +115,24 @@ class TestARequestWithAToken:
         request = RequestFactory().get("/", **bearer(good(service, region="us")))
 
         assert refusal(handler(request)) == INVALID
+
+    def test_decorator_accepts_no_token_that_a_subclass_of_the_middleware_did_not_accept(self, project, service):
+        """The middleware of this project reads tokens from another header, and has no rules for the usual header."""
+
+        class FromAHeader(RequestAuthentication):
+            def get_bearer(self, request: Any) -> str | None:
+                token: str | None = request.META.get("HTTP_X_TOKEN")
+                return token
+
+        class Middleware(InstAccessMiddleware):
+            authentication = FromAHeader()
+
+        handler = Middleware(token_required(lambda request: HttpResponse(str(request.user))))
+        valid = good(service, sub=USER)
+
+        accepted = handler(RequestFactory().get("/", headers={"X-Token": valid.split()[1]}))
+        assert accepted.content.decode() == USER
+        assert handler(RequestFactory().get("/", **bearer(valid))).status_code == 401
 
 
 @pytest.mark.django_db(transaction=True)
