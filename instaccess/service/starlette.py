@@ -3,7 +3,8 @@
 Only Starlette and FastAPI projects import this module. The module needs no Django settings.
 """
 
-from __future__ import annotations
+# This module has no `from __future__ import annotations`, because some versions of FastAPI can't resolve annotations
+# that are strings if the dependency is an object.
 
 from collections.abc import Collection, Mapping
 from typing import Any

@@ -85,7 +85,7 @@ def backend(verifier: Verifier) -> Any:
     """An application of Starlette with the backend, which sets `request.user`."""
 
     async def endpoint(request: Request) -> Response:
-        return JSONResponse(request.user.identity)
+        return JSONResponse(request.user.display_name)
 
     found = InstAccessBackend(verifier)
     return Starlette(
@@ -205,7 +205,8 @@ class TestAnApplication:
         async def main() -> list[int]:
             exchange = asgi.Exchange("GET", "/", good(token_factory).removeprefix("Bearer "), application=strict_app)
             await exchange.send()
-            first, other = await asyncio.gather(exchange.answer(), other_request())
+            async with asyncio.timeout(asgi.PATIENCE):
+                first, other = await asyncio.gather(exchange.answer(), other_request())
             return [first.status, other]
 
         assert asyncio.run(main()) == [200, 401]

@@ -279,7 +279,8 @@ class TestTheEventLoop:
             other_task_ran.set()
 
         async def main() -> Claims:
-            found, _ = await asyncio.gather(make().averify(good(token_factory)), other_task())
+            async with asyncio.timeout(servers.PATIENCE):
+                found, _ = await asyncio.gather(make().averify(good(token_factory)), other_task())
             return found
 
         assert asyncio.run(main()).account_uuid == ACCOUNT
