@@ -68,7 +68,8 @@ class RequestAuthentication:
             Unavailable: the token could not be checked because of a server-side error. The response is 503.
         """
         payload: dict[str, Any] | None = {}
-        answer: Refusal = Unavailable(code=Reason.FAULT)
+        answer: type[Refusal] = Unavailable
+        reason = Reason.FAULT
         fault: Fault | None = None
         try:
             # No variable of this function contains the token, because some error reporters print the variables of
@@ -81,7 +82,7 @@ class RequestAuthentication:
             return self.get_user(claims), claims
         except InvalidToken as refusal:
             log_refusal(refusal, identifiers(payload or {}), client_address_or_none(_django_request(request)))
-            answer = InvalidAccessToken(code=refusal.code)
+            answer, reason = InvalidAccessToken, refusal.code
         except Exception as error:
             if payload and not isinstance(error, (DbError, InstAccessError)):
                 # The error occurred after the verification, for example in a hook. Raise the error unchanged, because
@@ -92,7 +93,7 @@ class RequestAuthentication:
         # whose frames contain the token, and the first exception would become the `__context__` of the new exception.
         if fault is not None:
             log_fault(fault)
-        raise answer
+        raise answer(code=reason)
 
     @sensitive_variables("token")
     def _read_payload(self, request: Any) -> dict[str, Any] | None:
