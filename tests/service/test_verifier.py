@@ -285,6 +285,32 @@ class TestTheEventLoop:
 
         assert asyncio.run(main()).account_uuid == ACCOUNT
 
+    def test_tokens_with_a_new_key_wait_for_the_same_fetch(self, make, server, token_factory, clock, rsa_pool):
+        successor = TokenFactory(rsa_pool.take("sig"), token_factory.encryption)
+        fetching, release = threading.Event(), threading.Event()
+        verifier = make()
+        verifier.verify(good(token_factory))
+
+        def answer(handler: Any) -> None:
+            fetching.set()
+            release.wait(60)
+            servers.reply(handler, 200, jwks(token_factory.signing, successor.signing))
+
+        server.answer = answer
+
+        async def later() -> Claims:
+            while not fetching.is_set():
+                await asyncio.sleep(0)
+            asyncio.get_running_loop().call_soon(release.set)
+            return await verifier.averify(good(successor))
+
+        async def main() -> list[Claims]:
+            async with asyncio.timeout(servers.PATIENCE):
+                return await asyncio.gather(verifier.averify(good(successor)), later())
+
+        assert [found.account_uuid for found in asyncio.run(main())] == [ACCOUNT] * 2
+        assert len(server.requests) == 2
+
     def test_no_thread_is_used_for_a_token_if_its_key_is_cached(self, make, token_factory):
         verifier = make()
 
