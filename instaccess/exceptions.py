@@ -202,8 +202,14 @@ class InvalidToken(InstAccessError):
     jti = user_uuid = client_id = ""
 
 
+class NoToken(InvalidToken):
+    """The refusal of a request that contains no bearer token. The request may contain other credentials."""
+
+    code = Reason.NO_CREDENTIALS
+
+
 class ForeignToken(InvalidToken):
-    """The refusal of a token whose issuer is not in ACCEPTED_ISSUERS.
+    """The refusal of a bearer token that isn't an InstAccess token, or whose issuer is not accepted.
 
     An authenticator of the project may accept such a token.
     """

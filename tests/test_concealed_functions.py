@@ -37,6 +37,7 @@ CONCEALED = [
     "keys.sealing:seal",
     "keys.sealing:unseal",
     "management.commands.instaccess_keys:Command._print",
+    "service.verifier:Verifier._verify_header",
     "tokens.jose:_decrypt_with_key",
     "tokens.private_key:PrivateKey.op_key",
     "tokens.private_key:PrivateKey.public",

@@ -70,7 +70,11 @@ class Values:
             actual = f" (it is {value!r})"
         else:
             actual = f" (it is of type {type(value).__name__})"
-        return ConfigError(f"INSTACCESS[{name!r}] must be {expected}{actual}", setting=name)
+        return ConfigError(f"{self._describe(name)} must be {expected}{actual}", setting=name)
+
+    def _describe(self, name: str) -> str:
+        """Return the text that identifies a value in an error."""
+        return f"INSTACCESS[{name!r}]"
 
     def _string(self, name: str, default: str) -> str:
         """Read a string of 1 to 255 characters."""
@@ -150,7 +154,8 @@ class Values:
         if not usable:
             raise self._invalid(
                 name,
-                "an https:// URL without user name or password (http:// only with INSTACCESS['ALLOW_HTTP_URLS'])",
+                "an https:// URL without user name or password (http:// only with "
+                f"{self._describe('ALLOW_HTTP_URLS')})",
             )
         return value
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.apps import apps
+from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from rest_framework.settings import DEFAULTS, api_settings
 
@@ -18,6 +19,8 @@ def check_anonymous_user(**kwargs: Any) -> list[CheckMessage]:
 
     If Django REST framework can't create the user, a request without credentials gets a 500 instead of a 401.
     """
+    if not apps.is_installed("rest_framework") and not hasattr(settings, "REST_FRAMEWORK"):
+        return []  # The service uses another framework (docs/services-without-drf.md).
     default = DEFAULTS["UNAUTHENTICATED_USER"]
     # Compare the dotted path, and don't import the class, because importing Django's AnonymousUser would raise an
     # error.

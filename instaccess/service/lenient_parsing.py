@@ -1,17 +1,54 @@
-"""Lenient parsing of unverified JWTs, only to decide which authenticator verifies a token."""
+"""Lenient parsing of Authorization headers and unverified JWTs, only to decide which authenticator decides.
+
+The header and the JWT are parsed as leniently as other authenticators parse them. With a stricter parser, an
+InstAccess token could remain undetected. A later authenticator, which may be lenient, could then accept a revoked
+token.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
 import re
+from collections.abc import Callable, Collection
 from typing import Any
 
 from django.views.decorators.debug import sensitive_variables
 
 from ..tokens import nests_too_deep
 
+_ASCII_WHITE = " \t\n\r\x0b\x0c"
+_ASCII_SPACE = re.compile(rf"[{_ASCII_WHITE}]+")
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9_-]", re.ASCII)
+
+
+@sensitive_variables("header", "splits", "candidates", "own")
+def find_bearer(header: str, is_ours: Callable[[str], bool]) -> str | None:
+    """Return the bearer token of an Authorization header, or None if the header contains no bearer token.
+
+    Args:
+        is_ours: a function that returns whether a string is an InstAccess token. If the header can be parsed in two
+            ways, such a token is preferred.
+    """
+    # Split the header in two ways, because some authenticators use `str.split` and others use `bytes.split`.
+    # `str.split` splits at more kinds of white space.
+    splits = header.split(), _ASCII_SPACE.split(header.strip(_ASCII_WHITE))
+    candidates = {words[1]: None for words in splits if len(words) == 2 and words[0].lower() == "bearer"}
+    if len(candidates) > 1 and (own := [token for token in candidates if is_ours(token)]):
+        return own[0]
+    return next(iter(candidates), None)
+
+
+@sensitive_variables("token")
+def is_inst_access_token(token: str, issuers: Collection[str]) -> bool:
+    """Return whether a bearer token is an InstAccess token, valid or not.
+
+    Returns True for a token with five segments, as in a JWE, and for a JWT whose `iss` is in `issuers`.
+    """
+    if token.count(".") != 2:
+        return token.count(".") == 4
+    found = find_issuers(token)
+    return any(issuer in found for issuer in issuers)
 
 
 @sensitive_variables("token", "segment", "raw", "text", "pairs")

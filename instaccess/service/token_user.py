@@ -1,4 +1,4 @@
-"""The user of a service without local users."""
+"""The users of a service without local users: the user of a token, and the user of a request without credentials."""
 
 from __future__ import annotations
 
@@ -7,14 +7,28 @@ from typing import Any
 from ..tokens import Claims
 
 
-class TokenUser:
+class _UserWithoutPermissions:
+    """The methods for permissions. The user has no permission."""
+
+    is_staff = False
+    is_superuser = False
+
+    def has_perm(self, perm: str, obj: Any = None) -> bool:
+        return False
+
+    def has_perms(self, perms: Any, obj: Any = None) -> bool:
+        return False
+
+    def has_module_perms(self, app_label: str) -> bool:
+        return False
+
+
+class TokenUser(_UserWithoutPermissions):
     """An authenticated user without a database row. The attributes come from the claims of a token."""
 
     is_active = True
     is_anonymous = False
     is_authenticated = True
-    is_staff = False
-    is_superuser = False
 
     def __init__(self, claims: Claims) -> None:
         self.uuid = self.pk = self.id = claims.user_uuid
@@ -32,11 +46,27 @@ class TokenUser:
     def get_username(self) -> str:
         return self.uuid
 
-    def has_perm(self, perm: str, obj: Any = None) -> bool:
-        return False
 
-    def has_perms(self, perms: Any, obj: Any = None) -> bool:
-        return False
+class NoUser(_UserWithoutPermissions):
+    """The user of a request without credentials, at a service without `django.contrib.auth`.
 
-    def has_module_perms(self, app_label: str) -> bool:
-        return False
+    Django's AnonymousUser can't be imported at such a service.
+    """
+
+    id = pk = None
+    username = ""
+    is_active = False
+    is_anonymous = True
+    is_authenticated = False
+
+    def __str__(self) -> str:
+        return "NoUser"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NoUser)
+
+    def __hash__(self) -> int:
+        return 1
+
+    def get_username(self) -> str:
+        return self.username

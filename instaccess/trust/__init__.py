@@ -11,16 +11,19 @@ from .material import generate as generate_key
 from .material import parse as parse_key
 from .material import to_text as key_to_text
 from .refreshed import Refreshed
+from .remote_jwks import MustWait, RemoteKeys
 from .revocation_table import use as use_audit_table
 from .revoked import DenyList, Page
-from .sources import decryption_keys, has_key_table, verification_keys
+from .sources import decryption_keys, has_key_table, verification_keys, verification_keys_without_waiting
 from .sources import use as use_key_table
 
 __all__ = [
     "RESTORED",
     "DenyList",
+    "MustWait",
     "Page",
     "Refreshed",
+    "RemoteKeys",
     "clear_deny_list",
     "current_deny_list",
     "decryption_keys",
@@ -38,4 +41,5 @@ __all__ = [
     "use_audit_table",
     "use_key_table",
     "verification_keys",
+    "verification_keys_without_waiting",
 ]

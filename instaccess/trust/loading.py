@@ -29,7 +29,11 @@ Without the limit, a thread could wait forever for a database that accepts conne
 
 
 class LoadingThread:
-    """A daemon thread that runs one function at a time, with separate database connections."""
+    """A daemon thread that runs one function at a time.
+
+    The functions must not query a database. The thread doesn't read Django's settings, so a process without settings
+    can use the thread.
+    """
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -53,7 +57,7 @@ class LoadingThread:
         return True
 
     def _run(self) -> None:
-        open_own_connections()
+        self._before_all()
         while True:
             try:
                 function = self._work.get(timeout=IDLE_SECONDS)
@@ -63,12 +67,34 @@ class LoadingThread:
                         self._available = False
                         break
                 continue  # A caller has offered a function since `get` gave up.
-            # Close connections that are too old, as Django does before and after a request.
-            _close_old_connections()
+            self._around_each()
             function()
-            _close_old_connections()
+            self._around_each()
             with self._lock:
                 self._available = True
+        self._after_all()
+
+    def _before_all(self) -> None:
+        """Prepare the thread for its functions."""
+
+    def _around_each(self) -> None:
+        """Prepare the thread for a function, or clean up after a function."""
+
+    def _after_all(self) -> None:
+        """Clean up before the thread ends."""
+
+
+class DatabaseThread(LoadingThread):
+    """A loading thread with separate database connections, for functions that query a database."""
+
+    def _before_all(self) -> None:
+        open_own_connections()
+
+    def _around_each(self) -> None:
+        # Close connections that are too old, as Django does before and after a request.
+        _close_old_connections()
+
+    def _after_all(self) -> None:
         connections.close_all()
 
 

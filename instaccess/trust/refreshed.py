@@ -20,7 +20,7 @@ from django.db import connections
 from .. import database_errors, web
 from ..exceptions import SourceUnavailable
 from ..logs import get_logger
-from .loading import LoadingThread, load_from_database
+from .loading import DatabaseThread, LoadingThread, load_from_database
 
 logger = get_logger("instaccess.snapshot")
 
@@ -187,15 +187,10 @@ class Refreshed(Generic[T]):
             Exception: any exception of `load`, if no cached value is less than `interval` + `max_staleness` seconds
                 old.
         """
-        held = self._held
-        if (value := held.younger_than(interval)) is not None:
-            if self.in_background and held.younger_than(interval * AHEAD) is None:
-                self._load_ahead(interval)
+        if (value := self.get_without_waiting(interval=interval, max_staleness=max_staleness)) is not None:
             return value
         requested_at = time.monotonic()
-        usable = held.younger_than(interval + max_staleness)
-        if usable is not None and requested_at - self._failed_at < interval:
-            return usable
+        usable = self._held.younger_than(interval + max_staleness)
         patience = self._patience(requested_at, PATIENCE if patience is None else patience, usable is not None)
         try:
             return self._start_or_join(requested_at, interval, patience).result(patience)
@@ -205,6 +200,19 @@ class Refreshed(Generic[T]):
             if (usable := self._held.younger_than(interval + max_staleness)) is None:
                 raise
             return usable
+
+    def get_without_waiting(self, *, interval: float, max_staleness: float = 0) -> T | None:
+        """Return the value that `get` returns without a load, or None if `get` would load the value.
+
+        The arguments are the same as those of `get`. The value is reloaded in the background if it is nearly too old.
+        """
+        held = self._held
+        if (value := held.younger_than(interval)) is not None:
+            if self.in_background and held.younger_than(interval * AHEAD) is None:
+                self._load_ahead(interval)
+            return value
+        usable = held.younger_than(interval + max_staleness)
+        return usable if time.monotonic() - self._failed_at < interval else None
 
     def _patience(self, now: float, patience: float, has_usable_value: bool) -> float:
         """Return the maximum time, in seconds, to wait for a load. The time is shorter after a failure or stall."""
@@ -279,7 +287,7 @@ class Refreshed(Generic[T]):
         if self._thread is not None and self._thread.offer(function):
             return True
         try:
-            self._thread = LoadingThread()
+            self._thread = LoadingThread() if self._find_alias is None else DatabaseThread()
         except RuntimeError as error:  # The operating system allows no more threads, or Python is shutting down.
             logger.warning(
                 "no thread can be started, so requests load the keys and the deny list: %(detail)s", detail=str(error)

@@ -6,12 +6,11 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jwcrypto.jwk import JWK
 
-from ..conf import conf
 from ..exceptions import KeyRefused, SourceUnavailable
 from ..logs import get_logger
 from ..opaque import Opaque
@@ -38,15 +37,25 @@ MAX_MEMBERS = 32
 """The maximum number of members that are read from a JWK set."""
 
 
+class MustWait(SourceUnavailable):
+    """The error for a key that can't be looked up without waiting for the server of the JWKS URL."""
+
+
 class RemoteKeys(ReloadableKeys):
     """The keys of a JWKS URL, as a mapping from kid to key.
 
-    Looking up an unknown kid reloads the JWK set, as `reload` does, but at most once per `JWKS_COOLDOWN` seconds. If
-    the JWK set can't be read, the last valid JWK set is used for MAX_STALENESS more seconds.
+    Looking up an unknown kid reloads the JWK set, as `reload` does, but at most once per `JWKS_COOLDOWN` seconds.
+    Threads can share the object, and a forked process can use the object of its parent.
+
+    Args:
+        url: the JWKS URL.
+        max_staleness: a function that returns the additional time, in seconds, for which the last valid JWK set is
+            used if the JWK set can't be read.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, max_staleness: Callable[[], int]) -> None:
         self._url = url
+        self._max_staleness = max_staleness
         self._jwks: Refreshed[dict[str, JWK]] = Refreshed(self._load)
         self._interval = JWKS_SECONDS
         self._refetched_at = float("-inf")
@@ -55,15 +64,15 @@ class RemoteKeys(ReloadableKeys):
 
     def ensure_loaded(self) -> RemoteKeys:
         """Load the JWK set unless the JWK set is cached, and return this mapping. Raises SourceUnavailable."""
-        self._keys()
+        self.current()
         return self
 
+    def without_waiting(self) -> ReloadableKeys:
+        """Return a mapping with the same keys that raises MustWait instead of waiting for the server."""
+        return _CachedKeys(self)
+
     def __getitem__(self, kid: str) -> JWK:
-        keys = self._keys()
-        if kid not in keys:
-            self.reload()
-            keys = self._keys()
-        return keys[kid]
+        return _find(self, kid)
 
     def reload(self) -> None:
         """Reload the JWK set if `JWKS_COOLDOWN` seconds have passed since the last reload."""
@@ -76,19 +85,29 @@ class RemoteKeys(ReloadableKeys):
         try:
             if time.monotonic() - self._refetched_at >= JWKS_COOLDOWN:
                 self._refetched_at = time.monotonic()
-                max_staleness = self._interval + conf.max_staleness
+                max_staleness = self._interval + self._max_staleness()
                 self._jwks.get(interval=0, max_staleness=max_staleness, patience=PATIENCE)
         finally:
             self._refetch_lock.release()
 
+    def would_reload(self) -> bool:
+        """Return whether `reload` would reload the JWK set, or wait for a reload in another thread."""
+        since = time.monotonic() - self._refetched_at
+        return since >= JWKS_COOLDOWN or (since < PATIENCE and self._refetch_lock.locked())
+
     def __iter__(self) -> Iterator[str]:
-        return iter(self._keys())
+        return iter(self.current())
 
     def __len__(self) -> int:
-        return len(self._keys())
+        return len(self.current())
 
-    def _keys(self) -> dict[str, JWK]:
-        return self._jwks.get(interval=self._interval, max_staleness=conf.max_staleness)
+    def current(self) -> dict[str, JWK]:
+        """Return the JWK set, and load the JWK set if the cached JWK set is too old. Raises SourceUnavailable."""
+        return self._jwks.get(interval=self._interval, max_staleness=self._max_staleness())
+
+    def cached(self) -> dict[str, JWK] | None:
+        """Return the JWK set that `current` returns without a load, or None if `current` would load the JWK set."""
+        return self._jwks.get_without_waiting(interval=self._interval, max_staleness=self._max_staleness())
 
     def _replace_lock(self) -> None:
         self._refetch_lock = threading.Lock()
@@ -104,6 +123,41 @@ class RemoteKeys(ReloadableKeys):
         self._interval = JWKS_SECONDS if fetched.max_age is None else max(1, min(fetched.max_age, JWKS_SECONDS))
         # Reuse the JWK objects of unchanged keys, so that OpenSSL doesn't have to prepare these keys again.
         return {kid: last[kid] if last and last.get(kid) == key else key for kid, key in keys.items()}
+
+
+class _CachedKeys(ReloadableKeys):
+    """The keys of `RemoteKeys` without waiting, for callers in an event loop."""
+
+    def __init__(self, keys: RemoteKeys) -> None:
+        self._keys = keys
+
+    def __getitem__(self, kid: str) -> JWK:
+        return _find(self, kid)
+
+    def reload(self) -> None:
+        """Raise MustWait if the JWK set must be reloaded. Do nothing during the cooldown."""
+        if self._keys.would_reload():
+            raise MustWait("the JWK set must be reloaded")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.current())
+
+    def __len__(self) -> int:
+        return len(self.current())
+
+    def current(self) -> dict[str, JWK]:
+        if (keys := self._keys.cached()) is None:
+            raise MustWait("the JWK set must be loaded")
+        return keys
+
+
+def _find(keys: RemoteKeys | _CachedKeys, kid: str) -> JWK:
+    """Return the key with this kid, after a reload if the kid is unknown. Raises KeyError if there is no such key."""
+    current = keys.current()
+    if kid not in current:
+        keys.reload()
+        current = keys.current()
+    return current[kid]
 
 
 def read_jwks(document: Any) -> dict[str, JWK]:

@@ -20,7 +20,7 @@ from ..logs import get_logger
 from ..opaque import Opaque, OpaqueText, concealed
 from ..tokens import PrivateKey
 from . import material
-from .remote_jwks import RemoteKeys, read_jwks
+from .remote_jwks import MustWait, RemoteKeys, read_jwks
 
 logger = get_logger("instaccess.keys")
 
@@ -103,6 +103,23 @@ def verification_keys(*, max_staleness: float = 0) -> Mapping[str, JWK]:
     return _parse_verification_keys(tuple(configured))
 
 
+def verification_keys_without_waiting() -> Mapping[str, JWK]:
+    """Return the same keys as `verification_keys`, for callers in an event loop.
+
+    The mapping raises MustWait instead of waiting for another server.
+
+    Raises:
+        MustWait: the keys are in the database.
+        ConfigError: VERIFICATION_KEYS contains a key that can't be used.
+    """
+    configured = conf.verification_keys
+    if configured is None:
+        raise MustWait("the keys are in the database")
+    if isinstance(configured, str):
+        return _remote(configured).without_waiting()
+    return _parse_verification_keys(tuple(configured))
+
+
 def _require_keys(keys: Mapping[str, K], kind: str, setting: str) -> Mapping[str, K]:
     if not keys:
         raise KeyUnavailable(
@@ -124,7 +141,7 @@ def _load_ring(setting: str, max_staleness: float) -> Ring:
 
 @lru_cache(maxsize=8)
 def _remote(url: str) -> RemoteKeys:
-    return RemoteKeys(url)
+    return RemoteKeys(url, max_staleness=lambda: conf.max_staleness)
 
 
 @lru_cache(maxsize=8)

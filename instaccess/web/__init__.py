@@ -17,7 +17,7 @@ from .answers import (
     challenge,
     json_response,
 )
-from .endpoint import isolated_view
+from .endpoint import isolated_view, reads_own_credentials
 from .explanations import Explanation
 from .faults import Fault, skip_request_log
 from .faults import outages as outage_log
@@ -65,6 +65,7 @@ __all__ = [
     "load_openapi",
     "metrics",
     "outage_log",
+    "reads_own_credentials",
     "refusal_counter",
     "request_domain",
     "skip_request_log",

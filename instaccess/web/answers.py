@@ -11,7 +11,7 @@ from typing import Any
 
 from django.http import HttpResponse
 
-from ..conf import conf
+from ..conf import Conf, conf
 from ..exceptions import InstAccessError, Reason
 from ..times import format_rfc3339
 
@@ -70,9 +70,9 @@ class Refusal(InstAccessError):
         return response
 
 
-def challenge() -> str:
+def challenge(values: Conf = conf) -> str:
     """Return the value of `WWW-Authenticate` (RFC 6750 §3). Raises ConfigError if REALM is invalid."""
-    return f'Bearer realm="{conf.realm}"'
+    return f'Bearer realm="{values.realm}"'
 
 
 def _message(text: str) -> dict[str, Any]:

@@ -1,0 +1,107 @@
+"""The identity of a Django request: the user and the claims of its InstAccess token, instead of the session.
+
+A request with a valid token is authenticated by the token alone. The session of the request is not used, so neither
+the user nor the data of the session has an effect. An attacker's page can make a browser send the cookies of a user,
+but can't make the browser send a token that the page doesn't have. The CSRF check is therefore only needed for
+requests without a valid token, and only these requests get the check.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, TypeVar
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.cache import patch_vary_headers
+
+from ..exceptions import Reason
+from ..web import InvalidAccessToken, Refusal, Unauthenticated, Unavailable, json_response
+from .refusals import FORBIDDEN
+from .request_authentication import AcceptedClaims, RequestAuthentication, challenge_or_bearer
+from .token_user import NoUser
+
+ResponseT = TypeVar("ResponseT", bound=HttpResponseBase)
+
+
+def identify(request: HttpRequest, authentication: RequestAuthentication) -> HttpResponse | None:
+    """Set `request.instaccess` and `request.user`. Returns the response if the token is refused, otherwise None.
+
+    Without an InstAccess token, `request.instaccess` is None, and `request.user` stays as it is.
+    """
+    try:
+        found = authentication.authenticate_request(request)
+    except (InvalidAccessToken, Unavailable) as refusal:
+        return refusal_response(refusal)
+    if found is None:
+        set_no_identity(request)
+    else:
+        set_identity(request, *found)
+    return None
+
+
+def set_identity(request: HttpRequest, user: Any, claims: AcceptedClaims) -> None:
+    """Authenticate a request by a token whose claims have been accepted, and detach the session of the request."""
+
+    async def auser() -> Any:
+        return user
+
+    # These attributes are set dynamically, because HttpRequest doesn't declare all of them.
+    attributes: dict[str, Any] = {"instaccess": claims, "user": user, "auser": auser}
+    # CsrfViewMiddleware reads this attribute. Django's test client sets it too.
+    attributes["_dont_enforce_csrf_checks"] = True
+    # Django's `get_user` and other code find the user of the session through the session or these attributes.
+    attributes["_cached_user"] = attributes["_acached_user"] = user
+    if hasattr(request, "session"):
+        attributes["session"] = import_module(settings.SESSION_ENGINE).SessionStore()
+    for name, value in attributes.items():
+        setattr(request, name, value)
+    # Without the cookie, SessionMiddleware doesn't delete the client's session, which is not the empty session above.
+    # If SessionMiddleware runs later, it loads no session.
+    request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
+
+
+def set_no_identity(request: HttpRequest) -> None:
+    """Mark a request as a request without an InstAccess token.
+
+    If no other middleware has set `request.user`, the user is a NoUser.
+    """
+    attributes: dict[str, Any] = {"instaccess": None}
+    if not hasattr(request, "user"):
+        user = NoUser()
+
+        async def auser() -> Any:
+            return user
+
+        attributes |= {"user": user, "auser": auser}
+    for name, value in attributes.items():
+        setattr(request, name, value)
+
+
+def vary_by_token(response: ResponseT) -> ResponseT:
+    """Add `Vary: Authorization` to a response, and return the response.
+
+    Without this header, Django's cache or a proxy could send the response of one user to another user.
+    """
+    patch_vary_headers(response, ("Authorization",))
+    return response
+
+
+def unauthenticated_response() -> HttpResponse:
+    """Return the 401 for a request without a token."""
+    return refusal_response(Unauthenticated(code=Reason.NO_CREDENTIALS))
+
+
+def forbidden_response() -> HttpResponse:
+    """Return the 403 for a valid token that doesn't fulfil the conditions of a view."""
+    return json_response(FORBIDDEN, status=403)
+
+
+def refusal_response(refusal: Refusal) -> HttpResponse:
+    """Return the response to a refused request, with the same bytes as the response of Django REST framework."""
+    if not refusal.challenge:
+        return refusal.to_response()
+    response = json_response(refusal.body, status=refusal.status)
+    response["WWW-Authenticate"] = challenge_or_bearer()
+    return response

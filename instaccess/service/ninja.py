@@ -1,0 +1,102 @@
+"""Authentication of the operations of django-ninja by InstAccess tokens (extra `ninja`).
+
+Only projects with django-ninja import this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from ninja import NinjaAPI
+from ninja.errors import AuthenticationError, HttpError
+from ninja.security import HttpBearer
+
+from ..web import Refusal
+from .identity import forbidden_response, refusal_response, set_identity, unauthenticated_response
+from .lenient_parsing import find_bearer
+from .permissions import Condition, check_conditions, is_allowed
+from .request_authentication import AcceptedClaims, RequestAuthentication
+
+
+class _Authentication(RequestAuthentication):
+    def get_bearer(self, request: Any) -> str | None:
+        # Read the header from `request.headers`, because the requests of django-ninja's test client have no META for
+        # the header.
+        header: str = request.headers.get("Authorization", "")
+        return find_bearer(header, self.is_ours)
+
+
+_authentication = _Authentication()
+
+
+class Refused(HttpError):
+    """The refusal of a request. `answer_refusals` makes an API send `response`."""
+
+    def __init__(self, response: HttpResponse, message: str) -> None:
+        super().__init__(response.status_code, message)
+        self.response = response
+
+
+class InstAccessBearer(HttpBearer):
+    """An authenticator for the argument `auth` of an API, a router or an operation.
+
+    The operation gets the claims in `request.auth` and `request.instaccess`, and the user in `request.user`. The next
+    authenticator in the list `auth` gets a request without an InstAccess token. A request with an invalid token is
+    refused. Call `answer_refusals` with the API, so that refusals have Canvas's bodies and headers.
+
+    Args:
+        allow: conditions of `instaccess.service.permissions`, or other functions that get the claims. If a condition
+            isn't fulfilled, the response is a 403.
+        authentication: the object that authenticates requests, if InstAccessMiddleware has not done so.
+    """
+
+    openapi_bearerFormat: str = "JWT"  # django-ninja derives a name of the OpenAPI document from this name.
+
+    def __init__(
+        self, *, allow: Collection[Condition] = (), authentication: RequestAuthentication = _authentication
+    ) -> None:
+        super().__init__()
+        self._conditions = check_conditions(allow)
+        self._authentication = authentication
+
+    def __call__(self, request: HttpRequest) -> AcceptedClaims | None:
+        # If InstAccessMiddleware has handled the request, its decision is final (see decorators.py).
+        known = hasattr(request, "instaccess")
+        claims: AcceptedClaims | None = getattr(request, "instaccess", None) if known else self._authenticate(request)
+        if claims is None:
+            return None
+        if not is_allowed(claims, self._conditions):
+            raise Refused(forbidden_response(), "The access token does not allow this request.")
+        return claims
+
+    def authenticate(self, request: HttpRequest, token: str) -> AcceptedClaims | None:
+        """Authenticate a request. The token is read from the request, as in Django REST framework."""
+        return self(request)
+
+    def _authenticate(self, request: HttpRequest) -> AcceptedClaims | None:
+        refused: Refused
+        try:
+            found = self._authentication.authenticate_request(request)
+        except Refusal as refusal:
+            refused = Refused(refusal_response(refusal), refusal.body["errors"][0]["message"])
+        else:
+            if found is None:
+                return None
+            set_identity(request, *found)
+            return found[1]
+        raise refused
+
+
+def answer_refusals(api: NinjaAPI) -> None:
+    """Let an API send the refusals with Canvas's bodies and headers.
+
+    The response to a request without credentials also gets the header `WWW-Authenticate`.
+    """
+
+    def answer(request: HttpRequest, error: Any) -> HttpResponse:
+        return error.response if isinstance(error, Refused) else unauthenticated_response()
+
+    api.add_exception_handler(Refused, answer)
+    api.add_exception_handler(AuthenticationError, answer)

@@ -1,0 +1,48 @@
+"""The log line, the metric and the responses of a refusal, for all frameworks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..exceptions import InvalidToken, Reason
+from ..logs import get_logger
+from ..web import Fault, metrics
+
+logger = get_logger("instaccess.service")
+
+FORBIDDEN: Mapping[str, Any] = {"errors": [{"message": "The access token does not allow this request."}]}
+"""The body of the 403 for a valid token that doesn't fulfil the conditions of a view."""
+
+_MAX_ID_CHARS = 64
+
+
+def log_refusal(refusal: InvalidToken, known: Mapping[str, str], ip_address: str | None) -> None:
+    """Log and count the refusal of a token.
+
+    Args:
+        known: the ids of the token (`tokens.identifiers`), if the signature of the token has been verified.
+        ip_address: the address of the client.
+    """
+    ids = {name: value[:_MAX_ID_CHARS] for name, value in known.items()}
+    logger.warning(
+        "refused reason=%(reason)s jti=%(jti)r detail=%(detail)r",
+        reason=refusal.code,
+        jti=ids.get("jti", ""),
+        detail=refusal.detail,
+        user_uuid=ids.get("user_uuid", ""),
+        client_id=ids.get("client_id", ""),
+        ip_address=ip_address,
+    )
+    metrics.refused("service", refusal.code)
+
+
+def describe_fault(error: Exception) -> Fault:
+    """Describe a server-side error. Call the function in the `except` block, and `log_fault` after the block."""
+    return Fault.of("the service could not check the token", error)
+
+
+def log_fault(fault: Fault) -> None:
+    """Log and count a server-side error because of which a token could not be checked."""
+    fault.log(logger)
+    metrics.refused("service", Reason.FAULT)

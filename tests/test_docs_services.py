@@ -1,0 +1,239 @@
+"""Tests that run the examples in docs/services-without-drf.md as they are, on a real server."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from wsgiref.util import setup_testing_defaults
+
+import pytest
+import requests
+
+from instaccess import exceptions, service
+from instaccess.service import Verifier
+from tests.service.helpers import ADMIN, USER, good, jwks, now
+from tests.support import readme, servers
+from tests.support.answers import CHALLENGE, INVALID, UNAUTHENTICATED, UNAVAILABLE
+from tests.support.paths import ROOT
+from tests.support.tokens import TokenFactory
+
+TEXT = readme.page("services-without-drf.md")
+JWKS_URL = "https://canvas.example.edu/internal/services/jwks"
+ACCOUNT = "0c1b3e1c-2f0e-4c5b-9a51-6f3d1f6f2a10"
+FORBIDDEN = (403, b'{"errors":[{"message":"The access token does not allow this request."}]}', None)
+
+
+class Example(NamedTuple):
+    """An example: the files of the project, and the application that uvicorn serves."""
+
+    files: dict[str, str]
+    application: list[str]
+
+
+def _files(title: str) -> list[tuple[str, str]]:
+    codes = [snippet.code for snippet in readme.snippets(readme.section(title, TEXT)) if snippet.language == "python"]
+    return [(re.match(r"# (\w+\.py)\n", code)[1], code) for code in codes]  # type: ignore[index]
+
+
+DJANGO = ["--factory", "django.core.asgi:get_asgi_application"]
+STARLETTE, BACKEND = ({name: code} for name, code in _files("Starlette"))
+EXAMPLES = {
+    "django": Example(dict(_files("Django")), DJANGO),
+    "ninja": Example(dict(_files("django-ninja")), DJANGO),
+    "starlette": Example(STARLETTE, ["application:app"]),
+    "fastapi": Example(dict(_files("FastAPI")), ["application:app"]),
+}
+
+
+@pytest.fixture
+def token_factory(rsa_pool: Any) -> TokenFactory:
+    return TokenFactory(rsa_pool.take("sig"), rsa_pool.take("enc"))
+
+
+@pytest.fixture
+def jwks_server(token_factory: TokenFactory) -> Iterator[servers.ScriptedServer]:
+    with servers.scripted_server(lambda handler: servers.reply(handler, 200, jwks(token_factory.signing))) as server:
+        yield server
+
+
+def with_url(code: str, server: servers.ScriptedServer) -> str:
+    """Replace the URL of the JWKS in an example, and allow http, because the test server has no certificate."""
+    assert code.count(JWKS_URL) <= 1
+    code = code.replace(f'jwks_url="{JWKS_URL}",', f'jwks_url="{server.base_url}/jwks", allow_http=True,')
+    code = code.replace(f'"{JWKS_URL}",', f'"{server.base_url}/jwks", "ALLOW_HTTP_URLS": True,')
+    return code.replace('"service.example.edu"', f'"service.example.edu", "{servers.HOST}"')
+
+
+class Running:
+    def __init__(self, base_url: str, log: Path) -> None:
+        self.base_url, self._log = base_url, log
+
+    def get(self, path: str, authorization: str | None = None) -> requests.Response:
+        headers = {} if authorization is None else {"Authorization": authorization}
+        return requests.get(self.base_url + path, headers=headers, timeout=servers.PATIENCE)
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+
+def run(example: Example, jwks_server: servers.ScriptedServer, folder: Path) -> Iterator[Running]:
+    for name, code in example.files.items():
+        (folder / name).write_text(with_url(code, jwks_server))
+    port = servers.free_port()
+    environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    if "settings.py" in example.files:
+        environment["DJANGO_SETTINGS_MODULE"] = "settings"
+    process = servers.Process(
+        [sys.executable, "-m", "uvicorn", "--host", servers.HOST, "--port", str(port), *example.application],
+        port=port,
+        log=folder / "log",
+        env={**environment, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=folder,
+    )
+    try:
+        yield Running(f"http://{servers.HOST}:{port}", folder / "log")
+    finally:
+        process.kill()
+
+
+@pytest.fixture(params=EXAMPLES)
+def example(request: pytest.FixtureRequest, jwks_server: servers.ScriptedServer, tmp_path: Path) -> Iterator[Running]:
+    yield from run(EXAMPLES[request.param], jwks_server, tmp_path)
+
+
+def parts(response: requests.Response) -> tuple[int, bytes, str | None]:
+    assert response.headers["Content-Type"].partition(";")[0] == "application/json"
+    return response.status_code, response.content, response.headers.get("WWW-Authenticate")
+
+
+class TestTheExamples:
+    def test_example_accepts_a_valid_token_and_refuses_every_other_request_as_the_wire_contract_says(
+        self, example, jwks_server, token_factory
+    ):
+        valid = good(token_factory, acct=ACCOUNT, sub=USER)
+        refused = [
+            good(token_factory),
+            good(token_factory, acct=ACCOUNT, iat=now() - 60, exp=now()),
+            valid[:-8] + "AAAAAAAA",
+            "Bearer " + token_factory.token(iat=now(), exp=now() + 60),
+        ]
+
+        assert example.get("/profile/", valid).json() == {"user": USER}
+        assert [parts(example.get("/profile/", token)) for token in refused] == [INVALID] * 4
+        assert parts(example.get("/profile/")) == UNAUTHENTICATED
+        assert len(jwks_server.requests) == 1
+        assert "Traceback" not in example.log()
+        assert valid.rpartition(".")[2] not in example.log()
+
+    def test_example_with_a_condition_refuses_the_token_of_a_masquerade(self, example, token_factory):
+        own = good(token_factory, acct=ACCOUNT, sub=USER)
+        masquerade = good(token_factory, acct=ACCOUNT, sub=USER, masq_sub=ADMIN, masq_shard=1)
+
+        assert example.get("/password/", own).json() == {"user": USER}
+        assert example.get("/profile/", masquerade).json() == {"user": USER}
+        assert parts(example.get("/password/", masquerade)) == FORBIDDEN
+
+    def test_c3_example_answers_503_if_the_jwks_url_is_faulty_and_recovers(self, example, jwks_server, token_factory):
+        jwks_server.answer_with(500)
+        response = example.get("/profile/", good(token_factory, acct=ACCOUNT))
+        assert (parts(response), response.headers["Retry-After"]) == (UNAVAILABLE, "10")
+
+        jwks_server.answer_with(200, jwks(token_factory.signing))
+        assert example.get("/profile/", good(token_factory, acct=ACCOUNT)).status_code == 200
+
+
+class TestTheOtherExamples:
+    @pytest.mark.parametrize("name", ["django", "ninja"])
+    def test_c17_example_without_contrib_auth_and_without_django_rest_framework_passes_the_system_checks(
+        self, name, tmp_path
+    ):
+        for file, code in EXAMPLES[name].files.items():
+            (tmp_path / file).write_text(code)
+
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "django", "check"],
+            cwd=tmp_path,
+            env=os.environ | {"DJANGO_SETTINGS_MODULE": "settings", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+            capture_output=True,
+            text=True,
+            timeout=servers.PATIENCE,
+            check=False,
+        )
+
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "no issues" in done.stdout
+
+    def test_c17_django_example_without_contrib_auth_answers_requests_without_credentials(
+        self, jwks_server, token_factory, tmp_path
+    ):
+        for running in run(EXAMPLES["django"], jwks_server, tmp_path):
+            assert running.get("/everybody/").json() == {"authenticated": False}
+            assert running.get("/everybody/", good(token_factory, acct=ACCOUNT)).json() == {"authenticated": True}
+            assert parts(running.get("/everybody/", good(token_factory))) == INVALID
+
+    def test_example_with_the_backend_of_starlette_authenticates_all_requests(
+        self, jwks_server, token_factory, tmp_path
+    ):
+        for running in run(Example(BACKEND, ["application:app"]), jwks_server, tmp_path):
+            valid = good(token_factory, acct=ACCOUNT, sub=USER)
+            assert running.get("/profile/", valid).json() == {"user": USER}
+            assert running.get("/everybody/").json() == {"authenticated": False}
+            assert running.get("/everybody/", "Bearer opaque").json() == {"authenticated": False}
+            assert running.get("/profile/").status_code == 401
+            assert parts(running.get("/everybody/", good(token_factory))) == INVALID
+
+    def test_wsgi_example_accepts_and_refuses_tokens_as_the_wire_contract_says(self, jwks_server, token_factory):
+        [(_, code)] = _files("Any Python program")
+        names: dict[str, Any] = {}
+        exec(with_url(code, jwks_server), names)
+
+        def ask(authorization: str | None) -> tuple[str, bytes, str | None]:
+            environ: dict[str, Any] = {} if authorization is None else {"HTTP_AUTHORIZATION": authorization}
+            setup_testing_defaults(environ)
+            started: list[Any] = []
+            [body] = names["application"](environ, lambda *arguments: started.extend(arguments))
+            return started[0], body, dict(started[1]).get("WWW-Authenticate")
+
+        assert ask(good(token_factory, acct=ACCOUNT, sub=USER))[:2] == (
+            "200 OK",
+            json.dumps({"user": USER}, separators=(",", ":")).encode(),
+        )
+        for refused in (None, "Bearer opaque", good(token_factory)):
+            assert ask(refused) == ("401 Unauthorized", INVALID[1], CHALLENGE)
+        jwks_server.answer_with(500)
+        exec(with_url(code, jwks_server), names)
+        assert ask(good(token_factory, acct=ACCOUNT))[:2] == ("503 Service Unavailable", UNAVAILABLE[1])
+
+
+class TestThePageOfServicesWithoutDRF:
+    def test_table_of_arguments_lists_each_argument_with_its_default(self):
+        rows = readme.tables(readme.section("Any Python program", TEXT))[0]
+        documented = {readme.code(name)[0]: default for name, _, default in rows}
+        parameters = {name: parameter.default for name, parameter in inspect.signature(Verifier).parameters.items()}
+
+        assert documented.keys() == parameters.keys()
+        assert documented.pop("jwks_url") == "required"
+        verifier = Verifier(jwks_url=JWKS_URL)
+        for name, default in documented.items():
+            value = ast.literal_eval(readme.code(default)[0])
+            assert value == (verifier._values.accepted_issuers if name == "issuers" else parameters[name])
+
+    def test_table_of_errors_names_errors_of_the_package(self):
+        rows = readme.tables(readme.section("Any Python program", TEXT))[1]
+
+        for name in (name for row in rows for name in readme.code(row[0])):
+            assert issubclass(getattr(exceptions, name), exceptions.InstAccessError)
+
+    def test_names_on_the_page_exist(self):
+        for name in re.findall(r"`instaccess\.service\.([A-Za-z]+)`", TEXT):
+            assert hasattr(service, name)
+        for module, name in re.findall(r"`instaccess\.service\.([a-z]+)\.([A-Za-z]+)`", TEXT):
+            assert hasattr(__import__(f"instaccess.service.{module}", fromlist=[name]), name)
