@@ -134,7 +134,7 @@ def _rotate_locked(
 
 
 def _lost_race(keys: QuerySet[Key], use: Key.Use, now: datetime) -> Rotation:
-    return Rotation(use, next_due=_decide(keys, use, now).next_due, lost_race=True)
+    return Rotation(use, next_due=_decide(keys, use, now, force=False).next_due, lost_race=True)
 
 
 def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> Key:
@@ -289,6 +289,6 @@ def _use_of(key: Key, keks: Sequence[KeyEncryptionKey]) -> Key.Use:
     return Key.Use(key.use)
 
 
-def _decide(keys: QuerySet[Key], use: Key.Use, now: datetime, *, force: bool = False) -> rotation.Decision:
+def _decide(keys: QuerySet[Key], use: Key.Use, now: datetime, *, force: bool) -> rotation.Decision:
     authentic = store.authentic_keys(keys.filter(use=use))
     return rotation.decide(authentic, use=use, now=now, times=ring.lifecycle_times(), force=force)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.db import connections, router, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, QuerySet
 from jwcrypto.jwk import JWK
 
@@ -290,13 +291,15 @@ def _make_storable(key: Key, *fields: str) -> None:
     connection = connections[router.db_for_write(Key)]
     for field in _TIMES.intersection(fields):
         time: datetime | None = getattr(key, field)
-        if time is None:
-            continue
-        # Drop the microseconds, because `dumpdata` writes only milliseconds. An HMAC that covers microseconds would
-        # not match after `loaddata`.
-        time = time.replace(microsecond=time.microsecond // 1000 * 1000)
-        if not connection.features.supports_timezones:
-            # The database stores local times in DATABASES[…]["TIME_ZONE"]. When clocks are set back, two times become
-            # the same local time, and the database returns the earlier of the two.
-            time = time.astimezone(connection.timezone).replace(fold=0).astimezone(UTC)
-        setattr(key, field, time)
+        setattr(key, field, time and _storable(time, connection))
+
+
+def _storable(time: datetime, connection: BaseDatabaseWrapper) -> datetime:
+    # Drop the microseconds, because `dumpdata` writes only milliseconds. An HMAC that covers microseconds would not
+    # match after `loaddata`.
+    time = time.replace(microsecond=time.microsecond // 1000 * 1000)
+    if not connection.features.supports_timezones:
+        # The database stores local times in DATABASES[…]["TIME_ZONE"]. When clocks are set back, two times become the
+        # same local time, and the database returns the earlier of the two.
+        time = time.astimezone(connection.timezone).replace(fold=0).astimezone(UTC)
+    return time

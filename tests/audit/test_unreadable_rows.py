@@ -30,15 +30,14 @@ class Pair(NamedTuple):
     unreadable: IssuedToken
 
 
-@pytest.fixture(params=["issued_at", "jti"])
+@pytest.fixture(params=[("issued_at", "zzz"), ("issued_at", "2026-99-99 00:00:00"), ("jti", "zzz")])
 def pair(request: pytest.FixtureRequest, initial_keys: Any, row: Any) -> Pair:
-    """Make a row unreadable: Django reads an invalid time as None, and raises ValueError for an invalid uuid."""
+    """Make a row unreadable: Django reads a text that is no time as None, and raises ValueError for other values."""
+    column, text = request.param
     now = timezone.now()
     made = Pair(row(issued_at=now), row(issued_at=now))
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE instaccess_issuedtoken SET {request.param} = 'zzz' WHERE id = %s", [made.unreadable.pk]
-        )
+        cursor.execute(f"UPDATE instaccess_issuedtoken SET {column} = %s WHERE id = %s", [text, made.unreadable.pk])
     return made
 
 

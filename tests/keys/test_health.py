@@ -57,6 +57,15 @@ class TestTheKeysThatHealthLists:
         assert state.totals == {"sig": 2, "enc": 1}
         assert state.total == 3
 
+    def test_health_lists_a_current_key_before_a_future_key_that_was_created_earlier(self, initial_keys, clock):
+        older = key_of(SIG, "future")
+        clock.shift(DAY)
+        newer = provision.generate(SIG)
+        lifecycle.activate(newer.kid, force=True)
+        signing = [key.kid for key in load().keys if key.use == SIG and key.status in {"current", "future"}]
+
+        assert signing == [newer.kid, older.kid]
+
     def test_health_omits_keys_that_retired_long_ago(self, initial_keys, clock):
         old = lifecycle.rotate(SIG, force=True).retired
         clock.shift(DAY)

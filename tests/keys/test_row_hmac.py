@@ -79,6 +79,15 @@ class TestAKeyRowOfThisPackage:
         assert key.created_at == Key.objects.get(pk=key.pk).created_at == time - 457 * MICROSECOND
         assert status_of(key) is audit.HmacStatus.AUTHENTIC
 
+    def test_a_public_key_that_is_nested_too_deeply_is_not_authentic(self):
+        key = provision.generate(SIG)
+        nested: list[Any] = []
+        for _ in range(100_000):
+            nested = [nested]
+        key.public_jwk["n"] = nested
+
+        assert row_hmac.status(key, conf.key_encryption_keys) is audit.HmacStatus.BROKEN
+
     @pytest.mark.parametrize("minutes", [0, 60], ids=["the first time", "the second time"])
     def test_key_row_with_a_time_that_occurs_twice_in_the_time_zone_of_the_database_is_authentic(self, minutes):
         """Use the hour when clocks in Berlin are set back, because MariaDB and SQLite store local times."""

@@ -11,12 +11,13 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from instaccess.audit import Scope, record_revocation
 from instaccess.audit.evidence import checkpoints, pruning, verification
 from instaccess.audit.evidence.pruning import prunable, prune
 from instaccess.exceptions import AuditAltered, KeyUnavailable
 from instaccess.issuer import issuing
 from instaccess.keys import evidence_keys
-from instaccess.models import Checkpoint, IssuedToken, PruneMarker
+from instaccess.models import Checkpoint, IssuedToken, PruneMarker, Revocation
 from tests.support.problems import only_row
 
 pytestmark = pytest.mark.django_db
@@ -56,6 +57,16 @@ class TestPrune:
         assert prune(NOON + timedelta(days=1), evidence_keys()).rows == 1
         assert list(IssuedToken.objects.order_by("pk")) == kept
         assert pruned not in kept
+
+    def test_o10_prune_deletes_revocations_that_no_gateway_needs_any_more(self, rows):
+        rows(400 * DAY)
+        keks = evidence_keys().keks
+        for value, days in (("long ago", 40), ("recent", 20), ("latest", 10)):
+            record_revocation([Scope.user(value)], keks=keks, reason="", now=ago(days))
+
+        prune(ago(30), evidence_keys())
+
+        assert [revocation.value for revocation in Revocation.objects.order_by("number")] == ["recent", "latest"]
 
     def test_o10_prune_deletes_the_rows_of_a_checkpoint_only_if_the_newest_row_is_old_enough(self, rows):
         rows(30 * DAY + 60, 30 * DAY - 60)

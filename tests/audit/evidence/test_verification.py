@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 from jwcrypto.common import base64url_encode
+from oauth2_provider.models import get_application_model
 
-from instaccess.audit import revocation, row_hmac, rows
+from instaccess.audit import revocation, row_hmac, rows, stored_rows
 from instaccess.audit.evidence import (
     checkpoint_index,
     checkpoints,
     reauthentication,
+    references,
     signatures,
     statements,
     verification,
@@ -71,6 +73,15 @@ class TestVerifyWithoutAModification:
         user.delete()
 
         assert verification.verify(evidence_keys()).problems == []
+
+    def test_rows_of_more_applications_than_a_query_has_parameters_match_their_applications(self, row, user):
+        model = get_application_model()
+        for number in range(1002):
+            client_id = f"client-{number}"
+            row(application=model.objects.create(client_id=client_id, user=user), client_id=client_id)
+        stored = [values for _, values in stored_rows.load(IssuedToken.objects.all()) if values]
+
+        assert references.compare(stored, {}) == references.Comparison([], False, False)
 
     def test_a6_verify_finds_no_problem_in_gaps_between_the_ids_of_uncovered_rows(self, audit, row, time_machine):
         row().delete()
