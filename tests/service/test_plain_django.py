@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
 from django.http import HttpResponse
@@ -55,7 +55,8 @@ class AsgiClient:
         self._client = AsyncClient(enforce_csrf_checks=True)
 
     def post(self, path: str, **kwargs: Any) -> Any:
-        return asyncio.run(self._client.post(path, **kwargs))
+        # With `async_to_sync`, the database connection of the test is used, and not a connection of another thread.
+        return async_to_sync(self._client.post)(path, **kwargs)
 
 
 def bearer(authorization: str) -> dict[str, dict[str, str]]:
