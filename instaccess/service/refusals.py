@@ -17,21 +17,25 @@ FORBIDDEN: Mapping[str, Any] = {"errors": [{"message": "The access token does no
 _MAX_ID_CHARS = 64
 
 
+def known_ids(ids: Mapping[str, str]) -> dict[str, str]:
+    """Return the ids of a token (`tokens.identifiers`), shortened for the log and for signals."""
+    return {name: value[:_MAX_ID_CHARS] for name, value in ids.items()}
+
+
 def log_refusal(refusal: InvalidToken, known: Mapping[str, str], ip_address: str | None) -> None:
     """Log and count the refusal of a token.
 
     Args:
-        known: the ids of the token (`tokens.identifiers`), if the signature of the token has been verified.
+        known: the `known_ids` of the token, if the signature of the token has been verified.
         ip_address: the address of the client.
     """
-    ids = {name: value[:_MAX_ID_CHARS] for name, value in known.items()}
     logger.warning(
         "refused reason=%(reason)s jti=%(jti)r detail=%(detail)r",
         reason=refusal.code,
-        jti=ids.get("jti", ""),
+        jti=known.get("jti", ""),
         detail=refusal.detail,
-        user_uuid=ids.get("user_uuid", ""),
-        client_id=ids.get("client_id", ""),
+        user_uuid=known.get("user_uuid", ""),
+        client_id=known.get("client_id", ""),
         ip_address=ip_address,
     )
     metrics.refused("service", refusal.code)

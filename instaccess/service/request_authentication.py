@@ -30,7 +30,7 @@ from ..web import (
 )
 from .lenient_parsing import find_bearer
 from .local_tables import local_tables
-from .refusals import describe_fault, log_fault, log_refusal
+from .refusals import describe_fault, known_ids, log_fault, log_refusal
 from .token_user import TokenUser
 from .verifier import Verifier
 
@@ -71,8 +71,8 @@ class RequestAuthentication:
         payload: dict[str, Any] | None = {}
         answer: type[Refusal] = Unavailable
         reason = Reason.FAULT
-        known: dict[str, str] = {}
         fault: Fault | None = None
+        known: dict[str, str] = {}
         try:
             # No variable of this function contains the token, because some error reporters print the variables of
             # all functions, and USER_HOOK can raise any error.
@@ -83,7 +83,7 @@ class RequestAuthentication:
             self.check_client(claims, request)
             return self.get_user(claims), claims
         except InvalidToken as refusal:
-            known = identifiers(payload or {})
+            known = known_ids(identifiers(payload or {}))
             log_refusal(refusal, known, client_address_or_none(_django_request(request)))
             answer, reason = InvalidAccessToken, refusal.code
         except Exception as error:
@@ -96,13 +96,7 @@ class RequestAuthentication:
         # whose frames contain the token, and the first exception would become the `__context__` of the new exception.
         if fault is not None:
             log_fault(fault)
-        announce_refusal(
-            "service",
-            reason,
-            status=answer.status,
-            request=_django_request(request),
-            **{name: value[:64] for name, value in known.items()},
-        )
+        announce_refusal("service", reason, status=answer.status, request=_django_request(request), **known)
         raise answer(code=reason)
 
     @sensitive_variables("token")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
 from django.http import HttpResponse
 from django.middleware.csrf import get_token
 from django.test import AsyncClient, Client, RequestFactory
 
+from instaccess import signals
 from instaccess.exceptions import InvalidToken
 from instaccess.service import InstAccessMiddleware, RequestAuthentication, TokenUser, token_required
 from tests.service.helpers import ADMIN, USER, ask, good, issued, now, refusal
 from tests.support.answers import INVALID, UNAUTHENTICATED, UNAVAILABLE
+from tests.support.receiving import received
 
 SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
 CSRF = "django.middleware.csrf.CsrfViewMiddleware"
@@ -55,7 +57,8 @@ class AsgiClient:
         self._client = AsyncClient(enforce_csrf_checks=True)
 
     def post(self, path: str, **kwargs: Any) -> Any:
-        return asyncio.run(self._client.post(path, **kwargs))
+        # With `async_to_sync`, the database connection of the test is used, and not a connection of another thread.
+        return async_to_sync(self._client.post)(path, **kwargs)
 
 
 def bearer(authorization: str) -> dict[str, dict[str, str]]:
@@ -242,6 +245,17 @@ class TestARefusal:
         [record] = [record for record in caplog.records if record.name == "instaccess.service"]
         assert (record.reason, record.jti) == ("wrong_account", "the-id")
         assert authorization.rpartition(".")[2] not in caplog.text
+
+    @pytest.mark.parametrize("path", ["/sync/", "/async/", "/token/async/"])
+    def test_refusal_sends_one_signal_with_the_reason(self, project, service, client, path):
+        project.INSTACCESS["ACCOUNT_UUID"] = "ours"
+
+        with received(signals.token_refused) as facts:
+            client.post(path, **bearer(good(service, jti="the-id")))
+
+        [sent] = facts
+        assert (sent["role"], sent["reason"], sent["status"]) == ("service", "wrong_account", 401)
+        assert (sent["jti"], sent["ip_address"]) == ("the-id", "127.0.0.1")
 
     def test_challenge_has_no_realm_if_the_configured_realm_is_invalid(self, project, service, client):
         project.INSTACCESS["REALM"] = 7
