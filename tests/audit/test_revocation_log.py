@@ -169,10 +169,11 @@ class TestRevokingAllTokensOfAUser:
         assert {tuple(facts) for _, *facts in received} == {("laptop lost", "ada", user.pk)}
 
     @pytest.mark.sqlite
-    def test_revocation_of_a_user_also_marks_an_unreadable_audit_row(self, row):
+    @pytest.mark.parametrize("time", ["zzz", "2026-99-99 00:00:00", b"zzz"], ids=repr)
+    def test_revocation_of_a_user_also_marks_an_audit_row_with_an_unreadable_time_of_issue(self, row, time):
         good, bad = row(), row()
         with connection.cursor() as cursor:
-            cursor.execute("UPDATE instaccess_issuedtoken SET issued_at = 'zzz' WHERE id = %s", [bad.pk])
+            cursor.execute("UPDATE instaccess_issuedtoken SET issued_at = %s WHERE id = %s", [time, bad.pk])
 
         assert revoke_user() == 2
         assert {row.pk for row in IssuedToken.objects.exclude(revoked_at=None).only("pk")} == {good.pk, bad.pk}
