@@ -58,7 +58,7 @@ default_role = "code"
 # of this package that appear only in signatures.
 nitpick_ignore_regex = [
     ("py:.*", r"(?!instaccess\b).*"),
-    ("py:class", r"instaccess\.(audit|conf|exceptions\.Reason|models)\b.*"),
+    ("py:class", r"instaccess\.(audit|conf|exceptions\.Reason|models|service\.request_authentication)\b.*"),
 ]
 
 html_theme = "furo"
