@@ -1,7 +1,7 @@
 """This deployment's keys: generation, sealing, publication, rotation and revocation."""
 
 from .audit_keys import evidence_keys, keks_for_revocation
-from .health import KeyHealth, load_health, short_kid
+from .health import KeyHealth, live_tokens, load_health, short_kid
 from .held_keys import HeldKey
 from .lifecycle import Rotation, activate, revoke, rotate
 from .measurements import measure
@@ -78,6 +78,7 @@ __all__ = [
     "is_revocable",
     "keks_for_revocation",
     "lifecycle_times",
+    "live_tokens",
     "load_health",
     "measure",
     "missing_keys",

@@ -19,12 +19,13 @@ from ... import keys, trust
 from ...exceptions import ConfigError, KeyAltered
 from ...models import Key
 from ..common import time_element
+from ..dashboard.page import DashboardPage
 from .actions import KeyActions, can_be_revoked
 from .overview import panel
 
 
 @admin.register(Key)
-class KeyAdmin(KeyActions):
+class KeyAdmin(DashboardPage, KeyActions):
     list_display = ["kid", "use", "status", "private_key_stored", "activated", "retired"]
     list_filter = ["use", "status"]
     show_facets = admin.ShowFacets.NEVER

@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from ... import audit, users
 from ...models import IssuedToken
 from ..common import time_element
+from ..dashboard.page import DashboardPage
 from ..inspector.pages import InspectorPages
 from . import pagination, search
 from .access_filter import AccessFilter
@@ -27,7 +28,7 @@ from .pagination import BoundedPaginator
 
 
 @admin.register(IssuedToken)
-class IssuedTokenAdmin(InspectorPages, ExportPages, DetailPages):
+class IssuedTokenAdmin(DashboardPage, InspectorPages, ExportPages, DetailPages):
     list_display = ["when", "status", "subject", "actor", "client", "ip_address", "until", "jti"]
     list_display_links = ["when", "jti"]
     list_filter = [StatusFilter, PeriodFilter, AccessFilter, MasqueradeFilter, ClientFilter, AccountFilter]
