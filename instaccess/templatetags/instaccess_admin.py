@@ -24,8 +24,10 @@ def instaccess_dashboard(context: Context) -> Any:
     request: Any = context.get("request")
     match = getattr(request, "resolver_match", None)
     # Django's AdminSite sets this attribute for each view. A project can have several admin sites.
-    site = getattr(match and match.func, "admin_site", None)
-    for model in apps.get_app_config("instaccess").get_models() if site else ():
+    site: Any = getattr(match and match.func, "admin_site", None)
+    if site is None:
+        return None
+    for model in apps.get_app_config("instaccess").get_models():
         page = site.get_model_admin(model) if site.is_registered(model) else None
         if build := getattr(page, "build_dashboard", None):
             return build(request)

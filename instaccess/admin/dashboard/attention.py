@@ -36,14 +36,14 @@ def check_runs(runs: Iterable[MaintenanceRun], commands: dict[str, str], *, now:
         run = recorded.get(name)
         if run is not None and run.result == MaintenanceRun.Result.FAILED:
             severity = Severity.ERROR if name == "verify" else Severity.WARNING
-            text = _("The last run of `%(name)s` failed or found a problem.") % {"name": name}
+            text = _("The last run of “%(name)s” failed or found a problem.") % {"name": name}
             yield Problem(f"{name}_failed", severity, text, _("This command prints the reason:"), command)
         elif run is None or run.succeeded_at is None:
-            text = _("No successful run of `%(name)s` is recorded.") % {"name": name}
+            text = _("No successful run of “%(name)s” is recorded.") % {"name": name}
             fix = _("Run the command daily with cron:")
             yield Problem(f"{name}_never_run", Severity.NOTE, text, fix, command)
         elif now - run.succeeded_at > OVERDUE:
-            text = _("The last successful run of `%(name)s` ended at %(time)s.") % {
+            text = _("The last successful run of “%(name)s” ended at %(time)s.") % {
                 "name": name,
                 "time": format_utc_minutes(run.succeeded_at),
             }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -104,7 +104,7 @@ def _count(rows: QuerySet[IssuedToken]) -> str:
     return _format(number)
 
 
-def _describe_refusals(group: dict[str, Any]) -> Refused:
+def _describe_refusals(group: Mapping[str, Any]) -> Refused:
     reason, role = group["reason"], group["role"]
     return Refused(
         role=str(RefusalCount.Role(role).label) if role in RefusalCount.Role else role,

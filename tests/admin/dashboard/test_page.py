@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -10,13 +11,16 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.db import connection
+from django.template import Context, Engine
 from django.test.utils import CaptureQueriesContext
+from django.urls import resolve
 
 from instaccess.admin.dashboard import sections
 from instaccess.conf import SCOPE
 from instaccess.keys import lifecycle, provision
 from instaccess.models import IssuedToken, Key, MaintenanceRun, RefusalCount
 from tests.admin.dashboard.helpers import dashboard, links, without_table
+from tests.support import readme
 from tests.support.audit_rows import with_id
 
 pytestmark = pytest.mark.django_db
@@ -229,13 +233,13 @@ class TestTheAuditLog:
 
         text = dashboard(admin_client)
 
-        assert "Error: The last run of `verify` failed or found a problem." in text
+        assert "Error: The last run of “verify” failed or found a problem." in text
         assert "Last success at 2026-11-22 11:30 UTC. The run that started at 2026-11-23 11:30 UTC failed" in text
 
     def test_seal_that_has_not_succeeded_for_two_days_needs_attention(self, admin_client):
         record("seal", "succeeded", age=49 * HOUR, success_age=49 * HOUR)
 
-        assert "Warning: The last successful run of `seal` ended at 2026-11-21 11:30 UTC." in dashboard(admin_client)
+        assert "Warning: The last successful run of “seal” ended at 2026-11-21 11:30 UTC." in dashboard(admin_client)
 
     def test_run_without_an_end_is_shown_as_unfinished(self, admin_client):
         record("seal", "running", age=HOUR, success_age=2 * HOUR)
@@ -296,3 +300,16 @@ class TestLinks:
         url = links(admin_client)["Find out who had access last night"]
 
         assert "2026-11-22 18:00 to 2026-11-23 08:00" in admin_client.get(url).content.decode()
+
+
+class TestTheDocumentation:
+    def test_snippet_in_the_documentation_renders_the_dashboard(self, admin_user, initial_keys, rf):
+        snippet = re.search(r"```html\n(.*?)```", readme.page("admin-dashboard.md"), re.DOTALL)
+        assert snippet
+        request = rf.get("/admin/instaccess/")
+        request.user, request.resolver_match = admin_user, resolve("/admin/instaccess/")
+
+        text = Engine.get_default().from_string(snippet[1]).render(Context({"request": request}))
+
+        assert "instaccess/dashboard.css" in text
+        assert "What needs attention" in text
