@@ -21,7 +21,7 @@ from ...models import IssuedToken, Key, MaintenanceRun, RefusalCount
 from ...times import format_utc_minutes
 from ..keys.overview import describe_lifecycle
 
-logger = get_logger("instaccess.admin")
+logger = get_logger("instaccess.audit")
 
 COUNTED = 50_000
 """The maximum number of tokens that a query counts."""

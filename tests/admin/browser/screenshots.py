@@ -60,6 +60,8 @@ def visit_pages(page: Page, album: Album) -> None:
     page.goto(DASHBOARD)
     _see(page, "Last 24 hours")
     album.take("dashboard")
+    # A navigation would abort the requests for the icons of links, and an aborted request is an error.
+    page.wait_for_load_state("networkidle")
     page.get_by_role("link", name="Keys and their timeline").click()
     _see(page, "Timeline")
     album.take("keys")
