@@ -1,4 +1,4 @@
-"""Benchmark of the admin pages of issued tokens, with 10,000 and with 1,000,000 rows of the same period.
+"""Benchmark of the dashboard and the admin pages of issued tokens, with 10,000 and 1,000,000 rows of the same period.
 
     .venv/bin/python -m benchmarks.admin_pages
 
@@ -30,6 +30,7 @@ PREFIX = "instaccess_admin_pages"
 MAX_MS, MAX_RATIO = 1000, 2
 
 LIST = "/admin/instaccess/issuedtoken/"
+DASHBOARD = "/admin/instaccess/"
 REVOKE_ACTIONS = ["revoke_chosen", "revoke_users", "revoke_applications"]
 
 
@@ -212,6 +213,7 @@ def all_pages() -> dict[str, Callable[[Any], Any]]:
     pages: dict[str, Callable[[Any], Any]] = {
         name: lambda client, query=query: client.get(LIST, query) for name, query in queries.items()
     }
+    pages["dashboard"] = lambda client: client.get(DASHBOARD)
     pages["one token"] = lambda client: client.get(f"{LIST}{latest.pk}/change/")
     pages["history of a token"] = lambda client: client.get(f"{LIST}{latest.pk}/history/")
     chosen = [str(pk) for pk in rows.values_list("pk", flat=True)[:100]]

@@ -16,6 +16,7 @@ from django.db import models
 from django.db.models import Case, F, Q, Value, When
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 # Without this check, Django would print a traceback of thirty lines about a model without `app_label`.
 for _app in ("instaccess", "oauth2_provider"):
@@ -37,10 +38,10 @@ class Key(models.Model):
         ENCRYPTION = "enc", _("encryption")
 
     class Status(models.TextChoices):
-        FUTURE = "future", _("future")
-        CURRENT = "current", _("current")
-        PAST = "past", _("past")
-        REVOKED = "revoked", _("revoked")
+        FUTURE = "future", pgettext_lazy("status of a key", "future")
+        CURRENT = "current", pgettext_lazy("status of a key", "current")
+        PAST = "past", pgettext_lazy("status of a key", "past")
+        REVOKED = "revoked", pgettext_lazy("status of a key", "revoked")
 
     kid = models.CharField(
         _("key id"), max_length=64, unique=True, help_text=_("RFC 7638 thumbprint of the public key.")
@@ -57,7 +58,7 @@ class Key(models.Model):
     created_at = models.DateTimeField(_("created"), default=timezone.now)
     activated_at = models.DateTimeField(_("activated"), null=True, blank=True)
     retired_at = models.DateTimeField(_("retired"), null=True, blank=True)
-    revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
+    revoked_at = models.DateTimeField(pgettext_lazy("time", "revoked"), null=True, blank=True)
     mac = models.CharField(
         _("authentication code"),
         max_length=64,
@@ -167,7 +168,7 @@ class IssuedToken(models.Model):
     user_agent = models.CharField(_("user agent"), max_length=512, blank=True)
     issued_at = models.DateTimeField(_("issued"), db_index=True)
     expires_at = models.DateTimeField(_("expires"))
-    revoked_at = models.DateTimeField(_("revoked"), null=True)
+    revoked_at = models.DateTimeField(pgettext_lazy("time", "revoked"), null=True)
     revoked_by = models.CharField(
         _("revoked by"),
         max_length=255,

@@ -19,15 +19,21 @@ LOCALE = PACKAGE / "locale"
 LANGUAGES = sorted(folder.name for folder in LOCALE.iterdir() if folder.is_dir())
 CALLS = {"_": 1, "gettext": 1, "gettext_lazy": 1, "ngettext": 2, "ngettext_lazy": 2}
 WITH_CONTEXT = {"pgettext", "pgettext_lazy"}
-TAG = re.compile(r'{%\s*translate "([^"]+)"|{%\s*blocktranslate[^%]*%}(.*?){%\s*endblocktranslate\s*%}', re.DOTALL)
+TAG = re.compile(
+    r'{%\s*translate "([^"]+)"(?: context "([^"]+)")?|{%\s*blocktranslate[^%]*%}(.*?){%\s*endblocktranslate\s*%}',
+    re.DOTALL,
+)
 
 # The name of the model of issued tokens in each language.
 ISSUED_TOKENS = {"de": "ausgestellte Token", "es": "tokens emitidos", "fr": "jetons émis"}
 
+# Only French has a space before a colon.
+COLONS = {"%(heading)s: %(count)s", "<strong>%(label)s:</strong> %(text)s"}
+
 # The texts that are the same in English and in the language.
 SAME_IN_ENGLISH = {
-    "de": {"Claim", "Claims", "Header", "InstAccess", "Status", "Token"},
-    "es": {"Actor", "Claim", "Claims", "Error", "InstAccess", "Token", "actor", "no", "shard"},
+    "de": COLONS | {"Claim", "Claims", "Header", "InstAccess", "Status", "Token"},
+    "es": COLONS | {"Actor", "Claim", "Claims", "Error", "InstAccess", "Token", "actor", "no", "shard"},
     "fr": {
         "Application",
         "Claim",
@@ -36,7 +42,6 @@ SAME_IN_ENGLISH = {
         "InstAccess",
         "Signature",
         "application",
-        "future",
         "shard",
     },
 }
@@ -63,10 +68,10 @@ def with_context(context: str, text: str) -> str:
 def texts_of_template(path: Path) -> set[str]:
     """Return the translatable texts of a template, including plurals."""
     result = set()
-    for plain, block in TAG.findall(path.read_text(encoding="utf-8")):
+    for plain, context, block in TAG.findall(path.read_text(encoding="utf-8")):
         for part in re.split(r"{%\s*plural\s*%}", block):
             text = plain.replace("%", "%%") or re.sub(r"{{\s*(\w+)\s*}}", r"%(\1)s", " ".join(part.split()))
-            result.add(text)
+            result.add(with_context(context, text) if context else text)
     return result
 
 

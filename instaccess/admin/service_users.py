@@ -23,6 +23,7 @@ from oauth2_provider.models import get_application_model
 from .. import audit, users
 from ..models import IssuedToken, ServiceUser
 from .common import OfferedFiltersAdmin, time_element
+from .dashboard.page import DashboardPage
 
 MAX_NAMED = 5
 """The maximum number of permissions that a warning names."""
@@ -125,7 +126,7 @@ class _ServiceUserList(ChangeList):
 
 
 @admin.register(ServiceUser)
-class ServiceUserAdmin(OfferedFiltersAdmin):
+class ServiceUserAdmin(DashboardPage, OfferedFiltersAdmin):
     """The admin of service users.
 
     A service user gives an application all permissions of the chosen user. An editor without these permissions could

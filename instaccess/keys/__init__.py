@@ -2,7 +2,7 @@
 
 from .after_revocation import RELOAD_JWKS, REMOVE_PUBLIC_KEY, REPLACE_PRIVATE_KEY, remaining_work
 from .audit_keys import evidence_keys, keks_for_revocation
-from .health import KeyHealth, load_health, short_kid
+from .health import KeyHealth, live_tokens, load_health, short_kid
 from .held_keys import HeldKey
 from .lifecycle import Rotation, activate, revoke, rotate
 from .measurements import measure
@@ -82,6 +82,7 @@ __all__ = [
     "is_revocable",
     "keks_for_revocation",
     "lifecycle_times",
+    "live_tokens",
     "load_health",
     "measure",
     "missing_keys",

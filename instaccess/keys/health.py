@@ -7,7 +7,7 @@ key that can't be used doesn't cause an error. This module never writes to the d
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -55,18 +55,19 @@ class KeyHealth:
         return sum(self.totals.values())
 
 
-def load_health(*, since: datetime, now: datetime) -> KeyHealth:
-    """Read the state of the keys in two queries.
+def load_health(*, since: datetime, now: datetime, live: Mapping[str, int] | None = None) -> KeyHealth:
+    """Read the state of the keys in two queries, or in one query if `live` is given.
 
     Args:
         since: past keys that were retired before `since` are left out if their private key is not stored. Revoked
             keys that were revoked before `since` are left out if no live token uses the key.
         now: the current time. Tokens that have not expired at `now` are live.
+        live: the numbers of live tokens from `live_tokens`. If None, the live tokens are counted.
 
     Raises:
         ConfigError: a setting is invalid.
     """
-    live = live_tokens(now=now)
+    live = live_tokens(now=now) if live is None else live
     with_live_tokens = set(sorted(live)[:MAX_KEYS])
     stored, errors = store.examine()
     altered = {pk for pk, error in errors.items() if isinstance(error, KeyAltered)}
@@ -87,14 +88,19 @@ def load_health(*, since: datetime, now: datetime) -> KeyHealth:
     )
 
 
-def live_tokens(*, now: datetime) -> dict[str, int]:
+def live_tokens(*, now: datetime, limit: int | None = None) -> dict[str, int]:
     """Return a mapping from kid to the number of live tokens.
 
-    Runs one query, which reads the audit rows of about the last hour.
+    Runs one query, which reads the audit rows of about the last hour, and at most the latest `limit` live tokens.
     """
     counts: Counter[str] = Counter()
     pairs = audit.live_tokens(now=now).order_by().values_list("signing_kid", "encryption_kid")
-    for signing, encryption, count in pairs.annotate(count=Count("pk")):
+    rows: Iterable[tuple[str, str, int]]
+    if limit is None:
+        rows = pairs.annotate(count=Count("pk"))
+    else:
+        rows = ((*pair, count) for pair, count in Counter(pairs.order_by("-issued_at")[:limit]).items())
+    for signing, encryption, count in rows:
         for kid in {signing, encryption} - {""}:
             counts[kid] += count
     return dict(counts)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, pgettext_lazy
 
 from ... import audit, keys, trust
 from ...conf import conf
@@ -23,10 +23,10 @@ CONFIGURED = "configured"
 UNKNOWN = "unknown"
 
 _STATUSES = {
-    Key.Status.FUTURE.value: gettext_lazy("future"),
-    Key.Status.CURRENT.value: gettext_lazy("current"),
-    Key.Status.PAST.value: gettext_lazy("past"),
-    Key.Status.REVOKED.value: gettext_lazy("revoked"),
+    Key.Status.FUTURE.value: pgettext_lazy("status of a key", "future"),
+    Key.Status.CURRENT.value: pgettext_lazy("status of a key", "current"),
+    Key.Status.PAST.value: pgettext_lazy("status of a key", "past"),
+    Key.Status.REVOKED.value: pgettext_lazy("status of a key", "revoked"),
     CONFIGURED: gettext_lazy("accepted, because the settings or a JWKS contain this key"),
     UNKNOWN: gettext_lazy("unknown on this server"),
 }

@@ -36,7 +36,7 @@ def panel(*, now: datetime) -> dict[str, Any]:
         health = keys.load_health(since=since, now=now)
         problems = find_problems(health, now=now, times=times, spikes=audit.refusal_spikes(now=now))
     except ConfigError as error:
-        return {"problems": _label_severity([bad_setting(error)]), "timeline": None}
+        return {"problems": _label_problems([bad_setting(error)]), "timeline": None}
     total = health.total - len(health.altered)  # The timeline leaves out keys with modified rows.
     drawing = timeline.draw(health.keys, total=total, now=now, times=times)
     groups = [
@@ -47,7 +47,7 @@ def panel(*, now: datetime) -> dict[str, Any]:
     return {
         "revoked_keys": revoked,
         "more_revoked": more_revoked,
-        "problems": _label_severity(problems),
+        "problems": _label_problems(problems),
         "timeline": drawing,
         "groups": groups,
         "left_out": sum(group.left_out for group, _rows in groups),
@@ -59,10 +59,15 @@ def _get_jwks_age() -> timedelta:
     return timedelta(seconds=conf.key_cache_seconds + conf.jwks_max_age)
 
 
-def _label_severity(problems: list[Problem]) -> list[tuple[str, str, Problem]]:
+def _label_problems(problems: list[Problem]) -> list[tuple[str, str, Problem]]:
     """Return, for each problem, the CSS class suffix and the label of its severity, and the problem itself."""
+    return [(*label_severity(problem.severity), problem) for problem in problems]
+
+
+def label_severity(severity: Severity) -> tuple[str, str]:
+    """Return the CSS class suffix and the label of a severity."""
     labels = {Severity.ERROR: _("Error"), Severity.WARNING: _("Warning"), Severity.NOTE: _("Note")}
-    return [(problem.severity.name.lower(), labels[problem.severity], problem) for problem in problems]
+    return severity.name.lower(), labels[severity]
 
 
 def _describe_row(row: timeline.Row, health: keys.KeyHealth, now: datetime, times: keys.Times) -> Line:

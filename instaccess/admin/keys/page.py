@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, pgettext_lazy
 from jwcrypto.common import JWException
 from jwcrypto.jwk import JWK
 
@@ -19,12 +19,13 @@ from ... import keys, trust
 from ...exceptions import ConfigError, KeyAltered
 from ...models import Key
 from ..common import time_element
+from ..dashboard.page import DashboardPage
 from .actions import KeyActions, can_be_revoked
 from .overview import panel
 
 
 @admin.register(Key)
-class KeyAdmin(KeyActions):
+class KeyAdmin(DashboardPage, KeyActions):
     list_display = ["kid", "use", "status", "private_key_stored", "activated", "retired"]
     list_filter = ["use", "status"]
     show_facets = admin.ShowFacets.NEVER
@@ -84,7 +85,7 @@ class KeyAdmin(KeyActions):
     def retired(self, key: Key) -> str:
         return time_element(key.retired_at)
 
-    @admin.display(description=gettext_lazy("revoked"), ordering="revoked_at")
+    @admin.display(description=pgettext_lazy("time", "revoked"), ordering="revoked_at")
     def revoked(self, key: Key) -> str:
         return time_element(key.revoked_at)
 

@@ -63,7 +63,7 @@ class AccessFilter(admin.SimpleListFilter):
             "display": gettext("All"),
         }
         for key, label in self.lookup_choices:
-            times = dict(zip(self.parameter_names, map(_format_input, _preset(key)), strict=True))
+            times = preset_parameters(key)
             query = changelist.get_query_string(times, remove=[PAGE_VAR])
             yield {"selected": times == current, "query_string": query, "display": label}
 
@@ -120,6 +120,11 @@ def _format_input(time: datetime) -> str:
     """Format a time for an input field, in the current time zone and without an offset."""
     local = timezone.localtime(time).replace(tzinfo=None)
     return local.isoformat(timespec="seconds" if local.second else "minutes")
+
+
+def preset_parameters(key: str) -> dict[str, str]:
+    """Return the parameters of the URL for a period by its key in `lookups`."""
+    return dict(zip(AccessFilter.parameter_names, map(_format_input, _preset(key)), strict=True))
 
 
 def _preset(key: str) -> tuple[datetime, datetime]:

@@ -52,7 +52,7 @@ class Kind:
         if counts.known == len(counts.numbers):
             return _("%(heading)s: not known") % numbers
         if not counts.total:
-            return f"{self.heading}: 0"
+            return _("%(heading)s: %(count)s") % numbers
         if step == HOUR:
             return _("%(heading)s: %(count)s, peak %(most)s per hour") % numbers
         return _("%(heading)s: %(count)s, peak %(most)s per day") % numbers
@@ -105,7 +105,15 @@ def build_chart(changelist: ChangeList, *, now: datetime | None = None) -> Token
     times = [_format_start(start, period) for start in period.starts]
     rows = [Row(time, [kind.cell(index) for kind in kinds]) for index, time in enumerate(times)]
     tooltips = [
-        "\n".join([row.start, *(f"{kind.heading}: {cell}" for kind, cell in zip(kinds, row.cells, strict=True))])
+        "\n".join(
+            [
+                row.start,
+                *(
+                    _("%(heading)s: %(count)s") % {"heading": k.heading, "count": c}
+                    for k, c in zip(kinds, row.cells, strict=True)
+                ),
+            ]
+        )
         for row in rows
     ]
     axis = [time[5:] if period.step == HOUR else time for time in times]

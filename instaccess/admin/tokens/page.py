@@ -10,12 +10,13 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
-from django.utils.translation import gettext
+from django.utils.translation import gettext, pgettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from ... import audit, users
 from ...models import IssuedToken
 from ..common import time_element
+from ..dashboard.page import DashboardPage
 from ..inspector.pages import InspectorPages
 from . import pagination, search
 from .access_filter import AccessFilter
@@ -27,7 +28,7 @@ from .pagination import BoundedPaginator
 
 
 @admin.register(IssuedToken)
-class IssuedTokenAdmin(InspectorPages, ExportPages, DetailPages):
+class IssuedTokenAdmin(DashboardPage, InspectorPages, ExportPages, DetailPages):
     list_display = ["when", "status", "subject", "actor", "client", "ip_address", "until", "jti"]
     list_display_links = ["when", "jti"]
     list_filter = [StatusFilter, PeriodFilter, AccessFilter, MasqueradeFilter, ClientFilter, AccountFilter]
@@ -106,7 +107,11 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, DetailPages):
     @admin.display(description=_("status"))
     def status(self, token: IssuedToken) -> str:
         name = audit.token_status(token.revoked_at, token.expires_at, now=timezone.now())
-        label = {"revoked": gettext("revoked"), "live": gettext("live"), "expired": gettext("expired")}[name]
+        label = {
+            "revoked": pgettext("status of a token", "revoked"),
+            "live": gettext("live"),
+            "expired": gettext("expired"),
+        }[name]
         return format_html('<span class="instaccess-badge instaccess-badge-{}">{}</span>', name, label)
 
     @admin.display(description=_("user"))
@@ -139,7 +144,7 @@ class IssuedTokenAdmin(InspectorPages, ExportPages, DetailPages):
             return _render_id(token.client_id or "-")
         return format_html('{} <span class="instaccess-beside">{}</span>', str(token.application), token.client_id)
 
-    @admin.display(description=_("revoked"))
+    @admin.display(description=pgettext_lazy("time", "revoked"))
     def revoked(self, token: IssuedToken) -> str:
         return time_element(token.revoked_at)
 

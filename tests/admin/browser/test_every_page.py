@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.utils import timezone
 
-from instaccess.models import Key, ServiceUser
+from instaccess.models import Key, RefusalCount, ServiceUser
 from tests.admin.browser.accessibility import faults
 
 if TYPE_CHECKING:
@@ -31,6 +32,19 @@ class TestOtherPages:
         page.goto("/admin/instaccess/key/")
         page.get_by_role("button", name=button).click()
         page.get_by_role("heading", name=heading).wait_for()
+        assert faults(page) == []
+
+    def test_dashboard_is_accessible(self, visit: Visit, superuser: Any, initial_keys: list[Key]) -> None:
+        RefusalCount.objects.create(hour=timezone.now(), role="gateway", reason="bad_signature", count=143)
+        page = visit(superuser)
+        page.goto("/admin/instaccess/")
+        page.get_by_text("Most frequent reasons of refusals").wait_for()
+        assert faults(page) == []
+
+    def test_dashboard_without_keys_is_accessible(self, visit: Visit, superuser: Any) -> None:
+        page = visit(superuser)
+        page.goto("/admin/instaccess/")
+        page.get_by_text("There are no keys yet").wait_for()
         assert faults(page) == []
 
     def test_pages_of_service_users_are_accessible(

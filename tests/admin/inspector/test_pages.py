@@ -226,7 +226,7 @@ class TestTheResultOfAnInspection:
         text = main_part(inspected(staff_client, f"{header}.{forged}.{signature}"))
 
         assert "bad_signature" in text
-        assert "Not authenticated : no known key signed these claims." in text
+        assert "Not authenticated: no known key signed these claims." in text
         assert "sub eve" in re.sub(r" +", " ", text)
         assert "User ada" not in text
 

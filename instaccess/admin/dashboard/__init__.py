@@ -1,0 +1,1 @@
+"""The dashboard on the index page of this app in the admin."""
