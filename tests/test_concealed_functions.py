@@ -21,6 +21,11 @@ SECRET = "the secret"
 
 CONCEALED = [
     "admin.keys.actions:_read_import_form",
+    "client.bearer:add_token",
+    "client.bearer:contains_token",
+    "client.issuing:check_access_token",
+    "client.issuing:request_token",
+    "client.token_source:InstAccess.__init__",
     "conf.key_encryption:KeyEncryptionKey.hmac",
     "conf.key_encryption:KeyEncryptionKey.prepare_hmac",
     "conf.key_encryption:_hmac_key",

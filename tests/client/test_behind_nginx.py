@@ -1,0 +1,92 @@
+"""Tests of the client with a real issuer, gateway and service behind nginx with the example configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+import requests
+
+from instaccess.client import AccessTokenRefused, EndpointNotFound, HttpxAuth, InvalidAsUserID, RequestsAuth
+from tests.client.campus import SELF
+from tests.client.helpers import Clock, source
+
+pytestmark = pytest.mark.services
+
+
+class TestBehindNginx:
+    def test_sixteen_threads_use_one_token_with_one_audit_row(self, campus):
+        access, before = campus.source(), campus.audit_rows
+        together = threading.Barrier(16)
+
+        def call() -> str:
+            together.wait()
+            return str(requests.get(campus.url + SELF, auth=RequestsAuth(access), timeout=60).json()["login_id"])
+
+        with ThreadPoolExecutor(16) as pool:
+            names = [future.result() for future in [pool.submit(call) for _ in range(16)]]
+
+        assert (names, campus.audit_rows - before) == (["ada"] * 16, 1)
+
+    def test_tasks_of_httpx_use_one_token_with_one_audit_row(self, campus):
+        access, before = campus.source(), campus.audit_rows
+
+        async def story() -> list[str]:
+            async with httpx.AsyncClient(base_url=campus.url, auth=HttpxAuth(access), timeout=60) as client:
+                answers = await asyncio.gather(*(client.get(SELF) for _ in range(16)))
+            return [str(answer.json()["login_id"]) for answer in answers]
+
+        assert (asyncio.run(story()), campus.audit_rows - before) == (["ada"] * 16, 1)
+
+    def test_clients_of_a_revoked_key_get_a_new_token_and_see_no_401(self, campus):
+        access = campus.source()
+        auth = RequestsAuth(access)
+        first = requests.get(campus.url + SELF, auth=auth, timeout=60)
+        campus.revoke_signing_key()
+        before = campus.audit_rows
+
+        answer = requests.get(campus.url + SELF, auth=auth, timeout=60)
+        with httpx.Client(auth=HttpxAuth(access)) as client:
+            later = client.get(campus.url + SELF)
+
+        assert (first.status_code, answer.status_code, later.status_code) == (200, 200, 200)
+        assert [each.status_code for each in answer.history] == [401]
+        assert campus.audit_rows - before == 1
+
+    def test_client_waits_as_long_as_the_throttle_of_the_issuer_says(self, campus):
+        clock = Clock()
+        access = campus.source(clock)
+        issuer = campus.site.service_process.port
+        other = campus.site.start_server("issuer-with-empty-buckets")
+        # The buckets of the other issuer are empty, as the bucket would be after the wait.
+        clock.on_sleep = lambda: campus.site.issuer.retarget(other.port)
+        try:
+            for _ in range(4):
+                access.token()
+                clock.advance(3600)
+        finally:
+            campus.site.issuer.retarget(issuer)
+            other.kill()
+
+        # The bucket leaks while the test runs, so the time can be a second shorter.
+        assert len(clock.slept) == 1
+        assert 1 <= clock.slept[0] <= 20
+
+    def test_masquerade_that_is_not_allowed_is_an_error(self, campus):
+        with pytest.raises(InvalidAsUserID):
+            campus.source(as_user_id=1).token()
+
+    def test_unknown_access_token_is_refreshed(self, campus):
+        fresh = campus.site.access_tokens["ada"].pop()
+        access = source(campus.url, access_token="unknown", refresh=lambda: fresh)
+
+        assert requests.get(campus.url + SELF, auth=RequestsAuth(access), timeout=60).status_code == 200
+
+    def test_unknown_access_token_and_wrong_base_url_are_errors(self, campus):
+        with pytest.raises(AccessTokenRefused):
+            source(campus.url, access_token="unknown").token()
+        with pytest.raises(EndpointNotFound):
+            source(f"{campus.url}/other", access_token="unknown").token()
