@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 SEED ?= 1
 SAMPLE ?= 100
 
-.PHONY: demo demo-nginx test test-services docs screenshots bench mutants lint wheel dist messages clean
+.PHONY: demo demo-nginx test test-matrix test-services docs screenshots bench mutants lint wheel dist messages clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python manage.py demo
@@ -22,6 +22,11 @@ demo-nginx: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(PYTEST) -m "not services and not postgresql"
+
+# Runs the tests of `make test` on each supported pair of Python and Django, and with the oldest allowed packages. Needs
+# Python 3.11, 3.12 and 3.13, on PATH or installed with pyenv. A missing version is a failure.
+test-matrix: $(VENV)/.matrix
+	$(BIN)/python -m nox --reuse-existing-virtualenvs --envdir $(VENV)/matrix
 
 # Runs the tests that use a database again on PostgreSQL and MariaDB. A missing service is a failure. Tests that need
 # Redis, a proxy or a browser run once, on PostgreSQL.
@@ -106,6 +111,11 @@ $(VENV)/.mutants: $(VENV)/.test
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,mutants]'
 	@touch $@
 
+$(VENV)/.matrix: $(BIN)/python setup.cfg pyproject.toml
+	@echo "Installing nox into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[matrix]'
+	@touch $@
+
 $(VENV)/.dist: $(BIN)/python setup.cfg pyproject.toml
 	@echo "Installing the packages that build and check a release into $(VENV) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dist]'
@@ -113,7 +123,7 @@ $(VENV)/.dist: $(BIN)/python setup.cfg pyproject.toml
 
 $(VENV)/.services: $(VENV)/.test
 	@echo "Installing database drivers, application servers and Playwright into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,services,browser,bench,docs,dist]' || { \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,services,browser,bench,docs,dist,matrix]' || { \
 		echo "mysqlclient has to be compiled. Install the compiler and headers: apt install gcc pkg-config python3-dev default-libmysqlclient-dev" >&2; exit 1; }
 	@touch $@
 

@@ -61,8 +61,8 @@ def epoch(tree: Path) -> int:
         return int(run("git", "log", "-1", "--format=%ct", cwd=tree))
     except (BuildError, FileNotFoundError) as error:
         raise BuildError(
-            "The time of the last commit is unknown. Run this command in a clone of the repository, not in an unpacked "
-            "source distribution."
+            "The time of the last commit is unknown. Run this command in a clone of the repository, not in an "
+            "unpacked source distribution."
         ) from error
 
 
@@ -118,7 +118,7 @@ def check_packages(sdist: Path, wheel: Path) -> None:
 
 
 def install(wheel: Path, folder: Path) -> Path:
-    """Install the wheel and its dependencies into a new virtual environment. Returns the Python of the environment."""
+    """Install the wheel and its dependencies into a new virtual environment. Returns its Python."""
     run_tool("venv", "--without-pip", folder)
     python = folder / "bin" / "python"
     run_tool("pip", "--python", python, "install", "--quiet", "--disable-pip-version-check", wheel)
