@@ -91,4 +91,5 @@ def tests(session: nox.Session) -> None:
         session.install("--editable", ".", *others, f"django=={DJANGO[version]}.*")
         session.install("--no-deps", "django-guid")
     session.run("python", "-m", "pip", "list", "--disable-pip-version-check")
-    session.run("python", "-m", *(session.posargs or TESTS), env={"SQLITE_TEST_NAME": f"{session.create_tmp()}/test"})
+    database = Path(session.create_tmp()).resolve() / "test.sqlite3"
+    session.run("python", "-m", *(session.posargs or TESTS), env={"SQLITE_TEST_NAME": str(database)})

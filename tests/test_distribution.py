@@ -42,6 +42,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from instaccess import audit, exceptions, issuer, keys, service, warmup
+from instaccess.models import IssuedToken
 from instaccess.service import InstAccessAuthentication
 from instaccess.tokens import Claims
 
@@ -60,7 +61,7 @@ def issue_for(user: User) -> str:
     origin = issuer.Origin(canvas_domain="canvas.example.edu")
     row, token = issuer.issue(user=user, origin=origin, now=time.time())
     assert_type(token, str)
-    assert_type(row.jti, str)
+    assert_type(row, IssuedToken)
     return token
 
 
@@ -194,21 +195,22 @@ class TestTheExtras:
         assert "Would install" in output
 
 
-class TestTheTypesInAHostProject:
-    @pytest.fixture(scope="class")
-    def project(self, host, tmp_path_factory):
-        """Create a host project that uses the API, with the stubs of Django that its developers would install."""
-        pip(host, "install", "--quiet", "django-stubs", "djangorestframework-stubs", "types-requests")
-        folder = tmp_path_factory.mktemp("project")
-        environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
-        create = (host, "-m", "django", "startproject", "host", folder)
-        subprocess.run(create, cwd=folder, env=environment, check=True)
-        with (folder / "host" / "settings.py").open("a") as file:
-            file.write(HOST_SETTINGS)
-        (folder / "host" / "api.py").write_text(HOST_CODE)
-        (folder / "pyrightconfig.json").write_text(json.dumps({"typeCheckingMode": "strict"}))
-        return folder
+@pytest.fixture(scope="module")
+def project(host: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Create a host project that uses the API, with the stubs of Django that its developers would install."""
+    pip(host, "install", "--quiet", "django-stubs", "djangorestframework-stubs", "types-requests")
+    folder = tmp_path_factory.mktemp("project")
+    environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    create = (host, "-m", "django", "startproject", "host", folder)
+    subprocess.run(create, cwd=folder, env=environment, check=True)
+    with (folder / "host" / "settings.py").open("a") as file:
+        file.write(HOST_SETTINGS)
+    (folder / "host" / "api.py").write_text(HOST_CODE)
+    (folder / "pyrightconfig.json").write_text(json.dumps({"typeCheckingMode": "strict"}))
+    return folder
 
+
+class TestTheTypesInAHostProject:
     def mypy(self, project, host, name):
         command = (sys.executable, "-m", "mypy", "--strict", "--python-executable", host, "--config-file", "", name)
         return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=600, check=False).stdout
