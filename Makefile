@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 SEED ?= 1
 SAMPLE ?= 100
 
-.PHONY: demo demo-nginx test test-services docs screenshots bench mutants openapi lint wheel messages clean
+.PHONY: demo demo-nginx test test-matrix test-services docs screenshots bench mutants openapi lint wheel dist messages clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python manage.py demo
@@ -22,6 +22,11 @@ demo-nginx: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(PYTEST) -m "not services and not postgresql"
+
+# Runs the tests of `make test` on each supported pair of Python and Django, and with the oldest allowed packages. Needs
+# Python 3.11, 3.12 and 3.13, on PATH or installed with pyenv. A missing version is a failure.
+test-matrix: $(VENV)/.matrix
+	$(BIN)/python -m nox --reuse-existing-virtualenvs --envdir $(VENV)/matrix
 
 # Runs the tests that use a database again on PostgreSQL and MariaDB. A missing service is a failure. Tests that need
 # Redis, a proxy or a browser run once, on PostgreSQL.
@@ -64,6 +69,11 @@ lint: $(VENV)/.test
 wheel: $(VENV)/.test
 	$(BIN)/python -m build --wheel --no-isolation
 
+# Builds the files of a release in dist/: the source distribution, the wheel, and the SBOM of the wheel. The same commit
+# always results in the same packages. Checks both packages, and prints their SHA-256 hashes.
+dist: $(VENV)/.dist
+	$(BIN)/python -m tests.support.distribution dist
+
 # Needs GNU gettext. Run it after you change a text, translate the empty entries in the .po files, and run it again.
 messages: $(VENV)/.test
 	cd instaccess && ../$(BIN)/django-admin makemessages --all --no-location --no-wrap --no-obsolete
@@ -105,9 +115,19 @@ $(VENV)/.mutants: $(VENV)/.test
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,mutants]'
 	@touch $@
 
+$(VENV)/.matrix: $(BIN)/python setup.cfg pyproject.toml
+	@echo "Installing nox into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[matrix]'
+	@touch $@
+
+$(VENV)/.dist: $(BIN)/python setup.cfg pyproject.toml
+	@echo "Installing the packages that build and check a release into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dist]'
+	@touch $@
+
 $(VENV)/.services: $(VENV)/.test
 	@echo "Installing database drivers, application servers and Playwright into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,services,browser,bench,docs]' || { \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,services,browser,bench,docs,dist,matrix]' || { \
 		echo "mysqlclient has to be compiled. Install the compiler and headers: apt install gcc pkg-config python3-dev default-libmysqlclient-dev" >&2; exit 1; }
 	@touch $@
 

@@ -21,6 +21,7 @@ from django.core.management.base import BaseCommand
 from django.test import override_settings
 from django.urls import resolve
 
+import instaccess
 from benchmarks import report, report_nginx
 from instaccess import issuer, keys, tokens
 from instaccess.conf import SCOPE, SETTINGS, conf
@@ -334,10 +335,12 @@ class TestTheBenchmarkFigures:
 
 
 class TestTheChangelog:
-    def test_changelog_begins_with_unreleased_changes_under_standard_headings(self):
+    def test_changelog_begins_with_the_version_of_the_package_under_standard_headings(self):
         text = (ROOT / "CHANGELOG.md").read_text()
 
-        assert re.findall(r"^## \[(.+?)\]", text, re.MULTILINE)[0] == "Unreleased"
+        headings = re.findall(r"^## \[(.+?)\] - (Unreleased|\d{4}-\d\d-\d\d)$", text, re.MULTILINE)
+        assert len(headings) == len(re.findall(r"^## ", text, re.MULTILINE))
+        assert headings[0][0] == instaccess.__version__
         assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) <= {
             "Added",
             "Changed",

@@ -29,6 +29,7 @@ GUIDES = (
     "migration.md",
     "operations.md",
     "reasons.md",
+    "release.md",
     "revoke-tokens.md",
     "services.md",
     "settings.md",

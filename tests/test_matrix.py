@@ -1,0 +1,101 @@
+"""Tests of `make test-matrix`: its Python versions, and the versions that the metadata of the package promises."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.paths import ROOT
+
+NOXFILE = ROOT / "noxfile.py"
+CONFIG = configparser.ConfigParser()
+CONFIG.read(ROOT / "setup.cfg")
+
+
+def constant(name: str) -> Any:
+    """Return the value of a constant in noxfile.py. The file itself can only be imported where nox is installed."""
+    for node in ast.parse(NOXFILE.read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return ast.literal_eval(node.value)
+    raise AssertionError(f"noxfile.py doesn't assign {name}")
+
+
+def classified(prefix: str) -> set[str]:
+    lines = CONFIG["metadata"]["classifiers"].split("\n")
+    return {line.removeprefix(prefix) for line in lines if re.fullmatch(re.escape(prefix) + r"\d+\.\d+", line)}
+
+
+class TestTheVersionsInTheMetadata:
+    def test_classifiers_name_exactly_the_versions_that_every_run_of_the_matrix_uses(self):
+        pairs = {
+            python: django for python, django in constant("DJANGO").items() if python not in constant("OPTIONAL")
+        }
+
+        assert classified("Programming Language :: Python :: ") == set(pairs)
+        assert classified("Framework :: Django :: ") == set(pairs.values())
+
+    def test_oldest_python_and_django_of_the_matrix_are_the_oldest_allowed_versions(self):
+        oldest = constant("OLDEST")
+        required = CONFIG["options"]["install_requires"].split("\n")
+
+        assert CONFIG["options"]["python_requires"] == f">={oldest}"
+        assert f"django >= {constant('DJANGO')[oldest]}" in required
+
+    def test_matrix_runs_the_selection_of_make_test(self):
+        makefile = (ROOT / "Makefile").read_text()
+        [selection] = re.findall(r'^test: .*\n\t\$\(PYTEST\) -m "(.+)"$', makefile, re.MULTILINE)
+
+        assert constant("TESTS") == ("pytest", "-n", "auto", "--dist", "worksteal", "-m", selection)
+
+    def test_every_required_package_has_an_oldest_allowed_version(self):
+        required = CONFIG["options"]["install_requires"].strip().split("\n")
+
+        assert [line for line in required if not re.fullmatch(r"[a-z0-9-]+ >= [\d.]+(, < \d+)?", line)] == []
+
+    def test_build_requires_the_same_setuptools_in_the_metadata_and_for_the_tests(self):
+        [build] = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+
+        assert f"setuptools >= {build.partition('>=')[2]}" in CONFIG["options.extras_require"]["test"].split("\n")
+
+
+@pytest.mark.services
+class TestTheSearchForInterpreters:
+    """These tests need nox, which `make test` doesn't install."""
+
+    def list_sessions(self, home: Path, *versions: str) -> subprocess.CompletedProcess[str]:
+        """List the sessions on a machine that has these versions of Python, installed with pyenv."""
+        for version in versions:
+            folder = home / ".pyenv" / "versions" / f"{version}.0" / "bin"
+            folder.mkdir(parents=True)
+            (folder / f"python{version}").symlink_to(shutil.which("true") or "/bin/true")
+        (home / "empty").mkdir()
+        command = [sys.executable, "-m", "nox", "--noxfile", NOXFILE, "--list"]
+        environment = {"PATH": str(home / "empty"), "HOME": str(home)}
+        return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
+
+    def test_each_installed_version_has_a_session(self, tmp_path):
+        done = self.list_sessions(tmp_path, "3.11", "3.12", "3.13", "3.14")
+
+        assert re.findall(r"tests-([\d.]+)", done.stdout) == ["3.11", "3.12", "3.13", "3.14"]
+
+    def test_missing_python_314_leaves_its_session_out(self, tmp_path):
+        done = self.list_sessions(tmp_path, "3.11", "3.12", "3.13")
+
+        assert done.returncode == 0
+        assert re.findall(r"tests-([\d.]+)", done.stdout) == ["3.11", "3.12", "3.13"]
+
+    def test_missing_version_fails_and_says_what_to_install(self, tmp_path):
+        done = self.list_sessions(tmp_path, "3.11")
+
+        assert done.returncode != 0
+        assert "Python 3.12 (with venv) is neither on PATH nor installed with pyenv." in done.stderr
+        assert "pyenv install 3.12 3.13" in done.stderr
