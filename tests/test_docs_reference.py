@@ -29,7 +29,8 @@ def ids_of(path: Path) -> Iterator[tuple[str, str]]:
         decorators = [ast.unparse(each) for each in function.decorator_list if "register" in ast.unparse(each)]
         if not decorators:
             continue
-        command = {"register()": "check", "register(deploy=True)": "--deploy"}.get(decorators[0], "--database")
+        options = decorators[0].partition("(")[2]
+        command = "--deploy" if "deploy=True" in options else "--database" if "Tags.database" in options else "check"
         parts = [function]
         for part in parts:
             called = {node.id for node in ast.walk(part) if isinstance(node, ast.Name)}

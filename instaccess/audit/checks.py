@@ -103,22 +103,35 @@ def check_insert(databases: Sequence[str] | None = None, **kwargs: Any) -> list[
 
 
 @register(deploy=True)
-def check_timeouts(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+def check_timeouts(**kwargs: Any) -> list[CheckMessage]:
     """Warn if a request could wait forever for the database of the audit log.
 
-    Without `--database`, the check reads only DATABASES and the environment.
+    The check reads only DATABASES and the environment, and doesn't connect to the database.
     """
     alias = router.db_for_write(IssuedToken)
     connection = connections[alias]
-    missing = _find_missing_timeouts(connection.vendor, connection.settings_dict["OPTIONS"])
-    if alias in (databases or ()) and connection.vendor == "postgresql":
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout'")
-                [(milliseconds,)] = cursor.fetchall()
-        except DbError:
-            return []  # `check_keys` reports that the database is unavailable.
-        missing += [] if milliseconds else ["statement_timeout"]
+    return _report_timeouts(alias, _find_missing_timeouts(connection.vendor, connection.settings_dict["OPTIONS"]))
+
+
+# Django 6.1 passes every alias to a check without this tag, even if the command has no `--database`. Without the tag,
+# a deployment check would therefore connect to a database that may be unreachable.
+@register(Tags.database, deploy=True)
+def check_statement_timeout(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Warn if PostgreSQL never cancels a statement that waits for a lock. Other databases are not checked."""
+    alias = router.db_for_write(IssuedToken)
+    if alias not in (databases or ()) or connections[alias].vendor != "postgresql":
+        return []
+    try:
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout'")
+            [(milliseconds,)] = cursor.fetchall()
+    except DbError:
+        return []  # `check_keys` reports that the database is unavailable.
+    return _report_timeouts(alias, [] if milliseconds else ["statement_timeout"])
+
+
+def _report_timeouts(alias: str, missing: Sequence[str]) -> list[CheckMessage]:
+    """Return a warning with the names of the missing timeouts, or nothing if none is missing."""
     if not missing:
         return []
     return [

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.core.checks import run_checks
 from django.db import connection
 
-from instaccess.audit.checks import check_timeouts
+from instaccess.audit.checks import check_statement_timeout, check_timeouts
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -36,8 +37,8 @@ def set_options(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def named(databases: list[str] | None = None) -> list[str]:
-    """Return the names of the timeouts that the check reports."""
-    messages = check_timeouts(databases=databases)
+    """Return the names of the timeouts that the checks report."""
+    messages = check_timeouts(databases=databases) + check_statement_timeout(databases=databases)
     assert {message.id for message in messages} <= {"instaccess.W036"}
     names = ("connect_timeout", "read_timeout", "statement_timeout")
     return [name for name in names for message in messages if f"no {name}" in message.msg]
@@ -62,6 +63,15 @@ class TestTimeoutsOfTheDatabase:
         monkeypatch.setenv(name, "2")
 
         assert named() == []
+
+    @pytest.mark.postgresql
+    def test_deployment_check_without_a_database_does_not_ask_postgresql_for_statement_timeout(self, set_options):
+        """Django 6.1 passes every database to checks without the tag `database`; Django 6.0 passes none."""
+        set_options(COMPLETE["postgresql"])
+
+        messages = run_checks(include_deployment_checks=True)
+
+        assert "instaccess.W036" not in {message.id for message in messages}
 
     @pytest.mark.postgresql
     def test_o18_deployment_check_with_a_database_asks_postgresql_for_statement_timeout(self, set_options):
