@@ -132,3 +132,8 @@ def time_element(time: datetime | None) -> str:
     if time is None:
         return "-"
     return format_html('<time class="nowrap">{}</time>', format_utc(time))
+
+
+def label_cell(label: Any, value: Any) -> str:
+    """Render the value of a cell with the heading of its column, which only a card on a phone shows."""
+    return format_html('<span class="instaccess-cell-label">{}</span> {}', label, value)

@@ -22,7 +22,7 @@ from oauth2_provider.models import get_application_model
 
 from .. import audit, users
 from ..models import IssuedToken, ServiceUser
-from .common import OfferedFiltersAdmin, time_element
+from .common import OfferedFiltersAdmin, label_cell, time_element
 from .dashboard.page import DashboardPage
 
 MAX_NAMED = 5
@@ -136,7 +136,7 @@ class ServiceUserAdmin(DashboardPage, OfferedFiltersAdmin):
     """
 
     form = ServiceUserForm
-    list_display = ["application", "user", "last_token", "created"]
+    list_display = ["application", "user", "last_token", "created_cell"]
     list_select_related = ["application", "user"]
     # A page has few rows, because each row needs a search in the audit log.
     list_per_page = 20
@@ -145,7 +145,7 @@ class ServiceUserAdmin(DashboardPage, OfferedFiltersAdmin):
     readonly_fields = ["created"]
 
     class Media:
-        css = {"all": ["instaccess/admin.css"]}
+        css = {"all": ["instaccess/admin.css", "instaccess/lists.css"]}
 
     def get_urls(self) -> list[URLPattern]:
         search = self.admin_site.admin_view(_SearchView.as_view(admin_site=self.admin_site))
@@ -181,13 +181,18 @@ class ServiceUserAdmin(DashboardPage, OfferedFiltersAdmin):
     def created(self, row: ServiceUser) -> str:
         return time_element(row.created_at)
 
+    @admin.display(description=_("created"), ordering="created_at")
+    def created_cell(self, row: ServiceUser) -> str:
+        return label_cell(gettext("created"), self.created(row))
+
     @admin.display(description=_("last token"))
     def last_token(self, row: Any) -> str:
         if row.last_issued_at is None:
-            return "-"
+            return label_cell(gettext("last token"), "-")
         address = reverse("admin:instaccess_issuedtoken_changelist", current_app=self.admin_site.name)
         query = urlencode({"client_id": row.application.client_id})
-        return format_html('<a href="{}?{}">{}</a>', address, query, time_element(row.last_issued_at))
+        link = format_html('<a href="{}?{}">{}</a>', address, query, time_element(row.last_issued_at))
+        return label_cell(gettext("last token"), link)
 
     def _can_search(self, request: HttpRequest, name: str) -> bool:
         """Return whether the search view of the related admin answers this user."""

@@ -266,7 +266,10 @@ class TestTheListOfServiceUsers:
     def test_list_shows_a_dash_for_an_application_without_tokens(self, root_client, bind):
         bind("alpha")
 
-        assert '<td class="field-last_token">-</td>' in page_text(root_client, LIST)
+        assert (
+            '<td class="field-last_token"><span class="instaccess-cell-label">last token</span> -</td>'
+            in page_text(root_client, LIST)
+        )
 
     def test_list_shows_no_tokens_to_users_who_may_not_view_tokens(self, log_in, bind):
         self.issue(bind("alpha"), NOW - timedelta(hours=1))

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.utils import display_for_value
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
@@ -18,7 +19,7 @@ from jwcrypto.jwk import JWK
 from ... import keys, trust
 from ...exceptions import ConfigError, KeyAltered
 from ...models import Key
-from ..common import time_element
+from ..common import label_cell, time_element
 from ..dashboard.page import DashboardPage
 from .actions import KeyActions, can_be_revoked
 from .overview import panel
@@ -26,7 +27,7 @@ from .overview import panel
 
 @admin.register(Key)
 class KeyAdmin(DashboardPage, KeyActions):
-    list_display = ["kid", "use", "status", "private_key_stored", "activated", "retired"]
+    list_display = ["kid", "use", "status", "private_key_cell", "activated_cell", "retired_cell"]
     list_filter = ["use", "status"]
     show_facets = admin.ShowFacets.NEVER
     change_list_template = "admin/instaccess/key/change_list.html"
@@ -48,7 +49,7 @@ class KeyAdmin(DashboardPage, KeyActions):
     ]
 
     class Media:
-        css = {"all": ["instaccess/admin.css", "instaccess/timeline.css"]}
+        css = {"all": ["instaccess/admin.css", "instaccess/lists.css", "instaccess/timeline.css"]}
         js = ["instaccess/copy.js"]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
@@ -84,6 +85,19 @@ class KeyAdmin(DashboardPage, KeyActions):
     @admin.display(description=gettext_lazy("retired"), ordering="retired_at")
     def retired(self, key: Key) -> str:
         return time_element(key.retired_at)
+
+    # On a phone, the cells of a row are a card without headings, so these cells contain their headings.
+    @admin.display(description=gettext_lazy("private key"))
+    def private_key_cell(self, key: Key) -> str:
+        return label_cell(_("private key"), display_for_value(key.has_private, "-", boolean=True))
+
+    @admin.display(description=gettext_lazy("activated"), ordering="activated_at")
+    def activated_cell(self, key: Key) -> str:
+        return label_cell(_("activated"), self.activated(key))
+
+    @admin.display(description=gettext_lazy("retired"), ordering="retired_at")
+    def retired_cell(self, key: Key) -> str:
+        return label_cell(_("retired"), self.retired(key))
 
     @admin.display(description=pgettext_lazy("time", "revoked"), ordering="revoked_at")
     def revoked(self, key: Key) -> str:

@@ -36,11 +36,8 @@ class Album:
     def take(self, name: str) -> None:
         """Take screenshots of the current page in each combination of colour scheme and window size."""
         if self._readme is not None and name in IN_THE_DOCUMENTATION:
-            # Hide the sidebar, because it lists the models of all apps and not only of this app.
-            sidebar = self._page.locator("#toggle-nav-sidebar")
-            sidebar.dispatch_event("click")
+            # Show the page as it opens, with the sidebar.
             self._page.screenshot(path=self._readme / f"{name}.png")
-            sidebar.dispatch_event("click")
         for scheme, size in appearance_combinations(self._page):
             height = self._page.evaluate("document.documentElement.scrollHeight")
             self._page.screenshot(

@@ -47,8 +47,8 @@ class TestADeletedUser:
     def test_a13_list_of_issued_tokens_shows_the_names_of_deleted_users(self, masquerade, admin_client):
         text = page(admin_client)
 
-        assert '<td class="field-subject">ada</td>' in text
-        assert '<td class="field-actor">grace</td>' in text
+        assert '<span class="instaccess-cell-label">user</span> ada</td>' in text
+        assert '<span class="instaccess-cell-label">actor</span> grace</td>' in text
         assert masquerade.user_uuid not in text
 
     def test_a13_page_of_a_token_shows_the_names_and_the_uuids_of_deleted_users(self, masquerade, admin_client):
@@ -91,7 +91,7 @@ class TestADeletedUser:
     ):
         erase_name(masquerade.user_uuid, keks=conf.key_encryption_keys, by="admin")
 
-        assert f'<td class="field-subject">{ERASED_NAME}</td>' in page(admin_client)
+        assert f'<span class="instaccess-cell-label">user</span> {ERASED_NAME}</td>' in page(admin_client)
         assert listed(admin_client, q="ada") == []
         assert listed(admin_client, q=masquerade.user_uuid) == [masquerade]
 

@@ -1,0 +1,97 @@
+"""Browser tests that no list of the admin has a cut-off column, on laptops with the sidebar and on a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.contrib.auth import get_user_model
+
+from instaccess import users
+from instaccess.models import IssuedToken, Key, ServiceUser
+from tests.admin.browser.accessibility import faults
+from tests.admin.browser.chromium import NARROW
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.services
+
+Visit = Callable[..., "Page"]
+LISTS = ("issuedtoken", "key", "serviceuser")
+WIDTHS = (1280, 1366, 1440, 390)
+
+# The names of cells whose text or box is not completely visible in the list and in the window, without scrolling.
+_CUT_OFF = """
+() => {
+    const list = document.querySelector("#changelist-form .results").getBoundingClientRect();
+    const right = Math.min(list.right, document.documentElement.clientWidth) + 1;
+    return [...document.querySelectorAll("#result_list th, #result_list td")].filter(cell => {
+        const text = document.createRange();
+        text.selectNodeContents(cell);
+        const boxes = [cell.getBoundingClientRect(), ...text.getClientRects()];
+        return boxes.some(box => box.width && (box.right > right || box.left < list.left - 1))
+            || cell.scrollWidth > cell.clientWidth + 1;
+    }).map(cell => `${cell.className}: ${cell.textContent.trim()}`);
+}
+"""
+
+
+@pytest.fixture
+def longest_rows(
+    row: Callable[..., IssuedToken], initial_keys: list[Key], application: Any, user: Any
+) -> IssuedToken:
+    """Create rows with long values in each list. Returns a token that grace requested as ada."""
+    grace = get_user_model().objects.create_user("grace")
+    row(ip_address="2001:db8:85a3:1234:5678:8a2e:370:7334", user=None, user_uuid="5" * 36, client_id="c" * 40)
+    row(age=3 * 86_400)
+    ServiceUser.objects.create(application=application, user=user)
+    return row(age=60, real_user=grace, real_user_uuid=users.user_uuid(grace), application=application)
+
+
+class TestTheWidthOfTheLists:
+    @pytest.mark.parametrize("width", WIDTHS)
+    @pytest.mark.parametrize("name", LISTS)
+    def test_a10_no_column_of_a_list_is_cut_off(
+        self, visit: Visit, superuser: Any, longest_rows: IssuedToken, name: str, width: int
+    ) -> None:
+        page = visit(superuser, size={"width": width, "height": 900})
+        page.goto(f"/admin/instaccess/{name}/")
+        assert page.locator("#nav-sidebar").is_visible() == (width > 1024)
+        assert page.locator("#result_list tbody tr").count()
+        assert page.evaluate(_CUT_OFF) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+class TestAListOnAPhone:
+    def test_a10_row_of_a_token_is_a_card_with_users_application_time_and_status(
+        self, visit: Visit, superuser: Any, longest_rows: IssuedToken
+    ) -> None:
+        page = visit(superuser, size=NARROW)
+        page.goto("/admin/instaccess/issuedtoken/")
+        card = page.locator("#result_list tbody tr", has_text=str(longest_rows.jti))
+        text = card.inner_text()
+        for part in (
+            f"{longest_rows.issued_at:%Y-%m-%d %H:%M:%S}",
+            "live",
+            "user ada",
+            "actor grace",
+            f"application {longest_rows.application}",
+        ):
+            assert part in text
+        box = card.bounding_box()
+        assert box is not None
+        assert box["height"] < 160
+        assert faults(page) == []
+
+    @pytest.mark.parametrize("name", ["issuedtoken", "key"])
+    def test_a10_filters_are_above_the_list(
+        self, visit: Visit, superuser: Any, longest_rows: IssuedToken, name: str
+    ) -> None:
+        page = visit(superuser, size=NARROW)
+        page.goto(f"/admin/instaccess/{name}/")
+        filters, rows = (page.locator(each).bounding_box() for each in ("#changelist-filter", "#result_list"))
+        assert filters is not None
+        assert rows is not None
+        assert filters["y"] + filters["height"] <= rows["y"]
