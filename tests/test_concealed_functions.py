@@ -21,6 +21,10 @@ SECRET = "the secret"
 
 CONCEALED = [
     "admin.keys.actions:_read_import_form",
+    "client.bearer:add_token",
+    "client.bearer:contains_token",
+    "client.issuing:check_access_token",
+    "client.issuing:request_token",
     "conf.key_encryption:KeyEncryptionKey.hmac",
     "conf.key_encryption:KeyEncryptionKey.prepare_hmac",
     "conf.key_encryption:_hmac_key",

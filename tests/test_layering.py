@@ -21,10 +21,12 @@ ORDER = [
     *("exceptions", "times", "opaque", "logs", "database_errors", "database_clock", "signals"),
     *("tokens", "conf", "web", "trust", "monitoring"),
     *("charsets", "models", "users", "audit", "keys"),
-    *("issuer", "gateway", "service", "warmup", "asgi", "urls", "apps", "admin", "management", "templatetags"),
+    *("issuer", "gateway", "service", "client", "warmup", "asgi", "urls", "apps", "admin", "management"),
+    "templatetags",
 ]
 ROLES = {"issuer", "gateway", "service"}
-WITHOUT_DJANGO = ("exceptions", "times", "opaque", "logs", "tokens", "asgi")
+WITHOUT_DJANGO = ("exceptions", "times", "opaque", "logs", "tokens", "client", "asgi")
+NEEDED_BY_THE_CLIENT = {"exceptions", "opaque", "logs"}
 WITHOUT_MODELS = {
     "exceptions",
     "times",
@@ -40,6 +42,7 @@ WITHOUT_MODELS = {
     "monitoring",
     "gateway",
     "service",
+    "client",
     "warmup",
     "asgi",
 }
@@ -206,8 +209,15 @@ class TestPackagesWithoutDjango:
     @pytest.mark.parametrize("module", [module for module in FILES if wing_of(module) in WITHOUT_DJANGO])
     def test_packages_without_django_import_only_the_standard_library_jwcrypto_and_cryptography(self, module):
         packages = {item.module.partition(".")[0] for item in imports(module) if item.module not in FILES}
+        allowed = {"requests", "urllib3"} if wing_of(module) == "client" else {"jwcrypto", "cryptography"}
+        # Only projects that use httpx import this module.
+        optional = {"httpx"} if module == "client.httpx_auth" else set()
 
-        assert packages - sys.stdlib_module_names <= {"jwcrypto", "cryptography", ""}
+        assert packages - sys.stdlib_module_names <= {*allowed, *optional, ""}
+
+    @pytest.mark.parametrize("module", [module for module in FILES if wing_of(module) == "client"])
+    def test_client_imports_no_package_that_reads_settings_or_keys(self, module):
+        assert {wing_of(name) for name in imported(module)} <= {*NEEDED_BY_THE_CLIENT, "client"}
 
     def test_tokens_package_works_without_django(self):
         program = (

@@ -277,6 +277,8 @@ def scripted_server(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterato
             with suppress(OSError):
                 script.answer(self)
 
+        do_POST = do_GET
+
         def log_message(self, *args: Any) -> None:
             pass
 
