@@ -26,7 +26,7 @@ ORDER = [
 ]
 ROLES = {"issuer", "gateway", "service"}
 WITHOUT_DJANGO = ("exceptions", "times", "opaque", "logs", "tokens", "client", "asgi")
-NEEDED_BY_THE_CLIENT = {"exceptions", "opaque", "logs"}
+NEEDED_BY_THE_CLIENT = {"exceptions", "opaque"}
 WITHOUT_MODELS = {
     "exceptions",
     "times",

@@ -6,7 +6,6 @@ If several threads or tasks need a new token, one of them requests the token, an
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import threading
 import time
@@ -15,14 +14,11 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from .. import logs
 from ..opaque import OpaqueText
 from .errors import AccessTokenRefused, ForeignOrigin, InvalidArgument, IssuerUnavailable, RateLimited, TemporaryError
 from .issuing import Endpoint, check_access_token, request_token
 from .origins import Origin, parse_base_url
 from .waiting import monotonic
-
-logger = logs.get_logger("instaccess.client")
 
 LIFETIME = 3600
 """The lifetime of a token, in seconds. The token is encrypted, so a client can't read the time of expiry."""
@@ -264,11 +260,6 @@ class InstAccess:
                     "pass a larger `max_wait`.",
                     retry_after=delay,
                 )
-            logger.info(
-                "Waiting %(seconds)s seconds, because %(url)s asked this client to wait.",
-                seconds=math.ceil(delay),
-                url=self.base_url,
-            )
             self._sleep(delay)
 
     def _reset_after_fork(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -12,7 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.client.campus import Campus
 from tests.client.helpers import Clock, Site, running
+from tests.support.demos import SetUp
 
 
 @pytest.fixture
@@ -49,3 +52,13 @@ def certificate(tmp_path: Path) -> Path:
     )
     path.write_bytes(private + signed.public_bytes(serialization.Encoding.PEM))
     return path
+
+
+@pytest.fixture(scope="session")
+def campus(set_up_once: SetUp) -> Iterator[Campus]:
+    # Don't use pytest's temporary directory, because nginx workers that root starts can't enter this directory.
+    with tempfile.TemporaryDirectory(prefix="instaccess-client-") as name:
+        Path(name).chmod(0o755)
+        campus = Campus(Path(name), set_up_once)
+        yield campus
+        campus.close()

@@ -3,75 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sqlite3
-import tempfile
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import requests
 
-from instaccess.client import AccessTokenRefused, EndpointNotFound, HttpxAuth, InstAccess, RequestsAuth
+from instaccess.client import AccessTokenRefused, EndpointNotFound, HttpxAuth, InvalidAsUserID, RequestsAuth
+from tests.client.campus import SELF
 from tests.client.helpers import Clock, source
-from tests.support import servers
-from tests.support.demos import SetUp
-from tests.support.proxies import Proxy, Site, start_nginx
 
 pytestmark = pytest.mark.services
-
-SELF = "/api/v1/users/self"
-
-
-class Campus:
-    """The site of the proxy tests behind nginx."""
-
-    def __init__(self, folder: Path, set_up: SetUp) -> None:
-        self.site = Site(folder, set_up)
-        self._nginx = start_nginx(self.site, servers.free_port())
-        self.url = f"http://{servers.HOST}:{self._nginx.port}"
-        self.proxy = Proxy("nginx", self._nginx.port, self.site)
-
-    def source(self, clock: Clock | None = None, **options: Any) -> InstAccess:
-        """Return a source of tokens with an access token that no other test uses."""
-        return source(self.url, clock, access_token=self.site.access_tokens["ada"].pop(), **options)
-
-    @property
-    def audit_rows(self) -> int:
-        with closing(sqlite3.connect(self.site.folder / "demo.sqlite3")) as connection:
-            [(count,)] = connection.execute("SELECT COUNT(*) FROM instaccess_issuedtoken").fetchall()
-        return int(count)
-
-    def revoke_signing_key(self) -> None:
-        """Revoke the current signing key, and wait until the issuer and the gateway use the next key."""
-        refused = self.proxy.issue("boole")
-        keys = json.loads(self.site.manage("instaccess_keys", "list", "--json"))
-        [kid] = [key["kid"] for key in keys if key["use"] == "sig" and key["status"] == "current"]
-        self.site.manage("instaccess_keys", "revoke", "--kid", kid, "--reason", "laptop stolen")
-        servers.wait_until(lambda: self._use(refused), lambda status: status == 401)
-        servers.wait_until(lambda: self._use(self.proxy.issue("boole")), lambda status: status == 200)
-
-    def _use(self, token: str) -> int:
-        return self.proxy.call("GET", SELF, token).status
-
-    def close(self) -> None:
-        self._nginx.kill()
-        self.site.close()
-
-
-@pytest.fixture(scope="module")
-def campus(set_up_once: SetUp) -> Iterator[Campus]:
-    # Don't use pytest's temporary directory, because nginx workers that root starts can't enter this directory.
-    with tempfile.TemporaryDirectory(prefix="instaccess-client-") as name:
-        Path(name).chmod(0o755)
-        campus = Campus(Path(name), set_up_once)
-        yield campus
-        campus.close()
 
 
 class TestBehindNginx:
@@ -133,8 +76,6 @@ class TestBehindNginx:
         assert 1 <= clock.slept[0] <= 20
 
     def test_masquerade_that_is_not_allowed_is_an_error(self, campus):
-        from instaccess.client import InvalidAsUserID
-
         with pytest.raises(InvalidAsUserID):
             campus.source(as_user_id=1).token()
 
