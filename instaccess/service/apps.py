@@ -7,6 +7,7 @@ from django.utils.translation import gettext_lazy as _
 from ..conf import checks as conf_checks  # noqa: F401
 from ..monitoring import checks as monitoring_checks  # noqa: F401
 from ..trust import checks as trust_checks  # noqa: F401
+from ..web import checks as web_checks  # noqa: F401
 from . import checks  # noqa: F401
 
 
