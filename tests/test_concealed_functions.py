@@ -25,6 +25,7 @@ CONCEALED = [
     "client.bearer:contains_token",
     "client.issuing:check_access_token",
     "client.issuing:request_token",
+    "client.token_source:InstAccess.__init__",
     "conf.key_encryption:KeyEncryptionKey.hmac",
     "conf.key_encryption:KeyEncryptionKey.prepare_hmac",
     "conf.key_encryption:_hmac_key",

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from ..opaque import OpaqueText
+from ..opaque import OpaqueText, concealed
 from .errors import AccessTokenRefused, ForeignOrigin, InvalidArgument, IssuerUnavailable, RateLimited, TemporaryError
 from .issuing import Endpoint, check_access_token, request_token
 from .origins import Origin, parse_base_url
@@ -63,6 +63,7 @@ class InstAccess:
     _lock: threading.Lock
     _renewal: Future[OpaqueText] | None
 
+    @concealed
     def __init__(
         self,
         base_url: str,
@@ -79,10 +80,7 @@ class InstAccess:
         clock: Callable[[], float] = monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.base_url = "an invalid address"  # for `repr` in a report about an error below
-        # Replace the string at once, so that an error report for an error below doesn't contain the access token.
         secret = None if access_token is None else check_access_token(access_token)
-        access_token = None
         self.base_url = parse_base_url(base_url)
         if secret is None and refresh is None:
             raise InvalidArgument("Pass `access_token`, or a function that returns an access token as `refresh`.")

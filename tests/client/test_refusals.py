@@ -15,6 +15,7 @@ from instaccess.client import (
     ClientError,
     EndpointNotFound,
     InsufficientScope,
+    InvalidArgument,
     InvalidAsUserID,
     IssuerUnavailable,
     UnexpectedResponse,
@@ -165,8 +166,12 @@ class TestSecrets:
         for each in (access, RequestsAuth(access), HttpxAuth(access), vars(access)):
             assert not any(secret in repr(each) for secret in (ACCESS_TOKEN, TOKENS[0]))
 
-    def test_error_of_an_invalid_argument_does_not_contain_the_access_token(self):
-        with pytest.raises(ClientError) as caught:
-            source("http://canvas.example.edu")
+    @pytest.mark.parametrize(
+        ("url", "access_token"),
+        [("http://canvas.example.edu", ACCESS_TOKEN), ("https://canvas.example.edu", f"{ACCESS_TOKEN}\n")],
+    )
+    def test_error_of_an_invalid_argument_does_not_contain_the_access_token(self, url, access_token):
+        with pytest.raises(InvalidArgument) as caught:
+            source(url, access_token=access_token)
 
         assert ACCESS_TOKEN not in report(caught.value)
