@@ -54,10 +54,11 @@ def visit_pages(page: Page, album: Album) -> None:
     page.get_by_label("Username").fill(school.USERNAME)
     page.get_by_label("Password").fill(school.PASSWORD)
     page.get_by_role("button", name="Log in").click()
+    # A navigation would abort the requests for styles and icons, and an aborted request is an error.
+    page.wait_for_load_state("networkidle")
     page.goto(DASHBOARD)
     _see(page, "Last 24 hours")
     album.take("dashboard")
-    # A navigation would abort the requests for the icons of links, and an aborted request is an error.
     page.wait_for_load_state("networkidle")
     page.get_by_role("link", name="Keys and their timeline").click()
     _see(page, "Timeline")
