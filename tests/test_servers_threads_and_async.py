@@ -322,6 +322,7 @@ def requests_of(asgi: None, access_token: Any, user: Any) -> dict[str, Request]:
     ring.clear_cache()
     return {
         "issuer": ("POST", ISSUE_URL, access_token.token, 201),
+        "other path of the issuer": ("POST", f"{ISSUE_URL}.json", access_token.token, 201),
         "gateway": ("GET", VERIFY_URL, encrypted, 204),
         "JWKS": ("GET", JWKS_URL, "", 200),
         "revocations": ("GET", REVOCATIONS_URL, SECRET, 200),

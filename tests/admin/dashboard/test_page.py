@@ -304,7 +304,7 @@ class TestLinks:
 
 class TestTheDocumentation:
     def test_snippet_in_the_documentation_renders_the_dashboard(self, admin_user, initial_keys, rf):
-        snippet = re.search(r"```html\n(.*?)```", readme.page("admin-dashboard.md"), re.DOTALL)
+        snippet = re.search(r"```django\n(.*?)```", readme.page("admin-dashboard.md"), re.DOTALL)
         assert snippet
         request = rf.get("/admin/instaccess/")
         request.user, request.resolver_match = admin_user, resolve("/admin/instaccess/")
