@@ -8,7 +8,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,8 +18,11 @@ USERNAME, PASSWORD = "ada", "correct horse battery staple"
 HOST = "127.0.0.1"
 
 
-def set_up(folder: Path, *, rows: int) -> None:
+def set_up(folder: Path, *, rows: int, theme: Sequence[str] = ()) -> None:
     """Set up Django with a new SQLite database in `folder` and generate sample data.
+
+    `theme` contains the apps of a theme of the admin, which must precede the admin in INSTALLED_APPS. The content
+    security policy of the tests is only for the admin without a theme.
 
     The database contains the keys of almost three months, `rows` issued tokens, two revoked tokens of a lost laptop,
     and refusals of forged tokens. One key is revoked, and one key has just become current.
@@ -32,6 +35,9 @@ def set_up(folder: Path, *, rows: int) -> None:
     }
     import django
 
+    from testproject import settings as module
+
+    module.INSTALLED_APPS = [*theme, *module.INSTALLED_APPS]
     django.setup()
     logging.disable(logging.WARNING)
     from django.conf import settings
@@ -47,7 +53,8 @@ def set_up(folder: Path, *, rows: int) -> None:
     settings.DEBUG = False  # With DEBUG, Django would keep every query in memory.
     # With Django's slow hasher, hashing ten client secrets would take longer than inserting 20,000 rows.
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-    settings.MIDDLEWARE = ["tests.admin.browser.csp.ContentSecurityPolicy", *settings.MIDDLEWARE]
+    if not theme:
+        settings.MIDDLEWARE = ["tests.admin.browser.csp.ContentSecurityPolicy", *settings.MIDDLEWARE]
     call_command("migrate", verbosity=0)
     now = timezone.now()
 

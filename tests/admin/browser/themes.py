@@ -1,0 +1,165 @@
+"""A program that uses this app's admin pages with a theme, and prints the faults. test_themes.py runs the program.
+
+    python -m tests.admin.browser.themes unfold [--screenshots FOLDER]
+
+A theme changes INSTALLED_APPS, so each theme needs a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.admin.browser import school
+from tests.admin.browser.chromium import chromium, window
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+BARS = ".instaccess-bar, :is(.instaccess-chart-issued, .instaccess-chart-revoked, .instaccess-chart-refused) > rect"
+LABELS = ".instaccess-timeline text, .instaccess-chart-picture text"
+
+THEMES = {
+    "unfold": ["unfold"],
+    "jazzmin": ["jazzmin"],
+    "grappelli": ["grappelli"],
+    "admin_interface": ["admin_interface", "colorfield"],
+}
+DASHBOARD, KEYS, TOKENS = "/admin/instaccess/", "/admin/instaccess/key/", "/admin/instaccess/issuedtoken/"
+
+# The narrowest figure on which bars and their labels are legible, in CSS pixels.
+_NARROWEST = 300
+# The theme sets the colours of links, code and headings. `preload: false` keeps axe from inserting style sheets.
+_CONTRAST = """
+async selector => (await axe.run(
+    {include: [[selector]], exclude: [["a"], ["code"], ["h2"], ["summary"]]},
+    {runOnly: ["color-contrast"], resultTypes: ["violations"], preload: false},
+)).violations.flatMap(rule => rule.nodes.map(node => node.html.slice(0, 120) + node.any.map(each => each.message)))
+"""
+# The contrast of each bar or text with the first background behind the figure that is not transparent. A bar with a
+# pattern is measured by its border.
+_SHAPES = """
+([selector, least]) => {
+    const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+    const channels = colour => {
+        canvas.clearRect(0, 0, 1, 1);
+        canvas.fillStyle = colour;
+        canvas.fillRect(0, 0, 1, 1);
+        return canvas.getImageData(0, 0, 1, 1).data;
+    };
+    const luminance = colour => [...channels(colour)].slice(0, 3)
+        .map(value => value / 255)
+        .map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, value, index) => sum + value * [0.2126, 0.7152, 0.0722][index], 0);
+    const contrast = (one, other) => {
+        const [dark, light] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+        return (light + 0.05) / (dark + 0.05);
+    };
+    return [...document.querySelectorAll(selector)].map(shape => {
+        let behind = shape.ownerSVGElement;
+        const background = () => getComputedStyle(behind).backgroundColor;
+        while (behind.parentElement && channels(background())[3] === 0) behind = behind.parentElement;
+        const page = channels(background())[3] === 0 ? "white" : background();
+        const {fill, stroke} = getComputedStyle(shape);
+        const colours = [fill, stroke].filter(colour => CSS.supports("color", colour));
+        return [shape.outerHTML.slice(0, 80), page, Math.max(...colours.map(colour => contrast(colour, page)))];
+    }).filter(([, , highest]) => !(highest >= least));
+}
+"""
+
+
+class Visit:
+    """A visit of this app's pages in one colour scheme. `faults` are sentences about what is wrong."""
+
+    def __init__(self, page: Page, scheme: str, folder: Path | None) -> None:
+        self.page = page
+        self.scheme = scheme
+        self.folder = folder
+        self.faults: list[str] = []
+
+    def open(self, name: str, url: str, *parts: str) -> None:
+        """Open a page. Each part, a CSS selector, must be visible, wide enough and legible."""
+        from axe_playwright_python.base import AXE_SCRIPT
+
+        response = self.page.goto(url)
+        if response is None or response.status != 200:
+            self.faults.append(f"{self.scheme} {name}: status {response and response.status}")
+            return
+        self.page.wait_for_load_state()
+        if self.folder:
+            self.page.screenshot(path=self.folder / f"{name}-{self.scheme}.png")
+        self.page.evaluate(AXE_SCRIPT)
+        for part in parts:
+            element = self.page.locator(part).first
+            box = element.bounding_box() if element.is_visible() else None
+            if box is None or box["width"] < _NARROWEST:
+                self.faults.append(f"{self.scheme} {name}: {part} is not visible or too narrow: {box}")
+            elif unclear := self.page.evaluate(_CONTRAST, part):
+                self.faults.append(f"{self.scheme} {name}: {part} lacks contrast: {unclear[:3]}")
+        # WCAG 2.2, 1.4.11 and 1.4.3.
+        for shapes, least in (BARS, 3), (LABELS, 4.5):
+            if unclear := self.page.evaluate(_SHAPES, [shapes, least]):
+                self.faults.append(f"{self.scheme} {name}: a part of the figure lacks contrast: {unclear[:3]}")
+
+    def check_button(self, name: str, label: str) -> None:
+        """A button must lead to its confirmation page, because a form in another form would send the other form."""
+        self.page.get_by_role("button", name=label).first.click()
+        self.page.wait_for_load_state()
+        if self.page.locator("input[name=confirmed], input[name=confirm], [type=submit]").count() == 0:
+            self.faults.append(f"{self.scheme} {name}: the button {label!r} leads to no confirmation page")
+        if "/change/" in self.page.url or "error" in self.page.title().lower():
+            self.faults.append(f"{self.scheme} {name}: the button {label!r} leads to {self.page.url}")
+
+
+def visit(page: Page, scheme: str, folder: Path | None) -> list[str]:
+    """Sign in and use the pages of this app. Returns the faults."""
+    page.goto("/admin/login/?next=/admin/")
+    page.locator("[name=username]").fill(school.USERNAME)
+    page.locator("[name=password]").fill(school.PASSWORD)
+    page.locator("[name=password]").press("Enter")
+    page.wait_for_url("**/admin/")
+    seen = Visit(page, scheme, folder)
+    seen.open("dashboard", DASHBOARD, ".instaccess-dashboard")
+    seen.open("keys", KEYS, ".instaccess-panel", "svg.instaccess-timeline")
+    seen.check_button("keys", "Rotate signing key…")
+    seen.open("tokens", TOKENS, ".instaccess-chart", "svg.instaccess-chart-picture")
+    page.goto(TOKENS)
+    address = page.locator("a[href*='/issuedtoken/'][href*='/change/']").first.get_attribute("href")
+    seen.open("token", str(address), ".instaccess-next-step", ".instaccess-related")
+    seen.check_button("token", "Revoke this token…")
+    page.goto(f"{KEYS}?status__exact=current")
+    address = page.locator("#result_list a[href*='/change/']").first.get_attribute("href")
+    seen.open("key", str(address))
+    seen.check_button("key", "Revoke key…")
+    return seen.faults
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("theme", choices=THEMES)
+    parser.add_argument("--screenshots", type=Path, help="Folder for screenshots.")
+    options = parser.parse_args()
+    faults: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        school.set_up(Path(folder), rows=300, theme=THEMES[options.theme])
+        if options.theme == "grappelli":
+            from django.urls import include, path
+
+            from testproject import urls
+
+            urls.urlpatterns.append(path("grappelli/", include("grappelli.urls")))
+        with school.served() as base_url, chromium() as browser:
+            for scheme in ("light", "dark"):
+                context = window(browser, base_url, dark=scheme == "dark")
+                faults += visit(context.new_page(), scheme, options.screenshots)
+                context.close()
+    sys.stdout.write(json.dumps(faults, indent=1))
+    return bool(faults)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
