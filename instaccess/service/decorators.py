@@ -15,9 +15,9 @@ from ..web import InvalidAccessToken
 from .identity import (
     forbidden_response,
     identify,
+    protect_from_caches,
     refusal_response,
     unauthenticated_response,
-    vary_by_token,
 )
 from .permissions import Condition, check_conditions, is_allowed
 from .request_authentication import RequestAuthentication
@@ -64,12 +64,13 @@ def token_required(
             @functools.wraps(view)
             async def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
                 # A thread is used, because the keys or the user may be read from a database.
-                return vary_by_token(await sync_to_async(refuse)(request) or await view(request, *args, **kwargs))
+                refusal = await sync_to_async(refuse)(request)
+                return protect_from_caches(request, refusal or await view(request, *args, **kwargs))
         else:
 
             @functools.wraps(view)
             def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-                return vary_by_token(refuse(request) or view(request, *args, **kwargs))
+                return protect_from_caches(request, refuse(request) or view(request, *args, **kwargs))
 
         wrapped.csrf_exempt = True  # type: ignore[attr-defined]
         # LoginRequiredMiddleware would redirect requests with a token to a login page.

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.utils.cache import patch_vary_headers
+from django.utils.cache import patch_cache_control, patch_vary_headers
 
 from ..exceptions import Reason
 from ..web import InvalidAccessToken, Refusal, Unauthenticated, Unavailable, json_response
@@ -79,12 +79,15 @@ def set_no_identity(request: HttpRequest) -> None:
         setattr(request, name, value)
 
 
-def vary_by_token(response: ResponseT) -> ResponseT:
-    """Add `Vary: Authorization` to a response, and return the response.
+def protect_from_caches(request: HttpRequest, response: ResponseT) -> ResponseT:
+    """Add `Vary: Authorization` to a response, and `Cache-Control: private` after a valid token.
 
-    Without this header, Django's cache or a proxy could send the response of one user to another user.
+    Returns the response. Without these headers, a cache could send the response of one user to another user, or send the response again
+    after the token has expired or was revoked.
     """
     patch_vary_headers(response, ("Authorization",))
+    if getattr(request, "instaccess", None) is not None:
+        patch_cache_control(response, private=True)
     return response
 
 

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from ..web import reads_own_credentials
-from .identity import identify, set_no_identity, vary_by_token
+from .identity import identify, protect_from_caches, set_no_identity
 from .request_authentication import RequestAuthentication
 
 
@@ -43,7 +43,7 @@ class InstAccessMiddleware:
         if self._is_async:
             return self._call_asynchronously(request)
         refusal = self._identify(request)
-        return vary_by_token(refusal or self.get_response(request))
+        return protect_from_caches(request, refusal or self.get_response(request))
 
     async def _call_asynchronously(self, request: HttpRequest) -> HttpResponseBase:
         if request.META.get("HTTP_AUTHORIZATION"):
@@ -51,7 +51,7 @@ class InstAccessMiddleware:
             refusal = await sync_to_async(self._identify)(request)
         else:
             refusal = self._identify(request)
-        return vary_by_token(refusal or await self.get_response(request))
+        return protect_from_caches(request, refusal or await self.get_response(request))
 
     def _identify(self, request: HttpRequest) -> HttpResponse | None:
         if request.META.get("HTTP_AUTHORIZATION") and reads_own_credentials(request):

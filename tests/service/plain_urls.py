@@ -63,6 +63,8 @@ urlpatterns = [
     path("sync/", sync_view),
     path("async/", async_view),
     path("protected/", csrf_protect(sync_view)),
+    path("cached/", cache_page(60)(sync_view)),
+    path("cached/token/", token_required(cache_page(60)(sync_view))),
     path("token/cached/", cache_page(60)(token_required(sync_view))),
     path("token/sync/", sync_token),
     path("token/async/", async_token),

@@ -25,6 +25,8 @@ CSRF = "django.middleware.csrf.CsrfViewMiddleware"
 USERS = "django.contrib.auth.middleware.AuthenticationMiddleware"
 LOGIN = "django.contrib.auth.middleware.LoginRequiredMiddleware"
 OURS = "instaccess.service.InstAccessMiddleware"
+UPDATE_CACHE = "django.middleware.cache.UpdateCacheMiddleware"
+FETCH_FROM_CACHE = "django.middleware.cache.FetchFromCacheMiddleware"
 
 VIEWS = ["/sync/", "/async/"]
 TOKEN_VIEWS = ["/token/sync/", "/token/async/", "/token/class/"]
@@ -335,11 +337,7 @@ class TestAResponse:
     def test_page_in_the_cache_is_not_sent_to_another_user(self, project, service):
         cache.clear()
         client, tokens = Client(), [good(service, sub=USER), good(service, sub=ADMIN)]
-        project.MIDDLEWARE = [
-            "django.middleware.cache.UpdateCacheMiddleware",
-            OURS,
-            "django.middleware.cache.FetchFromCacheMiddleware",
-        ]
+        project.MIDDLEWARE = [UPDATE_CACHE, OURS, FETCH_FROM_CACHE]
 
         users = [client.get("/sync/", **bearer(token)).json()["user"] for token in (*tokens, *tokens)]
 
@@ -347,15 +345,49 @@ class TestAResponse:
         assert client.get("/sync/").json()["user"] == "NoUser"
         cache.clear()
 
-    def test_page_of_a_view_that_requires_a_token_is_not_sent_from_the_cache_to_another_user(self, project, service):
+    @pytest.mark.parametrize("path", ["/token/cached/", "/cached/token/"])
+    def test_page_of_a_view_that_requires_a_token_is_not_sent_from_the_cache_to_another_user(
+        self, project, service, path
+    ):
         cache.clear()
         project.MIDDLEWARE = []
         client, tokens = Client(), [good(service, sub=USER), good(service, sub=ADMIN)]
 
-        users = [client.get("/token/cached/", **bearer(token)).json()["user"] for token in (*tokens, *tokens)]
+        users = [client.get(path, **bearer(token)).json()["user"] for token in (*tokens, *tokens)]
 
         assert users == [USER, ADMIN, USER, ADMIN]
-        assert refusal(client.get("/token/cached/")) == UNAUTHENTICATED
+        assert refusal(client.get(path)) == UNAUTHENTICATED
+        cache.clear()
+
+    def test_page_of_a_cached_view_behind_the_middleware_is_not_sent_to_another_user(self, project, service):
+        cache.clear()
+        project.MIDDLEWARE = [OURS]
+        client, tokens = Client(), [good(service, sub=USER), good(service, sub=ADMIN)]
+
+        users = [client.get("/cached/", **bearer(token)).json()["user"] for token in (*tokens, *tokens)]
+
+        assert users == [USER, ADMIN, USER, ADMIN]
+        cache.clear()
+
+    @pytest.mark.parametrize(
+        ("path", "middleware"),
+        [
+            ("/sync/", [UPDATE_CACHE, FETCH_FROM_CACHE, OURS]),
+            ("/sync/", [UPDATE_CACHE, OURS, FETCH_FROM_CACHE]),
+            ("/cached/", [OURS]),
+            ("/token/cached/", []),
+            ("/token/cached/", [UPDATE_CACHE, FETCH_FROM_CACHE]),
+            ("/cached/token/", []),
+        ],
+    )
+    def test_cache_sends_no_page_for_a_token_that_has_become_invalid(self, project, service, path, middleware):
+        cache.clear()
+        project.MIDDLEWARE = middleware
+        client, token = Client(), good(service, sub=USER)
+
+        assert client.get(path, **bearer(token)).json()["user"] == USER
+        project.INSTACCESS |= {"ACCOUNT_UUID": "another account"}
+        assert refusal(client.get(path, **bearer(token))) == INVALID
         cache.clear()
 
     def test_response_varies_with_the_authorization_header(self, project, service, client):
