@@ -15,6 +15,7 @@ from ..web import InvalidAccessToken
 from .identity import (
     forbidden_response,
     identify,
+    needs_authentication,
     protect_from_caches,
     refusal_response,
     unauthenticated_response,
@@ -31,13 +32,13 @@ _authentication = RequestAuthentication()
 def token_required(view: View) -> View: ...
 @overload
 def token_required(
-    *, allow: Collection[Condition] = (), authentication: RequestAuthentication = _authentication
+    *, allow: Collection[Condition] = (), authentication: RequestAuthentication | None = None
 ) -> Callable[[View], View]: ...
 def token_required(
     view: View | None = None,
     *,
     allow: Collection[Condition] = (),
-    authentication: RequestAuthentication = _authentication,
+    authentication: RequestAuthentication | None = None,
 ) -> View | Callable[[View], View]:
     """Decorate a view that requires an InstAccess token.
 
@@ -51,7 +52,8 @@ def token_required(
         view: the view, if the decorator is used without arguments.
         allow: conditions of `instaccess.service.permissions`, or other functions that get the claims. If a condition
             isn't fulfilled, the response is a 403.
-        authentication: the object that authenticates requests, if InstAccessMiddleware has not done so.
+        authentication: the object that authenticates requests to this view, also after InstAccessMiddleware. By
+            default, a request that the middleware has handled is not authenticated again.
     """
     conditions = check_conditions(allow)
 
@@ -81,12 +83,14 @@ def token_required(
 
 
 def _refuse(
-    request: HttpRequest, conditions: Collection[Condition], authentication: RequestAuthentication
+    request: HttpRequest, conditions: Collection[Condition], own: RequestAuthentication | None
 ) -> HttpResponseBase | None:
-    """Return the response to a request that may not use the view, or None if the request may use the view."""
-    # If InstAccessMiddleware has handled the request, the decision of the middleware is final. A subclass of the
-    # middleware may have stricter rules, or may read the token from another header.
-    if not hasattr(request, "instaccess") and (refusal := identify(request, authentication)) is not None:
+    """Return the response to a request that may not use the view, or None if the request may use the view.
+
+    `own` is the authentication of the view, if it has one.
+    """
+    authentication = own or _authentication
+    if needs_authentication(request, own) and (refusal := identify(request, authentication)) is not None:
         return refusal
     claims = getattr(request, "instaccess", None)
     if claims is None:

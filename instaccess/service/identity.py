@@ -41,6 +41,15 @@ def identify(request: HttpRequest, authentication: RequestAuthentication) -> Htt
     return None
 
 
+def needs_authentication(request: HttpRequest, own: RequestAuthentication | None) -> bool:
+    """Return whether a view must authenticate a request. `own` is the authentication of the view, if it has one.
+
+    InstAccessMiddleware authenticates a request for all views without their own authentication. A subclass of the
+    middleware may have stricter rules, or may read the token from another header, so such a view keeps its decision.
+    """
+    return own is not None or not hasattr(request, "instaccess")
+
+
 def set_identity(request: HttpRequest, user: Any, claims: AcceptedClaims) -> None:
     """Authenticate a request by a token whose claims have been accepted, and detach the session of the request."""
 
@@ -82,8 +91,8 @@ def set_no_identity(request: HttpRequest) -> None:
 def protect_from_caches(request: HttpRequest, response: ResponseT) -> ResponseT:
     """Add `Vary: Authorization` to a response, and `Cache-Control: private` after a valid token.
 
-    Returns the response. Without these headers, a cache could send the response of one user to another user, or send the response again
-    after the token has expired or was revoked.
+    Without these headers, a cache could send the response of one user to another user, or send the response again
+    after the token has expired or was revoked. Returns the response.
     """
     patch_vary_headers(response, ("Authorization",))
     if getattr(request, "instaccess", None) is not None:

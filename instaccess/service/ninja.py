@@ -14,7 +14,13 @@ from ninja.errors import AuthenticationError, HttpError
 from ninja.security import HttpBearer
 
 from ..web import Refusal
-from .identity import forbidden_response, refusal_response, set_identity, unauthenticated_response
+from .identity import (
+    forbidden_response,
+    needs_authentication,
+    refusal_response,
+    set_identity,
+    unauthenticated_response,
+)
 from .lenient_parsing import find_bearer
 from .permissions import Condition, check_conditions, is_allowed
 from .request_authentication import AcceptedClaims, RequestAuthentication
@@ -49,22 +55,25 @@ class InstAccessBearer(HttpBearer):
     Args:
         allow: conditions of `instaccess.service.permissions`, or other functions that get the claims. If a condition
             isn't fulfilled, the response is a 403.
-        authentication: the object that authenticates requests, if InstAccessMiddleware has not done so.
+        authentication: the object that authenticates requests to the operation, also after InstAccessMiddleware. By
+            default, a request that the middleware has handled is not authenticated again.
     """
 
     openapi_bearerFormat: str = "JWT"  # django-ninja derives a name of the OpenAPI document from this name.
 
     def __init__(
-        self, *, allow: Collection[Condition] = (), authentication: RequestAuthentication = _authentication
+        self, *, allow: Collection[Condition] = (), authentication: RequestAuthentication | None = None
     ) -> None:
         super().__init__()
         self._conditions = check_conditions(allow)
-        self._authentication = authentication
+        self._own = authentication
 
     def __call__(self, request: HttpRequest) -> AcceptedClaims | None:
-        # If InstAccessMiddleware has handled the request, its decision is final (see decorators.py).
-        known = hasattr(request, "instaccess")
-        claims: AcceptedClaims | None = getattr(request, "instaccess", None) if known else self._authenticate(request)
+        claims: AcceptedClaims | None = (
+            self._authenticate(request)
+            if needs_authentication(request, self._own)
+            else getattr(request, "instaccess", None)
+        )
         if claims is None:
             return None
         if not is_allowed(claims, self._conditions):
@@ -78,7 +87,7 @@ class InstAccessBearer(HttpBearer):
     def _authenticate(self, request: HttpRequest) -> AcceptedClaims | None:
         refused: Refused
         try:
-            found = self._authentication.authenticate_request(request)
+            found = (self._own or _authentication).authenticate_request(request)
         except Refusal as refusal:
             refused = Refused(refusal_response(refusal), refusal.body["errors"][0]["message"])
         else:

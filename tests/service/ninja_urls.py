@@ -11,6 +11,7 @@ from ninja.security import HttpBearer, django_auth
 
 from instaccess.service import is_service_user
 from instaccess.service.ninja import InstAccessBearer, answer_refusals
+from tests.service.plain_urls import OneRegion
 
 
 class AcceptAnyBearer(HttpBearer):
@@ -45,6 +46,10 @@ def add_operations(api: NinjaAPI) -> None:
 
     @api.post("/next/", auth=[InstAccessBearer(), AcceptAnyBearer()])
     def token_or_another(request: HttpRequest) -> Any:
+        return seen(request)
+
+    @api.post("/region/", auth=InstAccessBearer(authentication=OneRegion()))
+    def only_for_one_region(request: HttpRequest) -> Any:
         return seen(request)
 
     @api.post("/service/", auth=InstAccessBearer(allow=[is_service_user]))

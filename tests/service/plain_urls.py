@@ -11,7 +11,22 @@ from django.views import View
 from django.views.decorators.cache import cache_page
 from django.views.decorators.csrf import csrf_protect
 
-from instaccess.service import from_application, is_service_user, not_masquerading, token_required
+from instaccess.exceptions import InvalidToken
+from instaccess.service import (
+    RequestAuthentication,
+    from_application,
+    is_service_user,
+    not_masquerading,
+    token_required,
+)
+
+
+class OneRegion(RequestAuthentication):
+    def get_claims(self, payload: dict[str, Any]) -> Any:
+        claims = super().get_claims(payload)
+        if claims.region != "eu":
+            raise InvalidToken("only tokens of the region eu are accepted")
+        return claims
 
 
 def seen(request: Any) -> JsonResponse:
@@ -66,6 +81,7 @@ urlpatterns = [
     path("cached/", cache_page(60)(sync_view)),
     path("cached/token/", token_required(cache_page(60)(sync_view))),
     path("token/cached/", cache_page(60)(token_required(sync_view))),
+    path("token/region/", token_required(authentication=OneRegion())(sync_view)),
     path("token/sync/", sync_token),
     path("token/async/", async_token),
     path("token/class/", ClassBased.as_view()),

@@ -43,6 +43,15 @@ class TestAValidToken:
 
         assert response.json() == {"auth": "the-id", "jti": "the-id", "user": USER, "note": None}
 
+    @pytest.mark.parametrize("middleware", [[], [OURS]])
+    def test_operation_with_its_own_authentication_refuses_a_token_that_the_middleware_accepts(
+        self, project, service, client, middleware
+    ):
+        project.MIDDLEWARE = middleware
+
+        assert client.post("/api/region/", **bearer(good(service, region="us"))).status_code == 401
+        assert client.post("/api/region/", **bearer(good(service, sub=USER, region="eu"))).json()["user"] == USER
+
     def test_test_client_of_django_ninja_can_send_a_token(self, project, service):
         client = TestClient(ninja_urls.api)
 

@@ -14,9 +14,9 @@ from django.middleware.csrf import get_token
 from django.test import AsyncClient, Client, RequestFactory
 
 from instaccess import signals
-from instaccess.exceptions import InvalidToken
 from instaccess.service import InstAccessMiddleware, RequestAuthentication, TokenUser, token_required
 from tests.service.helpers import ADMIN, USER, ask, good, issued, now, refusal
+from tests.service.plain_urls import OneRegion
 from tests.support.answers import INVALID, UNAUTHENTICATED, UNAVAILABLE
 from tests.support.receiving import received
 
@@ -106,13 +106,6 @@ class TestARequestWithAToken:
         assert client.post(path, **bearer(issued(user))).json()["user"] == str(user)
 
     def test_subclass_of_the_middleware_can_refuse_a_token_because_of_its_claims(self, project, service):
-        class OneRegion(RequestAuthentication):
-            def get_claims(self, payload: dict[str, Any]) -> Any:
-                claims = super().get_claims(payload)
-                if claims.region != "eu":
-                    raise InvalidToken("only tokens of the region eu are accepted")
-                return claims
-
         class Middleware(InstAccessMiddleware):
             authentication = OneRegion()
 
@@ -138,6 +131,15 @@ class TestARequestWithAToken:
         accepted = handler(RequestFactory().get("/", headers={"X-Token": valid.split()[1]}))
         assert accepted.content.decode() == USER
         assert handler(RequestFactory().get("/", **bearer(valid))).status_code == 401
+
+    @pytest.mark.parametrize("middleware", [[], [OURS]])
+    def test_view_with_its_own_authentication_refuses_a_token_that_the_middleware_accepts(
+        self, project, service, client, middleware
+    ):
+        project.MIDDLEWARE = middleware
+
+        assert refusal(client.post("/token/region/", **bearer(good(service, region="us")))) == INVALID
+        assert client.post("/token/region/", **bearer(good(service, sub=USER, region="eu"))).json()["user"] == USER
 
 
 @pytest.mark.django_db(transaction=True)
