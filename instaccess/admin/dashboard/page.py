@@ -90,9 +90,8 @@ class _Builder:
             dashboard.keys_url = self._url(Key)
             self._add_keys()
             self._add_runs(runs, {"rotate": attention.ROTATE})
-            dashboard.checks = [
-                (*label_severity(severity), message) for severity, message in attention.run_system_checks()
-            ]
+            messages = self._keep(Key, attention.run_system_checks) or []
+            dashboard.checks = [(*label_severity(severity), message) for severity, message in messages]
         self._problems.sort(key=lambda problem: problem.severity)
         dashboard.problems = [(*label_severity(problem.severity), problem) for problem in self._problems]
         return dashboard
