@@ -46,8 +46,9 @@ class InstAccessMiddleware:
         return protect_from_caches(request, refusal or self.get_response(request))
 
     async def _call_asynchronously(self, request: HttpRequest) -> HttpResponseBase:
-        if request.META.get("HTTP_AUTHORIZATION"):
-            # A thread is used, because the keys or the user may be read from a database.
+        if request.META.get("HTTP_AUTHORIZATION") or type(self.authentication) is not RequestAuthentication:
+            # A thread is used, because the keys or the user may be read from a database. A subclass may read the
+            # token from another header.
             refusal = await sync_to_async(self._identify)(request)
         else:
             refusal = self._identify(request)

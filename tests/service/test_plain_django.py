@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from django.contrib.auth import get_user_model
 from django.core.cache import cache
 from django.http import HttpResponse
 from django.middleware.csrf import get_token
-from django.test import AsyncClient, Client, RequestFactory
+from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 
 from instaccess import signals
 from instaccess.service import InstAccessMiddleware, RequestAuthentication, TokenUser, token_required
@@ -131,6 +133,28 @@ class TestARequestWithAToken:
         accepted = handler(RequestFactory().get("/", headers={"X-Token": valid.split()[1]}))
         assert accepted.content.decode() == USER
         assert handler(RequestFactory().get("/", **bearer(valid))).status_code == 401
+
+    def test_subclass_that_reads_another_header_does_not_run_in_the_event_loop(self, project, service):
+        threads: list[threading.Thread] = []
+
+        class FromAHeader(RequestAuthentication):
+            def get_bearer(self, request: Any) -> str | None:
+                threads.append(threading.current_thread())
+                return None
+
+        class Middleware(InstAccessMiddleware):
+            authentication = FromAHeader()
+
+        async def view(request: Any) -> HttpResponse:
+            return HttpResponse(str(threading.get_ident()))
+
+        async def main() -> HttpResponse:
+            return await Middleware(view)(AsyncRequestFactory().get("/"))  # type: ignore[misc, no-any-return]
+
+        response = asyncio.run(main())
+
+        assert [str(thread.ident) for thread in threads] != [response.content.decode()]
+        assert len(threads) == 1
 
     @pytest.mark.parametrize("middleware", [[], [OURS]])
     def test_view_with_its_own_authentication_refuses_a_token_that_the_middleware_accepts(

@@ -86,7 +86,7 @@ def run_system_checks() -> list[tuple[Severity, CheckMessage]]:
     own = [
         check
         for check in registry.get_checks()
-        if check.__module__.startswith("instaccess.") and check.__name__ != "check_insert"
+        if check.__module__.startswith("instaccess.") and getattr(check, "__name__", "") != "check_insert"
     ]
     messages: Sequence[CheckMessage] = [
         message for check in own for message in check(app_configs=None, databases=list(connections))
