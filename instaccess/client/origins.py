@@ -6,6 +6,7 @@ import ipaddress
 import re
 from typing import NamedTuple
 
+from requests.utils import get_environ_proxies, select_proxy
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
@@ -88,5 +89,10 @@ def parse_base_url(url: str, name: str = "base_url") -> str:
         raise InvalidArgument(
             f"{name} has the scheme http, so other computers could read the tokens. Use https. Only addresses of "
             "this machine, such as http://127.0.0.1:8000, may have the scheme http."
+        )
+    if origin.scheme == "http" and select_proxy(str(origin), get_environ_proxies(str(origin))) is not None:
+        raise InvalidArgument(
+            f"{name} has the scheme http, and the environment variable HTTP_PROXY or ALL_PROXY would send the tokens "
+            f"to a proxy without TLS. Add {origin.host} to the environment variable NO_PROXY."
         )
     return f"{origin}{path}"

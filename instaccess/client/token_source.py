@@ -23,6 +23,12 @@ from .waiting import monotonic
 LIFETIME = 3600
 """The lifetime of a token, in seconds. The token is encrypted, so a client can't read the time of expiry."""
 
+LONGEST_DELAY = 3600.0
+"""The longest time, in seconds, for which this client sends no request because a response asked the client to wait.
+
+The response may come from any server in front of the issuer, and its time may be wrong.
+"""
+
 PAUSE = 30.0
 """The seconds for which a 401 doesn't renew the token again after a service refused a new token.
 
@@ -62,6 +68,7 @@ class InstAccess:
 
     _lock: threading.Lock
     _renewal: Future[OpaqueText] | None
+    _renewing_thread: int | None
 
     @concealed
     def __init__(
@@ -173,6 +180,8 @@ class InstAccess:
     def _join(self) -> tuple[Future[OpaqueText], bool]:
         """Return the current renewal, and whether the caller must run the renewal. The caller holds the lock."""
         if self._renewal is not None:
+            if self._renewing_thread == threading.get_ident():
+                raise InvalidArgument("`refresh` must not use the token that it helps to renew. Use another client.")
             return self._renewal, False
         self._renewal = renewal = Future[OpaqueText]()
         renewal.set_running_or_notify_cancel()
@@ -189,6 +198,7 @@ class InstAccess:
     def _run(self, renewal: Future[OpaqueText]) -> None:
         """Renew the token, and give the token or the error to all threads and tasks that wait."""
         cached, error = None, None
+        self._renewing_thread = threading.get_ident()
         try:
             cached = self._renew()
         except Exception as failure:
@@ -202,7 +212,7 @@ class InstAccess:
 
     def _finish(self, renewal: Future[OpaqueText], cached: _Cached | None, error: Exception | None) -> None:
         with self._lock:
-            self._renewal = None
+            self._renewal = self._renewing_thread = None
             self._cached = cached or self._cached
         if cached is not None:
             renewal.set_result(cached.token)
@@ -238,7 +248,7 @@ class InstAccess:
                 if error.retry_after is None and not isinstance(error, RateLimited):
                     raise
                 # Wait longer after each attempt, because a server may always ask for too short a time.
-                delay = max(error.retry_after or 0.0, float(2 ** min(attempts, 6)))
+                delay = min(max(error.retry_after or 0.0, float(2 ** min(attempts, 6))), LONGEST_DELAY)
                 self._not_before = self._clock() + delay
                 if self._not_before > deadline:
                     error.retry_after = delay
@@ -263,7 +273,7 @@ class InstAccess:
     def _reset_after_fork(self) -> None:
         # The thread that holds the lock or runs the renewal doesn't exist in the new process.
         self._lock = threading.Lock()
-        self._renewal = None
+        self._renewal = self._renewing_thread = None
 
 
 _instances: weakref.WeakSet[InstAccess] = weakref.WeakSet()

@@ -185,6 +185,15 @@ class TestRefresh:
 
         assert caught.value is failure
 
+    def test_refresh_function_that_needs_the_token_gets_an_error_instead_of_waiting_forever(self, site):
+        def refresh() -> str:
+            return access.token()
+
+        access = source(site.url, refresh=refresh)
+
+        with pytest.raises(InvalidArgument, match="`refresh` must not use the token"):
+            access.token()
+
 
 class TestWaiting:
     @pytest.mark.parametrize(
@@ -222,6 +231,17 @@ class TestWaiting:
         clock.advance(40)
 
         assert (first.value.retry_after, second.value.retry_after, clock.slept, requests) == (100, 40, [], 1)
+        assert access.token() == TOKENS[0]
+
+    @pytest.mark.parametrize("until", ["999999999", "Fri, 01 Jan 2100 00:00:00 GMT"])
+    def test_client_sends_requests_again_after_an_hour_although_a_response_names_years(self, site, clock, until):
+        access = source(site.url, clock)
+        site.refusals = [(503, b"", {"Retry_After": until})]
+
+        with pytest.raises(IssuerUnavailable):
+            access.token()
+        clock.advance(3600)
+
         assert access.token() == TOKENS[0]
 
     def test_server_side_error_without_a_time_is_raised_at_once(self, site, clock):
@@ -272,6 +292,19 @@ class TestArguments:
     )
     def test_base_url_with_tls_or_on_this_machine_is_accepted(self, url):
         assert source(url).base_url == url.rstrip("/")
+
+    def test_base_url_without_tls_is_refused_if_the_tokens_would_be_sent_to_a_proxy(self, monkeypatch):
+        monkeypatch.setenv("HTTP_PROXY", "http://proxy.example.edu:3128")
+        monkeypatch.setenv("http_proxy", "http://proxy.example.edu:3128")
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+
+        with pytest.raises(InvalidArgument, match=r"Add localhost to the environment variable NO_PROXY\."):
+            source("http://localhost:8000")
+        with pytest.raises(InvalidArgument, match=r"Add 127\.0\.0\.1 to the environment variable NO_PROXY\."):
+            source("https://canvas.example.edu", origins=["http://127.0.0.1:8000"])
+        monkeypatch.setenv("no_proxy", "localhost")
+        assert source("http://localhost:8000").base_url == "http://localhost:8000"
 
     @pytest.mark.parametrize("token", ["", "two words", "line\n", "schlüssel"])
     def test_access_token_that_a_header_cannot_contain_is_refused(self, token):
