@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import signal
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,6 +35,15 @@ ISSUE_URL = "/api/v1/inst_access_tokens"
 
 
 _DATABASE_FIXTURES = {"db", "transactional_db", "live_server"}
+
+
+def pytest_configure() -> None:
+    """Accept SIGINT, which a shell makes programs in the background ignore.
+
+    The programs that a test starts would ignore SIGINT too, and a test that presses Ctrl-C would wait forever.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
