@@ -95,34 +95,15 @@ $(VENV)/.test: $(BIN)/python setup.cfg pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
-$(VENV)/.docs: $(BIN)/python setup.cfg pyproject.toml
-	@echo "Installing django-instaccess and the packages for the documentation into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
-	@touch $@
-
-$(VENV)/.browser: $(BIN)/python setup.cfg pyproject.toml
-	@echo "Installing django-instaccess and Playwright into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
-	@touch $@
-
-$(VENV)/.bench: $(BIN)/python setup.cfg pyproject.toml
-	@echo "Installing the packages for the benchmarks into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+# Each of these files shows that the extra of the same name is installed.
+$(addprefix $(VENV)/.,docs browser bench matrix dist): $(VENV)/.%: $(BIN)/python setup.cfg pyproject.toml
+	@echo "Installing django-instaccess with the extra '$*' into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
 $(VENV)/.mutants: $(VENV)/.test
 	@echo "Installing cosmic-ray into $(VENV) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,mutants]'
-	@touch $@
-
-$(VENV)/.matrix: $(BIN)/python setup.cfg pyproject.toml
-	@echo "Installing nox into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[matrix]'
-	@touch $@
-
-$(VENV)/.dist: $(BIN)/python setup.cfg pyproject.toml
-	@echo "Installing the packages that build and check a release into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dist]'
 	@touch $@
 
 $(VENV)/.services: $(VENV)/.test
