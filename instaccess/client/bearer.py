@@ -1,10 +1,15 @@
-"""The Authorization header with a token. The functions keep the token out of error reports."""
+"""The Authorization header with a token, and what the auth classes of all HTTP libraries share.
+
+The functions keep the token out of error reports.
+"""
 
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from http import HTTPStatus
 
 from ..opaque import OpaqueText, concealed
+from .token_source import InstAccess
 
 
 @concealed
@@ -18,3 +23,32 @@ def contains_token(headers: MutableMapping[str, str], token: OpaqueText) -> bool
     """Return whether the Authorization header contains a token. A redirect to another host removes the header."""
     value = headers.get("Authorization") or ""
     return OpaqueText(value) == OpaqueText(f"Bearer {token.reveal()}")
+
+
+class TokenAuth:
+    """Adds the token to requests, and repeats a request once with a new token after a 401.
+
+    A request is repeated only if its body can be sent again. The token is sent only to `base_url` and the addresses
+    in `origins`. If the server redirects to another host, the HTTP library removes the token.
+
+    Args:
+        access: the source of the tokens.
+    """
+
+    def __init__(self, access: InstAccess) -> None:
+        self._access = access
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} for {self._access.base_url}>"
+
+    def _may_renew(self, status: int, headers: MutableMapping[str, str], token: OpaqueText) -> bool:
+        """Return whether a new token can help after a response. `headers` are those of the request.
+
+        After a redirect to another host, the request has no token, so a new token would not help.
+        """
+        return status == HTTPStatus.UNAUTHORIZED and contains_token(headers, token) and self._access.refuse(token)
+
+    def _note_repeated(self, status: int) -> None:
+        """Note the status of a request that was repeated with a new token."""
+        if status == HTTPStatus.UNAUTHORIZED:
+            self._access.refuse_new()

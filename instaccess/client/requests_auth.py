@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from http import HTTPStatus
 from typing import Any
 
 import requests
@@ -12,26 +11,12 @@ from requests.exceptions import UnrewindableBodyError
 from requests.utils import rewind_body
 
 from ..opaque import OpaqueText
-from .bearer import add_token, contains_token
+from .bearer import TokenAuth, add_token
 from .origins import Origin
-from .token_source import InstAccess
 
 
-class RequestsAuth(AuthBase):
-    """Adds the token to requests, and repeats a request once with a new token after a 401.
-
-    A request is repeated only if its body can be sent again. The token is sent only to `base_url` and the addresses
-    in `origins`. If the server redirects to another host, `requests` removes the token.
-
-    Args:
-        access: the source of the tokens.
-    """
-
-    def __init__(self, access: InstAccess) -> None:
-        self._access = access
-
-    def __repr__(self) -> str:
-        return f"<RequestsAuth for {self._access.base_url}>"
+class RequestsAuth(TokenAuth, AuthBase):
+    """The `TokenAuth` for `requests`."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         self._access.check_origin(Origin.of_url(request.url or ""))
@@ -42,9 +27,7 @@ class RequestsAuth(AuthBase):
 
     def _repeat_after_401(self, token: OpaqueText, response: requests.Response, **options: Any) -> requests.Response:
         request = response.request
-        if response.status_code != HTTPStatus.UNAUTHORIZED or not contains_token(request.headers, token):
-            return response
-        if not self._access.refuse(token) or not _rewind(request):
+        if not self._may_renew(response.status_code, request.headers, token) or not _rewind(request):
             return response
         # Read the body, so that the connection can be used again, also if the renewal fails.
         _ = response.content
@@ -55,8 +38,7 @@ class RequestsAuth(AuthBase):
         repeated: requests.Response = response.connection.send(request, **options)
         repeated.history.append(response)
         repeated.request = request
-        if repeated.status_code == HTTPStatus.UNAUTHORIZED:
-            self._access.refuse_new()
+        self._note_repeated(repeated.status_code)
         return repeated
 
 
