@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from instaccess.service import TokenUser
 from instaccess.service.local_tables import local_tables
-from tests.service.helpers import public
+from tests.service.helpers import jwks, public
+from tests.support import servers
 from tests.support.tokens import TokenFactory
 
 
@@ -23,3 +25,10 @@ def service(token_factory: TokenFactory, settings: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr(local_tables, "is_usable_client", None)
     settings.INSTACCESS = {"VERIFICATION_KEYS": [public(token_factory)], "USER_HOOK": TokenUser}
     return token_factory
+
+
+@pytest.fixture
+def server(token_factory: TokenFactory) -> Iterator[servers.ScriptedServer]:
+    """Run a server with the JWKS of the token factory."""
+    with servers.scripted_server(lambda handler: servers.reply(handler, 200, jwks(token_factory.signing))) as server:
+        yield server

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 import time
 from typing import Any
 
@@ -15,6 +17,7 @@ from rest_framework.views import APIView
 from instaccess.issuer import issuing
 from instaccess.service import AcceptedClaims, InstAccessAuthentication, TokenUser
 from instaccess.trust import material
+from tests.support import servers
 from tests.support.answers import INVALID
 from tests.support.tokens import ISSUER, TokenFactory, claims
 
@@ -67,6 +70,28 @@ def ask(authorization: str | None, *authenticators: type[BaseAuthentication], **
 def refusal(response: Any) -> tuple[int, bytes, str | None]:
     assert response["Content-Type"].partition(";")[0] == "application/json"
     return response.status_code, response.content, response.get("WWW-Authenticate")
+
+
+class SlowFetch:
+    """A fetch of the JWKS that waits for `let_go`. `begun` waits in the event loop until the fetch has begun.
+
+    If the fetch blocked the event loop, nothing could call `let_go`, and the fetch would fail.
+    """
+
+    def __init__(self, server: servers.ScriptedServer, *keys: Any) -> None:
+        self._fetching, self._released = threading.Event(), threading.Event()
+        self.let_go = self._released.set
+        self._keys = keys
+        server.answer = self._answer
+
+    async def begun(self) -> None:
+        while not self._fetching.is_set():
+            await asyncio.sleep(0)
+
+    def _answer(self, handler: Any) -> None:
+        self._fetching.set()
+        self._released.wait(60)
+        servers.reply(handler, 200, jwks(*self._keys))
 
 
 def is_left_to_next(authorization: str) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import pytest
@@ -22,18 +20,12 @@ from instaccess.service import Verifier, from_application
 from instaccess.service.fastapi import InstAccessBearer
 from instaccess.service.starlette import InstAccessBackend, TokenRequired, answer_refusals
 from instaccess.tokens import Claims
-from tests.service.helpers import USER, good, jwks, now
+from tests.service.helpers import USER, SlowFetch, good, now
 from tests.support import asgi, servers
 from tests.support.answers import CHALLENGE, INVALID, UNAUTHENTICATED, UNAVAILABLE
-from tests.support.tokens import TokenFactory, claims
+from tests.support.tokens import claims
 
 ACCOUNT = claims()["acct"]
-
-
-@pytest.fixture
-def server(token_factory: TokenFactory) -> Iterator[servers.ScriptedServer]:
-    with servers.scripted_server(lambda handler: servers.reply(handler, 200, jwks(token_factory.signing))) as server:
-        yield server
 
 
 @pytest.fixture
@@ -183,23 +175,14 @@ class TestAnApplication:
 
     @pytest.mark.usefixtures("load_in_background")
     def test_application_answers_other_requests_while_the_keys_are_fetched(self, strict_app, server, token_factory):
-        fetching, answered = threading.Event(), threading.Event()
-
-        def answer(handler: Any) -> None:
-            fetching.set()
-            # If the fetch blocked the event loop, the other request would get no response, and the fetch would fail.
-            answered.wait(60)
-            servers.reply(handler, 200, jwks(token_factory.signing))
-
-        server.answer = answer
+        fetch = SlowFetch(server, token_factory.signing)
 
         async def other_request() -> int:
-            while not fetching.is_set():
-                await asyncio.sleep(0)
+            await fetch.begun()
             exchange = asgi.Exchange("GET", "/", "opaque", application=strict_app)
             await exchange.send()
             status = (await exchange.answer()).status
-            answered.set()
+            fetch.let_go()
             return status
 
         async def main() -> list[int]:

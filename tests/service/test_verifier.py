@@ -7,9 +7,8 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,7 +27,7 @@ from instaccess.exceptions import (
 from instaccess.service import Verifier
 from instaccess.tokens import Claims
 from instaccess.trust import refreshed, remote_jwks
-from tests.service.helpers import USER, good, issued, jwks, now, public
+from tests.service.helpers import USER, SlowFetch, good, issued, jwks, now, public
 from tests.support import forks, servers
 from tests.support.answers import CHALLENGE
 from tests.support.clocks import Clock
@@ -36,13 +35,6 @@ from tests.support.paths import ROOT
 from tests.support.tokens import ISSUER, TokenFactory, b64, claims, signed_by_pyjwt
 
 ACCOUNT = claims()["acct"]
-
-
-@pytest.fixture
-def server(token_factory: TokenFactory) -> Iterator[servers.ScriptedServer]:
-    """Run a server with the JWKS of the token factory."""
-    with servers.scripted_server(lambda handler: servers.reply(handler, 200, jwks(token_factory.signing))) as server:
-        yield server
 
 
 @pytest.fixture
@@ -263,20 +255,11 @@ class NoThreads(ThreadPoolExecutor):
 @pytest.mark.usefixtures("load_in_background")
 class TestTheEventLoop:
     def test_event_loop_runs_other_tasks_while_the_jwks_is_fetched(self, make, server, token_factory):
-        fetching, other_task_ran = threading.Event(), threading.Event()
-
-        def answer(handler: Any) -> None:
-            fetching.set()
-            # If the fetch blocked the event loop, the other task would never run, and the fetch would fail.
-            other_task_ran.wait(60)
-            servers.reply(handler, 200, jwks(token_factory.signing))
-
-        server.answer = answer
+        fetch = SlowFetch(server, token_factory.signing)
 
         async def other_task() -> None:
-            while not fetching.is_set():
-                await asyncio.sleep(0)
-            other_task_ran.set()
+            await fetch.begun()
+            fetch.let_go()
 
         async def main() -> Claims:
             async with asyncio.timeout(servers.PATIENCE):
@@ -287,21 +270,13 @@ class TestTheEventLoop:
 
     def test_tokens_with_a_new_key_wait_for_the_same_fetch(self, make, server, token_factory, clock, rsa_pool):
         successor = TokenFactory(rsa_pool.take("sig"), token_factory.encryption)
-        fetching, release = threading.Event(), threading.Event()
         verifier = make()
         verifier.verify(good(token_factory))
-
-        def answer(handler: Any) -> None:
-            fetching.set()
-            release.wait(60)
-            servers.reply(handler, 200, jwks(token_factory.signing, successor.signing))
-
-        server.answer = answer
+        fetch = SlowFetch(server, token_factory.signing, successor.signing)
 
         async def later() -> Claims:
-            while not fetching.is_set():
-                await asyncio.sleep(0)
-            asyncio.get_running_loop().call_soon(release.set)
+            await fetch.begun()
+            asyncio.get_running_loop().call_soon(fetch.let_go)
             return await verifier.averify(good(successor))
 
         async def main() -> list[Claims]:
