@@ -32,7 +32,7 @@ class Pair(NamedTuple):
 
 @pytest.fixture(params=[("issued_at", "zzz"), ("issued_at", "2026-99-99 00:00:00"), ("jti", "zzz")])
 def pair(request: pytest.FixtureRequest, initial_keys: Any, row: Any) -> Pair:
-    """Make a row unreadable: Django reads a text that is no time as None, and raises ValueError for other values."""
+    """Make a row unreadable: Django reads `zzz` as None where a time is expected, and can't read the other values."""
     column, text = request.param
     now = timezone.now()
     made = Pair(row(issued_at=now), row(issued_at=now))
