@@ -25,7 +25,7 @@ from instaccess import audit, charsets, keys, users
 from instaccess.audit import names, recording
 from instaccess.conf import conf
 from instaccess.issuer import issuing, oauth2_validator
-from instaccess.keys import lifecycle, store
+from instaccess.keys import lifecycle, queries
 from instaccess.models import IssuedToken, Key, RefusalCount
 from instaccess.web import refusal_counter
 from tests.support.answers import INVALID_AS_USER_ID, answer
@@ -134,7 +134,7 @@ class TestRevoking:
 
         row.refresh_from_db()
         assert row.revocation_reason == stored
-        assert store.find_key(row.signing_kid).status == Key.Status.REVOKED
+        assert queries.find_key(row.signing_kid).status == Key.Status.REVOKED
 
     def test_p21_the_commands_accept_a_reason_with_an_emoji(self, issue, stored):
         row = issue()

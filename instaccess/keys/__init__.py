@@ -16,6 +16,18 @@ from .provision import (
     missing_keys,
     reseal,
 )
+from .queries import (
+    authentic_keys,
+    current_key,
+    examine,
+    find_key,
+    future_keys,
+    is_authentic,
+    next_key,
+    problem,
+    stored_keys,
+    unreadable_rows,
+)
 from .replacement import Plan, Replacement, plan_replacement, replace_all
 from .ring import KeyRing, check_issuing_keys, current_ring, current_time, lifecycle_times, sign_once
 from .rotation import (
@@ -31,18 +43,6 @@ from .rotation import (
     served_at,
 )
 from .row_hmac import is_revocable
-from .store import (
-    authentic_keys,
-    current_key,
-    examine,
-    find_key,
-    future_keys,
-    is_authentic,
-    next_key,
-    problem,
-    stored_keys,
-    unreadable_rows,
-)
 
 __all__ = [
     "RELOAD_JWKS",

@@ -7,7 +7,7 @@ from ..conf import KeyEncryptionKey, conf
 from ..exceptions import ConfigError
 from ..logs import get_logger
 from ..models import Key
-from . import ring, store
+from . import queries, ring
 from .held_keys import public_key
 
 logger = get_logger("instaccess.keys")
@@ -24,7 +24,7 @@ def evidence_keys() -> audit.EvidenceKeys:
     """
     current_ring = ring.current_ring()
     verification = {}
-    for row in store.authentic_keys(store.stored_keys().filter(use=Key.Use.SIGNING)):
+    for row in queries.authentic_keys(queries.stored_keys().filter(use=Key.Use.SIGNING)):
         # Leave out revoked keys without a public key. A revocation erases the public key if the row was not
         # authentic.
         if row.public_jwk or row.status != Key.Status.REVOKED:

@@ -13,7 +13,7 @@ from .. import audit, database_clock, database_errors, trust
 from ..exceptions import ConfigError, KeyAltered, KeyUnavailable
 from ..models import Key
 from ..tokens import CLOCK_SKEW
-from . import audit_keys, provision, store
+from . import audit_keys, provision, queries
 
 _MAX_REPORTED = 20
 
@@ -34,7 +34,7 @@ def check_keys(databases: Sequence[str] | None = None, **kwargs: Any) -> list[Ch
         return []
     try:
         missing = provision.missing_keys()
-        rows, errors = store.examine()
+        rows, errors = queries.examine()
         used = [row for row in rows if row.pk not in errors and row.status != Key.Status.REVOKED]
         problems = [*errors.values(), *provision.undecryptable(used).values()]
     except DbError as error:

@@ -17,7 +17,7 @@ from .. import audit
 from ..conf import conf
 from ..exceptions import KeyAltered, Reason
 from ..models import Key
-from . import provision, store
+from . import provision, queries
 
 MAX_KEYS = 100
 """The maximum number of keys that are unsealed and shown. Unsealing a key takes about a millisecond."""
@@ -69,7 +69,7 @@ def load_health(*, since: datetime, now: datetime, live: Mapping[str, int] | Non
     """
     live = live_tokens(now=now) if live is None else live
     with_live_tokens = set(sorted(live)[:MAX_KEYS])
-    stored, errors = store.examine()
+    stored, errors = queries.examine()
     altered = {pk for pk, error in errors.items() if isinstance(error, KeyAltered)}
     relevant = [
         row for row in stored if row.pk not in altered and _is_relevant(row, since=since, live=with_live_tokens)

@@ -21,7 +21,7 @@ from ..models import Key
 from ..models import Revocation as RevocationRow
 from ..times import format_utc
 from ..tokens import PrivateKey
-from . import audit_keys, ring, rotation, row_hmac, store, succession
+from . import audit_keys, queries, ring, rotation, row_hmac, store, succession
 
 logger = get_logger("instaccess.keys")
 
@@ -89,13 +89,13 @@ def rotate(
     """
     given, now = now, now or ring.current_time()
     mark_tokens_of_revoked_keys(now=now)
-    current = store.current_key(store.stored_keys(), use)
+    current = queries.current_key(queries.stored_keys(), use)
     if current is None:
         raise KeyUnavailable(ring.NO_KEY[use])
     if expected_current not in (None, current.kid):
-        return _lost_race(store.stored_keys(), use, now)
+        return _lost_race(queries.stored_keys(), use, now)
     succession.check_key_encryption_key(current)
-    decision = _decide(store.stored_keys(), use, now, force=force)
+    decision = _decide(queries.stored_keys(), use, now, force=force)
     needs_successor = force and decision.activate is None
     if needs_successor and not current.has_private:
         raise KeyUnavailable(
@@ -117,9 +117,9 @@ def _rotate_locked(
 ) -> Rotation:
     """Decide again while the lock is held, and apply the decision if `expected` is still the current key."""
     use = Key.Use(expected.use)
-    if store.current_key(keys, use) != expected:
+    if queries.current_key(keys, use) != expected:
         return _lost_race(keys, use, now)
-    if force and pregenerated and store.next_key(keys, use, previous_has_private=True) is None:
+    if force and pregenerated and queries.next_key(keys, use, previous_has_private=True) is None:
         store.store(pregenerated.pop(), use=use, status=Key.Status.FUTURE, now=now)
     decision = _decide(keys, use, now, force=force)
     if decision.activate:
@@ -155,10 +155,10 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
     """
     now = now or ring.current_time()
     with store.locked() as keys:
-        key = store.find_key(kid, keys)
+        key = queries.find_key(kid, keys)
         if key.status != Key.Status.FUTURE:
             raise KeyRefused(f"key {key.kid} is {key.status}; only a future key can be activated")
-        current, times = store.current_key(keys, Key.Use(key.use)), ring.lifecycle_times()
+        current, times = queries.current_key(keys, Key.Use(key.use)), ring.lifecycle_times()
         if current is not None and not force and not rotation.is_ready(key, now=now, times=times):
             raise KeyRefused(
                 f"key {key.kid} can't be activated before {format_utc(rotation.ready_at(key, times))}, because some "
@@ -195,7 +195,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
         DatabaseError: nothing was changed, or not all tokens were marked.
     """
     keks = audit_keys.keks_for_revocation()
-    key = store.find_key(kid)
+    key = queries.find_key(kid)
     use = _use_of(key, keks)
     pregenerated, failure = succession.pregenerate_keys(key)
     successor = generated = None
@@ -204,9 +204,9 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
         # Read the clock after the keys were generated. With an earlier time, the lead time would begin before
         # the keys are stored.
         now = now or ring.current_time()
-        key = store.find_key(kid, keys)
+        key = queries.find_key(kid, keys)
         recorded = _record([key.kid], keks, reason=reason, by=by, now=now)
-        if key.status != Key.Status.REVOKED or not store.is_authentic(key, keks):
+        if key.status != Key.Status.REVOKED or not queries.is_authentic(key, keks):
             was_current, had_private = key.status == Key.Status.CURRENT, key.has_private
             store.mark_revoked(key, now, keks, reason=reason, by=by)
             newly_revoked = True
@@ -215,7 +215,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
                     successor = succession.activate_successor(
                         keys, use, pregenerated if had_private else [], now=now, previous_has_private=had_private
                     )
-                current = successor if was_current else store.current_key(keys, use)
+                current = successor if was_current else queries.current_key(keys, use)
                 # If the private key of the current key is not stored on this server, generate no key. The private
                 # key may belong to a gateway, and a rotation never replaces a gateway's key with a key pair that this
                 # server has generated.
@@ -245,7 +245,7 @@ def mark_tokens_of_revoked_keys(*, now: datetime | None = None) -> int:
     """
     # Skip rows that aren't authentic, because an attacker who marks a valid key as revoked in the table must not be
     # able to revoke all tokens of the key.
-    kids = [key.kid for key in store.authentic_keys(store.stored_keys().filter(status=Key.Status.REVOKED))]
+    kids = [key.kid for key in queries.authentic_keys(queries.stored_keys().filter(status=Key.Status.REVOKED))]
     keks = conf.key_encryption_keys
     recorded = _record(kids, keks, reason="", by=None, now=now)
     return _mark_tokens(kids, recorded, keks, reason="", by=None, now=now)
@@ -290,5 +290,5 @@ def _use_of(key: Key, keks: Sequence[KeyEncryptionKey]) -> Key.Use:
 
 
 def _decide(keys: QuerySet[Key], use: Key.Use, now: datetime, *, force: bool) -> rotation.Decision:
-    authentic = store.authentic_keys(keys.filter(use=use))
+    authentic = queries.authentic_keys(keys.filter(use=use))
     return rotation.decide(authentic, use=use, now=now, times=ring.lifecycle_times(), force=force)

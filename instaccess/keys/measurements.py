@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..models import Key
 from ..monitoring import Sample
-from . import ring, rotation, store
+from . import queries, ring, rotation
 
 
 def measure() -> Iterator[Sample]:
@@ -15,7 +15,7 @@ def measure() -> Iterator[Sample]:
 
     Raises DatabaseError or ConfigError.
     """
-    rows = list(store.stored_keys().defer("public_jwk"))
+    rows = list(queries.stored_keys().defer("public_jwk"))
     for (use, status), count in sorted(Counter((row.use, row.status) for row in rows).items()):
         # Leave out values that an attacker may have stored, because each value would create a new series of metrics.
         if use in Key.Use.values and status in Key.Status.values:

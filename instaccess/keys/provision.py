@@ -12,7 +12,7 @@ from ..logs import get_logger
 from ..models import Key
 from ..opaque import Opaque
 from ..signals import KeyChange
-from . import announcing, ring, row_hmac, sealing, store
+from . import announcing, queries, ring, row_hmac, sealing, store
 from .held_keys import public_key
 
 logger = get_logger("instaccess.keys")
@@ -43,7 +43,7 @@ def init(*, now: datetime | None = None) -> list[Key]:
     """
     check_sealed_keys()
     if (
-        store.stored_keys().filter(use=Key.Use.ENCRYPTION).exists()
+        queries.stored_keys().filter(use=Key.Use.ENCRYPTION).exists()
         and (Key.Use.ENCRYPTION, Key.Status.CURRENT) in missing_keys()
     ):
         raise KeyUnavailable(
@@ -64,7 +64,7 @@ def init(*, now: datetime | None = None) -> list[Key]:
 
 def missing_keys() -> list[tuple[Key.Use, Key.Status]]:
     """Return the pairs of `INITIAL` (`use` and status) for which no key is stored."""
-    present = set(store.stored_keys().values_list("use", "status"))
+    present = set(queries.stored_keys().values_list("use", "status"))
     return [slot for slot in INITIAL if slot not in present]
 
 
@@ -73,7 +73,7 @@ def check_sealed_keys() -> None:
 
     Raises KeyAltered or UnsealError for the first key that can't be used.
     """
-    rows, errors = store.examine()
+    rows, errors = queries.examine()
     for error in errors.values():
         raise error
     for unseal_error in undecryptable(row for row in rows if row.status != Key.Status.REVOKED).values():
@@ -202,7 +202,7 @@ def reseal() -> int:
         UnsealError: a row can't be checked, or a private key can't be unsealed. In both cases, the other keys are
             resealed before the error is raised.
     """
-    rows, errors = store.examine()
+    rows, errors = queries.examine()
     failures, resealed = list(errors.values()), 0
     for row in rows:
         if row.pk not in errors:
@@ -230,7 +230,7 @@ def _reseal_row(pk: int) -> bool:
     """
     keks = conf.key_encryption_keys
     for _ in range(_RESEAL_ATTEMPTS):
-        row = store.stored_keys().filter(pk=pk).first()
+        row = queries.stored_keys().filter(pk=pk).first()
         if row is None:
             return False
         row_hmac.check(row, keks)
@@ -241,7 +241,7 @@ def _reseal_row(pk: int) -> bool:
         row.mac = row_hmac.authenticate(row, keks[:1])
         if (row.mac, row.sealed_private_jwk) == (old_mac, old_sealed):
             return False
-        unchanged = store.stored_keys().filter(pk=pk, mac=old_mac, sealed_private_jwk=old_sealed)
+        unchanged = queries.stored_keys().filter(pk=pk, mac=old_mac, sealed_private_jwk=old_sealed)
         if unchanged.update(mac=row.mac, sealed_private_jwk=row.sealed_private_jwk):
             announcing.announce(row, KeyChange.RESEALED)
             return row.sealed_private_jwk != old_sealed

@@ -19,7 +19,7 @@ from ..exceptions import KeyRefused, Reason
 from ..logs import get_logger
 from ..models import Key, Revocation
 from ..tokens import CLOCK_SKEW, PrivateKey
-from . import ring, row_hmac, store
+from . import queries, ring, row_hmac, store
 
 logger = get_logger("instaccess.keys")
 
@@ -69,7 +69,7 @@ def plan_replacement(keep: Collection[str] = (), *, keys: QuerySet[Key] | None =
     Args:
         keys: the keys, if the caller holds the lock.
     """
-    rows, errors = store.examine(keys)
+    rows, errors = queries.examine(keys)
     for error in errors.values():
         # Stop if a key-encryption key is missing. Without this key-encryption key, the rows of old keys aren't
         # authentic, and the checkpoints that were signed with these keys can't be verified.
@@ -138,7 +138,7 @@ def replace_all(
 def _find_kept(keep: Collection[str], revocable: Sequence[Key], *, altered: Collection[int]) -> list[Key]:
     kept = []
     for kid in keep:
-        key = store.find_key(kid)
+        key = queries.find_key(kid)
         if key.has_private:
             raise KeyRefused(f"key {key.kid} can't be kept: its private key is in the backup")
         if key not in revocable or key.pk in altered:

@@ -79,7 +79,7 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
     future = sorted(
         (key for key in same_use if key.status == Key.Status.FUTURE),
         # Two keys that are stored in the same millisecond become ready at the same time. The order of such keys must
-        # be the order in which `store.future_keys` returns the keys.
+        # be the order in which `queries.future_keys` returns the keys.
         key=lambda key: (ready_at(key, times), key.pk or math.inf),
     )
     waiting = [key for key in future if can_rotate_automatically(key, previous_has_private=current.has_private)]

@@ -1,4 +1,4 @@
-"""Functions that find, lock, insert and change stored keys. Only this module and `provision.reseal` write keys.
+"""Functions that lock, insert and change stored keys. Only this module and `provision.reseal` write keys.
 
 Every written row gets an HMAC (`row_hmac.py`). A row that isn't authentic is changed only by a revocation.
 
@@ -17,26 +17,18 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, QuerySet
 from jwcrypto.jwk import JWK
 
-from .. import audit, trust
+from .. import trust
 from ..conf import KeyEncryptionKey, conf
-from ..exceptions import ConfigError, KeyUnavailable, UnsealError
+from ..exceptions import UnsealError
 from ..logs import get_logger
 from ..models import Key, KeyLock
 from ..signals import KeyChange
 from ..tokens import PrivateKey
-from . import announcing, ring, rotation, row_hmac, sealing
+from . import announcing, queries, ring, rotation, row_hmac, sealing
 
 logger = get_logger("instaccess.keys")
 
-SHORTEST_KID = 6
-"""The minimum length of an abbreviated kid."""
-
 _TIMES = frozenset({"created_at", "activated_at", "retired_at", "revoked_at"})
-
-
-def stored_keys() -> QuerySet[Key]:
-    """Return a queryset of all keys. The queryset doesn't read from a replica, because a replica may be outdated."""
-    return Key.objects.using(router.db_for_write(Key))
 
 
 @contextmanager
@@ -57,112 +49,9 @@ def locked() -> Iterator[QuerySet[Key]]:
             # Receivers of `key_changed` run after the commit, and must not read the old keys from the cache.
             transaction.on_commit(ring.clear_cache, using=alias)
             KeyLock.objects.using(alias).filter(pk=1).update(changes=F("changes") + 1)
-            yield stored_keys().select_for_update()
+            yield queries.stored_keys().select_for_update()
     finally:
         ring.clear_cache()
-
-
-def examine(keys: QuerySet[Key] | None = None) -> tuple[list[Key], dict[int, KeyUnavailable]]:
-    """Load keys and check the HMAC of each row.
-
-    Returns all readable rows, and a mapping from primary key to error for the rows that must not be used.
-
-    Raises ConfigError or DatabaseError.
-    """
-    return row_hmac.examine(stored_keys() if keys is None else keys, conf.key_encryption_keys)
-
-
-def unreadable_rows() -> list[int]:
-    """Return the primary keys of the rows that can't be read because they contain values of the wrong type."""
-    return row_hmac.load(stored_keys())[1]
-
-
-def authentic_keys(keys: QuerySet[Key] | None = None) -> list[Key]:
-    """Load the keys whose HMAC matches. Other rows are logged and skipped.
-
-    Decisions and routine changes use only these keys. With other rows, an attacker who can write to the table could
-    add a key to a rotation, or get an HMAC for a modified row.
-
-    Raises ConfigError or DatabaseError.
-    """
-    rows, errors = examine(keys)
-    for error in errors.values():
-        logger.error("a key was skipped: %(detail)s", reason=error.code, detail=str(error))
-    return [row for row in rows if row.pk not in errors]
-
-
-def problem(key: Key) -> ConfigError | KeyUnavailable | None:
-    """Return the error that explains why the row of a key can't be trusted.
-
-    Either the row was modified, or the row can't be checked. Returns None if the row is authentic.
-    """
-    try:
-        row_hmac.check(key, conf.key_encryption_keys)
-    except (ConfigError, KeyUnavailable) as error:
-        return error
-    return None
-
-
-def is_authentic(key: Key, keks: Sequence[KeyEncryptionKey]) -> bool:
-    """Return whether the HMAC of a row matches. Without key-encryption keys, every row counts as authentic."""
-    return not keks or row_hmac.status(key, keks) is audit.HmacStatus.AUTHENTIC
-
-
-def current_key(keys: QuerySet[Key], use: Key.Use) -> Key | None:
-    """Return the current signing or encryption key, or None. The HMAC of the row is not checked."""
-    rows, _ = row_hmac.load(keys.filter(use=use, status=Key.Status.CURRENT))
-    return next(iter(rows), None)
-
-
-def future_keys(keys: QuerySet[Key], use: Key.Use) -> list[Key]:
-    """Return the authentic future signing or encryption keys, the oldest first."""
-    return authentic_keys(keys.filter(use=use, status=Key.Status.FUTURE).order_by("created_at", "id"))
-
-
-def next_key(keys: QuerySet[Key], use: Key.Use, *, previous_has_private: bool) -> Key | None:
-    """Return the oldest authentic future key that a rotation may make current, or None.
-
-    Args:
-        previous_has_private: whether the private key of the current key is stored on this server.
-    """
-    return next(
-        (
-            key
-            for key in future_keys(keys, use)
-            if rotation.can_rotate_automatically(key, previous_has_private=previous_has_private)
-        ),
-        None,
-    )
-
-
-def find_key(kid: str, keys: QuerySet[Key] | None = None) -> Key:
-    """Return the key with this kid, even if its row isn't authentic.
-
-    Args:
-        kid: the whole kid, or at least its first 6 characters.
-
-    Raises:
-        KeyUnavailable: no key or more than one key matches.
-    """
-    # Compare the kids in Python, because SQLite and MariaDB may ignore case. The comparison is fast, because the
-    # table contains few keys.
-    rows = [key for key in row_hmac.load(stored_keys() if keys is None else keys)[0] if isinstance(key.kid, str)]
-    # Prefer a key whose whole kid matches. If kids that only begin with `kid` counted too, an attacker could prevent
-    # a revocation by inserting a row whose kid begins with the kid of the key.
-    matches = [key for key in rows if key.kid == kid] or [
-        key for key in rows if len(kid) >= SHORTEST_KID and key.kid.startswith(kid)
-    ]
-    if not matches and len(kid) < SHORTEST_KID:
-        raise KeyUnavailable(
-            f"there is no key {kid!r}: give the key id or at least its first {SHORTEST_KID} characters. "
-            "`python manage.py instaccess_keys list` shows the ids"
-        )
-    if len(matches) != 1:
-        quantity = "more than one key" if matches else "no key"
-        raise KeyUnavailable(
-            f"there is {quantity} {kid!r}: run `python manage.py instaccess_keys list`, which shows the ids"
-        )
-    return matches[0]
 
 
 def store(
@@ -248,7 +137,7 @@ def mark_revoked(
             revoked again.
         reason, by: the reason and the operator, for the signal `key_changed`.
     """
-    if not is_authentic(key, keks):
+    if not queries.is_authentic(key, keks):
         key.mac, key.public_jwk = "", _public_key_of_sealed(key, keks)
     key.status, key.revoked_at, key.sealed_private_jwk = Key.Status.REVOKED, now, ""
     _save(key, keks, "status", "revoked_at", "sealed_private_jwk", "public_jwk")

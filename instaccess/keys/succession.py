@@ -12,7 +12,7 @@ from ..exceptions import ConfigError, InstAccessError, KeyRefused, KeyUnavailabl
 from ..logs import get_logger
 from ..models import Key
 from ..tokens import PrivateKey
-from . import rotation, row_hmac, sealing, store
+from . import queries, rotation, row_hmac, sealing, store
 
 logger = get_logger("instaccess.keys")
 
@@ -58,7 +58,7 @@ def ensure_next_key(
 
     Returns the stored key, or None if no key was stored.
     """
-    if pregenerated and store.next_key(keys, use, previous_has_private=True) is None:
+    if pregenerated and queries.next_key(keys, use, previous_has_private=True) is None:
         return store.store(pregenerated.pop(), use=use, status=Key.Status.FUTURE, now=now)
     return None
 
@@ -100,7 +100,7 @@ def check_key_encryption_key(key: Key) -> None:
 
 
 def _usable_future(keys: QuerySet[Key], use: Key.Use, *, previous_has_private: bool) -> Key | None:
-    for key in store.future_keys(keys, use):
+    for key in queries.future_keys(keys, use):
         if not rotation.can_rotate_automatically(key, previous_has_private=previous_has_private):
             if key.use == Key.Use.SIGNING:
                 logger.warning(

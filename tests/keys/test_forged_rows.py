@@ -9,7 +9,7 @@ import pytest
 from instaccess import audit
 from instaccess.audit.evidence import signatures, verification
 from instaccess.exceptions import AuditAltered, KeyAltered, KeyRefused, KeyUnavailable
-from instaccess.keys import evidence_keys, lifecycle, provision, store
+from instaccess.keys import evidence_keys, lifecycle, provision, queries, store
 from instaccess.keys import ring as keys_ring
 from instaccess.models import IssuedToken, Key
 from instaccess.tokens import PrivateKey, jose
@@ -35,7 +35,7 @@ def modify(key: Key, **columns: Any) -> Key:
 
 
 def problems() -> list[str]:
-    return [error.detail for error in store.examine()[1].values()]
+    return [error.detail for error in queries.examine()[1].values()]
 
 
 class TestAnInsertedKey:

@@ -12,7 +12,7 @@ from django.test import override_settings
 from instaccess import trust
 from instaccess.conf import conf
 from instaccess.exceptions import KeyUnavailable, UnsealError
-from instaccess.keys import lifecycle, provision, sealing, store
+from instaccess.keys import lifecycle, provision, queries, sealing
 from instaccess.models import Key
 from tests.keys.helpers import BOTH_USES, ENC, SIG, rows, slots, to_public_pem
 from tests.support import key_texts
@@ -126,23 +126,23 @@ class TestAStoredKey:
 class TestFindKey:
     def test_find_key_accepts_a_kid_or_its_first_six_characters(self, initial_keys):
         for key in initial_keys:
-            assert store.find_key(key.kid) == key
-            assert store.find_key(key.kid[:6]) == key
+            assert queries.find_key(key.kid) == key
+            assert queries.find_key(key.kid[:6]) == key
 
     @pytest.mark.parametrize("length", [0, 1, 5])
     def test_find_key_refuses_an_abbreviated_kid_under_six_characters(self, length, initial_keys):
         with pytest.raises(KeyUnavailable, match="there is no key"):
-            store.find_key(initial_keys[0].kid[:length])
+            queries.find_key(initial_keys[0].kid[:length])
 
     def test_find_key_is_case_sensitive_on_every_database(self, initial_keys):
         kid = initial_keys[0].kid
 
         with pytest.raises(KeyUnavailable, match="there is no key"):
-            store.find_key(kid.swapcase())
+            queries.find_key(kid.swapcase())
 
     def test_find_key_refuses_an_abbreviated_kid_that_matches_two_keys(self, initial_keys):
         for number, key in enumerate(initial_keys[:2]):
             Key.objects.filter(pk=key.pk).update(kid=f"shared-beginning-{number}")
 
         with pytest.raises(KeyUnavailable, match="there is more than one key 'shared'"):
-            store.find_key("shared")
+            queries.find_key("shared")

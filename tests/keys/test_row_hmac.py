@@ -14,7 +14,7 @@ from django.test import override_settings
 from instaccess import audit
 from instaccess.conf import conf, kek_id
 from instaccess.exceptions import KeyAltered, UnsealError
-from instaccess.keys import health, lifecycle, provision, row_hmac, store
+from instaccess.keys import health, lifecycle, provision, queries, row_hmac
 from instaccess.models import Key
 from tests.keys.helpers import ENC, SIG, START, key_of, public_pem
 from tests.support import key_texts
@@ -69,7 +69,7 @@ class TestAKeyRowOfThisPackage:
 
             assert {row.status for row in Key.objects.all()} == {"future", "current", "past", "revoked"}
             assert {status_of(row) for row in Key.objects.all()} == {audit.HmacStatus.AUTHENTIC}
-            assert store.examine()[1] == {}
+            assert queries.examine()[1] == {}
 
     def test_key_row_with_times_in_any_time_zone_is_authentic_and_contains_milliseconds(self):
         """The app must store milliseconds, because `dumpdata` drops the microseconds of a time."""
@@ -246,7 +246,7 @@ class TestAnUnreadableKeyRow:
     def test_k17_other_keys_are_read_if_one_key_row_is_unreadable(self, unreadable):
         for name, value in UNREADABLE[connection.vendor]:
             set_with_sql(unreadable, **{"public_jwk": "{}", name: value})
-            rows, errors = store.examine()
+            rows, errors = queries.examine()
 
             assert unreadable.pk not in {row.pk for row in rows}
             assert len(rows) == 2
@@ -305,7 +305,7 @@ class TestTheKeyEncryptionKey:
 
         assert self.named_keks() == {kek_id(conf.key_encryption_keys[0])}
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK]}
-        assert store.examine()[1] == {}
+        assert queries.examine()[1] == {}
 
     @pytest.mark.parametrize("changes", [{"status": "past"}, {"mac": ""}, {"alg": "x"}])
     def test_k17_reseal_names_a_modified_key_row_and_computes_no_hmac_for_the_row(self, settings, changes):

@@ -15,7 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from instaccess.conf import conf
-from instaccess.keys import lifecycle, store
+from instaccess.keys import lifecycle, queries
 from instaccess.models import IssuedToken, Key, RefusalCount
 from tests.admin.keys.helpers import ENC, LIST, SIG, START, key_of, page_text, revoke_url, rows
 from tests.support.stored_keys import write
@@ -46,7 +46,7 @@ class TestALiveToken:
 
         assert "live tokens of this key (1)" in page_text(operator_client.post(revoke_url(key_of(SIG, "past").kid)))
         assert "live tokens of this key (2)" in page_text(
-            operator_client.post(revoke_url(store.current_key(store.stored_keys(), ENC).kid))
+            operator_client.post(revoke_url(queries.current_key(queries.stored_keys(), ENC).kid))
         )
 
 
