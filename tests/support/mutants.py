@@ -55,10 +55,16 @@ CRITICAL = {
         "tests/keys",
         "tests/test_concealed_functions.py",
     ],
-    "instaccess/audit": ["tests/audit", "tests/management", "tests/issuer"],
-    "instaccess/keys": ["tests/keys", "tests/management", "tests/test_concealed_functions.py"],
+    "instaccess/audit": ["tests/audit", "tests/management", "tests/issuer", "tests/monitoring"],
+    "instaccess/keys": ["tests/keys", "tests/management", "tests/test_concealed_functions.py", "tests/monitoring"],
     "instaccess/users.py": ["tests/test_users.py", "tests/issuer", "tests/service"],
-    "instaccess/web": ["tests/web", "tests/issuer", "tests/gateway"],
+    "instaccess/web": [
+        "tests/web",
+        "tests/issuer",
+        "tests/gateway",
+        "tests/test_log_of_an_outage.py",
+        "tests/outages",
+    ],
     "instaccess/conf": ["tests/conf", "tests/test_checks.py", "tests/test_concealed_functions.py", "tests/keys"],
 }
 """The critical modules, with the tests that run first for a mutant of each module."""
