@@ -98,7 +98,7 @@ class Key(models.Model):
 class KeyLock(models.Model):
     """A table with a single row, which is a write lock for keys.
 
-    Every change of keys first updates the row. This kind of lock works on every database.
+    Every transaction that changes keys first updates the row. This kind of lock works on every database.
     """
 
     changes = models.BigIntegerField(default=0)
@@ -107,7 +107,7 @@ class KeyLock(models.Model):
         default_permissions = ()
 
     def __str__(self) -> str:
-        return f"{self.changes} changes of keys"
+        return f"{self.changes} key changes"
 
 
 class IssuedToken(models.Model):
@@ -236,9 +236,9 @@ class RevocationLock(models.Model):
 class Revocation(models.Model):
     """A revocation of a batch of single tokens, of all tokens of a user, an account or a key, or of all tokens.
 
-    Gateways read the rows in the order of `number`. Every new row has the highest number, so a gateway that
-    continues after the last number that it has read gets all new rows. A revocation takes effect when its row is
-    committed. The tokens are marked as revoked in the audit log afterwards, unless they are single tokens. See
+    Gateways read the rows in the order of `number`. Every new row has the highest number, so a gateway that continues
+    after the last number that it has read gets all new rows. A revocation takes effect when its row is committed.
+    Single tokens are marked as revoked in the audit log in the same transaction, and all other tokens afterwards. See
     `audit/revocation_log.py`.
     """
 
@@ -319,7 +319,7 @@ class PruneMarker(models.Model):
 
 
 class IncidentReview(models.Model):
-    """A signed statement that an operator has reviewed problems of the audit log. See `audit/evidence/reviews.py`."""
+    """A signed statement that an operator has reviewed problems in the audit log. See `audit/evidence/reviews.py`."""
 
     number = models.BigIntegerField(_("number"), unique=True)
     jws = models.TextField(_("signed statement"))
@@ -379,8 +379,7 @@ class MaintenanceRun(models.Model):
     started_at = models.DateTimeField(_("started"))
     finished_at = models.DateTimeField(_("finished"), null=True)
     result = models.CharField(_("result"), max_length=9, choices=Result.choices)
-    # This column contains the end of the last successful run, which may be earlier than the run that the other
-    # columns describe.
+    # This column contains the end of the last successful run. The other columns may describe a later run.
     succeeded_at = models.DateTimeField(_("last success"), null=True)
 
     class Meta:

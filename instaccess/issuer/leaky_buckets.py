@@ -191,7 +191,7 @@ def _create_client(cache: Any) -> Any:
     """Create a Redis client with the connection settings of a cache and a separate connection pool.
 
     The project may limit the connections of the cache's pool (`max_connections`). If a burst of requests exhausted
-    this pool, the error would look like an outage of the cache, and the burst would not be throttled.
+    this pool, the cache would seem to be unavailable, and the burst would not be throttled.
 
     Returns the cache's own client if its class is not `redis.Redis`, as for clusters, Sentinel and valkey.
     """

@@ -70,7 +70,7 @@ _NOT_THROTTLED = Level(allowed=True, level=0.0)
 
 
 class _Outage:
-    """The time of the last failure of the cache in this process, and the time when a failure was last logged."""
+    """The time when this process last failed to use the cache, and the time when a failure was last logged."""
 
     def __init__(self) -> None:
         self.clear()
@@ -84,7 +84,7 @@ class _Outage:
         return time.monotonic() - self._failed_at < _PAUSE_SECONDS
 
     def record(self, error: Exception) -> None:
-        """Record a failure of the cache. The failure is logged unless a failure was logged in the last minute."""
+        """Record that the cache failed. The failure is logged unless a failure was logged in the last minute."""
         self._failed_at = time.monotonic()
         if time.monotonic() - self._logged_at >= _LOG_SECONDS:
             self._logged_at = time.monotonic()
@@ -150,7 +150,7 @@ def missing_timeouts() -> list[str]:
 
 
 def reset() -> None:
-    """Forget earlier failures of the cache, so that the next operation calls the cache again."""
+    """Forget earlier cache failures, so that the next operation calls the cache again."""
     _outage.clear()
 
 

@@ -56,7 +56,7 @@ class IssueView(APIView):
     fault: web.Fault | None = None
     """A server-side error, or None. The error is logged after the `except` block has ended."""
     refused: dict[str, Any] | None = None
-    """Facts of a refusal, or None. The signal is sent after the `except` block has ended."""
+    """The arguments of the signal about a refusal, or None. The signal is sent after the `except` block has ended."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Check the method and the host, then authenticate the client.
@@ -156,7 +156,7 @@ class IssueView(APIView):
         return response
 
     def _refuse(self, refusal: web.Refusal) -> HttpResponse:
-        """Build the response of a refusal. Raises ConfigError."""
+        """Build the response to a refused request. Raises ConfigError."""
         response = refusal.to_response()
         # Read `_auth`, which is set only if the client was authenticated before the error. Reading `auth` could start
         # the authentication again.
@@ -264,8 +264,8 @@ def _parameter(request: Request, name: str) -> str:
     return ""
 
 
-# `takes_secrets` removes the query and the form before an error report, because a client may send an access token in
-# the query or the form, even if the settings don't allow access tokens there.
+# `takes_secrets` removes the query and the form before an error report. A client may send an access token there, even
+# if the settings don't allow access tokens in the query or the form.
 _issue = IssueView.as_view()
 issue = isolated_view(web.takes_secrets(_issue))
 

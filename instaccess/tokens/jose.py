@@ -58,7 +58,7 @@ _JWE_MEMBERS = frozenset({"alg", "enc", "kid", "typ", "cty"})
 class ReloadableKeys(Mapping[str, JWK]):
     """A mapping from `kid` to key that can be reloaded.
 
-    `verify` reloads the keys if a token has no `kid` and the present keys don't verify the signature.
+    `verify` reloads the keys if a token has no `kid` and none of the loaded keys verifies the signature.
     """
 
     @abstractmethod
@@ -103,7 +103,7 @@ def decrypt(
 
     Returns the plaintext and the `kid` of the key that decrypted the token.
 
-    Raises InvalidToken for any problem of the token, and no other error.
+    Raises InvalidToken for any problem with the token, and no other error.
     """
     segments, header = parse_encrypted(token, key_algorithms=key_algorithms, content_algorithms=content_algorithms)
     for kid, key in _candidates(header, keys):
@@ -158,7 +158,7 @@ def verify(token: str, keys: Mapping[str, JWK], *, typ: str = "JWT") -> tuple[di
 
     Returns the JSON object and the `kid` of the key that verified the signature.
 
-    Raises InvalidToken for any problem of the token, and no other error.
+    Raises InvalidToken for any problem with the token, and no other error.
     """
     segments = split_compact(token, 3)
     header = parse_header(segments[0], _JWS_MEMBERS)
