@@ -26,7 +26,7 @@ def contains_token(headers: MutableMapping[str, str], token: OpaqueText) -> bool
 
 
 class TokenAuth:
-    """Adds the token to requests, and repeats a request once with a new token after a 401.
+    """Authentication that adds the token to requests, and repeats a request once with a new token after a 401.
 
     A request is repeated only if its body can be sent again. The token is sent only to `base_url` and the addresses
     in `origins`. If the server redirects to another host, the HTTP library removes the token.
@@ -42,9 +42,9 @@ class TokenAuth:
         return f"<{type(self).__name__} for {self._access.base_url}>"
 
     def _may_renew(self, status: int, headers: MutableMapping[str, str], token: OpaqueText) -> bool:
-        """Return whether a new token can help after a response. `headers` are those of the request.
+        """Return whether to repeat a request with a new token. `headers` are the headers of the request.
 
-        After a redirect to another host, the request has no token, so a new token would not help.
+        After a redirect to another host, the request has no token, so a new token would not change the response.
         """
         return status == HTTPStatus.UNAUTHORIZED and contains_token(headers, token) and self._access.refuse(token)
 

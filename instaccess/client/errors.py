@@ -1,6 +1,6 @@
-"""The errors of the client. Each text says what to do.
+"""The errors that the client raises. Each message says what to do.
 
-No text contains a token or text of a response, because a server could repeat the access token in its response.
+No message contains a token or text from a response, because a server could repeat the access token in its response.
 """
 
 from __future__ import annotations
@@ -9,41 +9,44 @@ from ..exceptions import InstAccessError
 
 
 class ClientError(InstAccessError):
-    """The base class of the errors of the client."""
+    """The base class of the errors that the client raises."""
 
     def __str__(self) -> str:
         return self.detail
 
 
 class InvalidArgument(ClientError, ValueError):
-    """The error for an argument that can't work, such as a base URL without TLS."""
+    """The error for an invalid argument, such as a base URL without TLS."""
 
 
 class AccessTokenRefused(ClientError):
-    """The issuer refused the OAuth2 access token, and no other access token is available."""
+    """The error for an OAuth2 access token that the issuer refused, if no other access token is available."""
 
 
 class AccessTokenExpired(AccessTokenRefused):
-    """The OAuth2 access token has expired and can't be refreshed. The user must authorize the application again."""
+    """The error for an expired OAuth2 access token that can't be refreshed.
+
+    The user must authorize the application again.
+    """
 
 
 class InsufficientScope(ClientError):
-    """The OAuth2 access token lacks the scope that issuing requires."""
+    """The error for an OAuth2 access token that lacks the scope that issuing requires."""
 
 
 class InvalidAsUserID(ClientError):
-    """The issuer doesn't know the user in `as_user_id`, or the caller may not masquerade as this user."""
+    """The error for an unknown user in `as_user_id`, or a user as whom the caller may not masquerade."""
 
 
 class EndpointNotFound(ClientError):
-    """The server has no issuing endpoint at the base URL."""
+    """The error for a server without an issuing endpoint at the base URL."""
 
 
 class TemporaryError(ClientError):
     """The base class of the errors after which a later attempt can succeed.
 
     Attributes:
-        retry_after: the time to wait, in seconds, or None if the issuer named no time.
+        retry_after: the time to wait, in seconds, or None if the response contains no time.
     """
 
     def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
@@ -52,20 +55,20 @@ class TemporaryError(ClientError):
 
 
 class RateLimited(TemporaryError):
-    """The issuer refused to issue more tokens at this time."""
+    """The error if the issuer's rate limit is exceeded."""
 
 
 class IssuerUnavailable(TemporaryError):
-    """The issuer didn't answer, or answered with a server-side error."""
+    """The error for an issuer that doesn't answer, or answers with a server-side error."""
 
 
 class UntrustedCertificate(ClientError):
-    """The TLS connection failed, for example because the certificate of the issuer isn't trusted."""
+    """The error for a failed TLS connection, for example because the certificate of the issuer isn't trusted."""
 
 
 class UnexpectedResponse(ClientError):
-    """The response is neither a token nor a refusal of the wire contract, for example a redirect or a login page."""
+    """The error for a response that the wire contract doesn't define, for example a redirect or a login page."""
 
 
 class ForeignOrigin(ClientError):
-    """The caller sent a request with this token to an origin that the caller didn't allow."""
+    """The error for a request to an origin that is neither `base_url` nor listed in `origins`."""

@@ -13,7 +13,7 @@ from urllib3.util import parse_url
 from .errors import InvalidArgument
 
 _DEFAULT_PORTS = {"https": 443, "http": 80}
-# Parsers disagree about these characters in a URL, so a token could reach another host than the caller reads.
+# URL parsers disagree about these characters, so a token could be sent to a different host than the caller expects.
 _AMBIGUOUS = re.compile(r"[\x00-\x20\x7f\\]")
 
 
@@ -58,7 +58,7 @@ class Origin(NamedTuple):
 
 
 def parse_base_url(url: str, name: str = "base_url") -> str:
-    """Check the URL below which an API is. Returns the URL without a slash at its end.
+    """Check the base URL of an API. Returns the URL without a slash at its end.
 
     Args:
         url: the URL.

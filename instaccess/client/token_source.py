@@ -30,7 +30,7 @@ The response may come from any server in front of the issuer, and its time may b
 """
 
 PAUSE = 30.0
-"""The seconds for which a 401 doesn't renew the token again after a service refused a new token.
+"""The time, in seconds, for which a 401 causes no renewal after a service has refused a new token.
 
 The next token would be refused too, for example because the user has no account at the service. Renewals would
 only use up the rate limit.
@@ -63,7 +63,7 @@ class InstAccess:
         clock, sleep: replacements for the clock and for `time.sleep`, for tests.
 
     Raises:
-        InvalidArgument: an argument can't work. The text says what to change.
+        InvalidArgument: an argument is invalid. The message says what to change.
     """
 
     _lock: threading.Lock
@@ -157,7 +157,7 @@ class InstAccess:
             )
 
     def refuse(self, token: OpaqueText) -> bool:
-        """Discard a token after a 401. Returns whether a new token can help.
+        """Discard a token after a 401. Returns whether the caller may repeat the request with a new token.
 
         If the token has already been replaced, the replacement stays.
         """
@@ -169,7 +169,7 @@ class InstAccess:
             return True
 
     def refuse_new(self) -> None:
-        """Stop renewals because of a 401 for a while, after a service has refused a token that was just renewed."""
+        """Start the pause (`PAUSE`) in which a 401 causes no renewal. A service has just refused a new token."""
         with self._lock:
             self._no_renewal_before = self._clock() + PAUSE
 
@@ -240,7 +240,8 @@ class InstAccess:
         attempts = 0
         while True:
             self._wait(deadline)
-            # The token lives from its issue. Count from the request, because the response can take a while.
+            # The lifetime starts when the issuer issues the token. Use the time of the request, because the response
+            # can take seconds.
             asked_at = self._clock()
             try:
                 return _Cached(request_token(self._endpoint, access_token), asked_at + self._usable_for)

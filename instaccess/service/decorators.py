@@ -50,10 +50,10 @@ def token_required(
 
     Args:
         view: the view, if the decorator is used without arguments.
-        allow: conditions of `instaccess.service.permissions`, or other functions that get the claims. If a condition
-            isn't fulfilled, the response is a 403.
-        authentication: the object that authenticates requests to this view, also after InstAccessMiddleware. By
-            default, a request that the middleware has handled is not authenticated again.
+        allow: conditions from `instaccess.service.permissions`, or other functions that get the claims. If a
+            condition isn't fulfilled, the response is a 403.
+        authentication: the object that authenticates requests to this view, even if InstAccessMiddleware has handled
+            the request. By default, a request that the middleware has handled is not authenticated again.
     """
     conditions = check_conditions(allow)
 

@@ -28,7 +28,7 @@ ResponseT = TypeVar("ResponseT", bound=HttpResponseBase)
 def identify(request: HttpRequest, authentication: RequestAuthentication) -> HttpResponse | None:
     """Set `request.instaccess` and `request.user`. Returns the response if the token is refused, otherwise None.
 
-    Without an InstAccess token, `request.instaccess` is None, and `request.user` stays as it is.
+    Without an InstAccess token, `request.instaccess` is None, and `request.user` is not changed.
     """
     try:
         found = authentication.authenticate_request(request)
@@ -45,7 +45,8 @@ def needs_authentication(request: HttpRequest, own: RequestAuthentication | None
     """Return whether a view must authenticate a request. `own` is the authentication of the view, if it has one.
 
     InstAccessMiddleware authenticates a request for all views without their own authentication. A subclass of the
-    middleware may have stricter rules, or may read the token from another header, so such a view keeps its decision.
+    middleware may have stricter rules, or may read the token from another header. Views without their own
+    authentication therefore use the result of the middleware.
     """
     return own is not None or not hasattr(request, "instaccess")
 
@@ -91,8 +92,8 @@ def set_no_identity(request: HttpRequest) -> None:
 def protect_from_caches(request: HttpRequest, response: ResponseT) -> ResponseT:
     """Add `Vary: Authorization` to a response, and `Cache-Control: private` after a valid token.
 
-    Without these headers, a cache could send the response of one user to another user, or send the response again
-    after the token has expired or was revoked. Returns the response.
+    Without these headers, a cache could send the response of one user to another user. A cache could also send the
+    response again after the token has expired or was revoked. Returns the response.
     """
     patch_vary_headers(response, ("Authorization",))
     if getattr(request, "instaccess", None) is not None:

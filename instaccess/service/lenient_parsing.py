@@ -1,4 +1,4 @@
-"""Lenient parsing of Authorization headers and unverified JWTs, only to decide which authenticator decides.
+"""Lenient parsing of Authorization headers and unverified JWTs, only to select the authenticator for a request.
 
 The header and the JWT are parsed as leniently as other authenticators parse them. With a stricter parser, an
 InstAccess token could remain undetected. A later authenticator, which may be lenient, could then accept a revoked

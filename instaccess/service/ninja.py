@@ -53,10 +53,10 @@ class InstAccessBearer(HttpBearer):
     refused. Call `answer_refusals` with the API, so that refusals have Canvas's bodies and headers.
 
     Args:
-        allow: conditions of `instaccess.service.permissions`, or other functions that get the claims. If a condition
-            isn't fulfilled, the response is a 403.
-        authentication: the object that authenticates requests to the operation, also after InstAccessMiddleware. By
-            default, a request that the middleware has handled is not authenticated again.
+        allow: conditions from `instaccess.service.permissions`, or other functions that get the claims. If a
+            condition isn't fulfilled, the response is a 403.
+        authentication: the object that authenticates requests to the operation, even if InstAccessMiddleware has
+            handled the request. By default, a request that the middleware has handled is not authenticated again.
     """
 
     openapi_bearerFormat: str = "JWT"  # django-ninja derives a name of the OpenAPI document from this name.
@@ -81,7 +81,7 @@ class InstAccessBearer(HttpBearer):
         return claims
 
     def authenticate(self, request: HttpRequest, token: str) -> AcceptedClaims | None:
-        """Authenticate a request. The token is read from the request, as in Django REST framework."""
+        """Authenticate a request. `token` is ignored, because the request contains the token."""
         return self(request)
 
     def _authenticate(self, request: HttpRequest) -> AcceptedClaims | None:
@@ -99,7 +99,7 @@ class InstAccessBearer(HttpBearer):
 
 
 def answer_refusals(api: NinjaAPI) -> None:
-    """Let an API send the refusals with Canvas's bodies and headers.
+    """Make an API send refusals with Canvas's bodies and headers.
 
     The response to a request without credentials also gets the header `WWW-Authenticate`.
     """

@@ -13,7 +13,7 @@ Condition = Callable[[Any], bool]
 
 
 def not_masquerading(claims: Claims) -> bool:
-    """Return whether the user of the token requested the token, and not another user on the user's behalf."""
+    """Return whether the user of the token requested the token. In a masquerade, another user requested the token."""
     return claims.masquerading_user_uuid is None
 
 

@@ -47,6 +47,6 @@ def describe_fault(error: Exception) -> Fault:
 
 
 def log_fault(fault: Fault) -> None:
-    """Log and count a server-side error because of which a token could not be checked."""
+    """Log and count a server-side error that prevented the check of a token."""
     fault.log(logger)
     metrics.refused("service", Reason.FAULT)

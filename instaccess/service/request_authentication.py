@@ -55,7 +55,7 @@ class RequestAuthentication:
     """Authentication of a request by its InstAccess token.
 
     A subclass can override each of the four steps: `get_bearer`, `verify`, `get_claims`, `get_user`. The methods get
-    the request of the framework: a request of Django, or of Django REST framework.
+    the framework's request object: a Django request, or a Django REST framework request.
     """
 
     verifier = Verifier.from_settings()
@@ -204,6 +204,6 @@ def challenge_or_bearer() -> str:
 
 
 def _django_request(request: Any) -> HttpRequest:
-    """Return the request of Django inside a request of Django REST framework, or the request itself."""
+    """Return the Django request inside a Django REST framework request. Return any other request unchanged."""
     inner: HttpRequest = getattr(request, "_request", request)
     return inner

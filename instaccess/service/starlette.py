@@ -37,14 +37,15 @@ class Refused(HTTPException):
 
 
 class TokenRequired:
-    """A function that returns the claims of a request's token: `claims = await token_required(request)`.
+    """A callable object that returns the claims of a request's token: `claims = await token_required(request)`.
 
-    FastAPI accepts the object as a dependency; `instaccess.service.fastapi` also describes it for OpenAPI.
+    FastAPI accepts the object as a dependency. `instaccess.service.fastapi` contains a subclass with a security
+    scheme for OpenAPI.
 
     Args:
         verifier: the verifier. Share one verifier in the whole application.
-        allow: conditions of `instaccess.service.permissions`, or other functions that get the claims. If a condition
-            isn't fulfilled, the response is a 403.
+        allow: conditions from `instaccess.service.permissions`, or other functions that get the claims. If a
+            condition isn't fulfilled, the response is a 403.
     """
 
     def __init__(self, verifier: Verifier, *, allow: Collection[Condition] = ()) -> None:
@@ -130,7 +131,7 @@ async def find_claims(connection: HTTPConnection, verifier: Verifier) -> Claims:
     fault: Fault | None = None
     refused: Refused
     try:
-        # Several headers are joined, as servers of Django do. The result is not a valid header.
+        # Join several headers with a comma, as Django's servers do. The joined string is not a valid header.
         return await verifier.averify(",".join(connection.headers.getlist("authorization")))
     except (NoToken, ForeignToken):
         raise
@@ -163,5 +164,5 @@ async def _send_refusal(connection: Any, error: Exception) -> Response | None:
 
 
 def answer_refusals(app: Starlette) -> None:
-    """Let an application send refusals with Canvas's bodies and headers, to HTTP and to WebSocket requests."""
+    """Make an application send refusals with Canvas's bodies and headers, to HTTP and to WebSocket requests."""
     app.add_exception_handler(Refused, _send_refusal)  # type: ignore[arg-type]
