@@ -89,7 +89,7 @@ class TokensRevoked(TypedDict):
 
 
 class KeyChange(StrEnum):
-    """The changes of a key."""
+    """The possible values of the fact `change` of `key_changed`."""
 
     GENERATED = "generated"
     IMPORTED = "imported"
@@ -127,7 +127,7 @@ Facts = TypeVar("Facts", bound=Mapping[str, Any])
 
 
 class FactSignal(Signal, Generic[Facts]):
-    """A signal that is sent with facts, and never fails the code that sends the signal.
+    """A signal whose arguments are facts, and whose receivers can't raise an error in the code that sends the signal.
 
     Args:
         name: the name of the signal, for the log.
@@ -202,4 +202,4 @@ tokens_revoked: FactSignal[TokensRevoked] = FactSignal("tokens_revoked", get_log
 """A signal that is sent after the commit of each batch of revoked tokens. The sender is `IssuedToken`."""
 
 key_changed: FactSignal[KeyChanged] = FactSignal("key_changed", get_logger("instaccess.keys"))
-"""A signal that is sent after the commit of each change of a key. The sender is `Key`."""
+"""A signal that is sent after the commit of each change to a key. The sender is `Key`."""

@@ -270,7 +270,7 @@ class Conf(KeySettings):
 
     @property
     def keep_decision_seconds(self) -> int:
-        """The time, in seconds, for which a proxy may keep a 204 of the gateway. If 0, a proxy may not keep a 204.
+        """The time, in seconds, for which a proxy may keep a 204 from the gateway. If 0, a proxy may not keep a 204.
 
         The sum of DENY_LIST_SECONDS, KEEP_DECISION_SECONDS and KEEPING_SLACK is at most five seconds, so that a
         revocation takes effect within five seconds.

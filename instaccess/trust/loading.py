@@ -99,7 +99,7 @@ class DatabaseThread(LoadingThread):
 
 
 def open_own_connections() -> None:
-    """Replace this thread's database connections by connections with time limits.
+    """Replace this thread's database connections with connections that have time limits.
 
     Other threads are not affected, because each thread has separate connections in Django.
     """

@@ -54,7 +54,7 @@ MAX_STALLED_SECONDS = 30.0
 RECENT_TROUBLE = 10.0
 """The time, in seconds after a load failed or stalled, during which callers wait less for the next load.
 
-If callers always waited for `LAST_PATIENCE`, an outage of the database would block every thread again and again.
+If callers always waited for `LAST_PATIENCE`, a database outage would block every thread repeatedly.
 """
 
 

@@ -116,9 +116,9 @@ class RemoteKeys(ReloadableKeys):
         fetched = fetch_json(self._url)
         keys = read_jwks(fetched.document)
         if not keys:
-            # A JWK set without a usable key is treated as a failure, because the cause is probably an error of the
-            # issuer. The last valid JWK set is used until it is too old; clients then get a 503. If the empty JWK set
-            # were used, clients would get a 401 for every token.
+            # A JWK set without a usable key is treated as a failure, because the cause is probably an error on the
+            # issuer's side. The last valid JWK set is used until this JWK set is too old. Clients then get a 503. If
+            # the empty JWK set were used, clients would get a 401 for every token.
             raise SourceUnavailable(f"{without_query(self._url)} contains no usable signing key")
         self._interval = JWKS_SECONDS if fetched.max_age is None else max(1, min(fetched.max_age, JWKS_SECONDS))
         # Reuse the JWK objects of unchanged keys, so that OpenSSL doesn't have to prepare these keys again.

@@ -106,8 +106,9 @@ def read(position: str = "") -> Page:
 
     Args:
         position: the `cursor` of the page that was read before. If empty or unknown, the first page of all
-            revocations is returned. A position is unknown if its row was pruned, or if the database was restored from
-            a backup. In the second case, `position_lost` of the page is True.
+            revocations is returned. A position is unknown if its row was pruned, or if the database lost the row, for
+            example because the database was restored from a backup. If the row was lost, `position_lost` of the page
+            is True.
 
     Raises:
         ConfigError: DATABASES doesn't configure the database of the revocations.
@@ -140,7 +141,7 @@ def read(position: str = "") -> Page:
 
 
 def _was_lost(number: int, page: Page) -> bool:
-    """Return whether an unknown position was lost. A position isn't lost if its row was pruned.
+    """Return whether the database has lost the row of an unknown position. Returns False if the row was pruned.
 
     Pruning deletes only old rows, and never the last row.
     """

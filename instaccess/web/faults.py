@@ -176,7 +176,7 @@ def _last_message(trace: str, error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """Return the innermost place in this package at which an error passed, such as ` (audit/recording.py:93)`."""
+    """Return the innermost place in this package that an error passed through, such as ` (audit/recording.py:93)`."""
     for frame, line in reversed([*traceback.walk_tb(error.__traceback__)]):
         if (name := frame.f_code.co_filename).startswith(_PACKAGE):
             return f" ({name.removeprefix(_PACKAGE)}:{line})"

@@ -10,10 +10,9 @@ def load_openapi(module: str) -> None:
     """Import a module with extensions for drf-spectacular, if the project uses drf-spectacular.
 
     drf-spectacular finds an extension as soon as the extension is imported. The module of a view or an authentication
-    class calls this function, so that a project doesn't need to import anything, and works without an entry in
-    INSTALLED_APPS for this app. Django imports all packages in INSTALLED_APPS before a view is imported. Without
-    drf-spectacular in INSTALLED_APPS, nothing is imported, because the import would make the start of every worker
-    slower.
+    class calls this function. A project therefore doesn't need to import anything, or to list this app in
+    INSTALLED_APPS. Django imports all packages in INSTALLED_APPS before a view is imported. Without drf-spectacular
+    in INSTALLED_APPS, nothing is imported, because the import would make the start of every worker slower.
     """
     if sys.modules.get("drf_spectacular") is not None:
         import_module(module)

@@ -4,7 +4,7 @@ Refusals are counted in memory. The counts are written to the database when a re
 seconds. A flood of invalid tokens therefore causes one short write per worker and interval. Clients don't wait for
 the write, because the response has already been sent. If a worker is killed, its unwritten counts are lost.
 
-The counts never contain a token, an address or text of a request. Reasons are codes of `Reason`. The client id and
+The counts never contain a token, an address or text from a request. Reasons are codes of `Reason`. The client id and
 the user uuid come from this app's tables, or from a token whose signature has been verified. A gateway without the
 app's tables doesn't count refusals.
 """
