@@ -141,7 +141,7 @@ class TestDetection:
         printed = check()
 
         assert "(instaccess.W030) The database has lost rows" in printed
-        assert "recorded revocations are missing; the last changes of keys are missing" in printed
+        assert "recorded revocations are missing; the last key changes are missing" in printed
         assert "instaccess_keys after-restore" in printed
 
     def test_k15_verify_fails_after_a_restore_because_the_database_has_lost_rows(self, restored):

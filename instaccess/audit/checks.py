@@ -65,7 +65,7 @@ def _find_problems(commit: str, names: str, replicas: Sequence[str | None]) -> I
     if replicas and (not names.strip() or (visible and not {"sync", "quorum"}.intersection(visible))):
         yield Warning(
             f"All replicas of PostgreSQL are asynchronous ({len(replicas)}). After a failover to a replica, the last "
-            "audit rows, revocations and changes of keys may be missing.",
+            "audit rows, revocations and key changes may be missing.",
             hint="Set synchronous_standby_names, for example to 'ANY 1 (*)' with at least two replicas, and fail "
             "over only to the replica with the last commits. If you keep asynchronous replicas, run `python "
             "manage.py instaccess_keys after-restore` after each failover.",

@@ -19,7 +19,7 @@ logger = get_logger("instaccess.audit")
 
 @contextmanager
 def record_run(command: str) -> Iterator[None]:
-    """Record the start, the end and the result of a command. The command fails if the block raises an error.
+    """Record the start, the end and the result of a command. The result is "failed" if the block raises an error.
 
     If a run can't be recorded, the command runs anyway, and the problem is logged.
     """

@@ -73,11 +73,11 @@ def count(uuid: str) -> int:
 
 
 def erase(uuid: str, *, keks: Sequence[KeyEncryptionKey], by: str) -> int:
-    """Replace every name of a user in the audit log by `ERASED`, and recompute the HMACs of the names.
+    """Replace every name of a user in the audit log with `ERASED`, and recompute the HMACs of the names.
 
     Each batch of rows is changed with one statement. If a call is interrupted, the next call erases the remaining
-    names. If the HMAC of the names in a row doesn't match or can't be checked, the name is erased but the HMAC is not
-    replaced, because a new HMAC would hide that a name was modified.
+    names. If the HMAC of the names in a row doesn't match or can't be checked, the name is erased, but the HMAC is
+    not replaced. A new HMAC would hide that a name was modified.
 
     Args:
         uuid: the uuid of the user.

@@ -19,7 +19,7 @@ from .rows import current_time, fit, issued_tokens
 from .scopes import Scope
 
 IN_FLIGHT = 5
-"""The number of seconds after the revocation of OAuth2 tokens in which new tokens of the users are revoked too.
+"""The time, in seconds after OAuth2 tokens were revoked, during which new tokens of the users are revoked too.
 
 A request may have read an OAuth2 access token before its revocation, and get an InstAccess token afterwards.
 """

@@ -30,12 +30,12 @@ logger = get_logger("instaccess.audit")
 
 
 class _Progress(NamedTuple):
-    """The progress of a database: values that become smaller only if the database lost rows.
+    """The progress of a database: counters that decrease only if the database lost rows.
 
     Attributes:
         token: the id of the last audit row, even if the row was pruned.
         revocation: the number of the last revocation.
-        keys: the number of changes of keys.
+        keys: the number of key changes.
     """
 
     token: int
@@ -98,7 +98,7 @@ def _compare(remembered: _Progress, progress: _Progress) -> Iterator[str]:
     if progress.revocation < remembered.revocation:
         yield "recorded revocations are missing"
     if progress.keys < remembered.keys:
-        yield f"the last changes of keys are missing (at least {remembered.keys - progress.keys})"
+        yield f"the last key changes are missing (at least {remembered.keys - progress.keys})"
 
 
 def _cache_key() -> str:

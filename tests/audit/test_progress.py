@@ -63,7 +63,7 @@ class TestProgress:
         RevocationLock.objects.update(last_number=5)
         KeyLock.objects.update(changes=0)
 
-        assert check() == "recorded revocations are missing; the last changes of keys are missing (at least 1)"
+        assert check() == "recorded revocations are missing; the last key changes are missing (at least 1)"
 
     def test_progress_shows_no_loss_after_rows_were_pruned(self, row):
         row(age=3 * DAY)

@@ -51,7 +51,7 @@ def parse(index: str) -> list[Entry]:
 
 
 class Entries:
-    """The entries of an index in the order of the rows, of which a caller takes one after the other.
+    """The entries of an index, in the order of the rows. A caller takes the entries one by one.
 
     The lines of the index are parsed only if a row is missing, was added or was modified.
 

@@ -146,7 +146,7 @@ def _log_modified(end: ChainEnd) -> ChainEnd:
 
 
 def _parts(last: int, settled: int, cut: datetime | None) -> Iterator[list[tuple[int, StoredRow | None]]]:
-    """Yield the audit rows of each next checkpoint: at most `ROWS` rows of one UTC day, on one side of the cut.
+    """Yield the audit rows of each checkpoint to create: at most `ROWS` rows of one UTC day, on one side of the cut.
 
     Args:
         last: the id of the last covered row.

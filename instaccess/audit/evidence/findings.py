@@ -1,4 +1,4 @@
-"""The problems of audit rows that `row_checks.py` reports, as texts for operators."""
+"""The problems with audit rows that `row_checks.py` reports, as texts for operators."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def describe(token: StoredRow) -> str:
 
 
 def deleted(entry: Entry) -> Finding:
-    """Return the problem of a deleted audit row."""
+    """Return the problem that an audit row was deleted."""
     return Finding(Kind.DELETED, entry.digest, f"row {entry.row} was deleted")
 
 
 def unreadable(row: int) -> Finding:
-    """Return the problem of an audit row that can't be read."""
+    """Return the problem that an audit row can't be read."""
     # The state is empty because the contents of the row can't be read. A review of this problem therefore covers any
     # invalid value.
     return Finding(Kind.UNREADABLE, "", f"row {row} was modified: it contains an invalid value and can't be read")
 
 
 def modified_reference(token: StoredRow, modified: Sequence[Reference]) -> Finding:
-    """Return the problem of an audit row with modified foreign keys."""
+    """Return the problem that foreign keys of an audit row were modified."""
     texts = []
     for reference in modified:
         kind, identifier = ("application", "client id") if reference.name == "application" else ("user", "uuid")

@@ -1,4 +1,4 @@
-"""The report of `verify`: the problems of the audit log, and how many rows and checkpoints were checked."""
+"""The report of `verify`: the problems in the audit log, and the number of checked rows and checkpoints."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ _RANGES = {
 
 
 class Finding(NamedTuple):
-    """A problem of one audit row, checkpoint, prune marker or review.
+    """A problem with one audit row, checkpoint, prune marker or review.
 
     Attributes:
-        state: an ASCII string that changes with each further change of the row, checkpoint, prune marker or review.
+        state: an ASCII string that changes with each further change to the row, checkpoint, prune marker or review.
         text: a description for the operator.
     """
 
@@ -65,13 +65,13 @@ def state(data: bytes, mac: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem of consecutive audit rows, or of one checkpoint, prune marker or review.
+    """A problem with consecutive audit rows, or with one checkpoint, prune marker or review.
 
     Attributes:
         first: the id of the first row, or the number of the checkpoint, prune marker or review.
         last: the id of the last row, or the number in `first`.
         count: the number of rows; 1 for a checkpoint, prune marker or review.
-        digest: the hexadecimal SHA-256 of the kind, and of the id and the state of each row. A further change of a
+        digest: the hexadecimal SHA-256 of the kind, and of the id and the state of each row. A further change to a
             row changes the digest.
         text: a description for the operator.
     """
@@ -159,7 +159,7 @@ class _Range:
 
 
 class Collector:
-    """A collector of problems for a report. The problems of consecutive audit rows are joined to limit memory use.
+    """A collector of problems for a report. The problems with consecutive audit rows are joined to limit memory use.
 
     Args:
         report: the report to which problems are added. Problems that `report.incidents` contains are only counted.
@@ -170,13 +170,13 @@ class Collector:
         self._open: dict[Kind, _Range] = {}
         self._incidents = {problem.digest: each for each in report.incidents for problem in each.problems}
         reviewed = [problem for each in report.incidents for problem in each.problems]
-        # Never join the rows of a reviewed problem with other rows, because a new problem of a neighbouring row would
-        # change the digest of the reviewed problem.
+        # Never join the rows of a reviewed problem with other rows, because a new problem with a neighbouring row
+        # would change the digest of the reviewed problem.
         self._begins = {(problem.kind, problem.first) for problem in reviewed}
         self._ends = {(problem.kind, problem.last) for problem in reviewed}
 
     def add_row(self, row: int, findings: Iterable[Finding] = ()) -> None:
-        """Add the problems of an audit row, at most one of each kind. Call this method for every row."""
+        """Add the problems with an audit row, at most one of each kind. Call this method for every row."""
         findings = list(findings)
         if self._open:
             for kind in self._open.keys() - {finding.kind for finding in findings}:
@@ -189,13 +189,13 @@ class Collector:
                 self._close(finding.kind)
 
     def add(self, number: int, finding: Finding) -> None:
-        """Add a problem of the checkpoint, prune marker or review with this number."""
+        """Add a problem with the checkpoint, prune marker or review that has this number."""
         single = _Range(number, finding)
         single.add(number, finding)
         self._record(single.problem())
 
     def close(self) -> None:
-        """Add the problems of the last rows to the report. Call this method after the last audit row."""
+        """Add the problems with the last rows to the report. Call this method after the last audit row."""
         for kind in list(self._open):
             self._close(kind)
 

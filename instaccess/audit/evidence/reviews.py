@@ -1,7 +1,7 @@
-"""Reviews: signed statements that an operator has reviewed problems of the audit log.
+"""Reviews: signed statements that an operator has reviewed problems in the audit log.
 
 `verify` doesn't fail because of a reviewed problem, but still shows the review. A review contains the ids of the
-affected audit rows and a digest of their contents, so a further change of these rows is a new problem. An attacker
+affected audit rows and a digest of their contents, so a further change to these rows is a new problem. An attacker
 who can only write to the database can't create a review. If the attacker deletes a review, `verify` fails again.
 """
 
@@ -69,7 +69,7 @@ def record_review(
 
 
 def load(keys: EvidenceKeys) -> tuple[list[Incident], dict[int, Finding]]:
-    """Load all reviews. Returns the valid reviews, and the problems of the invalid reviews by number."""
+    """Load all reviews. Returns the valid reviews, and the problem of each invalid review by its number."""
     incidents, unusable = [], {}
     for row in reviews():
         try:

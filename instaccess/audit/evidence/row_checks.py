@@ -119,7 +119,7 @@ class RowChecker:
     def _rows(
         self, after: int | None, through: int | None
     ) -> Iterator[tuple[int, StoredRow | None, Sequence[Finding]]]:
-        """Yield the id of each audit row, the row (None if unreadable), and the problems of its foreign keys."""
+        """Yield the id of each audit row, the row (None if unreadable), and the problems with its foreign keys."""
         rows = issued_tokens().order_by("pk")
         if through is not None:
             rows = rows.filter(pk__lte=through)
@@ -178,7 +178,7 @@ class RowChecker:
         """Check the separate HMAC of the user names in an audit row. Returns the problems.
 
         Args:
-            findings: the other problems of the row. If the row was modified or added, its names are not checked.
+            findings: the other problems with the row. If the row was modified or added, its names are not checked.
         """
         if token is None or any(finding.kind in {Kind.MODIFIED, Kind.ADDED} for finding in findings):
             return []
@@ -192,7 +192,7 @@ class RowChecker:
         return []
 
     def _added(self, row: int, token: StoredRow | None, text: str) -> Finding:
-        """Return the problem of an added audit row. `text` describes when or with which id the row was added."""
+        """Return the problem that an audit row was added. `text` describes when, or with which id."""
         if token is None:
             return unreadable(row)
         row_bytes = row_hmac.canonical_bytes(token)
@@ -208,7 +208,7 @@ class RowChecker:
         return Finding(Kind.ADDED, row_state(token), text)
 
     def _modified(self, token: StoredRow, text: str) -> Finding:
-        """Return the problem of a modified audit row. If only the id was changed, `text` is replaced."""
+        """Return the problem that an audit row was modified. If only the id was changed, `text` is replaced."""
         original = self._original_id(token)
         if original is not None:
             text = (

@@ -1,7 +1,7 @@
 """Functions that sign, authenticate and read statements about the audit log: checkpoints, prune markers and reviews.
 
-A statement is a JWS signed with the signing key. Statements and tokens have different `typ` headers, so a statement
-can't be used as a token, and a token can't be used as a statement (RFC 8725 §3.11).
+A statement is a JWS signed with the signing key. Statements and tokens have different `typ` headers, so no
+reader accepts a statement as a token, or a token as a statement (RFC 8725 §3.11).
 
 In the database, each statement also has an HMAC. An attacker who can write to the database could insert a signing key
 and sign a statement with this key. Without the key-encryption key, the attacker can't compute the HMAC.
