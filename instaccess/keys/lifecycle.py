@@ -1,4 +1,4 @@
-"""Changes of the current key: rotation, activation and revocation.
+"""Functions that rotate, activate and revoke keys.
 
 RSA keys are generated before the lock for keys is acquired, because generation is slow. Each function decides again
 while the lock is held. If another process has made the same change in the meantime, the function changes nothing.
@@ -240,11 +240,10 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
 def mark_tokens_of_revoked_keys(*, now: datetime | None = None) -> int:
     """Mark the live tokens of revoked keys as revoked in the audit log. Returns the number of marked tokens.
 
-    `rotate` calls this function every time, because a worker with cached keys may have issued tokens after a
-    revocation.
+    Every rotation calls this function, because a worker with cached keys may have issued tokens after a revocation.
     """
-    # Skip rows that aren't authentic, because an attacker who marks a valid key as revoked in the table must not be
-    # able to revoke all tokens of the key.
+    # Skip rows that aren't authentic. Otherwise, an attacker could revoke all tokens of a key by marking the key as
+    # revoked in the table.
     kids = [key.kid for key in queries.authentic_keys(queries.stored_keys().filter(status=Key.Status.REVOKED))]
     keks = conf.key_encryption_keys
     recorded = _record(kids, keks, reason="", by=None, now=now)

@@ -1,4 +1,4 @@
-"""Generation, import, export and resealing of keys. `lifecycle.py` contains the changes of the current key."""
+"""Generation, import, export and resealing of keys. `lifecycle.py` rotates, activates and revokes keys."""
 
 from __future__ import annotations
 
@@ -189,8 +189,8 @@ def export_private(row: Key, *, file_format: str) -> Opaque[str]:
 def reseal() -> int:
     """Use the first key-encryption key for all rows: encrypt each private key again, and compute each HMAC again.
 
-    The operator can interrupt the command and run the command again, because each row is updated in one statement.
-    Before and after this statement, a configured key-encryption key can unseal the private key of the row.
+    The operator can interrupt the command and run the command again, because each row is updated in one statement. At
+    any time, a configured key-encryption key can unseal the private key of the row.
 
     A row that isn't authentic gets no new HMAC, because a new HMAC would hide that the row was modified.
 
@@ -226,7 +226,7 @@ def _reseal_row(pk: int) -> bool:
     Returns whether the private key was encrypted again.
 
     Raises KeyAltered or UnsealError if the row isn't authentic or the private key can't be unsealed, and
-    KeyUnavailable if other processes change the row again and again.
+    KeyUnavailable if other processes change the row repeatedly.
     """
     keks = conf.key_encryption_keys
     for _ in range(_RESEAL_ATTEMPTS):

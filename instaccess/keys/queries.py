@@ -110,8 +110,8 @@ def find_key(kid: str, keys: QuerySet[Key] | None = None) -> Key:
     # Compare the kids in Python, because SQLite and MariaDB may ignore case. The comparison is fast, because the
     # table contains few keys.
     rows = [key for key in row_hmac.load(stored_keys() if keys is None else keys)[0] if isinstance(key.kid, str)]
-    # Prefer a key whose whole kid matches. If kids that only begin with `kid` counted too, an attacker could prevent
-    # a revocation by inserting a row whose kid begins with the kid of the key.
+    # Prefer a key whose whole kid matches. Otherwise, an attacker could prevent a revocation by inserting a row whose
+    # kid begins with the kid of the key.
     matches = [key for key in rows if key.kid == kid] or [
         key for key in rows if len(kid) >= SHORTEST_KID and key.kid.startswith(kid)
     ]

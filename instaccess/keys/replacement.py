@@ -92,7 +92,7 @@ def replace_all(
 ) -> Replacement:
     """Revoke all keys and all tokens, and generate new keys.
 
-    The changes of keys and the entries of the revocation log are written in one transaction. After the commit of this
+    The changes to keys and the entries of the revocation log are written in one transaction. After the commit of this
     transaction, gateways refuse all tokens that were issued before the commit. The live tokens are marked as revoked
     afterwards. If the function is interrupted, the next call repeats these changes, and marks the remaining tokens.
     If a database router stores the audit log in another database, the entries are committed first.

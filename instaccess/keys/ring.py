@@ -182,7 +182,7 @@ def current_ring(*, max_staleness: float = 0) -> KeyRing:
 
 
 def clear_cache() -> None:
-    """Drop the cached key ring of this process. Call this function after every change of keys."""
+    """Drop the cached key ring of this process. Call this function after every change to keys."""
     _ring.clear_cache()
 
 

@@ -43,8 +43,8 @@ class Decision:
         retire, activate: the previous and the new current key; both None if no change is due.
         make_future: whether a new future key must be generated after the change.
         erase: past keys that are gone and whose private keys must be erased.
-        next_due: the time when the next change of the current key is due, after these changes have been applied. None
-            if no key can replace the current key.
+        next_due: the time when the current key is next due to be replaced, after these changes have been applied.
+            None if no key can replace the current key.
     """
 
     use: Key.Use
@@ -62,12 +62,12 @@ class Decision:
 def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, force: bool = False) -> Decision:
     """Decide which changes are due for the signing keys or the encryption keys at `now`.
 
-    A change of the current key is due when both its interval and the future key's lead time have passed. Without a
+    The current key is due to be replaced when both its interval and the future key's lead time have passed. Without a
     current key, no key is generated or activated. The operator must then run `instaccess_init` or activate a key.
 
     Args:
         keys: all keys. Only the keys with this `use` count.
-        use: whether to plan changes of the signing keys or of the encryption keys.
+        use: whether to plan changes to the signing keys or to the encryption keys.
         force: change the current key now, even if its interval or the future key's lead time has not passed.
     """
     same_use = [key for key in keys if key.use == use]
@@ -86,7 +86,7 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
     due = max(served, ready_at(waiting[0], times)) if waiting else None
     rotates = due is not None and (force or now >= due)
 
-    # The rest of this function assumes the statuses that the keys have after the change of the current key.
+    # The rest of this function assumes the statuses that the keys have after the current key was replaced.
     successor = waiting[0] if rotates else current
     remaining = [
         key

@@ -64,9 +64,8 @@ def authenticate(row: Key, keks: Sequence[KeyEncryptionKey]) -> str:
     """Compute the new HMAC of a row, with the key-encryption key that its present HMAC was computed with.
 
     If this key-encryption key is not configured, the first key-encryption key is used. A changed row keeps its
-    key-encryption key until an operator runs `instaccess_keys reseal`. If the first key-encryption key were always
-    used, a rotation during the deployment of a new key-encryption key would make the row unusable for processes that
-    don't have the new key-encryption key yet.
+    key-encryption key until an operator runs `instaccess_keys reseal`. Otherwise, a rotation during the deployment of
+    a new key-encryption key would make the row unusable for processes that don't have the new key yet.
 
     Returns the HMAC as a string that starts with the id of the key-encryption key.
     """
