@@ -71,8 +71,8 @@ def report_facts(report: Report) -> dict[str, Any]:
 
 def key_lines(refused: Sequence[str]) -> list[str]:
     """Return the sentences that `verify` prints about unusable keys. `refused` contains the reason for each key."""
-    lines = [f"Problem of a key: {reason}." for reason in refused[:LISTED]]
-    return lines + [f"{len(refused) - LISTED} more problems of keys are not listed."] * (len(refused) > LISTED)
+    lines = [f"Problem with a key: {reason}." for reason in refused[:LISTED]]
+    return lines + [f"{len(refused) - LISTED} more problems with keys are not listed."] * (len(refused) > LISTED)
 
 
 def key_facts(refused: Sequence[str]) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def statement_facts(statement: Statement) -> dict[str, Any]:
 
 
 def problem_facts(problem: Problem) -> dict[str, Any]:
-    """Return a problem of the audit log for the output of `--json`."""
+    """Return a problem in the audit log for the output of `--json`."""
     return {
         "code": problem.code,
         "kind": problem.kind,

@@ -32,10 +32,10 @@ CONTINUE = "To continue, run the same command again."
 
 
 class OperatorCommand(BaseCommand):
-    """A command that prints on any terminal, and reports an error of the database in one line."""
+    """A command that prints on any terminal, and reports a database error in one line."""
 
     failure = ""
-    """The sentence that is printed before an error of the database."""
+    """The sentence that is printed before a database error."""
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         with escaping(sys.stdout), escaping(sys.stderr):
@@ -119,7 +119,7 @@ class SubcommandCommand(OperatorCommand):
 
 @contextmanager
 def escaping(stream: Any) -> Iterator[None]:
-    """Let a stream print an escape sequence for each character that its encoding doesn't contain.
+    """Make a stream print an escape sequence for each character that its encoding doesn't contain.
 
     For example, an ASCII terminal shows `M\\xfcller`. Without escape sequences, a command would fail if a user's name
     contains such a character.

@@ -21,7 +21,7 @@ INTERRUPTED = 128 + signal.SIGINT
 """The exit status of a command that Ctrl-C has stopped, as in a shell."""
 
 _INTERVAL = 0.2
-"""The minimum time between two changes of the line, in seconds."""
+"""The minimum time between two updates of the line, in seconds."""
 
 
 class ProgressLine:
@@ -106,7 +106,7 @@ class ProgressLine:
 
 @contextmanager
 def stoppable(line: ProgressLine, resume: str) -> Iterator[None]:
-    """Let the first Ctrl-C stop the work at the end of the current batch, and a second Ctrl-C in the current batch.
+    """Stop the work at the end of the current batch after Ctrl-C, and immediately after a second Ctrl-C.
 
     Args:
         line: the line that shows the progress of the work.

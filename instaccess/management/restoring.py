@@ -105,7 +105,7 @@ def _steps(result: keys.Replacement) -> list[str]:
     return [
         *steps,
         "OAuth2 access tokens, users and permissions are as old as the backup too. Revoke the access tokens, "
-        "deactivate users and take back permissions as docs/restore.md describes.",
+        "deactivate users and remove permissions as docs/restore.md describes.",
         "To check the restored database, run `python manage.py check --database default` and `python manage.py "
         "instaccess_tokens verify`.",
     ]

@@ -52,7 +52,7 @@ class Run(Generic[T]):
 
 
 class Background(Generic[T]):
-    """A function with at most one thread per process. While a run stalls, later callers get the stalled run.
+    """A function that runs in at most one thread per process. While a run stalls, later callers get the stalled run.
 
     Args:
         name: the name of the thread.

@@ -64,8 +64,8 @@ class PrometheusRecorder:
 
     clock = staticmethod(perf_counter)
 
-    # In multi-process mode, each method below can write to a file. The methods ignore errors of this write, because a
-    # request must not fail if the disk is full.
+    # In multi-process mode, each method below can write to a file. The methods ignore write errors, because a request
+    # must not fail if the disk is full.
 
     def issued(self, started: float) -> None:
         try:

@@ -85,8 +85,8 @@ def _read_all(read: Callable[[], Iterable[Sample]]) -> tuple[list[Sample], bool]
 
 def _read_deny_list() -> Iterator[Sample]:
     try:
-        # Load the deny list again if the cached deny list is old, because a process without requests doesn't load the
-        # deny list, and its deny list would look too old.
+        # Load the deny list again if the cached deny list is old. A process without requests doesn't load the deny
+        # list, so the cached deny list would seem too old.
         trust.current_deny_list()
     finally:
         age, sizes = trust.deny_list_age(), trust.deny_list_sizes()

@@ -43,8 +43,8 @@ _SUBCOMMANDS = {
     ),
     "reseal": (
         "Encrypt every stored private key again, with the first key in INSTACCESS['KEY_ENCRYPTION_KEYS'], and "
-        "recompute HMACs of keys and of the audit log with this key. A modified row gets no new HMAC. You can run "
-        "this command while tokens are issued. If the command was interrupted, run the command again."
+        "recompute the HMACs of keys and of the audit log with this key. A modified row gets no new HMAC. You can "
+        "run this command while tokens are issued. If the command was interrupted, run the command again."
     ),
     "after-restore": restoring.HELP,
 }
