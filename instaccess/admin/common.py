@@ -31,7 +31,7 @@ class OfferedFiltersAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 def _parameter_names(offered: Any) -> Sequence[str]:
-    """Return the names of the parameters in the URLs of a filter of `list_filter`."""
+    """Return the names of the URL parameters of an item of `list_filter`."""
     if isinstance(offered, str):
         # Add `__exact` to the name of a field, because the links of a filter by the field "use", for example, contain
         # the parameter "use__exact".

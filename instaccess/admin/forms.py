@@ -127,7 +127,7 @@ class ImportForm(GenerateForm):
         return use
 
     def clean(self) -> dict[str, Any]:
-        """Replace the file and the text by `data`, which is opaque because the data may be a private key."""
+        """Replace the file and the text with `data`, which is opaque because the data may be a private key."""
         cleaned = super().clean() or {}
         upload, text = cleaned.pop("file", None), cleaned.pop("text", "")
         if upload is not None and upload.size > MAX_FILE_BYTES:

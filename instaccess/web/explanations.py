@@ -53,7 +53,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.WRONG_ALG: Explanation(
         _("The token uses an algorithm that is not accepted."),
         _(
-            "To accept RSA1_5 tokens of Canvas, set INSTACCESS['ENCRYPTION_ALG'] to RSA1_5. If the token uses "
+            "To accept RSA1_5 tokens from Canvas, set INSTACCESS['ENCRYPTION_ALG'] to RSA1_5. If the token uses "
             "another algorithm, such as “none” or HS256, find the source of the token, because the token can be "
             "part of an attack."
         ),

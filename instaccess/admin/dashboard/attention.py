@@ -1,4 +1,4 @@
-"""The problems that the dashboard lists: of maintenance commands, of health checks and of system checks."""
+"""The problems that the dashboard lists: with maintenance commands, health checks and system checks."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SEAL, VERIFY, ROTATE = (
     "python manage.py instaccess_keys rotate",
 )
 
-# The dashboard leaves out these messages, because the problems of keys contain the same information.
+# The dashboard leaves out these messages, because the problems with keys contain the same information.
 _REPORTED_WITH_KEYS = {"instaccess.W008", "instaccess.E055", "instaccess.E008", "instaccess.E009"}
 
 
 def check_runs(runs: Iterable[MaintenanceRun], commands: dict[str, str], *, now: datetime) -> Iterator[Problem]:
-    """Yield the problems of maintenance commands. `commands` maps the name of each command to its command line."""
+    """Yield the problems with maintenance commands. `commands` maps the name of each command to its command line."""
     recorded = {run.command: run for run in runs}
     for name, command in commands.items():
         run = recorded.get(name)

@@ -25,7 +25,7 @@ from .sections import COUNTED, Activity, KeyLine, RunLine, count_activity, list_
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link to a page on which an operator does a job."""
+    """A link to a page for one of the operator's tasks."""
 
     url: str
     label: str
@@ -36,12 +36,12 @@ class Dashboard:
     """The content of the dashboard, for the template.
 
     Attributes:
-        links: the jobs that the user may do.
+        links: the links to the pages for the tasks that the user has permission for.
         sees_keys, sees_tokens: whether the user may view keys, and issued tokens.
         activity, key_lines, runs: the content of the sections; None if the user may not see the section, or if the
             database can't be read.
-        problems: for each problem, the suffix of the CSS class, the label, and the problem.
-        checks: the same for the messages of system checks, which aren't translated.
+        problems: one tuple per problem: the CSS class suffix and the label of the severity, then the problem.
+        checks: one such tuple per system check message. The messages aren't translated.
         unavailable: whether a part is missing because the database can't be read.
         tokens_url, keys_url: the addresses of the lists.
     """

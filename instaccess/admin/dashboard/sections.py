@@ -120,7 +120,10 @@ def _format(number: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KeyLine:
-    """A row of the table of keys. `life` describes the next rotation, or until when tokens of the key are valid."""
+    """A row of the table of keys.
+
+    `life` describes the next rotation, or the time until which gateways and services accept tokens of the key.
+    """
 
     kid: str
     short: str

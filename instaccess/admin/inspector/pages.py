@@ -37,8 +37,8 @@ class InspectorPages(ReadOnlyAdmin):
 
         @web.takes_secrets
         def drop_query(request: HttpRequest) -> HttpResponseBase:
-            # Remove the query string before the login check, because the login check copies the query string, and so
-            # a token in the query string, into the `next` parameter of the login page.
+            # Remove the query string before the login check. The login check copies the query string, which may
+            # contain a token, into the `next` parameter of the login page.
             if request.META.get("QUERY_STRING"):
                 return HttpResponseRedirect(request.path)
             response: HttpResponseBase = page(request)

@@ -39,7 +39,7 @@ class KeyStatus:
     Attributes:
         kid: the key id, formatted for display.
         status: a value of `Key.Status`, `configured` (from the settings or a JWKS) or `unknown`.
-        since: the time of the last change of the status; None if unknown.
+        since: the time when the status last changed; None if unknown.
         pk: the primary key of the key's row; None if the database has no such row.
         private_held: whether the row contains the private key.
         gone: whether the key retired so long ago that all its tokens have expired.

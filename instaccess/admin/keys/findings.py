@@ -1,4 +1,4 @@
-"""The problems of keys that the key change list shows (overdue, missing and unsafe keys), with fixes.
+"""The problems with keys that the key change list shows (overdue, missing and unsafe keys), with fixes.
 
 This module reads neither the clock nor the database.
 """
@@ -57,7 +57,7 @@ class Problem:
 def find_problems(
     health: KeyHealth, *, now: datetime, times: Times, spikes: Iterable[RefusalSpike] = ()
 ) -> list[Problem]:
-    """Return the problems of the keys and the refusal spikes, the most severe problem first."""
+    """Return the problems with keys and the refusal spikes, the most severe problem first."""
     problems: list[Problem] = []
     if health.altered or health.unreadable:
         problems.append(_altered_rows(health))
@@ -171,7 +171,7 @@ def _overdue_rotation(current: Key, days: int, *, can_rotate: bool) -> Problem:
 
 
 def _find_unusable(health: KeyHealth) -> Iterator[Problem]:
-    """Yield the problems of private keys that can't be decrypted, and of rows that can't be checked."""
+    """Yield the problems that private keys can't be decrypted, and that rows can't be checked."""
     missing = [key for key in health.keys if health.undecryptable.get(key.kid) is Reason.KEK_MISSING]
     if missing:
         yield Problem(
@@ -217,7 +217,7 @@ def _altered_rows(health: KeyHealth) -> Problem:
 
 
 def _find_overdue_changes(health: KeyHealth, now: datetime, times: Times) -> Iterator[Problem]:
-    """Yield the problems of private keys that should be erased, and of revoked keys with live tokens."""
+    """Yield the problems that private keys should be erased, and that revoked keys have live tokens."""
     unerased = [key for key in health.keys if key.has_private and is_gone(key, now=now - GRACE, times=times)]
     revoked = [key for key in health.keys if key.status == Key.Status.REVOKED and health.live.get(key.kid)]
     for code, text, affected in (

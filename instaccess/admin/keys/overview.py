@@ -1,4 +1,4 @@
-"""The overview above the key change list, with the problems of keys and the timeline."""
+"""The overview above the key change list: the problems with keys, and the timeline."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _get_jwks_age() -> timedelta:
 
 
 def _label_problems(problems: list[Problem]) -> list[tuple[str, str, Problem]]:
-    """Return, for each problem, the CSS class suffix and the label of its severity, and the problem itself."""
+    """Return one tuple per problem: the CSS class suffix and the label of its severity, then the problem."""
     return [(*label_severity(problem.severity), problem) for problem in problems]
 
 

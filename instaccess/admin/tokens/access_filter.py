@@ -1,4 +1,4 @@
-"""The filter of the list of issued tokens by the tokens that were valid in a period, such as last night."""
+"""The filter for issued tokens that were valid at some time in a period, such as last night."""
 
 from __future__ import annotations
 

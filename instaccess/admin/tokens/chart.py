@@ -173,7 +173,10 @@ def _count_kinds(changelist: ChangeList, period: Period, now: datetime) -> tuple
 
 
 def _explain_truncation(known: int, period: Period) -> str:
-    """Explain that the period has too many tokens. `known` is the index of the first complete hour or day."""
+    """Explain that the chart is incomplete, because the period has too many tokens to count.
+
+    `known` is the index of the first complete hour or day.
+    """
     text = _("The period contains more than %(count)s tokens. Choose a shorter period.") % {
         "count": _format(chart_counts.CHARTED)
     }

@@ -43,7 +43,7 @@ class Event:
 
 
 class DetailPages(TokenActions):
-    """An admin of read-only issued tokens, whose pages of one token say what happened and what to do next."""
+    """An admin of read-only issued tokens. The page of a token describes what happened, and what to do next."""
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if (token := kwargs.get("obj")) is not None:
@@ -133,30 +133,31 @@ def _describe_next_step(token: IssuedToken, status: str, *, may_revoke: bool) ->
     match status:
         case "live" if may_revoke:
             text = _(
-                "%(name)s has access with this token until %(time)s. If the token or a device may be stolen, revoke "
-                "all live tokens and OAuth2 tokens of the user."
+                "%(name)s has access with this token until %(time)s. If the token or a device may have been stolen, "
+                "revoke all live tokens and OAuth2 tokens of the user."
             )
         case "live":
             text = _(
-                "%(name)s has access with this token until %(time)s. If the token or a device may be stolen, ask an "
-                "operator with the permission instaccess.revoke_tokens to revoke all live tokens and "
+                "%(name)s has access with this token until %(time)s. If the token or a device may have been stolen, "
+                "ask an operator with the permission instaccess.revoke_tokens to revoke all live tokens and "
                 "OAuth2 tokens of the user."
             )
         case "revoked" if may_revoke and (count := _count_oauth2_tokens(token)):
             names["count"] = str(count)
             text = _(
-                "Gateways refuse this token since its revocation at %(time)s, but %(name)s has usable OAuth2 tokens "
-                "(%(count)s). A client can get a new token: revoke all live tokens and OAuth2 tokens of the user."
+                "Gateways have refused this token since its revocation at %(time)s, but %(name)s has usable OAuth2 "
+                "tokens (%(count)s). A client can get a new token: revoke all live tokens and OAuth2 tokens of the "
+                "user."
             )
         case "revoked":
             text = _(
-                "Gateways refuse this token since its revocation at %(time)s. Check below whether %(name)s has got "
-                "other tokens since then."
+                "Gateways have refused this token since its revocation at %(time)s. Check below whether %(name)s has "
+                "got other tokens since then."
             )
         case _:
             text = _(
-                "Gateways refuse this token since its expiry at %(time)s. Check below whether %(name)s has other "
-                "live tokens."
+                "Gateways have refused this token since its expiry at %(time)s. Check below whether %(name)s has "
+                "other live tokens."
             )
     return text % names
 

@@ -22,14 +22,15 @@ class OAuth2Access:
 
     Attributes:
         owners: the users who asked for the selected tokens.
-        others: the names of users as whom the owners masqueraded. The OAuth2 tokens of these users are not revoked.
+        others: the names of the users whom the owners masqueraded as. The OAuth2 tokens of these users are not
+            revoked.
     """
 
     owners: Sequence[Any]
     others: Sequence[str]
 
     def describe(self) -> list[str]:
-        """Return the sentences that list the OAuth2 tokens and explain what stays possible for a thief."""
+        """Return the sentences that list the OAuth2 tokens and explain which access a thief keeps."""
         tokens = audit.summarize_oauth2_tokens(self.owners)
         sentences = [self._describe_total(sum(each.total for each in tokens)), *map(_describe, tokens[:MOST_NAMED])]
         if (rest := len(tokens) - MOST_NAMED) > 0:

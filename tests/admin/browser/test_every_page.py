@@ -38,7 +38,7 @@ class TestOtherPages:
         RefusalCount.objects.create(hour=timezone.now(), role="gateway", reason="bad_signature", count=143)
         page = visit(superuser)
         page.goto("/admin/instaccess/")
-        page.get_by_text("Most frequent reasons of refusals").wait_for()
+        page.get_by_text("Most frequent reasons for refusals").wait_for()
         assert faults(page) == []
 
     def test_dashboard_without_keys_is_accessible(self, visit: Visit, superuser: Any) -> None:

@@ -174,8 +174,8 @@ class TestTheNextStep:
         ("columns", "text"),
         [
             ({}, "ada has access with this token until "),
-            ({"age": 9000}, "Gateways refuse this token since its expiry at "),
-            ({"revoked_at": timezone.now}, "Gateways refuse this token since its revocation at "),
+            ({"age": 9000}, "Gateways have refused this token since its expiry at "),
+            ({"revoked_at": timezone.now}, "Gateways have refused this token since its revocation at "),
         ],
     )
     def test_a24_page_of_a_token_gives_the_next_step_for_its_status(self, columns, text, log_in, row):
