@@ -148,6 +148,6 @@ def _find_missing_timeouts(vendor: str, options: Mapping[str, Any]) -> list[str]
     """Return the names of the timeouts that the connection options of a database lack."""
     if vendor == "mysql":
         return [name for name in ("connect_timeout", "read_timeout") if not options.get(name)]
-    # A service of libpq is a section in a file, which can contain connect_timeout.
+    # Don't warn if the environment or the service file of libpq may contain connect_timeout.
     elsewhere = "service" in options or {"PGCONNECT_TIMEOUT", "PGSERVICE"} & os.environ.keys()
     return ["connect_timeout"] if vendor == "postgresql" and not (options.get("connect_timeout") or elsewhere) else []

@@ -150,7 +150,8 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
     Raises:
         KeyUnavailable: there is no such key.
         KeyAltered: the row of this key or of the current key was modified.
-        KeyRefused: the key is not a future key, has no private key for signing, or its lead time has not passed.
+        KeyRefused: the key is not a future key, or is a signing key without a private key. Or there is a current key,
+            the lead time of the future key has not passed, and `force` is False.
         UnsealError: the private key of the key can't be unsealed, or a row can't be checked.
     """
     now = now or ring.current_time()

@@ -154,7 +154,7 @@ def load(rows: QuerySet[Key]) -> tuple[list[Key], list[int]]:
             try:
                 loaded += rows.filter(pk=pk)
             except _UNREADABLE:
-                if rows.filter(pk=pk).exists():  # Raises DatabaseError if the database itself is unavailable.
+                if rows.filter(pk=pk).exists():  # This query fails if the database is unavailable.
                     unreadable.append(pk)
         return loaded, unreadable
 

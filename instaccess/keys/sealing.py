@@ -62,7 +62,7 @@ def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[KeyEncryptionKey])
         )
     jwe = JWE(algs=[_ALG, _ENC])
     try:
-        tokens.split_compact(sealed, 5)  # Refuses non-canonical encodings, which jwcrypto would accept.
+        tokens.split_compact(sealed, 5)  # This check refuses non-canonical encodings, which jwcrypto would accept.
         jwe.deserialize(sealed)
         jwe.decrypt(_as_jwk(kek), max_plaintext=_MAX_PRIVATE_JWK_BYTES)
         header = jwe.jose_header

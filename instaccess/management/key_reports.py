@@ -45,7 +45,7 @@ def all_facts() -> list[dict[str, Any]]:
         rows, errors = list(keys.stored_keys()), {}
     authentic = [row for row in rows if row.pk not in errors]
     described = [facts(row, authentic) for row in rows]
-    for pk in errors.keys() - {row.pk for row in rows}:  # These rows can't be read.
+    for pk in errors.keys() - {row.pk for row in rows}:  # List the rows that can't be read too.
         described.append(
             dict.fromkeys(_FACTS) | {"problem": str(errors[pk].code), "next": f"not used: {errors[pk].detail}"}
         )

@@ -66,7 +66,7 @@ class LoadingThread:
                     if self._available:
                         self._available = False
                         break
-                continue  # A caller has offered a function since `get` gave up.
+                continue  # Run the function that a caller has offered after `get` timed out.
             self._around_each()
             function()
             self._around_each()

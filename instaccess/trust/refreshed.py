@@ -204,7 +204,8 @@ class Refreshed(Generic[T]):
     def get_without_waiting(self, *, interval: float, max_staleness: float = 0) -> T | None:
         """Return the value that `get` returns without a load, or None if `get` would load the value.
 
-        The arguments are the same as those of `get`. The value is reloaded in the background if it is nearly too old.
+        The arguments are the same as those of `get`. If the value is nearly too old, the value is reloaded in the
+        background.
         """
         held = self._held
         if (value := held.younger_than(interval)) is not None:

@@ -97,7 +97,7 @@ def count_activity() -> Activity:
 
 
 def _count(rows: QuerySet[IssuedToken]) -> str:
-    # The ordering makes the database read the index from the latest row on, and stop after the limit.
+    # The rows are ordered by an indexed time, so that the database reads the index and stops at the limit.
     number = rows.values("pk")[: COUNTED + 1].count()
     if number > COUNTED:
         return _("more than %(count)s") % {"count": _format(COUNTED)}
