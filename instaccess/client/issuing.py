@@ -202,12 +202,12 @@ def _refused(endpoint: Endpoint, body: bytes) -> ClientError | None:
     message = first.get("message") if isinstance(first, dict) else None
     if message == "Insufficient scopes on access token.":
         return InsufficientScope(
-            f"The access token lacks the scope {SCOPE}. Enable the scope for the application, and let the user "
-            "authorize the application again with this scope."
+            f"The access token lacks the scope {SCOPE}. Enable the scope for the application, and ask the user "
+            "to authorize the application again with this scope."
         )
     if message == "Expired access token.":
         return AccessTokenExpired(
-            "The access token has expired and can't be refreshed. Let the user authorize the application again."
+            "The access token has expired and can't be refreshed. Ask the user to authorize the application again."
         )
     if message in ("Invalid access token.", "user authorization required"):
         return AccessTokenRefused(f"{endpoint.base_url} refused the access token. {_REFRESH}")

@@ -209,7 +209,7 @@ def _unsafe_settings() -> Sequence[tuple[bool, str, str, str]]:
             conf.allow_token_in_parameters,
             "W005",
             "INSTACCESS['ALLOW_TOKEN_IN_PARAMETERS'] is on: access tokens may be written to server and proxy logs.",
-            "Let clients send `Authorization: Bearer`, and turn off INSTACCESS['ALLOW_TOKEN_IN_PARAMETERS'].",
+            "Make clients send `Authorization: Bearer`, and turn off INSTACCESS['ALLOW_TOKEN_IN_PARAMETERS'].",
         ),
         (
             conf.throttle_limit is not None

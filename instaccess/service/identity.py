@@ -28,7 +28,8 @@ ResponseT = TypeVar("ResponseT", bound=HttpResponseBase)
 def identify(request: HttpRequest, authentication: RequestAuthentication) -> HttpResponse | None:
     """Set `request.instaccess` and `request.user`. Returns the response if the token is refused, otherwise None.
 
-    Without an InstAccess token, `request.instaccess` is None, and `request.user` is not changed.
+    Without an InstAccess token, `request.instaccess` is None, and `request.user` is set only if no other middleware
+    has set the user (see `set_no_identity`).
     """
     try:
         found = authentication.authenticate_request(request)

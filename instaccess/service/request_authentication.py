@@ -156,8 +156,8 @@ class RequestAuthentication:
     def check_client(self, claims: Claims, request: Any = None) -> None:
         """Refuse a token whose application was deleted or is unusable, as Canvas does with a developer key.
 
-        The application is looked up if the issuer's app is installed, and only for a token whose `iss` is ISSUER.
-        The applications of other tokens are in the database of another issuer.
+        The application is looked up if the issuer's app is installed, and only for a token that contains a client id
+        and whose `iss` is ISSUER. The applications of other tokens are in the database of another issuer.
 
         Raises:
             InvalidToken: the application does not exist or is unusable.

@@ -135,7 +135,7 @@ class Verifier:
             NoToken: the header is absent or contains no bearer token. The request may contain other credentials.
             ForeignToken: the bearer token isn't an InstAccess token, so another authenticator may accept the token.
             InvalidToken: the token is refused, and the response is 401. `code` is the reason, for the log only.
-            KeyUnavailable, ConfigError: the token can't be checked, and the response is 503.
+            KeyUnavailable, ConfigError, UnexpectedError: the token can't be checked, and the response is 503.
         """
         header = Opaque(authorization)
         del authorization

@@ -117,7 +117,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.EXPIRED: Explanation(
         _("The token was valid and has expired."),
-        _("Let the client get a new token. Tokens are valid for at most one hour."),
+        _("Make the client get a new token. Tokens are valid for at most one hour."),
     ),
     Reason.REVOKED: Explanation(
         _("The token was revoked, or all tokens of its user, its account or its key were revoked."),
@@ -129,7 +129,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.ALREADY_DECRYPTED: Explanation(
         _("The token is a signed token that is not encrypted. The gateway refuses signed tokens from clients."),
         _(
-            "Let the client send the encrypted token that the issuer returned. Find out how the signed token leaked "
+            "Make the client send the encrypted token that the issuer returned. Find out how the signed token leaked "
             "from behind the gateway."
         ),
     ),
@@ -177,7 +177,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.UNKNOWN_TOKEN: Explanation(
         _("The OAuth2 access token does not exist or was revoked."),
-        _("Let the client get a new access token."),
+        _("Make the client get a new access token."),
     ),
     Reason.NO_USER: Explanation(
         _("The OAuth2 access token has no user, and its application has no service user."),
@@ -200,7 +200,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.INSUFFICIENT_SCOPE: Explanation(
         _("The OAuth2 access token lacks the scope that the issuing endpoint requires."),
-        _("Let the client get a new access token with the scope url:POST|/api/v1/inst_access_tokens."),
+        _("Make the client get a new access token with the scope url:POST|/api/v1/inst_access_tokens."),
     ),
     Reason.AS_USER_ID: Explanation(
         _("The caller may not get tokens for the user with the id in “as_user_id”."),
@@ -217,7 +217,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.THROTTLED: Explanation(
         _("Too many tokens were requested with the same access token."),
         _(
-            "Let the client wait for the number of seconds in Retry-After, and reuse each token until the token "
+            "Make the client wait for the number of seconds in Retry-After, and reuse each token until the token "
             "expires."
         ),
     ),

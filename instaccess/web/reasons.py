@@ -41,11 +41,11 @@ DETAILED: Mapping[tuple[Reason, Variant], Explanation] = {
             "The key of the token was revoked. All tokens of this key are refused. Do not trust the content of the "
             "token."
         ),
-        _("Let the client get a new token. An attacker who has stolen the key can create tokens with any content."),
+        _("Make the client get a new token. An attacker who has stolen the key can create tokens with any content."),
     ),
     (Reason.UNKNOWN_KID, Variant.GONE): Explanation(
         _("The key of the token was retired so long ago that all tokens of this key have expired."),
-        _("Let the client get a new token at least once per hour, because the client keeps its token for too long."),
+        _("Make the client get a new token at least once per hour, because the client keeps its token for too long."),
     ),
     (Reason.UNKNOWN_KID, Variant.ELSEWHERE): Explanation(
         _("Only the public key is stored on this server, so only the gateway can decrypt the token."),

@@ -64,7 +64,8 @@ class Command(audit_evidence.EvidenceSubcommands):
             "--oauth2-tokens",
             action="store_true",
             help="Together with --user: also revoke the OAuth2 access and refresh tokens, codes and ID tokens of the "
-            "user, so that no client gets new tokens with them. The user has to authorize each application again.",
+            "user, so that no client gets new InstAccess tokens with these tokens. The user has to "
+            "authorize each application again.",
         )
         audit_evidence.add_arguments(sub)
         for name in ("revoke", "prune", "erase-name"):
