@@ -257,10 +257,10 @@ class InstAccess:
             attempts += 1
 
     def _wait(self, deadline: float) -> None:
-        """Wait until the issuer accepts requests again.
+        """Wait until the end of the pause that the issuer has asked for.
 
         Raises:
-            RateLimited: this time is after the deadline.
+            RateLimited: the pause ends after the deadline.
         """
         while (delay := self._not_before - self._clock()) > 0:
             if self._not_before > deadline:

@@ -77,8 +77,8 @@ def write(
     filters = {name: str(options[name]) for name in names if options[name]}
     export = Export(rows, Format(options["format"]), by=operator(), filters=filters)
     if options["file"] is None and stdout.isatty():
-        progress.hide()  # The line would appear between the exported rows.
-    # Counting rows with a filter can take as long as exporting these rows.
+        progress.hide()  # Otherwise, the line appears between the exported rows.
+    # Don't count filtered rows, because counting can take as long as the export.
     advance = progress("exporting", None if filters else rows.count)
     path = options["file"]
     if path == "":

@@ -1,4 +1,4 @@
-"""Authentication of all requests of a Django project by InstAccess tokens, without Django REST framework."""
+"""Authentication of all requests to a Django project by InstAccess tokens, without Django REST framework."""
 
 from __future__ import annotations
 

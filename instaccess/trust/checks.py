@@ -96,7 +96,7 @@ def check_jwcrypto(**kwargs: Any) -> list[CheckMessage]:
 
 @register(deploy=True)
 def check_redirects(**kwargs: Any) -> list[CheckMessage]:
-    """Check that SECURE_SSL_REDIRECT does not redirect the requests of a proxy to the gateway."""
+    """Check that SECURE_SSL_REDIRECT does not redirect the requests that a proxy sends to the gateway."""
     path = _verify_path()
     if (
         path is None

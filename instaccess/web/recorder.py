@@ -13,7 +13,7 @@ class Recorder(Protocol):
     """A recorder of measurements. Its methods never raise an error, because they run within requests."""
 
     def clock(self) -> float:
-        """Return the start of a measurement, in seconds."""
+        """Return the current time of the recorder's clock, in seconds, as the start of a measurement."""
 
     def issued(self, started: float) -> None:
         """Record an issued token. `started` is the time of the clock at the start of the request."""

@@ -101,8 +101,8 @@ def _reload_jwks(until: datetime, now: datetime) -> Step:
         _("A service that is not restarted may accept tokens of this key until %(time)s.")
         if now < until
         else _(
-            "This period ended at %(time)s. Services that could not load the JWKS since the revocation may still "
-            "accept tokens of this key. Restart these services."
+            "This period ended at %(time)s. Services that have not been able to load the JWKS since the revocation "
+            "may still accept tokens of this key. Restart these services."
         )
     )
     return Step(RELOAD_JWKS, deadline % {"time": format_utc(until)})

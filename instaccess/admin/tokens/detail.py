@@ -169,7 +169,7 @@ def _count_oauth2_tokens(token: IssuedToken) -> int:
 
 
 def _count_refusals(token: IssuedToken) -> list[tuple[str, int]]:
-    """Return the reason codes of refused requests of the user and the actor, with counts, the most frequent first.
+    """Return the reason codes of refused requests from the user and the actor, with counts, the most frequent first.
 
     Counts the refusals from one hour before the issue of the token until its expiry.
     """
