@@ -71,7 +71,7 @@ class IssueViewExtension(OpenApiViewExtension):  # type: ignore[misc]
             "type": "object",
             "properties": {name: {"type": "string", "description": text} for name, text in names.items()},
         }
-        view: Any = self.target_class  # drf-spectacular has replaced the name with the class.
+        view: Any = self.target_class  # drf-spectacular replaces the path with the class.
         described = type(view.__name__, (view,), {})
         return extend_schema_view(
             post=extend_schema(

@@ -152,7 +152,10 @@ def _has_current_encryption_key(keys: Iterable[Key]) -> bool:
 
 
 def _belongs_to_gateway(keys: Iterable[Key]) -> bool:
-    """Return whether the current encryption key, or else any encryption key, is the public key of a gateway."""
+    """Return whether the current encryption key is the public key of a gateway.
+
+    If no encryption key is current, the other encryption keys are checked instead, except past keys.
+    """
     rows = [key for key in keys if key.use == Key.Use.ENCRYPTION]
     current = [key for key in rows if key.status == Key.Status.CURRENT]
     return any(not key.has_private for key in current or rows if not _is_erased(key))

@@ -15,7 +15,8 @@ LATE_SECONDS = 5
 
 
 def _check_decryption_keys() -> None:
-    # The iteration unseals the keys of a key table, and fails if no key can be unsealed.
+    # Iterate over the keys, because only the iteration unseals the keys of a key table. The iteration fails if no key
+    # can be unsealed.
     list(trust.decryption_keys(max_staleness=conf.max_staleness))
 
 

@@ -62,7 +62,8 @@ def set_identity(request: HttpRequest, user: Any, claims: AcceptedClaims) -> Non
     attributes: dict[str, Any] = {"instaccess": claims, "user": user, "auser": auser}
     # CsrfViewMiddleware reads this attribute. Django's test client sets it too.
     attributes["_dont_enforce_csrf_checks"] = True
-    # Django's `get_user` and other code find the user of the session through the session or these attributes.
+    # Replace these attributes and the session, because Django's `get_user` and other code would otherwise find the
+    # user of the session.
     attributes["_cached_user"] = attributes["_acached_user"] = user
     if hasattr(request, "session"):
         attributes["session"] = import_module(settings.SESSION_ENGINE).SessionStore()

@@ -115,7 +115,8 @@ class _Builder:
         now = self._keep(Key, keys.current_time)
         if now is None:
             return
-        # The page shows the keys even if the table of issued tokens can't be read.
+        # Count the live tokens separately, so that the page shows the keys even if the table of issued tokens can't
+        # be read.
         live = self._keep(IssuedToken, lambda: keys.live_tokens(now=now, limit=COUNTED))
         spikes = self._keep(RefusalCount, lambda: audit.refusal_spikes(now=now))
         try:

@@ -203,8 +203,8 @@ def _conditions(options: dict[str, Any]) -> list[Q]:
     for name, condition in filters.items():
         text = options.get(name)
         if text == "":
-            # Refuse an empty value, for example of an unset shell variable. If the filter were ignored instead, more
-            # tokens would match.
+            # Refuse an empty value, for example from an unset shell variable. If the filter were ignored instead,
+            # more tokens would match.
             raise CommandError(f"--{name} is empty: give a value.")
         if text is not None:
             conditions.append(condition(text))
