@@ -62,7 +62,10 @@ class Endpoint:
 
 @concealed
 def check_access_token(value: str) -> OpaqueText:
-    """Check that an access token can be the value of a header. Returns the access token as an opaque object."""
+    """Check that an access token can be the value of a header. Returns the access token as an opaque object.
+
+    Raises InvalidArgument.
+    """
     if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
         raise InvalidArgument(
             "The access token is empty, is not a string, or contains a space, a line break or a character outside "

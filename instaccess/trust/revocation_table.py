@@ -112,7 +112,7 @@ def read(position: str = "") -> Page:
 
     Raises:
         ConfigError: DATABASES doesn't configure the database of the revocations.
-        SourceUnavailable: the database does not contain the tables, or the row of the position was deleted.
+        SourceUnavailable: the database does not contain the tables, or an audit row was deleted during the call.
         DatabaseError: a query failed.
     """
     connection = connections[find_alias()]

@@ -191,6 +191,8 @@ def _parse_verification_key(text: str) -> Mapping[str, JWK]:
 
     Call this function only from a function with the decorator `concealed`. The text may be a private key, and error
     reports of any other caller would print the text.
+
+    Raises KeyRefused or SourceUnavailable if the text contains no usable public key.
     """
     if (document := _parse_json(text)) is None:
         key = material.parse(Opaque(text.encode("utf-8", "surrogatepass")))
@@ -206,6 +208,8 @@ def _parse_decryption_key(text: str) -> Mapping[str, PrivateKey]:
 
     Call this function only from a function with the decorator `concealed`. The text is a private key, and error
     reports of any other caller would print the text.
+
+    Raises KeyRefused if the text contains no usable private key.
     """
     key = material.parse(Opaque(text.encode("utf-8", "surrogatepass")))
     if not isinstance(key, PrivateKey):

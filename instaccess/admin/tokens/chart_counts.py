@@ -104,7 +104,10 @@ def _group(rows: Any) -> list[_Group]:
 
 
 def _parse_time(value: Any) -> datetime:
-    """Convert a UTC time from a raw query to an aware datetime. Databases return strings, naive or aware times."""
+    """Convert a UTC time from a raw query to an aware datetime. Databases return strings, naive or aware times.
+
+    Raises ValueError if the database has no time zone definitions.
+    """
     if value is None:  # Without time zone definitions, MySQL and MariaDB convert every time to NULL.
         raise ValueError(
             "the database has no time zone definitions: load the definitions of time zones with mysql_tzinfo_to_sql"
