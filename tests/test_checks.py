@@ -208,7 +208,8 @@ class TestKeysInTheSettings:
     @pytest.mark.parametrize(
         ("key", "why"),
         [
-            ("/nowhere/key.pem", "is the path of a file that can't be read (FileNotFoundError)"),
+            ("/nowhere/key.pem", "is neither a valid key nor the path of a readable file (FileNotFoundError)"),
+            ("{not JSON", "neither"),
             ("-----BEGIN SECRET", "neither"),
         ],
     )

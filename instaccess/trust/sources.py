@@ -172,7 +172,8 @@ def _parse_all(
                     f"{entry} is a URL: write the URL as a string, not in a list", setting=setting
                 ) from None
             raise ConfigError(
-                f"{entry} is the path of a file that can't be read ({type(error).__name__})", setting=setting
+                f"{entry} is neither a valid key nor the path of a readable file ({type(error).__name__})",
+                setting=setting,
             ) from None
         except (KeyRefused, SourceUnavailable) as error:
             raise ConfigError(f"{entry} contains a key that can't be used: {error.detail}", setting=setting) from None
