@@ -181,8 +181,8 @@ class TestTheFiltersAndColumnsOfAdminLists:
 class TestTheListsOfOtherApps:
     """Tests that Django refuses lookups across a relation that the list of another app does not offer.
 
-    The list of another app can reveal at most whether a user or an application has a row in this app, because Django
-    allows a comparison with the primary key of the row.
+    Django allows a comparison with the primary key of a row. The list of another app can therefore reveal only
+    whether a user or an application has a row in this app.
     """
 
     @pytest.mark.parametrize("model", [get_user_model(), get_application_model()])
