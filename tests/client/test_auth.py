@@ -71,7 +71,7 @@ def send(request: pytest.FixtureRequest) -> Send:
 
 @pytest.fixture
 def other() -> Iterator[Site]:
-    """A server of another origin that accepts any request."""
+    """Yield a server of another origin that accepts any request."""
     site = Site()
     site.accepts = lambda token: True
     with running(site):
@@ -102,7 +102,7 @@ class TestRequests:
             ("POST", "/b", f"Bearer {TOKENS[1]}", b"text"),
         ]
 
-    def test_second_401_reaches_the_caller_and_the_next_401_renews_no_token_for_a_while(self, site, send, clock):
+    def test_second_401_reaches_the_caller_and_no_token_is_renewed_for_the_next_30_seconds(self, site, send, clock):
         access = source(site.url, clock)
         site.accepts = lambda token: False
 

@@ -70,7 +70,7 @@ class TestTheNodeClient:
 
         assert (result["results"], site.issued) == ([[401]] * 3, 2)
 
-    def test_client_waits_as_retry_after_says_and_not_longer_than_the_limit(self, site):
+    def test_client_waits_for_the_time_in_retry_after_unless_the_time_exceeds_the_limit(self, site):
         site.refusals = [(429, TOO_MANY, {"Retry_After": "17"}), (403, b"403 Forbidden (Rate Limit Exceeded)\n", {})]
         waited = run(site.url, [{"urls": [f"{site.url}/a"]}])
         site.refusals = [(429, TOO_MANY, {"Retry_After": "100"})]
