@@ -61,7 +61,7 @@ class TestTheUuidOfAUser:
 
         assert users.user_uuid(stale) == first
 
-    def test_lazy_user_has_the_uuid_of_the_user_that_it_wraps(self, user):
+    def test_lazy_user_has_the_uuid_of_the_wrapped_user(self, user):
         assert users.user_uuid(SimpleLazyObject(lambda: user)) == users.user_uuid(user)
 
 
@@ -253,7 +253,7 @@ class TestAUserModelWithoutSuperusersAndStaff:
     def test_p23_caller_may_not_masquerade_as_staff(self):
         assert not users.may_masquerade(Member("instaccess.masquerade"), Member(is_staff=True))
 
-    def test_p19_caller_may_not_masquerade_as_a_superuser(self):
+    def test_p19_caller_may_not_masquerade_as_a_target_who_is_a_superuser(self):
         assert not users.may_masquerade(Member("instaccess.masquerade"), Member(is_superuser=True))
 
     def test_no_user_may_masquerade_without_authentication_backends(self, settings):

@@ -65,7 +65,7 @@ class TestAFullDatabase:
     def test_o18_health_check_notices_a_full_database_after_a_token_could_not_be_issued(
         self, limit, post, access_token
     ):
-        audit.check_writable()  # Inserts no row before a token could not be issued.
+        audit.check_writable()  # The check inserts rows only after the insert of a token's row has failed.
 
         self.fill(post, access_token)
         for _ in range(2):

@@ -281,7 +281,7 @@ class TestTokensPrune:
         with pytest.raises(CommandError, match="before the year 1"):
             tokens("prune", "--older-than", "999999w")
 
-    def test_a6_prune_without_force_refuses_to_delete_modified_rows(self, old):
+    def test_a6_prune_command_without_force_refuses_to_delete_modified_rows(self, old):
         tokens("seal")
         IssuedToken.objects.filter(pk=old[0].pk).update(user_agent="modified")
 
