@@ -169,7 +169,7 @@ class TestTheNameOfAUser:
     def test_a_long_name_is_shortened_to_the_length_of_its_column(self):
         assert users.user_name(User(username="x" * 300)) == "x" * 255
 
-    def test_a_user_without_a_name_has_an_empty_name(self):
+    def test_user_name_is_empty_for_a_user_without_a_name(self):
         assert users.user_name(User(username=None)) == ""
 
 

@@ -126,7 +126,7 @@ class TestRequests:
         assert statuses == [401, 200]
         assert [path for _, path, _, _ in site.calls] == ["/b", "/c"]
 
-    def test_file_is_sent_again_from_its_beginning_by_requests(self, site, tmp_path):
+    def test_library_requests_sends_a_file_again_from_its_beginning(self, site, tmp_path):
         access = source(site.url)
         access.token()
         site.revoke()

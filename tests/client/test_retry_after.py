@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from instaccess.client.waiting import parse_retry_after
 
-MOMENTS = st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1), timezones=st.just(UTC)).map(  # noqa: DTZ001
-    lambda moment: moment.replace(microsecond=0)
+TIMES = st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1), timezones=st.just(UTC)).map(  # noqa: DTZ001
+    lambda time: time.replace(microsecond=0)
 )
 
 
-def http_date(moment: datetime) -> str:
-    return format_datetime(moment, usegmt=True)
+def http_date(time: datetime) -> str:
+    return format_datetime(time, usegmt=True)
 
 
 class TestRetryAfter:
@@ -25,7 +25,7 @@ class TestRetryAfter:
     def test_parse_retry_after_returns_the_number_of_seconds_in_the_header(self, seconds):
         assert parse_retry_after(f" {seconds} ", date=None, now=0) == seconds
 
-    @given(MOMENTS, MOMENTS)
+    @given(TIMES, TIMES)
     def test_parse_retry_after_compares_a_date_with_the_clock_of_the_client_if_the_server_sends_no_date(
         self, until, now
     ):
@@ -33,7 +33,7 @@ class TestRetryAfter:
 
         assert parse_retry_after(http_date(until), date=None, now=now.timestamp()) == expected
 
-    @given(MOMENTS, MOMENTS, st.floats(-1e9, 1e9))
+    @given(TIMES, TIMES, st.floats(-1e9, 1e9))
     def test_parse_retry_after_compares_a_date_with_the_date_of_the_response_even_if_the_client_clock_is_wrong(
         self, until, sent, now
     ):
