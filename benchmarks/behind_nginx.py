@@ -2,9 +2,9 @@
 
     python -m benchmarks.behind_nginx [--nginx-rounds 10] [--seconds 1]
 
-Three nginx servers with the example configuration forward requests to one service, which answers at once. The first
-server doesn't authenticate requests. The second server asks the gateway about each request (`auth_request`). The
-third server keeps each decision of the gateway for a second. Each server is measured with a few tokens that all
+Three nginx servers with the example configuration forward requests to one service, which answers immediately. The
+first server doesn't authenticate requests. The second server asks the gateway about each request (`auth_request`).
+The third server keeps each decision of the gateway for a second. Each server is measured with a few tokens that all
 requests share, and with a new token for each request.
 """
 
@@ -118,8 +118,8 @@ def _rounds(urls: dict[str, str], options: argparse.Namespace) -> Rounds:
     for name, url in urls.items():
         load.drive(load.Request("GET", url, hot), seconds=warm_up)
         rates[name] = load.drive(load.Request("GET", url, new), seconds=warm_up).rate
-    # Leave out the rate of the server without authentication, because this server doesn't check tokens, so the tokens
-    # may repeat.
+    # Leave out the rate of the server without authentication. This server doesn't check tokens, so its tokens may
+    # repeat.
     count = math.ceil(2 * max(rates[ASKED], rates[KEPT]) * options.seconds) + load.CONNECTIONS
     for number in range(options.nginx_rounds):
         new = new_tokens(count)

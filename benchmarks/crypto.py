@@ -66,7 +66,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def alternatives() -> tuple[dict[str, Operation], dict[str, Operation]]:
-    """Return the encoders and the decoders, by name. Before, check that each of them produces a correct result."""
+    """Return the encoders and the decoders, by name. First, check that each alternative produces a correct result."""
     signing, encryption = (JWK.generate(kty="RSA", size=2048, use=use) for use in ("sig", "enc"))
     kids = signing.thumbprint(), encryption.thumbprint()
     public = [JWK(**key.export_public(as_dict=True)) for key in (signing, encryption)]

@@ -22,8 +22,7 @@ class Endpoint:
     Attributes:
         name: the name of the endpoint, for the option `--only`.
         title: the title of the endpoint in tables.
-        baseline: the name of the endpoint with which this endpoint is compared; its own name if it is itself a
-            baseline.
+        baseline: the name of the endpoint with which this endpoint is compared. A baseline contains its own name.
         request: the request that the benchmark sends.
         check: a function that raises AssertionError if a response is wrong.
         invalid_authorization: an Authorization value that must be refused with 401; empty for endpoints without

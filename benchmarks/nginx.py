@@ -19,7 +19,7 @@ EXAMPLE = ROOT / "examples/nginx/nginx.conf"
 _TIMEOUT_SECONDS = 60
 _MEMORY = Path("/dev/shm")
 
-# The service answers at once, so the figures show the cost of the proxy and of the gateway.
+# The service answers immediately, so the figures show the cost of the proxy and of the gateway.
 _SERVICE = """
 daemon off;
 worker_processes auto;

@@ -105,7 +105,7 @@ def _long_work(long_work: Mapping[str, Any]) -> str:
     growth = most["verify"]["peak memory, bytes"] - least["verify"]["peak memory, bytes"]
     return _LONG_WORK.format_map(
         {
-            # A run of this part alone says when and where it was measured.
+            # If only this part was run, the summary contains the date and the machine of its run.
             "measured": f" ({long_work['measured']})" if "measured" in long_work else "",
             "rows": f"{max(sizes):,}",
             "baseline": f"{cpu['baseline']:.0f}",

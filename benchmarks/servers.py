@@ -1,4 +1,4 @@
-"""A benchmark that compares application servers on PostgreSQL, for issuing and for a do-nothing view.
+"""A benchmark that compares application servers on PostgreSQL, for issuing and for a view that does nothing.
 
     python -m benchmarks.servers [--servers-rounds 10] [--seconds 1] [--servers sync,gthread,uvicorn-pool]
 

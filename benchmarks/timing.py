@@ -21,7 +21,8 @@ def in_turns(
 ) -> Times:
     """Time each alternative in `rounds` rounds of `calls` calls. Every other round runs in reverse order.
 
-    For code that never waits, pass `time.process_time` as the clock, because it excludes the time of other processes.
+    For code that never waits, pass `time.process_time` as the clock, because this clock excludes the time of other
+    processes.
     """
     times: Times = {name: [] for name in alternatives}
     for number in range(warm_up + rounds):

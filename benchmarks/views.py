@@ -131,7 +131,7 @@ VALUES (%s, %s, %s, %s, %s, '', '', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 
 def floor(request: HttpRequest) -> HttpResponse:
     """Issue a token with one SELECT, direct calls of OpenSSL and one INSERT. An issuer can hardly be faster.
 
-    The view uses neither DRF nor the ORM. It omits the validator, throttling, tamper evidence and the log, and its
+    The view uses neither DRF nor the ORM. The view omits the validator, throttling, tamper evidence and the log. The
     errors differ from Canvas's errors.
     """
     return _floor(request, guarded=False)

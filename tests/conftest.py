@@ -370,5 +370,5 @@ def post(client: Any) -> Callable[..., Any]:
     return post_
 
 
-def epoch(moment: datetime) -> int:
-    return int(moment.timestamp())
+def epoch(time: datetime) -> int:
+    return int(time.timestamp())

@@ -73,7 +73,7 @@ class TestFit:
         assert escaped == "a" * prefix + "\\U0001f631" * ((LIMIT - prefix) // 10)
 
     @given(text=st.text(max_size=600))
-    def test_fit_returns_a_text_that_can_be_stored_and_that_a_second_fit_does_not_change(self, text):
+    def test_fit_returns_a_string_that_can_be_stored_and_that_a_second_fit_does_not_change(self, text):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(charsets, "_find_codecs", lambda column, using: {"cp1252", charsets._PLANE_0})
             escaped = fit(text)

@@ -400,7 +400,7 @@ class TestTheDeploymentCheck:
         assert "pip install" in message.hint
 
     @pytest.mark.parametrize("version", ["1.6.1", "1.6.2", "1.10.0", "2.0", "1.6.1.post1"])
-    def test_o14_deployment_check_accepts_jwcrypto_from_1_6_1_on(self, version, tmp_path, monkeypatch):
+    def test_o14_deployment_check_accepts_jwcrypto_1_6_1_and_later(self, version, tmp_path, monkeypatch):
         metadata = tmp_path / f"jwcrypto-{version}.dist-info" / "METADATA"
         metadata.parent.mkdir()
         metadata.write_text(f"Metadata-Version: 2.1\nName: jwcrypto\nVersion: {version}\n")

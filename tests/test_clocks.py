@@ -187,7 +187,7 @@ class TestAnIssuerAndAGatewayWithTheSameWrongClock:
 
 
 class TestTheToleranceOfAGateway:
-    """The tolerance for `iat` and `exp`, because the clock of the issuer's host can differ from the gateway's."""
+    """Tests of the tolerance for `iat` and `exp` if the clocks of the issuer's host and the gateway's host differ."""
 
     @pytest.fixture(autouse=True)
     def _empty_caches(self, empty_gateway_caches):

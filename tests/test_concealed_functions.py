@@ -54,7 +54,7 @@ CONCEALED = [
     "trust.material:private_to_text",
     "trust.sources:_parse_all",
 ]
-"""Module and name of each function, without `instaccess.` in front."""
+"""The module and the name of each concealed function, without the prefix `instaccess.`."""
 
 
 class FailingArgument:

@@ -197,7 +197,7 @@ class TestARunningDemo:
         assert claims["iss"] == "instructure:inst_access"
         assert claims["exp"] - claims["iat"] == 3600
 
-    def test_demo_shows_that_the_gateway_accepts_the_token_until_it_is_revoked(self, shared_demo):
+    def test_demo_shows_that_the_gateway_accepts_the_token_until_the_revocation(self, shared_demo):
         assert shared_demo.paragraph("The gateway answers a reverse proxy").startswith("Authorization: Bearer ey")
         assert json.loads(shared_demo.paragraph("The service accepts the signed token"))["login_id"] == "admin"
         refusal = shared_demo.paragraph("After the token is revoked, the gateway refuses the token: 401")
@@ -285,7 +285,7 @@ class TestTheFirstPageOfTheDemo:
         assert "Stopped. All data is kept" in rest
         assert "Traceback" not in rest
 
-    def test_demo_keeps_all_audit_rows_when_it_runs_again(self, serve, folder):
+    def test_demo_keeps_all_audit_rows_when_the_demo_runs_again(self, serve, folder):
         serve().stop(signal.SIGINT)
         before = rows(folder, "instaccess_issuedtoken")
 
@@ -310,7 +310,7 @@ class TestAnImportedEncryptionKey:
             check=True,
         ).stdout
 
-    def test_demo_without_the_private_key_prints_which_steps_it_cannot_show_and_continues(
+    def test_demo_without_the_private_key_names_the_steps_that_are_left_out_and_continues(
         self, serve, folder, rsa_pool
     ):
         public_key = folder / "gateway.pem"

@@ -34,7 +34,7 @@ class TestTheGuideToDevelopmentWithoutAGateway:
         assert names["DEBUG"] is True
         return override_settings(DEBUG=True, INSTACCESS=names["INSTACCESS"])
 
-    def test_documented_settings_pass_the_system_checks(self):
+    def test_settings_in_the_guide_to_local_development_pass_the_system_checks(self):
         with self.settings():
             assert conf_checks.check_settings() == []
 

@@ -96,9 +96,9 @@ class TestTheExamples:
             assert set(text.split("|")) <= REASONS
 
     def test_dashboard_of_the_example_shows_each_documented_metric(self):
-        shown = {base_name(name) for query in self.QUERIES for name in NAME.findall(query)}
+        displayed = {base_name(name) for query in self.QUERIES for name in NAME.findall(query)}
 
-        assert shown == set(DOCUMENTED)
+        assert displayed == set(DOCUMENTED)
 
     def test_panels_of_the_dashboard_have_different_ids_and_places(self):
         panels = self.DASHBOARD["panels"]

@@ -23,14 +23,14 @@ PYTEST = [code for code in CODE if code.startswith(".venv/bin/python -m pytest")
 
 class TestTheNamesInThePapers:
     @pytest.mark.parametrize("path", PATHS)
-    def test_file_that_a_paper_names_exists(self, path):
+    def test_file_that_a_community_file_names_exists(self, path):
         assert (ROOT / path).exists()
 
     @pytest.mark.parametrize("command", [code for code in CODE if code.startswith("make ")])
-    def test_command_that_a_paper_names_is_a_target_of_the_makefile(self, command):
+    def test_command_that_a_community_file_names_is_a_target_of_the_makefile(self, command):
         assert command.removeprefix("make ") in TARGETS
 
-    def test_set_up_takes_two_commands(self):
+    def test_contributors_set_up_the_project_with_two_commands(self):
         [code] = [each for each in readme.snippets(CONTRIBUTING) if each.language == "sh"]
 
         assert code.lines == ["make demo", "make test"]
@@ -68,20 +68,20 @@ class TestTheNamesInThePapers:
 
 class TestThePapersOfAProjectWithoutAnAddress:
     @pytest.mark.parametrize("name", PAPERS)
-    def test_paper_contains_no_address_except_that_of_the_contributor_covenant(self, name):
+    def test_community_file_contains_no_address_except_the_address_of_the_contributor_covenant(self, name):
         hosts = {urlsplit(url).hostname for url in re.findall(r"https?://[^\s)>]+", PAPERS[name])}
 
         assert hosts <= {"www.contributor-covenant.org"}
         assert re.findall(r"\S+@\S+", PAPERS[name]) == []
 
-    def test_source_distribution_includes_the_papers(self):
+    def test_source_distribution_includes_the_community_files(self):
         included = re.findall(r"^include (.+)$", (ROOT / "MANIFEST.in").read_text(), re.MULTILINE)
 
         assert set(PAPERS) <= set(" ".join(included).split())
 
 
 class TestTheReleases:
-    def test_security_policy_says_that_a_version_is_unreleased_while_the_change_log_says_so(self):
+    def test_security_policy_and_change_log_name_the_same_unreleased_version(self):
         unreleased = re.findall(r"^## \[(.+?)\] - Unreleased$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
         named = re.findall(r"Version (\S+) has not been released yet", PAPERS["SECURITY.md"])
 

@@ -115,7 +115,7 @@ def parts(response: requests.Response) -> tuple[int, bytes, str | None]:
 
 
 class TestTheExamples:
-    def test_example_accepts_a_valid_token_and_refuses_every_other_request_as_the_wire_contract_says(
+    def test_example_accepts_a_valid_token_and_refuses_every_other_request_as_in_the_wire_contract(
         self, example, jwks_server, token_factory
     ):
         valid = good(token_factory, acct=ACCOUNT, sub=USER)
@@ -190,7 +190,7 @@ class TestTheOtherExamples:
             assert running.get("/profile/").status_code == 401
             assert parts(running.get("/everybody/", good(token_factory))) == INVALID
 
-    def test_wsgi_example_accepts_and_refuses_tokens_as_the_wire_contract_says(self, jwks_server, token_factory):
+    def test_wsgi_example_accepts_and_refuses_tokens_as_in_the_wire_contract(self, jwks_server, token_factory):
         [(_, code)] = _files("Any Python program")
         names: dict[str, Any] = {}
         exec(with_url(code, jwks_server), names)
@@ -214,7 +214,7 @@ class TestTheOtherExamples:
 
 
 class TestThePageOfServicesWithoutDRF:
-    def test_table_of_arguments_lists_each_argument_with_its_default(self):
+    def test_table_of_arguments_lists_each_argument_of_the_verifier_with_its_default(self):
         rows = readme.tables(readme.section("Any Python program", TEXT))[0]
         documented = {readme.code(name)[0]: default for name, _, default in rows}
         parameters = {name: parameter.default for name, parameter in inspect.signature(Verifier).parameters.items()}
@@ -232,7 +232,7 @@ class TestThePageOfServicesWithoutDRF:
         for name in (name for row in rows for name in readme.code(row[0])):
             assert issubclass(getattr(exceptions, name), exceptions.InstAccessError)
 
-    def test_names_on_the_page_exist(self):
+    def test_names_on_the_page_of_services_without_drf_exist(self):
         for name in re.findall(r"`instaccess\.service\.([A-Za-z]+)`", TEXT):
             assert hasattr(service, name)
         for module, name in re.findall(r"`instaccess\.service\.([a-z]+)\.([A-Za-z]+)`", TEXT):

@@ -35,7 +35,7 @@ SENDERS = {
 class TestTheTablesOfSignals:
     ROWS = readme.tables(TEXT)[0]
 
-    def test_table_lists_each_signal_with_its_sender_and_its_logger(self):
+    def test_page_of_signals_lists_each_signal_with_its_sender_and_its_logger(self):
         documented = {readme.code(name)[0]: (readme.code(s)[0], readme.code(log)[0]) for name, _, s, log in self.ROWS}
 
         assert documented == {

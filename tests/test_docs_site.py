@@ -102,7 +102,7 @@ class TestTheSite:
         assert [address for address in addresses if urlsplit(address).netloc] == []
         assert re.findall(r"url\(['\"]?(?:https?:)?//[^)]*\)|@import[^;]*//[^;]*;", styles) == []
 
-    def test_each_image_has_a_text_for_people_who_can_not_see_it(self, pages):
+    def test_each_image_of_the_site_has_an_alternative_text(self, pages):
         assert [image for page in pages.values() for image in page.without_text] == []
 
     def test_search_without_a_server_finds_the_page_of_a_setting(self, site):
@@ -135,7 +135,7 @@ class TestTheDiagrams:
         assert len(texts) == 2
 
     @pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.name)
-    def test_diagram_has_colours_of_its_own_in_dark_mode(self, path):
+    def test_diagram_has_different_colours_in_dark_mode(self, path):
         text = path.read_text()
         light, dark = (
             dict(re.findall(r"(--[a-z]+): (#[0-9a-f]{6});", part))

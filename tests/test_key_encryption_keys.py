@@ -46,13 +46,15 @@ class TestAChangeOfKeysDuringAReseal:
         assert sealed_under() == {kek_id(KeyEncryptionKey(b"\2" * 32))}
 
     def test_a_private_key_erased_during_a_reseal_is_not_restored(self, crew, initial_keys, rsa_pool):
-        stolen = Key.objects.order_by("use", "-created_at").first().kid  # The command reseals this key first.
+        # The command reseals this key before all other keys.
+        stolen = Key.objects.order_by("use", "-created_at").first().kid
         resealing, other = crew.start(
             2, keys=[[], [rsa_pool.take(), rsa_pool.take()]], KEY_ENCRYPTION_KEYS=[NEW_KEK, OLD_KEK]
         )
         resealing.ask(tasks.meet_at, "instaccess.keys.sealing.seal")
         resealing.start_task(tasks.manage_keys, "reseal")
-        assert within(PATIENCE, crew.any_worker_waits)  # The worker has read the row.
+        # After this wait, the worker has read the row of the key, but has not changed the row.
+        assert within(PATIENCE, crew.any_worker_waits)
 
         other.ask(tasks.revoke, stolen)
         other.ask(tasks.meet)

@@ -119,7 +119,7 @@ class TestAKilledRevocation:
             assert len(kids(SIG, FUTURE)) == 1
             assert not IssuedToken.objects.filter(signing_kid=stolen, revoked_at=None).exists()
 
-    def test_k22_gateways_refuse_the_tokens_of_a_revoked_key_wherever_the_revocation_is_killed(
+    def test_k22_gateways_refuse_the_tokens_of_a_revoked_key_if_the_revocation_is_killed_at_any_statement(
         self, row, killed_after_each_statement
     ):
         def create_tokens(start: Kids) -> None:
@@ -239,7 +239,7 @@ class TestAKilledIssuer:
 
         assert IssuedToken.objects.count() == rows
 
-    def test_o4_no_token_is_returned_without_an_audit_row_wherever_the_issuer_is_killed(
+    def test_o4_no_token_is_returned_without_an_audit_row_if_the_issuer_is_killed_at_any_statement(
         self, crew, initial_keys, access_token
     ):
         for number in itertools.count(1):

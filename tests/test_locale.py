@@ -24,13 +24,13 @@ TAG = re.compile(
     re.DOTALL,
 )
 
-# The name of the model of issued tokens in each language.
+# A test compares the name of the model of issued tokens with this name in each language.
 ISSUED_TOKENS = {"de": "ausgestellte Token", "es": "tokens emitidos", "fr": "jetons émis"}
 
 # Only French has a space before a colon.
 COLONS = {"%(heading)s: %(count)s", "<strong>%(label)s:</strong> %(text)s"}
 
-# The texts that are the same in English and in the language.
+# These texts are the same in English and in the language, so they don't count as untranslated.
 SAME_IN_ENGLISH = {
     "de": COLONS | {"Claim", "Claims", "Header", "InstAccess", "Status", "Token"},
     "es": COLONS | {"Actor", "Claim", "Claims", "Error", "InstAccess", "Token", "actor", "no", "shard"},

@@ -64,7 +64,7 @@ class TestEveryLine:
 
 
 class TestThePageOfLogLines:
-    def test_page_lists_each_log_line_with_its_logger_its_level_and_its_fields(self):
+    def test_page_of_log_lines_lists_each_log_line_with_its_logger_its_level_and_its_fields(self):
         # To write the table again after a change: `python -m tests.support.log_lines`.
         assert log_lines.table() in readme.page("log-lines.md")
 

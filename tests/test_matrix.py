@@ -72,7 +72,7 @@ class TestTheVersionsInTheMetadata:
 
 @pytest.mark.services
 class TestTheSearchForInterpreters:
-    """These tests need nox, which `make test` doesn't install."""
+    """Tests of the search for installed Python versions. The tests need nox, which `make test` doesn't install."""
 
     def list_sessions(self, home: Path, *versions: str) -> subprocess.CompletedProcess[str]:
         """List the sessions on a machine that has these versions of Python, installed with pyenv."""
@@ -85,18 +85,18 @@ class TestTheSearchForInterpreters:
         environment = {"PATH": str(home / "empty"), "HOME": str(home)}
         return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
 
-    def test_each_installed_version_has_a_session(self, tmp_path):
+    def test_each_installed_python_version_has_a_session(self, tmp_path):
         done = self.list_sessions(tmp_path, "3.11", "3.12", "3.13", "3.14")
 
         assert re.findall(r"tests-([\d.]+)", done.stdout) == ["3.11", "3.12", "3.13", "3.14"]
 
-    def test_missing_python_314_leaves_its_session_out(self, tmp_path):
+    def test_matrix_without_python_3_14_leaves_out_the_session_of_python_3_14(self, tmp_path):
         done = self.list_sessions(tmp_path, "3.11", "3.12", "3.13")
 
         assert done.returncode == 0
         assert re.findall(r"tests-([\d.]+)", done.stdout) == ["3.11", "3.12", "3.13"]
 
-    def test_missing_version_fails_and_says_what_to_install(self, tmp_path):
+    def test_missing_python_version_fails_and_names_the_command_that_installs_the_version(self, tmp_path):
         done = self.list_sessions(tmp_path, "3.11")
 
         assert done.returncode != 0

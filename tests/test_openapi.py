@@ -31,7 +31,7 @@ COURSES = {
 ISSUE = {PATH: [{"oauth2AccessToken": [SCOPE]}]}
 _HTML = {"DEFAULT_RENDERER_CLASSES": [f"rest_framework.renderers.{n}Renderer" for n in ("BrowsableAPI", "JSON")]}
 
-# For each project: the differences from an issuer, and the security requirements of each path.
+# Each tuple contains the project's differences from an issuer, and the security requirements of each path.
 PROJECTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "an issuer": ({}, ISSUE),
     "an issuer with OpenAPI 3.1": ({"spectacular": {"OAS_VERSION": "3.1.0"}}, ISSUE),
@@ -84,7 +84,7 @@ def operation() -> dict[str, Any]:
 
 class TestTheSchemaOfAProject:
     @pytest.mark.parametrize("project", PROJECTS)
-    def test_project_gets_no_warning_and_the_security_of_each_path(self, project):
+    def test_schema_of_a_project_causes_no_warning_and_has_the_security_of_each_path(self, project):
         question, paths = PROJECTS[project]
 
         result = describe(**question)
@@ -131,7 +131,7 @@ class TestTheSchemaOfAProject:
         assert flows["authorizationCode"]["authorizationUrl"] == "https://login.example/a"
         assert {flow["tokenUrl"] for flow in flows.values()} == {"https://login.example/t"}
 
-    def test_project_that_does_not_use_drf_spectacular_imports_no_part_of_it(self):
+    def test_project_that_does_not_use_drf_spectacular_never_imports_drf_spectacular(self):
         program = (
             "import sys, django\n"
             "django.setup()\n"

@@ -70,10 +70,10 @@ def serve(set_up_once: SetUp, tmp_path: Path) -> Iterator[Callable[..., Demo]]:
 
 
 def fuzz(demo: Demo, token: str | None, folder: Path, *, path: str = "", unavailable: bool = False) -> set[int]:
-    """Run schemathesis with all checks, which must find nothing. Returns the statuses of the responses to POST.
+    """Run schemathesis with all checks, which must report no problem. Returns the statuses of the responses to POST.
 
     The check `negative_data_rejection` is left out, because the contract says that a body that can't be parsed counts
-    as empty. If `unavailable` is true, a 503 is no finding. The examples are the same in each run.
+    as empty. If `unavailable` is true, a 503 is not reported as a problem. The examples are the same in each run.
     """
     report = folder / "requests.har"
     schema = PAGE

@@ -179,7 +179,7 @@ class TestDetection:
 
 
 class TestTheDocumentedSteps:
-    """The steps in docs/restore.md, and the commands that the steps contain."""
+    """Tests of the steps in docs/restore.md, and of the commands that the steps contain."""
 
     STEPS = readme.section("Steps", readme.page("restore.md"))
 

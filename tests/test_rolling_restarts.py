@@ -91,7 +91,7 @@ def restart(node: Node) -> None:
 
 
 class TestIssuersUnderLoad:
-    """Clients request tokens, and use a token, while issuers restart (case O21)."""
+    """Tests of clients that request tokens, and use a token, while issuers restart (case O21)."""
 
     def assert_success(self, nodes: Nodes, load: Load) -> None:
         """Check that no client saw an error, and that the audit log contains each token that a client received."""
@@ -127,7 +127,7 @@ class TestIssuersUnderLoad:
 
 
 class TestAnIssuerThatStopsBeforeItAnswers:
-    """An issuer that has received a POST request and closes the connection without a response (case O21)."""
+    """Tests of an issuer that receives a POST request and closes the connection without a response (case O21)."""
 
     @pytest.fixture
     def received(self, nodes: Nodes) -> Iterator[list[bytes]]:

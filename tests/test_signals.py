@@ -32,7 +32,7 @@ def fail(**facts: Any) -> None:
 
 
 class TestASignal:
-    def test_each_receiver_gets_the_facts(self, signal):
+    def test_each_receiver_of_a_signal_gets_the_facts(self, signal):
         with received(signal) as first, received(signal) as second:
             signal.announce(None, one)
 
@@ -46,7 +46,7 @@ class TestASignal:
 
         assert numbers == []
 
-    def test_facts_are_not_built_if_no_receiver_is_connected(self, signal):
+    def test_facts_of_a_signal_are_not_built_if_no_receiver_is_connected(self, signal):
         built: list[str] = []
 
         def build() -> Facts:
@@ -127,7 +127,7 @@ class TestASignal:
 
 @pytest.mark.django_db(transaction=True)
 class TestASignalAfterACommit:
-    def test_signal_is_sent_at_once_without_a_transaction(self, signal):
+    def test_signal_after_a_commit_is_sent_immediately_outside_a_transaction(self, signal):
         with received(signal) as facts:
             signal.announce_after_commit(None, one, using="default")
 
@@ -142,7 +142,7 @@ class TestASignalAfterACommit:
 
             assert facts == [{"number": 1}]
 
-    def test_signal_is_not_sent_if_the_transaction_is_rolled_back(self, signal):
+    def test_signal_after_a_commit_is_not_sent_if_the_transaction_is_rolled_back(self, signal):
         with received(signal) as facts, transaction.atomic():
             signal.announce_after_commit(None, one, using="default")
             transaction.set_rollback(True)

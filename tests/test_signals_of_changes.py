@@ -82,7 +82,7 @@ def deployment(user: Any, application: Any, tmp_path: Path, rsa_pool: Any) -> De
 
 
 def tokens(*arguments: str) -> Callable[[Deployment], None]:
-    """Return a function that revokes tokens with the command. `{user}` and the like stand for values of the token."""
+    """Return a function that revokes tokens with the command. `{jti}`, for example, becomes the id of the token."""
 
     def run(deployment: Deployment) -> None:
         row = IssuedToken.objects.get()
@@ -118,7 +118,7 @@ def complete_an_interrupted_revocation(*command: str) -> Callable[[Deployment], 
 KEY_REASON = "the key of the token was revoked"
 RESTORED = "the database was restored from a backup"
 
-# For each way to revoke tokens: the action, the reason, and the beginning of the operator's name.
+# Each tuple describes a way to revoke tokens: the action, the reason, and the beginning of the operator's name.
 WAYS_TO_REVOKE: dict[str, tuple[Callable[[Deployment], None], str, str]] = {
     "the command with a token id": (tokens("--jti", "{jti}"), "laptop lost", COMMAND_LINE),
     "the command with a user": (tokens("--user", "ada"), "laptop lost", COMMAND_LINE),
@@ -192,7 +192,7 @@ class TestTokensRevoked:
 
         assert [sent["by_user_id"] for sent in facts] == [deployment.superuser.pk]
 
-    def test_row_is_marked_when_the_receiver_runs(self, deployment):
+    def test_audit_row_is_marked_as_revoked_before_a_receiver_of_the_signal_runs(self, deployment):
         deployment.issue()
         seen: list[bool] = []
 
@@ -245,7 +245,7 @@ def initialize(deployment: Deployment) -> None:
     call_command("instaccess_init")
 
 
-# For each way to change keys: the action, and the use, the change and the new status of each key.
+# Each tuple describes a way to change keys: the action, and the use, the change and the new status of each key.
 WAYS_TO_CHANGE_KEYS: dict[str, tuple[Callable[[Deployment], Any], list[tuple[str, str, str]]]] = {
     "initialization": (initialize, [("sig", "generated", "future")]),
     "generation by the command": (key_command("generate", "--use", "sig"), [("sig", "generated", "future")]),

@@ -46,7 +46,7 @@ def get(client: Any) -> Callable[..., Any]:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("initial_keys")
 class TestTokenIssued:
-    def test_facts_are_those_of_the_audit_row(self, post, access_token, user, application):
+    def test_facts_of_an_issued_token_are_the_values_of_its_audit_row(self, post, access_token, user, application):
         with received(signals.token_issued) as facts:
             post(access_token)
 
@@ -87,7 +87,7 @@ class TestTokenIssued:
 
         assert [(sent["user_id"], sent["client_id"]) for sent in facts] == [(grace.pk, application.client_id)]
 
-    def test_signal_is_sent_after_the_audit_row_was_committed(self, post, access_token):
+    def test_signal_of_an_issued_token_is_sent_after_the_audit_row_was_committed(self, post, access_token):
         seen: list[tuple[bool, bool]] = []
 
         def receive(jti: str, **facts: Any) -> None:
@@ -116,7 +116,9 @@ class TestTokenIssued:
         assert access_token.token not in repr(facts)
         assert not any(part in repr(facts) for part in token.split("."))
 
-    def test_signal_is_not_sent_if_the_audit_row_cannot_be_committed(self, post, access_token, monkeypatch):
+    def test_signal_of_an_issued_token_is_not_sent_if_the_audit_row_cannot_be_committed(
+        self, post, access_token, monkeypatch
+    ):
         def fail(*args: Any, **kwargs: Any) -> None:
             raise DatabaseError
 
@@ -174,7 +176,9 @@ ISSUER_REFUSALS: dict[str, tuple[Callable[..., Any], str, int]] = {
 @pytest.mark.usefixtures("initial_keys")
 class TestTokenRefusedByTheIssuer:
     @pytest.mark.parametrize("case", ISSUER_REFUSALS)
-    def test_signal_has_the_reason_and_the_status(self, case, post, client, make_access_token, access_token):
+    def test_refusal_of_the_issuer_sends_a_signal_with_the_reason_and_the_status(
+        self, case, post, client, make_access_token, access_token
+    ):
         request, reason, status = ISSUER_REFUSALS[case]
 
         with received(signals.token_refused) as facts:
@@ -187,7 +191,7 @@ class TestTokenRefusedByTheIssuer:
         assert response.status_code == status
         assert sent["ip_address"] == "127.0.0.1"
 
-    def test_facts_name_the_user_and_the_application_of_a_valid_access_token(
+    def test_facts_of_a_valid_access_token_name_its_user_and_its_application(
         self, post, make_access_token, user, application
     ):
         uuid = users.user_uuid(user)
@@ -248,7 +252,7 @@ class TestTokenRefusedByTheGateway:
 
         assert [(sent["status"], sent["jti"], sent["user_uuid"]) for sent in facts] == [(401, "", "")]
 
-    def test_accepted_request_sends_no_signal(self, post, access_token, get):
+    def test_request_that_the_gateway_accepts_sends_no_signal(self, post, access_token, get):
         token = post(access_token).json()["token"]
 
         with received(signals.token_refused) as facts:
@@ -256,7 +260,9 @@ class TestTokenRefusedByTheGateway:
 
         assert facts == []
 
-    def test_server_side_error_sends_the_signal_with_status_503(self, post, access_token, get, settings):
+    def test_server_side_error_of_the_gateway_sends_the_signal_with_status_503(
+        self, post, access_token, get, settings
+    ):
         token = post(access_token).json()["token"]
         settings.INSTACCESS = {"LEEWAY": "a minute"}
 
@@ -267,7 +273,7 @@ class TestTokenRefusedByTheGateway:
 
 
 class TestTokenRefusedByAGatewayWithoutADatabase:
-    def test_signal_is_sent_without_a_query(self):
+    def test_gateway_sends_the_signal_of_a_refusal_without_a_query(self):
         # pytest-django refuses every query of this test, because the test has no database mark.
         with received(signals.token_refused) as facts:
             response = gateway_views.verify(RequestFactory().get(VERIFY))
@@ -303,7 +309,9 @@ class TestTokenRefusedByTheService:
 
         assert facts == []
 
-    def test_signal_is_sent_although_the_transaction_of_the_request_is_rolled_back(self, post, access_token, get):
+    def test_signal_of_a_refusal_is_sent_although_the_transaction_of_the_request_is_rolled_back(
+        self, post, access_token, get
+    ):
         encrypted = post(access_token).json()["token"]
 
         with received(signals.token_refused) as facts, transaction.atomic():
@@ -312,7 +320,9 @@ class TestTokenRefusedByTheService:
 
         assert [sent["role"] for sent in facts] == ["service"]
 
-    def test_server_side_error_sends_the_signal_with_status_503(self, post, access_token, get, settings):
+    def test_server_side_error_of_the_service_sends_the_signal_with_status_503(
+        self, post, access_token, get, settings
+    ):
         signed = signed_inside(post(access_token).json()["token"])
         settings.INSTACCESS = {"VERIFICATION_KEYS": "https://127.0.0.1:1/"}
 

@@ -95,7 +95,7 @@ def result(wheel: Path) -> Iterator[Result]:
 
 @pytest.mark.services
 class TestTheTutorial:
-    def test_tutorial_installs_the_wheel_in_an_environment_of_its_own(self, result):
+    def test_tutorial_installs_the_wheel_in_a_separate_environment(self, result):
         assert (result.package / "models.py").exists()
         assert not result.package.is_symlink()
 

@@ -81,7 +81,7 @@ class TestTwoReleasesOnOneDatabase:
         """Return a function that sends a token to the gateway of this release, and returns the status."""
         return lambda token: client.get(VERIFY, headers={"Authorization": f"Bearer {token}"}).status_code
 
-    def test_this_release_issues_verifies_rotates_and_revokes_on_the_next_releases_tables(
+    def test_this_release_issues_verifies_rotates_and_revokes_on_the_tables_of_the_next_release(
         self, issue, verify, user, upgraded
     ):
         token = issue()

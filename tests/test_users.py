@@ -61,7 +61,7 @@ class TestTheUuidOfAUser:
 
         assert users.user_uuid(stale) == first
 
-    def test_lazy_user_has_the_uuid_of_the_user_that_it_wraps(self, user):
+    def test_lazy_user_has_the_uuid_of_the_wrapped_user(self, user):
         assert users.user_uuid(SimpleLazyObject(lambda: user)) == users.user_uuid(user)
 
 
@@ -169,7 +169,7 @@ class TestTheNameOfAUser:
     def test_a_long_name_is_shortened_to_the_length_of_its_column(self):
         assert users.user_name(User(username="x" * 300)) == "x" * 255
 
-    def test_a_user_without_a_name_has_an_empty_name(self):
+    def test_user_name_is_empty_for_a_user_without_a_name(self):
         assert users.user_name(User(username=None)) == ""
 
 
@@ -253,7 +253,7 @@ class TestAUserModelWithoutSuperusersAndStaff:
     def test_p23_caller_may_not_masquerade_as_staff(self):
         assert not users.may_masquerade(Member("instaccess.masquerade"), Member(is_staff=True))
 
-    def test_p19_caller_may_not_masquerade_as_a_superuser(self):
+    def test_p19_caller_may_not_masquerade_as_a_target_who_is_a_superuser(self):
         assert not users.may_masquerade(Member("instaccess.masquerade"), Member(is_superuser=True))
 
     def test_no_user_may_masquerade_without_authentication_backends(self, settings):

@@ -153,12 +153,18 @@ class TestTheFiltersAndColumnsOfAdminLists:
     @pytest.mark.parametrize("model", MODELS)
     def test_a8_admin_list_can_be_ordered_only_by_columns_that_the_list_shows(self, model, rows, viewer):
         client = viewer(model)
-        shown = {*admin.site._registry[model].list_display, "issued_at", "activated_at", "retired_at", "created_at"}
-        shown |= {"id", "pk"}
+        sortable = {
+            *admin.site._registry[model].list_display,
+            "issued_at",
+            "activated_at",
+            "retired_at",
+            "created_at",
+        }
+        sortable |= {"id", "pk"}
 
         for number in range(-30, 30):
             ordering = client.get(list_of(model), {"o": str(number)}).context["cl"].queryset.query.order_by
-            assert {str(name).lstrip("-") for name in ordering} <= shown, number
+            assert {str(name).lstrip("-") for name in ordering} <= sortable, number
 
     @pytest.mark.parametrize("model", MODELS)
     def test_a8_admin_popup_can_refer_to_a_row_only_by_its_primary_key(self, model, rows, viewer):
@@ -181,8 +187,8 @@ class TestTheFiltersAndColumnsOfAdminLists:
 class TestTheListsOfOtherApps:
     """Tests that Django refuses lookups across a relation that the list of another app does not offer.
 
-    The list of another app can reveal at most whether a user or an application has a row in this app, because Django
-    allows a comparison with the primary key of the row.
+    Django allows a comparison with the primary key of a row. The list of another app can therefore reveal only
+    whether a user or an application has a row in this app.
     """
 
     @pytest.mark.parametrize("model", [get_user_model(), get_application_model()])

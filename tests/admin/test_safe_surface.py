@@ -114,7 +114,7 @@ class TestEveryPageOfTheAdmin:
             assert not any(secret in html.unescape(text) for secret in secrets), address
             assert "PRIVATE KEY" not in text, address
 
-    def test_a1_page_of_a_key_shows_no_private_key_even_if_the_row_contains_one_as_its_public_key(
+    def test_a1_page_of_a_key_shows_no_private_key_even_if_the_row_contains_a_private_key_as_its_public_key(
         self, initial_keys, admin_client
     ):
         private = ring.current_ring().signing_key().private().reveal()

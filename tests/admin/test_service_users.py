@@ -70,26 +70,30 @@ def has_search_box(text: str, field: str) -> bool:
 
 
 class TestTheFieldsOfAServiceUser:
-    def test_form_has_search_boxes_for_a_user_who_may_view_users_and_applications(self, root_client):
+    def test_form_of_a_service_user_has_search_boxes_for_a_user_who_may_view_users_and_applications(
+        self, root_client
+    ):
         text = page_text(root_client, ADD)
 
         assert has_search_box(text, "application")
         assert has_search_box(text, "user")
 
     @pytest.mark.parametrize(("field", "text"), [("user", "obo"), ("application", "LTI")])
-    def test_search_box_finds_rows_by_a_part_of_the_name(self, field, text, root_client, robot, application):
+    def test_search_box_for_a_service_user_finds_rows_by_a_part_of_the_name(
+        self, field, text, root_client, robot, application
+    ):
         query = {"app_label": "instaccess", "model_name": "serviceuser", "field_name": field, "term": text}
         results = root_client.get(SEARCH, query).json()["results"]
 
         assert [result["text"] for result in results] == [str(robot if field == "user" else application)]
 
-    def test_a8_search_box_refuses_a_user_who_may_not_view_the_rows(self, log_in, robot):
+    def test_a8_search_box_for_a_service_user_refuses_a_user_who_may_not_view_the_rows(self, log_in, robot):
         client = log_in(*ADMINISTRATION)
         query = {"app_label": "instaccess", "model_name": "serviceuser", "field_name": "user", "term": "robot"}
 
         assert client.get(SEARCH, query).status_code == 403
 
-    def test_form_has_a_search_box_only_for_the_rows_that_the_user_may_view(self, log_in):
+    def test_form_of_a_service_user_has_a_search_box_only_for_rows_that_the_user_may_view(self, log_in):
         text = page_text(log_in(*ADMINISTRATION, "view_application"), ADD)
 
         assert has_search_box(text, "application")
@@ -97,7 +101,7 @@ class TestTheFieldsOfAServiceUser:
         assert '<input type="text" name="user"' in text
 
     @pytest.mark.parametrize("missing", ["admin", "search"])
-    def test_form_asks_for_the_id_of_a_user_if_the_project_registers_no_admin_with_a_search_for_users(
+    def test_form_of_a_service_user_asks_for_the_id_of_a_user_if_no_admin_can_search_for_users(
         self, missing, root_client, monkeypatch
     ):
         if missing == "admin":
@@ -112,7 +116,7 @@ class TestTheFieldsOfAServiceUser:
     def test_system_checks_accept_the_admin_of_service_users_on_a_site_without_other_admins(self):
         assert ServiceUserAdmin(ServiceUser, admin.AdminSite()).check() == []
 
-    def test_form_explains_both_fields(self, root_client):
+    def test_form_of_a_service_user_explains_both_fields(self, root_client):
         text = page_text(root_client, ADD)
 
         assert "requests tokens with the client credentials grant" in text
@@ -186,7 +190,9 @@ class TestBindingAPrivilegedUser:
         root_client.post(ADD, {"application": application.pk, "user": robot.pk})
         assert ServiceUser.objects.get().user == robot
 
-    def test_warning_names_at_most_five_permissions(self, root_client, robot, application):
+    def test_warning_about_a_privileged_service_user_names_at_most_five_permissions(
+        self, root_client, robot, application
+    ):
         robot.user_permissions.set(Permission.objects.filter(content_type__app_label="auth"))
         text = root_client.post(ADD, {"application": application.pk, "user": robot.pk}).content.decode()
 
@@ -252,7 +258,9 @@ class TestTheListOfServiceUsers:
             root_client, reverse("admin:instaccess_serviceuser_change", args=[row.pk])
         )
 
-    def test_list_links_the_time_of_the_last_token_to_the_tokens_of_the_application(self, root_client, bind):
+    def test_list_of_service_users_links_the_time_of_the_last_token_to_the_tokens_of_the_application(
+        self, root_client, bind
+    ):
         alpha, beta = bind("alpha"), bind("beta & co")
         for application, hours in (alpha, 3), (alpha, 2), (beta, 1):
             self.issue(application, NOW - timedelta(hours=hours))
@@ -263,7 +271,7 @@ class TestTheListOfServiceUsers:
         tokens = root_client.get(links[0][0]).context["cl"].result_list
         assert {token.client_id for token in tokens} == {"id of beta & co"}
 
-    def test_list_shows_a_dash_for_an_application_without_tokens(self, root_client, bind):
+    def test_list_of_service_users_shows_a_dash_for_an_application_without_tokens(self, root_client, bind):
         bind("alpha")
 
         assert (
@@ -271,7 +279,7 @@ class TestTheListOfServiceUsers:
             in page_text(root_client, LIST)
         )
 
-    def test_list_shows_no_tokens_to_users_who_may_not_view_tokens(self, log_in, bind):
+    def test_list_of_service_users_shows_no_tokens_to_users_who_may_not_view_tokens(self, log_in, bind):
         self.issue(bind("alpha"), NOW - timedelta(hours=1))
         client = log_in("view_serviceuser")
         with CaptureQueriesContext(connection) as captured:
@@ -281,7 +289,9 @@ class TestTheListOfServiceUsers:
         assert TOKENS not in text
         assert not [query for query in captured.captured_queries if "instaccess_issuedtoken" in query["sql"]]
 
-    def test_list_runs_one_query_on_the_audit_log_however_many_service_users_exist(self, root_client, bind):
+    def test_list_of_service_users_runs_one_query_on_the_audit_log_for_any_number_of_service_users(
+        self, root_client, bind
+    ):
         counts = []
         for number in range(30):
             self.issue(bind(f"app {number}"), NOW)

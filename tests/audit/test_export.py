@@ -255,7 +255,7 @@ class TestExportWhileRowsChange:
     def made(self, row):
         return [row(age=number) for number in range(6)]
 
-    def test_export_contains_every_older_row_once_if_rows_are_added_meanwhile(self, row, made):
+    def test_export_contains_every_older_row_once_if_rows_are_added_during_the_export(self, row, made):
         chunks = iter(export(batch=2))
         seen = read([next(chunks)])
         row()
@@ -265,7 +265,7 @@ class TestExportWhileRowsChange:
 
         assert [fact["id"] for fact in seen] == [str(each.pk) for each in made]
 
-    def test_export_contains_every_remaining_row_once_if_rows_are_pruned_meanwhile(self, made):
+    def test_export_contains_every_remaining_row_once_if_rows_are_pruned_during_the_export(self, made):
         chunks = iter(export(batch=2))
         seen = read([next(chunks)])
         # Simulate a prune that deletes the last row that was read and a row that was not read yet.

@@ -179,7 +179,7 @@ class TestRevoke:
         facts = {"jtis": [str(each.jti)], "count": 1, "reason": "stolen", "by": name, "by_user_id": pk}
         assert received == [{"sender": IssuedToken, **facts}]
 
-    def test_signal_names_only_the_tokens_that_no_other_process_has_revoked_meanwhile(
+    def test_revoke_sends_a_signal_without_the_tokens_that_another_process_revoked_at_the_same_time(
         self, revoke, row, received, monkeypatch
     ):
         theirs, mine = row(), row()

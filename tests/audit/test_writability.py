@@ -56,7 +56,7 @@ class TestAFullDatabase:
         limit(False)
         assert post(access_token).status_code == 201
 
-    def test_o18_check_reports_a_full_database_and_leaves_no_row(self, limit):
+    def test_o18_system_check_reports_a_full_database_and_leaves_no_row(self, limit):
         [message] = messages()
         assert "No row can be inserted into the audit log in the database 'default'" in message.msg
         assert "database or disk is full" in message.msg
@@ -65,7 +65,7 @@ class TestAFullDatabase:
     def test_o18_health_check_notices_a_full_database_after_a_token_could_not_be_issued(
         self, limit, post, access_token
     ):
-        audit.check_writable()  # Inserts no row before a token could not be issued.
+        audit.check_writable()  # The check inserts rows only after the insert of a token's row has failed.
 
         self.fill(post, access_token)
         for _ in range(2):
@@ -80,7 +80,7 @@ class TestAFullDatabase:
 
 @pytest.mark.django_db(transaction=True)
 class TestTryInsert:
-    def test_check_inserts_rows_larger_than_a_page_and_leaves_no_row(self):
+    def test_try_insert_inserts_rows_larger_than_a_page_and_leaves_no_row(self):
         sizes = []
 
         def measure(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
@@ -93,7 +93,7 @@ class TestTryInsert:
         assert max(sizes) > 16 * 1024
         assert not IssuedToken.objects.exists()
 
-    def test_check_of_the_insert_sends_no_signal(self):
+    def test_try_insert_sends_no_signal(self):
         sent = []
 
         def receive(**kwargs: Any) -> None:
@@ -107,11 +107,11 @@ class TestTryInsert:
 
         assert sent == []
 
-    def test_check_without_a_database_inserts_no_row(self):
+    def test_system_check_without_a_database_inserts_no_row(self):
         with connection.execute_wrapper(lambda *args: pytest.fail("a query ran")):
             assert check_insert(databases=None) == check_insert(databases=["other"]) == []
 
-    def test_check_accepts_a_database_without_the_table_because_migrate_runs_the_check_first(self):
+    def test_system_check_accepts_a_database_without_the_table_because_migrate_runs_the_check_first(self):
         with connection.schema_editor() as editor:
             editor.alter_db_table(IssuedToken, "instaccess_issuedtoken", "instaccess_issuedtoken_away")
         try:

@@ -31,7 +31,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A file with a certificate for 127.0.0.1 that no authority has signed, and its private key."""
+    """Return the path of a file that contains a self-signed certificate for 127.0.0.1 and its private key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(UTC)

@@ -71,7 +71,7 @@ def send(request: pytest.FixtureRequest) -> Send:
 
 @pytest.fixture
 def other() -> Iterator[Site]:
-    """A server of another origin that accepts any request."""
+    """Yield a server of another origin that accepts any request."""
     site = Site()
     site.accepts = lambda token: True
     with running(site):
@@ -102,7 +102,7 @@ class TestRequests:
             ("POST", "/b", f"Bearer {TOKENS[1]}", b"text"),
         ]
 
-    def test_second_401_reaches_the_caller_and_the_next_401_renews_no_token_for_a_while(self, site, send, clock):
+    def test_second_401_reaches_the_caller_and_no_token_is_renewed_for_the_next_30_seconds(self, site, send, clock):
         access = source(site.url, clock)
         site.accepts = lambda token: False
 
@@ -126,7 +126,7 @@ class TestRequests:
         assert statuses == [401, 200]
         assert [path for _, path, _, _ in site.calls] == ["/b", "/c"]
 
-    def test_file_is_sent_again_from_its_beginning_by_requests(self, site, tmp_path):
+    def test_library_requests_sends_a_file_again_from_its_beginning(self, site, tmp_path):
         access = source(site.url)
         access.token()
         site.revoke()

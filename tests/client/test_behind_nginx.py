@@ -56,7 +56,7 @@ class TestBehindNginx:
         assert [each.status_code for each in answer.history] == [401]
         assert campus.audit_rows - before == 1
 
-    def test_client_waits_as_long_as_the_throttle_of_the_issuer_says(self, campus):
+    def test_client_waits_for_the_time_that_the_throttle_of_the_issuer_requires(self, campus):
         clock = Clock()
         access = campus.source(clock)
         issuer = campus.site.service_process.port

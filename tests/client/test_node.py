@@ -42,7 +42,7 @@ def run(url: str, steps: list[dict[str, Any]], refreshed: list[str] | None = Non
 
 
 class TestTheNodeClient:
-    def test_parallel_requests_use_one_token_until_a_minute_before_its_expiry(self, site):
+    def test_node_client_uses_one_token_for_parallel_requests_until_a_minute_before_its_expiry(self, site):
         url = f"{site.url}/a"
 
         result = run(site.url, [{"urls": [url] * 8}, {"advance": 3539, "urls": [url]}, {"advance": 1, "urls": [url]}])
@@ -52,7 +52,7 @@ class TestTheNodeClient:
             f"Bearer {TOKENS[1]}"
         ]
 
-    def test_request_is_repeated_once_with_the_same_body_after_a_401(self, site):
+    def test_node_client_repeats_a_request_once_with_the_same_body_after_a_401(self, site):
         site.accepts = lambda token: token == TOKENS[1]
 
         result = run(site.url, [{"urls": [f"{site.url}/a"], "options": {"method": "POST", "body": "text"}}])
@@ -63,14 +63,14 @@ class TestTheNodeClient:
             (f"Bearer {TOKENS[1]}", b"text"),
         ]
 
-    def test_service_that_refuses_every_token_causes_two_renewals_in_thirty_seconds(self, site):
+    def test_node_client_renews_the_token_twice_in_thirty_seconds_if_a_service_refuses_every_token(self, site):
         site.accepts = lambda token: False
 
         result = run(site.url, [{"urls": [f"{site.url}/a"]}] * 3)
 
         assert (result["results"], site.issued) == ([[401]] * 3, 2)
 
-    def test_client_waits_as_retry_after_says_and_not_longer_than_the_limit(self, site):
+    def test_node_client_waits_for_the_time_in_retry_after_unless_the_time_exceeds_the_limit(self, site):
         site.refusals = [(429, TOO_MANY, {"Retry_After": "17"}), (403, b"403 Forbidden (Rate Limit Exceeded)\n", {})]
         waited = run(site.url, [{"urls": [f"{site.url}/a"]}])
         site.refusals = [(429, TOO_MANY, {"Retry_After": "100"})]
@@ -82,7 +82,7 @@ class TestTheNodeClient:
             [],
         )
 
-    def test_refused_access_token_is_refreshed(self, site):
+    def test_node_client_refreshes_a_refused_access_token(self, site):
         site.refusals = [INVALID]
 
         result = run(site.url, [{"urls": [f"{site.url}/a"]}], refreshed=["fresh"])
@@ -101,7 +101,7 @@ class TestTheNodeClient:
             (500, ACCESS_TOKEN.encode(), "unavailable"),
         ],
     )
-    def test_refusal_is_an_error_without_a_token(self, site, status, body, code):
+    def test_node_client_reports_a_refusal_as_an_error_without_a_token(self, site, status, body, code):
         site.refusals = [(status, body, {"Location": f"{site.url}/stolen"})]
 
         result = run(site.url, [{"urls": [f"{site.url}/a"]}])
@@ -110,7 +110,7 @@ class TestTheNodeClient:
         assert site.calls == []
         assert ACCESS_TOKEN not in json.dumps(result)
 
-    def test_token_is_not_sent_to_another_origin(self, site):
+    def test_node_client_sends_no_token_to_another_origin(self, site):
         with running(Site()) as other:
             other.accepts = lambda token: True
             site.redirects["/a"] = f"{other.url}/b"
@@ -121,7 +121,9 @@ class TestTheNodeClient:
         assert [(path, authorization) for _, path, authorization, _ in other.calls] == [("/b", None)]
         assert not any(secret in result["repr"] for secret in (ACCESS_TOKEN, TOKENS[0]))
 
-    def test_snippet_of_the_readme_uses_a_real_issuer_and_service(self, campus: Campus, tmp_path: Path):
+    def test_snippet_in_the_readme_of_the_node_client_uses_a_real_issuer_and_service(
+        self, campus: Campus, tmp_path: Path
+    ):
         [snippet] = readme.snippets((FOLDER / "README.md").read_text())
         (tmp_path / "example.mjs").write_text(snippet.code)
         (tmp_path / "instaccess.mjs").write_text((FOLDER / "instaccess.mjs").read_text())

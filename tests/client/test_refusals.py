@@ -147,7 +147,7 @@ class TestRefusals:
 
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
     @given(status=st.sampled_from([200, 201, 301, 400, 401, 403, 404, 418, 500, 503]), body=st.binary(max_size=200))
-    def test_any_response_gives_a_token_or_a_client_error(self, site, status, body):
+    def test_client_raises_a_client_error_for_any_response_without_a_token(self, site, status, body):
         site.refusals = [(status, body, {})]
 
         with pytest.raises(ClientError) as caught:

@@ -212,7 +212,7 @@ class TestWaiting:
         assert source(site.url, clock).token() == TOKENS[0]
         assert clock.slept == [1]
 
-    def test_client_waits_longer_each_time_if_the_issuer_names_no_time(self, site, clock):
+    def test_client_waits_longer_each_time_if_the_issuer_sends_no_retry_after(self, site, clock):
         site.refusals = [(429, TOO_MANY, {})] * 4
 
         assert source(site.url, clock).token() == TOKENS[0]
@@ -234,7 +234,7 @@ class TestWaiting:
         assert access.token() == TOKENS[0]
 
     @pytest.mark.parametrize("until", ["999999999", "Fri, 01 Jan 2100 00:00:00 GMT"])
-    def test_client_sends_requests_again_after_an_hour_although_a_response_names_years(self, site, clock, until):
+    def test_client_sends_requests_again_after_an_hour_although_retry_after_is_years(self, site, clock, until):
         access = source(site.url, clock)
         site.refusals = [(503, b"", {"Retry_After": until})]
 
@@ -244,7 +244,7 @@ class TestWaiting:
 
         assert access.token() == TOKENS[0]
 
-    def test_server_side_error_without_a_time_is_raised_at_once(self, site, clock):
+    def test_client_raises_a_server_side_error_without_retry_after_immediately(self, site, clock):
         site.refusals = [(502, b"", {})]
 
         with pytest.raises(IssuerUnavailable, match=r"answered 502\. Try again later"):
@@ -318,7 +318,7 @@ class TestArguments:
     @pytest.mark.parametrize(
         "options", [{"lifetime": 3601}, {"lifetime": 0}, {"margin": 3600}, {"margin": -1}, {"timeout": 0}]
     )
-    def test_times_that_cannot_work_are_refused(self, options):
+    def test_client_refuses_an_invalid_lifetime_margin_or_timeout(self, options):
         with pytest.raises(InvalidArgument):
             source("https://canvas.example.edu", **options)
 

@@ -16,7 +16,7 @@ from tests.support.tokens import b64, claims, with_header
 
 MUTANTS = 100_000
 RSA_AT_MOST = 1_500
-"""Maximum number of mutants to try with RSA. Trying a mutant without keys takes a hundredth of the time."""
+"""The maximum number of mutants to try with RSA. Trying a mutant without keys takes a hundredth of the time."""
 
 
 _ODD = [b".", b"=", b"+", b"/", b"\n", b"\x00", b"\xff", b" ", b"..", b"====", b"eyJ", b"{}", b"AAAA"]

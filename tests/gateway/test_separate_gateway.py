@@ -317,7 +317,7 @@ class TestAGatewayWithTheIssuersURLs:
 
 
 class TestARevokedKey:
-    """A revoked key whose tokens a gateway outside the issuer's deployment refuses, although it has the key (G32)."""
+    """Tests that a gateway in another deployment refuses tokens of a revoked key that the gateway still has (G32)."""
 
     @pytest.mark.parametrize("use", ["sig", "enc"])
     def test_g32_gateway_with_the_issuers_urls_refuses_tokens_of_a_revoked_key(self, own_issuer, gateway, use):
@@ -392,7 +392,7 @@ class TestARestoredIssuer:
 
 
 class TestSystemChecksOfAGateway:
-    """The checks of a project with `instaccess.gateway` in INSTALLED_APPS."""
+    """Tests of the system checks of a project with `instaccess.gateway` in INSTALLED_APPS."""
 
     APPS = ("instaccess.gateway",)
 
@@ -447,7 +447,7 @@ class TestSystemChecksOfAGateway:
 
 
 class TestAGatewayProcessWithoutRestFrameworkAndOAuth2:
-    """A project without a database, in which neither REST framework nor django-oauth-toolkit can be imported."""
+    """Tests of a gateway without a database that can import neither REST framework nor django-oauth-toolkit."""
 
     def test_gateway_accepts_and_refuses_tokens_without_loading_the_models(self, issuer, tmp_path):
         project = GatewayProject(tmp_path, {}, remote(issuer), apps=("instaccess.gateway",))
@@ -478,7 +478,7 @@ class TestURLsThatNeedTheIssuersApp:
             in completed.stderr.splitlines()[-1]
         )
 
-    def test_check_names_the_oauth2_provider_if_the_project_has_none(self, tmp_path):
+    def test_check_names_a_missing_oauth2_provider(self, tmp_path):
         apps = ["django.contrib.auth", "django.contrib.contenttypes", "instaccess"]
         completed = GatewayProject(tmp_path, {}, {}, apps=apps).manage("check")
 

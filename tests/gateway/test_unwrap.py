@@ -150,7 +150,7 @@ def with_members(token: str, members: dict[str, Any]) -> str:
 
 
 class TestRefusalsWithoutRSA:
-    """Refusals for which `unwrap` needs no key."""
+    """Tests of refusals for which `unwrap` needs no key."""
 
     @pytest.fixture
     def refused_without_keys(self, refused):

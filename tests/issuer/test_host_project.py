@@ -72,7 +72,7 @@ def test_issuer_in_a_project_with_default_settings_gives_the_responses_of_the_wi
 
 @pytest.mark.django_db
 class TestDefaultSettingsOfRestFramework:
-    """Default settings of REST framework, which a view inherits from APIView unless the view overrides them."""
+    """Tests of REST framework's default settings, which apply to each view that does not override the settings."""
 
     @pytest.mark.parametrize(
         ("attribute", "value"),
@@ -229,7 +229,7 @@ def answers(tmp_path_factory, _rsa_pool):
 
 
 class TestAProjectThatStartsWithAllConflictingSettings:
-    """A process that starts with all conflicting settings, because some settings are read only at the start."""
+    """Tests of a process that starts with all conflicting settings. Django reads some settings only at the start."""
 
     @pytest.mark.parametrize(
         ("name", "expected"),

@@ -272,7 +272,7 @@ class TestIssueWithoutKeys:
 
 @pytest.mark.django_db(transaction=True)
 class TestAJtiThatExistsAlready:
-    """A token id that exists already, for example because a faulty random source repeats a value."""
+    """Tests of a token id that exists already, for example because a faulty random source repeats a value."""
 
     def test_p17_issuer_generates_a_new_jti_if_the_jti_exists_already(self, issue, monkeypatch):
         taken, fresh = issue()[0].jti, uuid.UUID(int=2)
@@ -399,7 +399,7 @@ class TestAnAuditRowThatTheDatabaseRefuses:
 
 @pytest.mark.django_db(transaction=True)
 class TestIssuingInATransactionOfTheCaller:
-    """A transaction of the caller. A rollback could delete the audit row after the token was returned."""
+    """Tests of a caller's open transaction, whose rollback could delete the audit row of a returned token."""
 
     def test_p15_issue_fails_inside_a_transaction_of_the_caller(self, issue):
         issue()

@@ -241,7 +241,7 @@ class TestTheJwksEndpointInAHostProject:
         with override_settings(MIDDLEWARE=middleware):
             assert client.get(URL, headers={"Accept-Language": "de"}).content == before
 
-    def test_jwks_endpoint_executes_one_query_and_then_none_while_the_keys_are_cached(
+    def test_jwks_endpoint_executes_one_query_and_no_query_while_the_keys_are_cached(
         self, client, django_assert_num_queries
     ):
         with django_assert_num_queries(1):

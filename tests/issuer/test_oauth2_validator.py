@@ -45,7 +45,7 @@ class TestAnApplicationWhoseUsabilityDependsOnTheRequest:
 
 
 class TestATokenRestrictedToResources:
-    """Access tokens restricted to resources (RFC 8707), which are valid only for these resource servers."""
+    """Tests of access tokens that are valid only for the resource servers in the token (RFC 8707)."""
 
     @pytest.mark.parametrize(
         "resource",

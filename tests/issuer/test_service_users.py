@@ -102,7 +102,7 @@ class TestAnApplicationWithAServiceUser:
         assert answer(post(own_token)) == INVALID
         assert "reason=inactive_user" in caplog.text
 
-    def test_application_gets_no_token_after_the_user_that_it_acts_as_was_deleted(
+    def test_application_gets_no_token_after_the_user_bound_to_the_application_was_deleted(
         self, post, own_token, service_user, robot
     ):
         robot.delete()

@@ -366,7 +366,7 @@ class TestAnInstAccessTokenAsTheBearerToken:
 
 
 class TestTheOrderOfTheChecks:
-    """The order of the checks, which the table in docs/wire-contract.md §1 defines."""
+    """Tests of the order of the checks, which the table in docs/wire-contract.md §1 defines."""
 
     def test_issuer_reports_an_inactive_user_before_an_expired_access_token(self, post, user, make_access_token):
         user.is_active = False

@@ -103,7 +103,7 @@ class TestTheIssuerWithAWrongKeyEncryptionKey:
 
 
 class TestTheIssuerWithoutThePrivateEncryptionKey:
-    """A missing private encryption key, which the issuer does not need to encrypt tokens."""
+    """Tests of a missing private encryption key, which the issuer does not need to encrypt tokens."""
 
     @pytest.mark.parametrize("sealed", ["", "flipped"])
     def test_k7_issuer_issues_tokens_without_the_private_encryption_key(self, post, access_token, sealed):

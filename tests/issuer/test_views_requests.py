@@ -81,7 +81,7 @@ class TestCanvasDomain:
         assert claims_of(token)["canvas_domain"] == domain
         assert IssuedToken.objects.get().canvas_domain == domain
 
-    def test_non_canonical_spellings_of_a_host_give_the_same_account(self, post, access_token):
+    def test_non_canonical_forms_of_a_host_give_the_same_account(self, post, access_token):
         spellings = ["canvas.example.edu", "CANVAS.example.edu", "canvas.example.edu:8443", "canvas.example.edu."]
         accounts = {
             claims_of(post(access_token, headers={"Host": host}).json()["token"])["acct"] for host in spellings

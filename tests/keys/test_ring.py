@@ -142,7 +142,7 @@ class TestAKeyThatHasNotChanged:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestAChangeByAnotherProcess:
-    """A change of the database by another process than this process, so the cache of this process is not cleared."""
+    """Tests of changes by another process, which can't clear the cache of this process."""
 
     def rotate_in_another_process(self) -> tuple[str, str]:
         current, future = (Key.objects.get(use=SIG, status=status) for status in ("current", "future"))

@@ -116,7 +116,7 @@ class TestAModifiedSealedKey:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestAKeyRowWhoseKeyEncryptionKeyIsNotConfigured:
-    """A row whose key-encryption key is not configured. Tokens of the key must not be refused as invalid tokens."""
+    """Tests that tokens are not refused as invalid if the key-encryption key of their key's row is not configured."""
 
     def write_with_another_key(self, row: Key) -> None:
         row.mac = ""

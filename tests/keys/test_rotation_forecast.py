@@ -13,7 +13,7 @@ from tests.keys.helpers import DAY, ENC, HOUR, START, TIMES, current_key, key
 
 
 class TestTheForecast:
-    """The forecast of key changes, which assumes that each rotation happens when the rotation is due."""
+    """Tests of the forecast of key changes, which assumes that each rotation happens when the rotation is due."""
 
     def test_the_forecast_changes_the_current_key_when_each_change_is_due(self):
         predicted = rotation.forecast(

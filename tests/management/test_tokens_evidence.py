@@ -182,9 +182,9 @@ class TestTokensReview:
         text = tokens("review", *codes, "--reason", "ticket 4711")
 
         assert text == "Review 1 records that you reviewed 1 problems.\n"
-        shown = tokens("verify")
-        assert shown.startswith("No tampering found in 2 rows, except in reviewed incidents.\n")
-        [line] = [line for line in shown.splitlines() if line.startswith("Reviewed incident 1: ")]
+        output = tokens("verify")
+        assert output.startswith("No tampering found in 2 rows, except in reviewed incidents.\n")
+        [line] = [line for line in output.splitlines() if line.startswith("Reviewed incident 1: ")]
         assert f"row {audit[0].pk} (jti {audit[0].jti}) was modified" in line
         assert f"1 of 1 problems still exist. Reviewed by {operator()} at 20" in line
         assert line.endswith("Z: ticket 4711")
@@ -281,7 +281,7 @@ class TestTokensPrune:
         with pytest.raises(CommandError, match="before the year 1"):
             tokens("prune", "--older-than", "999999w")
 
-    def test_a6_prune_without_force_refuses_to_delete_modified_rows(self, old):
+    def test_a6_prune_command_without_force_refuses_to_delete_modified_rows(self, old):
         tokens("seal")
         IssuedToken.objects.filter(pk=old[0].pk).update(user_agent="modified")
 

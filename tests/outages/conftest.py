@@ -59,7 +59,8 @@ def documented_pgbouncer() -> str:
 
 
 def environment_of(*clusters: Cluster) -> dict[str, str]:
-    """Return the environment variables with the addresses of these servers, for a process that uses one of them."""
+    """Return the environment variables with the addresses of these servers, for a process that connects to a
+    server."""
     return {
         "INSTACCESS_DATABASE": "postgresql",
         "PGHOST": ",".join(servers.HOST for _ in clusters),

@@ -173,7 +173,7 @@ class TestAFullDisk:
         assert server.health("issuer").status == 200
         assert server.issue(access_token).status == 201
 
-    def test_o18_issuer_issues_tokens_again_after_postgresql_stopped_because_it_could_not_write_its_wal(
+    def test_o18_issuer_issues_tokens_again_after_a_failed_write_of_the_wal_stopped_postgresql(
         self, cluster, without_persistent_connections, access_token
     ):
         server = without_persistent_connections

@@ -155,7 +155,7 @@ class TestAnAsynchronousReplica:
             with Clients(server, access_token, count=1) as clients:
                 # Tokens of the same second have ids in a random order, so a lost token with a lower id isn't noticed.
                 servers.wait_until(lambda: primary.execute(LAST_ID), lambda rows: rows[0][0] > last)
-            run_checks(databases=["default"])  # Stores the progress of the database in the cache.
+            run_checks(databases=["default"])  # This check stores the progress of the database in the cache.
             primary.kill()
             replica.promote()
             use(replica)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.services
 
 
 class TestAFaultyGateway:
-    """A faulty gateway. The client gets a 503, and the request does not reach the service (case G14)."""
+    """Tests that a faulty gateway causes a 503, and that the request does not reach the service (case G14)."""
 
     def assert_unavailable(self, proxy: Proxy, site: Site) -> None:
         answer = proxy.call("POST", SELF, proxy.token(), body=b"x" * 1000)
@@ -111,7 +111,8 @@ class Pair:
 
 
 class TestAProxyInFrontOfTwoGateways:
-    """A proxy in front of two gateways (case G30). One server suffices, because a proxy sees only connections."""
+    """Tests of a proxy in front of two gateways (case G30). One server suffices, because a proxy uses only
+    connections."""
 
     @pytest.fixture(params=PROXIES)
     def pair(self, request: pytest.FixtureRequest, the_site: Site) -> Iterator[Pair]:

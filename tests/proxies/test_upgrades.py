@@ -51,7 +51,7 @@ def status_over_http_2(port: int, path: str) -> int | None:
 
 
 class TestAnUpgradeToHTTP2:
-    """An upgrade to HTTP/2 in clear text, which would open a tunnel past the gateway if forwarded (case G23)."""
+    """Tests of an upgrade to HTTP/2 in clear text, which would open a tunnel past the gateway if forwarded (G23)."""
 
     def test_service_without_a_proxy_accepts_an_upgrade_to_http_2(self, site):
         direct = Proxy("none", site.service_process.port, site)

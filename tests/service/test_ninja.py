@@ -34,7 +34,7 @@ def client() -> Client:
 class TestAValidToken:
     @pytest.mark.parametrize("middleware", [[], [SESSIONS, CSRF, USERS], [SESSIONS, CSRF, USERS, OURS]])
     @pytest.mark.parametrize("path", [*OPERATIONS, "/api/session/", "/api/next/"])
-    def test_operation_gets_the_claims_and_the_user_without_a_csrf_token(
+    def test_ninja_operation_gets_the_claims_and_the_user_without_a_csrf_token(
         self, project, service, client, path, middleware
     ):
         project.MIDDLEWARE = middleware
@@ -44,7 +44,7 @@ class TestAValidToken:
         assert response.json() == {"auth": "the-id", "jti": "the-id", "user": USER, "note": None}
 
     @pytest.mark.parametrize("middleware", [[], [OURS]])
-    def test_operation_with_its_own_authentication_refuses_a_token_that_the_middleware_accepts(
+    def test_ninja_operation_with_its_own_authentication_refuses_a_token_that_the_middleware_accepts(
         self, project, service, client, middleware
     ):
         project.MIDDLEWARE = middleware
@@ -64,7 +64,7 @@ class TestAValidToken:
 
         assert asyncio.run(main()).json()["user"] == USER
 
-    def test_openapi_document_describes_the_bearer_token(self, project):
+    def test_openapi_document_of_django_ninja_describes_the_bearer_token(self, project):
         schemes = ninja_urls.api.get_openapi_schema()["components"]["securitySchemes"]
 
         assert schemes["InstAccessBearer"] == {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
@@ -72,7 +72,7 @@ class TestAValidToken:
 
 class TestARefusal:
     @pytest.mark.parametrize("path", [*OPERATIONS, "/api/session/", "/api/next/"])
-    def test_invalid_token_gets_the_uniform_401_and_no_other_authenticator_is_asked(
+    def test_ninja_operation_answers_an_invalid_token_with_the_uniform_401_and_asks_no_other_authenticator(
         self, project, service, client, path
     ):
         for authorization in (
@@ -83,24 +83,28 @@ class TestARefusal:
             assert refusal(client.post(path, **bearer(authorization))) == INVALID
 
     @pytest.mark.parametrize("path", OPERATIONS)
-    def test_request_without_an_inst_access_token_gets_a_401_with_the_challenge(self, project, client, path):
+    def test_ninja_operation_answers_a_request_without_an_inst_access_token_with_401_and_the_challenge(
+        self, project, client, path
+    ):
         assert refusal(client.post(path)) == UNAUTHENTICATED
         assert refusal(client.post(path, **bearer("Bearer opaque"))) == UNAUTHENTICATED
 
     @pytest.mark.parametrize("path", OPERATIONS)
-    def test_response_is_503_with_retry_after_if_the_token_cannot_be_checked(self, project, service, client, path):
+    def test_ninja_operation_answers_503_with_retry_after_if_the_token_cannot_be_checked(
+        self, project, service, client, path
+    ):
         project.INSTACCESS = {"VERIFICATION_KEYS": ["/no/such/file"], "USER_HOOK": TokenUser}
 
         response = client.post(path, **bearer(good(service)))
 
         assert (refusal(response), response["Retry-After"]) == (UNAVAILABLE, "10")
 
-    def test_token_that_does_not_fulfil_a_condition_gets_a_403(self, project, service, client):
+    def test_ninja_operation_answers_403_if_the_token_does_not_fulfil_a_condition(self, project, service, client):
         assert client.post("/api/service/", **bearer(good(service, instructure_service=True))).status_code == 200
         assert refusal(client.post("/api/service/", **bearer(good(service)))) == FORBIDDEN
 
     @pytest.mark.parametrize("operation", ["sync", "async"])
-    def test_refusal_has_the_same_status_if_the_api_has_no_handler_for_refusals(
+    def test_ninja_operation_answers_with_the_same_status_if_the_api_has_no_handler_for_refusals(
         self, project, service, client, operation
     ):
         invalid = client.post(f"/plain/{operation}/", **bearer(good(service, exp=1)))
@@ -111,18 +115,18 @@ class TestARefusal:
         assert unavailable.status_code == 503
 
     @pytest.mark.parametrize("allow", [["not_masquerading"], "x", None])
-    def test_wrong_conditions_are_refused_when_the_authenticator_is_created(self, allow):
+    def test_ninja_authenticator_cannot_be_created_with_invalid_conditions(self, allow):
         with pytest.raises(TypeError, match="condition"):
             InstAccessBearer(allow=allow)
 
 
 class TestOtherAuthenticators:
-    def test_next_authenticator_gets_an_opaque_bearer_token(self, project, client):
+    def test_next_ninja_authenticator_gets_an_opaque_bearer_token(self, project, client):
         assert client.post("/api/next/", **bearer("Bearer opaque")).json()["auth"] == "another"
 
     @pytest.mark.django_db
     @pytest.mark.parametrize("middleware", [[SESSIONS, CSRF, USERS], [SESSIONS, CSRF, USERS, OURS]])
-    def test_session_needs_a_csrf_token_and_a_token_does_not_use_the_session(
+    def test_ninja_operation_needs_a_csrf_token_for_a_session_and_ignores_the_session_if_there_is_a_token(
         self, project, service, client, user, middleware
     ):
         project.MIDDLEWARE = middleware

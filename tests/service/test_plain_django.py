@@ -117,7 +117,7 @@ class TestARequestWithAToken:
         assert refusal(handler(request)) == INVALID
 
     def test_decorator_accepts_no_token_that_a_subclass_of_the_middleware_did_not_accept(self, project, service):
-        """The middleware of this project reads tokens from another header, and has no rules for the usual header."""
+        """Use a middleware that reads tokens from another header, and so does not check the Authorization header."""
 
         class FromAHeader(RequestAuthentication):
             def get_bearer(self, request: Any) -> str | None:
@@ -168,7 +168,7 @@ class TestARequestWithAToken:
 
 @pytest.mark.django_db(transaction=True)
 class TestARequestWithASession:
-    """The middleware changes nothing for a request that a session authenticates."""
+    """Tests that the middleware changes nothing for a request that a session authenticates."""
 
     @pytest.mark.parametrize("path", [*VIEWS, "/protected/"])
     def test_post_with_a_session_and_without_a_csrf_token_is_refused(self, project, browser, path):
@@ -188,7 +188,7 @@ class TestARequestWithASession:
     def test_another_authorization_header_does_not_turn_off_the_csrf_check(self, project, browser, other):
         assert browser.post("/sync/", **bearer(other)).status_code == 403
 
-    def test_another_authorization_header_leaves_the_session_in_use(self, project, browser, user):
+    def test_another_authorization_header_does_not_turn_off_the_session(self, project, browser, user):
         assert browser.get("/sync/", **bearer("Bearer opaque")).json()["user"] == str(user)
 
     @pytest.mark.parametrize("path", TOKEN_VIEWS)
@@ -203,7 +203,7 @@ ORDERS = [[SESSIONS, CSRF, USERS, OURS], [OURS, SESSIONS, CSRF, USERS], [SESSION
 class TestARequestWithASessionAndAToken:
     @pytest.mark.parametrize("middleware", ORDERS, ids=["usual", "first", "between"])
     @pytest.mark.parametrize("path", [*VIEWS, *TOKEN_VIEWS])
-    def test_token_decides_and_neither_the_user_nor_the_data_of_the_session_is_visible(
+    def test_token_replaces_the_user_and_hides_the_data_of_the_session(
         self, project, service, browser, path, middleware
     ):
         project.MIDDLEWARE = middleware
@@ -241,7 +241,9 @@ class TestARefusal:
         ]
 
     @pytest.mark.parametrize("path", [*VIEWS, *TOKEN_VIEWS])
-    def test_refusal_has_the_same_bytes_as_the_refusal_of_django_rest_framework(self, project, service, client, path):
+    def test_refusal_of_a_django_view_has_the_same_bytes_as_the_refusal_of_django_rest_framework(
+        self, project, service, client, path
+    ):
         for authorization in self.refused(client, service):
             response = client.post(path, **bearer(authorization))
 
@@ -250,7 +252,9 @@ class TestARefusal:
             assert response["Content-Type"].partition(";")[0] == expected["Content-Type"]
 
     @pytest.mark.parametrize("path", [*VIEWS, *TOKEN_VIEWS])
-    def test_response_is_503_with_retry_after_if_the_token_cannot_be_checked(self, project, service, client, path):
+    def test_django_view_answers_503_with_retry_after_if_the_token_cannot_be_checked(
+        self, project, service, client, path
+    ):
         project.INSTACCESS = {"VERIFICATION_KEYS": ["/no/such/file"], "USER_HOOK": TokenUser}
 
         response = client.post(path, **bearer(good(service)))
@@ -264,7 +268,9 @@ class TestARefusal:
         assert refusal(client.post(path, **bearer("Basic YTpi"))) == UNAUTHENTICATED
         assert refusal(client.post(path, **bearer("Bearer opaque"))) == INVALID
 
-    def test_refusal_is_logged_with_its_reason_and_without_the_token(self, project, service, client, caplog):
+    def test_log_of_a_django_view_contains_the_reason_of_a_refusal_but_not_the_token(
+        self, project, service, client, caplog
+    ):
         project.INSTACCESS["ACCOUNT_UUID"] = "ours"
         authorization = good(service, jti="the-id")
 
@@ -275,7 +281,7 @@ class TestARefusal:
         assert authorization.rpartition(".")[2] not in caplog.text
 
     @pytest.mark.parametrize("path", ["/sync/", "/async/", "/token/async/"])
-    def test_refusal_sends_one_signal_with_the_reason(self, project, service, client, path):
+    def test_refusal_of_a_django_view_sends_one_signal_with_the_reason(self, project, service, client, path):
         project.INSTACCESS["ACCOUNT_UUID"] = "ours"
 
         with received(signals.token_refused) as facts:
@@ -285,7 +291,9 @@ class TestARefusal:
         assert (sent["role"], sent["reason"], sent["status"]) == ("service", "wrong_account", 401)
         assert (sent["jti"], sent["ip_address"]) == ("the-id", "127.0.0.1")
 
-    def test_challenge_has_no_realm_if_the_configured_realm_is_invalid(self, project, service, client):
+    def test_challenge_of_a_django_view_has_no_realm_if_the_configured_realm_is_invalid(
+        self, project, service, client
+    ):
         project.INSTACCESS["REALM"] = 7
 
         assert client.post("/sync/", **bearer(good(service, exp=1)))["WWW-Authenticate"] == "Bearer"
@@ -313,7 +321,7 @@ class TestConditions:
             ("/allow/truthy/", {}, False),
         ],
     )
-    def test_view_is_called_only_if_the_claims_fulfil_all_conditions(
+    def test_django_view_is_called_only_if_the_claims_fulfil_all_conditions(
         self, project, service, client, path, changes, is_allowed
     ):
         response = client.post(path, **bearer(good(service, **changes)))
@@ -326,7 +334,7 @@ class TestConditions:
     @pytest.mark.parametrize(
         "allow", [lambda claims: True, "not_masquerading", ["not_masquerading"], None, [asynchronous_condition]]
     )
-    def test_wrong_conditions_are_refused_when_the_view_is_decorated(self, allow):
+    def test_decorator_refuses_invalid_conditions(self, allow):
         with pytest.raises(TypeError, match="condition"):
             token_required(allow=allow)
 

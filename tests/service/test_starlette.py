@@ -34,7 +34,7 @@ def verifier(server: servers.ScriptedServer) -> Verifier:
 
 
 def starlette(verifier: Verifier) -> Any:
-    """An application of Starlette that calls `TokenRequired`."""
+    """Return a Starlette application that calls `TokenRequired`."""
     token_required = TokenRequired(verifier)
 
     async def endpoint(request: Request) -> Response:
@@ -52,7 +52,7 @@ def starlette(verifier: Verifier) -> Any:
 
 
 def fastapi(verifier: Verifier) -> Any:
-    """An application of FastAPI with a dependency."""
+    """Return a FastAPI application with a dependency."""
     app = FastAPI()
     answer_refusals(app)
     dependency = Depends(InstAccessBearer(verifier))
@@ -74,7 +74,7 @@ def fastapi(verifier: Verifier) -> Any:
 
 
 def backend(verifier: Verifier) -> Any:
-    """An application of Starlette with the backend, which sets `request.user`."""
+    """Return a Starlette application with the backend, which sets `request.user`."""
 
     async def endpoint(request: Request) -> Response:
         return JSONResponse(request.user.display_name)
@@ -93,7 +93,7 @@ def app(request: pytest.FixtureRequest, verifier: Verifier) -> Any:
 
 @pytest.fixture(params=[starlette, fastapi])
 def strict_app(request: pytest.FixtureRequest, verifier: Verifier) -> Any:
-    """An application whose endpoint requires a token."""
+    """Return an application of each framework whose endpoint requires a token."""
     return request.param(verifier)
 
 
@@ -114,12 +114,12 @@ def parts(answer: asgi.Answer) -> tuple[int, bytes, str | None]:
 
 
 class TestAnApplication:
-    def test_endpoint_gets_the_claims_of_a_valid_token(self, app, token_factory):
+    def test_asgi_endpoint_gets_the_claims_of_a_valid_token(self, app, token_factory):
         answer = ask(app, good(token_factory, sub=USER))
 
         assert (answer.status, answer.json) == (200, USER)
 
-    def test_invalid_token_gets_the_uniform_401(self, app, token_factory):
+    def test_asgi_endpoint_answers_an_invalid_token_with_the_uniform_401(self, app, token_factory):
         for authorization in (
             good(token_factory, exp=now(), iat=now() - 60),
             good(token_factory, acct="theirs"),
@@ -128,23 +128,27 @@ class TestAnApplication:
         ):
             assert parts(ask(app, authorization)) == INVALID
 
-    def test_c3_response_is_503_with_retry_after_if_the_keys_are_unavailable(self, app, server, token_factory):
+    def test_c3_asgi_endpoint_answers_503_with_retry_after_if_the_keys_are_unavailable(
+        self, app, server, token_factory
+    ):
         server.answer_with(500)
 
         answer = ask(app, good(token_factory))
 
         assert (parts(answer), answer.headers["retry-after"]) == (UNAVAILABLE, "10")
 
-    def test_request_without_an_inst_access_token_gets_a_401_with_the_challenge(self, strict_app):
+    def test_asgi_endpoint_answers_a_request_without_an_inst_access_token_with_401_and_the_challenge(
+        self, strict_app
+    ):
         assert parts(ask(strict_app, None)) == UNAUTHENTICATED
         assert parts(ask(strict_app, "Basic YTpi")) == UNAUTHENTICATED
         assert parts(ask(strict_app, "Bearer opaque")) == INVALID
 
-    def test_backend_leaves_a_request_without_an_inst_access_token_unauthenticated(self, verifier):
+    def test_starlette_backend_leaves_a_request_without_an_inst_access_token_unauthenticated(self, verifier):
         for authorization in (None, "Basic YTpi", "Bearer opaque"):
             assert ask(backend(verifier), authorization).json == ""
 
-    def test_two_authorization_headers_are_no_credentials(self, strict_app, token_factory):
+    def test_two_authorization_headers_count_as_no_credentials(self, strict_app, token_factory):
         async def main() -> asgi.Answer:
             exchange = asgi.Exchange("GET", "/", application=strict_app)
             exchange.scope["headers"] += [(b"authorization", good(token_factory).encode())] * 2
@@ -153,7 +157,7 @@ class TestAnApplication:
 
         assert parts(asyncio.run(main())) == UNAUTHENTICATED
 
-    def test_refusal_is_logged_with_its_reason_and_the_address_and_without_the_token(
+    def test_log_of_an_asgi_endpoint_contains_the_reason_and_the_address_of_a_refusal_but_not_the_token(
         self, app, token_factory, caplog
     ):
         authorization = good(token_factory, acct="theirs", jti="the-id")
@@ -164,7 +168,7 @@ class TestAnApplication:
         assert (record.reason, record.jti, record.ip_address) == ("wrong_account", "the-id", "192.0.2.7")
         assert authorization.rpartition(".")[2] not in caplog.text
 
-    def test_fault_is_logged_without_the_token(self, app, server, token_factory, caplog):
+    def test_log_of_a_server_side_error_contains_no_token(self, app, server, token_factory, caplog):
         server.answer_with(500)
         authorization = good(token_factory)
 
@@ -197,7 +201,7 @@ class TestAnApplication:
 
 class TestConditions:
     @pytest.mark.parametrize("kind", [TokenRequired, InstAccessBearer])
-    def test_token_that_does_not_fulfil_a_condition_gets_a_403(self, verifier, token_factory, kind):
+    def test_asgi_endpoint_answers_403_if_the_token_does_not_fulfil_a_condition(self, verifier, token_factory, kind):
         dependency = kind(verifier, allow=[from_application("lms")])
 
         async def endpoint(request: Request) -> Response:
@@ -212,11 +216,13 @@ class TestConditions:
         assert parts(refused) == (403, body, None)
 
     @pytest.mark.parametrize("kind", [TokenRequired, InstAccessBearer])
-    def test_wrong_conditions_are_refused_when_the_dependency_is_created(self, verifier, kind):
+    def test_asgi_dependency_cannot_be_created_with_invalid_conditions(self, verifier, kind):
         with pytest.raises(TypeError, match="condition"):
             kind(verifier, allow="not_masquerading")
 
-    def test_refusal_has_the_same_status_and_challenge_if_the_application_has_no_handler(self, verifier):
+    def test_asgi_endpoint_answers_with_the_same_status_and_challenge_if_the_application_has_no_handler(
+        self, verifier
+    ):
         token_required = TokenRequired(verifier)
 
         async def endpoint(request: Request) -> Response:
@@ -248,12 +254,12 @@ class TestAWebSocket:
 
         return asyncio.run(main())
 
-    def test_handshake_with_a_valid_token_is_accepted(self, strict_app, token_factory):
+    def test_websocket_handshake_with_a_valid_token_is_accepted(self, strict_app, token_factory):
         accepted, message, _ = self.handshake(strict_app, good(token_factory, sub=USER), extensions={})
 
         assert (accepted["type"], message["text"]) == ("websocket.accept", USER)
 
-    def test_handshake_with_an_invalid_token_gets_a_401_or_a_close_code(self, strict_app, token_factory):
+    def test_websocket_handshake_with_an_invalid_token_gets_a_401_or_a_close_code(self, strict_app, token_factory):
         authorization = good(token_factory, exp=1)
         start, body = self.handshake(strict_app, authorization, extensions={"websocket.http.response": {}})
         [closed] = self.handshake(strict_app, authorization, extensions={})

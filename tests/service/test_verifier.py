@@ -74,7 +74,9 @@ class TestAnAcceptedToken:
         )
 
     @both
-    def test_verifier_accepts_a_token_without_a_kid_as_canvas_sends_it(self, make, token_factory, verify):
+    def test_verifier_accepts_a_token_without_a_kid_because_canvas_sends_such_tokens(
+        self, make, token_factory, verify
+    ):
         token = signed_by_pyjwt(claims(now()), token_factory.signing)
 
         assert verify(make(), f"bearer  {token}").account_uuid == ACCOUNT

@@ -19,7 +19,7 @@ SERVICE_SNIPPET = next(s.code for s in readme.snippets(readme.page("services.md"
 
 
 class TestAServiceWithoutTheIssuersApp:
-    """A separate project in a separate process, with the settings of docs/services.md."""
+    """Tests of a separate project in a separate process, with the settings of docs/services.md."""
 
     ACCOUNT = "0c1b3e1c-2f0e-4c5b-9a51-6f3d1f6f2a10"
 

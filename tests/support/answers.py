@@ -1,6 +1,6 @@
 """The exact responses of the issuing endpoint, and functions that read a response and the token in a response.
 
-The responses are written down again, so that a test fails if the code changes a response by accident.
+The responses are literals, so that a test fails if the code changes a response by accident.
 """
 
 from __future__ import annotations

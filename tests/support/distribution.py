@@ -4,8 +4,8 @@ python -m tests.support.distribution dist
 
 Writes the source distribution, the wheel, and the software bill of materials (SBOM) of the wheel in CycloneDX format.
 The two packages contain only the files that git tracks. The same commit, packages and Python version always result in
-the same bytes, so anybody can build the packages and compare them with the published packages. The SBOM lists the
-newest versions of the dependencies on the day of the build.
+the same bytes. You can therefore build the packages and compare your packages with the published packages. The SBOM
+lists the newest versions of the dependencies on the day of the build.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PYROMA = ("--min", "10", "--skip-tests", "AuthorEmail,Url")
 
 
 class BuildError(Exception):
-    """The build failed. The message says what to do."""
+    """An error that reports that the build failed. The message contains the fix."""
 
 
 def run(*command: str | Path, cwd: Path = ROOT, variables: Mapping[str, str] | None = None) -> str:
@@ -67,7 +67,7 @@ def epoch(tree: Path) -> int:
 
 
 def copy_tracked_files(tree: Path, target: Path) -> None:
-    """Copy the files that git tracks. The copies get fixed permissions, whatever the umask of this process is."""
+    """Copy the files that git tracks. The permissions of the copies do not depend on the umask of this process."""
     for name in run("git", "ls-files", "-z", cwd=tree).split("\0"):
         source = tree / name
         if name and source.is_file():
@@ -77,7 +77,7 @@ def copy_tracked_files(tree: Path, target: Path) -> None:
 
 
 def normalize(sdist: Path, time: int) -> None:
-    """Write the archive again, with sorted names, one time, fixed permissions, and no user of this machine."""
+    """Write the archive again, with sorted names, one timestamp, fixed permissions, and no user of this machine."""
     content = io.BytesIO()
     with tarfile.open(sdist) as old, tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as new:
         for member in sorted(old.getmembers(), key=lambda member: member.name):

@@ -1,7 +1,7 @@
 """Functions and classes that read everything that logs, mails and error reports can contain.
 
 `read_exception` is stricter than any error reporter. The function reads every local variable of every frame, also of
-causes and of suppressed contexts, and reads the items of every mapping and sequence, as Sentry does.
+causes and of suppressed contexts. As Sentry does, the function also reads the items of every mapping and sequence.
 """
 
 from __future__ import annotations

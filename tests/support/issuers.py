@@ -69,7 +69,8 @@ class Issuer:
         return self._log.read_text()
 
     def tracebacks_per_minute(self) -> float:
-        """Return the number of tracebacks in the log. The traceback of an error contains those of its causes."""
+        """Return the number of tracebacks in the log. A traceback also contains the tracebacks of the error's
+        causes."""
         return len(_TRACEBACK.findall(self.log())) / self._minutes
 
     def lines_per_minute(self, text: str) -> float:

@@ -14,7 +14,7 @@ from instaccess.trust import material
 
 
 def parse(text: str | bytes) -> JWK:
-    """Parse a key. If the text contains private members, the returned key also contains them."""
+    """Parse a key. If the string contains private members, the returned key contains the private members too."""
     key = material.parse(_opaque(text))
     return key.reveal() if isinstance(key, PrivateKey) else key
 

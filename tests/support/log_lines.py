@@ -93,7 +93,7 @@ class Module:
         return ""
 
     def logger(self, call: ast.Call) -> str:
-        """Return the name of the first logger that the module uses in a call or after the call, as Markdown."""
+        """Return the name of the logger that the module uses first, in the call or after the call, as Markdown."""
         after = (
             (node.lineno, node.id)
             for node in ast.walk(self._tree)

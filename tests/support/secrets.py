@@ -1,4 +1,4 @@
-"""A recorder of all secrets of a test. The recorder finds the secrets in a text in any form."""
+"""A recorder of all secrets of a test. The recorder finds the secrets in a text in any encoding."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Secrets:
 
 
 def forms(value: Any) -> Iterator[str]:
-    """Yield each form in which a text can contain a secret."""
+    """Yield each encoding in which a text can contain the secret `value`."""
     if isinstance(value, hmac.HMAC):  # The HMAC key can't be read from the state of an HMAC.
         return
     if isinstance(value, Mapping):
@@ -104,7 +104,7 @@ def _forms_of_jwk(key: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _samples(form: str) -> Iterable[str]:
-    """Return the beginning, the middle and the end of a form. Empty if the form is too short to be a secret."""
+    """Return the beginning, the middle and the end of an encoding. Empty if `form` is too short to be a secret."""
     if len(form) < LENGTH:
         return [form] if len(form) >= 16 else []
     middle = (len(form) - LENGTH) // 2

@@ -237,7 +237,7 @@ class TestADenyListFromAURL:
         assert denylist.current() == {"one", "two"}
         assert [request.query for request in remote.requests] == ["since=", "since=17"]
 
-    def test_gateway_requests_all_parts_of_a_long_deny_list_at_once(self, remote):
+    def test_gateway_requests_all_parts_of_a_long_deny_list_in_one_reload(self, remote):
         def answer(handler: Any) -> None:
             number = int(handler.path.partition("since=")[2] or 0) + 1
             reply(handler, 200, document(str(number), cursor=str(number), more=number < 4))

@@ -1,4 +1,4 @@
-"""Tests that requests don't wait for a slow, silent or dead database if separate threads load the keys."""
+"""Tests that requests don't wait for a slow, silent or unreachable database if separate threads load the keys."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ class TestASuccessfulLoadInASeparateThread:
         assert get(value) == 1
         assert source.threads == ["instaccess-loading"]
 
-    def test_refreshed_value_is_loaded_again_without_a_wait_before_the_value_is_too_old(self, clock, source, value):
+    def test_refreshed_value_is_loaded_again_in_the_background_before_the_value_is_too_old(
+        self, clock, source, value
+    ):
         get(value)
         source.gate = threading.Event()
         source.entered.clear()
@@ -112,7 +114,7 @@ class TestASuccessfulLoadInASeparateThread:
 
 
 class TestALoadThatStalls:
-    """A load from a database that accepts connections and never answers (case G34)."""
+    """Tests of a load from a database that accepts connections and never answers (case G34)."""
 
     @pytest.fixture(autouse=True)
     def short_patience(self, monkeypatch):
@@ -130,7 +132,7 @@ class TestALoadThatStalls:
         assert source.entered.wait(60)
         return gate
 
-    def test_g34_callers_use_the_cached_value_without_a_wait_until_the_value_is_too_old(
+    def test_g34_callers_get_the_cached_value_immediately_unless_the_value_is_too_old(
         self, clock, source, value, stalled, monkeypatch
     ):
         monkeypatch.setattr(refreshed, "PATIENCE", 3600)
@@ -145,7 +147,7 @@ class TestALoadThatStalls:
         with pytest.raises(SourceUnavailable, match="takes too long"):
             get(value)
 
-    def test_g31_another_thread_loads_the_value_if_the_connection_of_the_first_thread_is_dead(
+    def test_g31_another_thread_loads_the_value_if_the_connection_of_the_first_thread_is_broken(
         self, clock, source, value, stalled
     ):
         source.gate = None
@@ -265,7 +267,7 @@ class TestTheLoadingThread:
 class TestADeadConnection:
     @pytest.mark.django_db(transaction=True)
     @pytest.mark.parametrize("error", [OperationalError, InterfaceError])
-    def test_g31_refreshed_value_is_loaded_again_over_a_new_connection_if_the_connection_is_dead(self, error):
+    def test_g31_refreshed_value_is_loaded_again_over_a_new_connection_if_the_connection_is_broken(self, error):
         attempts = []
 
         def load() -> str:

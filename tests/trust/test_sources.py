@@ -178,7 +178,7 @@ class TestDecryptionKeysFromSettings:
 
 
 class TestReadingAJWKSet:
-    """A JWK set, whose members are read separately and are accepted or skipped (cases C1, C5 and C13)."""
+    """Tests that each member of a JWK set is accepted or skipped separately (cases C1, C5 and C13)."""
 
     @pytest.mark.parametrize(
         "bad",
@@ -293,7 +293,7 @@ def jwks(key, settings):
 
 
 STALE = 300 + 60
-"""Seconds after which the last good JWK set is no longer used: JWKS_SECONDS plus MAX_STALENESS."""
+"""The number of seconds after which the last good JWK set is no longer used: JWKS_SECONDS plus MAX_STALENESS."""
 
 
 class TestKeysOfAJWKSURL:

@@ -12,8 +12,8 @@ DEBUG = False
 ALLOWED_HOSTS = os.environ["ALLOWED_HOSTS"].split(",")
 
 INSTALLED_APPS = ["instaccess.service", "rest_framework"]
-# The service authenticates each request by its token. It has no sessions and no login, so it needs no other
-# middleware of `startproject`. In particular, AuthenticationMiddleware needs django.contrib.auth.
+# The service authenticates each request by its token. The service has no sessions and no login, so the service needs
+# no other middleware of `startproject`. In particular, AuthenticationMiddleware needs django.contrib.auth.
 MIDDLEWARE = ["django.middleware.security.SecurityMiddleware", "django.middleware.common.CommonMiddleware"]
 ROOT_URLCONF = "service_project.urls"
 WSGI_APPLICATION = "service_project.wsgi.application"

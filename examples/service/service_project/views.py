@@ -6,7 +6,7 @@ from rest_framework.views import APIView
 
 
 class WhoAmI(APIView):
-    """Return the user of the token. DEFAULT_PERMISSION_CLASSES refuses requests without a token."""
+    """A view that returns the user of the token. DEFAULT_PERMISSION_CLASSES refuses requests without a token."""
 
     def get(self, request: Request) -> Response:
         return Response({"user": request.auth.user_uuid, "account": request.auth.account_uuid})

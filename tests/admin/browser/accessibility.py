@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 # Each exception is a rule and a selector of a violation in Django's own templates. test_harness.py checks that each
 # exception is needed.
 DJANGOS = [
-    # Links in the breadcrumbs differ from the last word only by their colour. axe reports these links if the word is
-    # long.
+    # In the breadcrumbs, links differ only by their colour from the last item, which is plain text. axe reports the
+    # links if the last item is long.
     ("link-in-text-block", ".breadcrumbs a"),
-    # The link "Show all" differs from the number of results beside it only by its colour.
+    # The link "Show all" differs only by its colour from the number of results, which is beside the link.
     ("link-in-text-block", "#changelist-search .quiet a"),
     # The label of the search box is an image with the alternative text "Search", which axe does not accept.
     ("label-title-only", "#searchbar"),

@@ -22,7 +22,7 @@ Visit = Callable[..., "Page"]
 LISTS = ("issuedtoken", "key", "serviceuser")
 WIDTHS = (1280, 1366, 1440, 390)
 
-# The names of cells whose text or box is not completely visible in the list and in the window, without scrolling.
+# This script returns the cells whose text or box is cut off by the list or by the window before a user scrolls.
 _CUT_OFF = """
 () => {
     const list = document.querySelector("#changelist-form .results").getBoundingClientRect();
@@ -65,7 +65,7 @@ class TestTheWidthOfTheLists:
 
 
 class TestAListOnAPhone:
-    def test_a10_row_of_a_token_is_a_card_with_users_application_time_and_status(
+    def test_a10_row_of_a_token_on_a_phone_is_a_card_with_users_application_time_and_status(
         self, visit: Visit, superuser: Any, longest_rows: IssuedToken
     ) -> None:
         page = visit(superuser, size=NARROW)
@@ -86,7 +86,7 @@ class TestAListOnAPhone:
         assert faults(page) == []
 
     @pytest.mark.parametrize("name", ["issuedtoken", "key"])
-    def test_a10_filters_are_above_the_list(
+    def test_a10_filters_on_a_phone_are_above_the_list(
         self, visit: Visit, superuser: Any, longest_rows: IssuedToken, name: str
     ) -> None:
         page = visit(superuser, size=NARROW)

@@ -31,7 +31,7 @@ THEMES = {
 }
 DASHBOARD, KEYS, TOKENS = "/admin/instaccess/", "/admin/instaccess/key/", "/admin/instaccess/issuedtoken/"
 
-# The narrowest figure on which bars and their labels are legible, in CSS pixels.
+# On a figure that is narrower (in CSS pixels), bars and their labels are not legible.
 _NARROWEST = 300
 # The theme sets the colours of links, code and headings. `preload: false` keeps axe from inserting style sheets.
 _CONTRAST = """
@@ -40,8 +40,8 @@ async selector => (await axe.run(
     {runOnly: ["color-contrast"], resultTypes: ["violations"], preload: false},
 )).violations.flatMap(rule => rule.nodes.map(node => node.html.slice(0, 120) + node.any.map(each => each.message)))
 """
-# The contrast of each bar or text with the first background behind the figure that is not transparent. A bar with a
-# pattern is measured by its border.
+# This script returns each bar or text whose contrast is too low. The background is the first background behind the
+# figure that is not transparent. For a bar with a pattern, the contrast of the border counts.
 _SHAPES = """
 ([selector, least]) => {
     const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
@@ -100,13 +100,14 @@ class Visit:
                 self.faults.append(f"{self.scheme} {name}: {part} is not visible or too narrow: {box}")
             elif unclear := self.page.evaluate(_CONTRAST, part):
                 self.faults.append(f"{self.scheme} {name}: {part} lacks contrast: {unclear[:3]}")
-        # WCAG 2.2, 1.4.11 and 1.4.3.
+        # WCAG 2.2 requires these contrasts for graphics (1.4.11) and for text (1.4.3).
         for shapes, least in (BARS, 3), (LABELS, 4.5):
             if unclear := self.page.evaluate(_SHAPES, [shapes, least]):
                 self.faults.append(f"{self.scheme} {name}: a part of the figure lacks contrast: {unclear[:3]}")
 
     def check_button(self, name: str, label: str) -> None:
-        """A button must lead to its confirmation page, because a form in another form would send the other form."""
+        """Check that a button leads to its confirmation page. Inside another form, the button would send that
+        form."""
         self.page.get_by_role("button", name=label).first.click()
         self.page.wait_for_load_state()
         if self.page.locator("input[name=confirmed], input[name=confirm], [type=submit]").count() == 0:

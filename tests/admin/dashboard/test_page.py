@@ -99,7 +99,9 @@ class TestTheLast24Hours:
 
         assert [number for number in range(8) if f"reason_of_a_hook_{number}" in text] == [3, 4, 5, 6, 7]
 
-    def test_dashboard_says_that_there_are_more_tokens_than_the_dashboard_counts(self, admin_client, monkeypatch):
+    def test_dashboard_shows_more_than_the_limit_if_there_are_more_tokens_than_the_dashboard_counts(
+        self, admin_client, monkeypatch
+    ):
         monkeypatch.setattr(sections, "COUNTED", 2)
         for _ in range(3):
             add_token(age=HOUR)
@@ -118,14 +120,14 @@ class TestTheLast24Hours:
         assert [query for query in reads if "LIMIT" not in query] == []
 
     def test_dashboard_writes_no_row(self, admin_client, initial_keys):
-        """The health check of the audit log is an INSERT that selects no row."""
+        """Ignore the INSERT of the health check of the audit log, because its condition `1 = 0` inserts no row."""
         with CaptureQueriesContext(connection) as captured:
             dashboard(admin_client)
 
         writes = [query["sql"] for query in captured if query["sql"].startswith(("INSERT", "UPDATE", "DELETE"))]
         assert [query for query in writes if not query.endswith("WHERE 1 = 0")] == []
 
-    def test_number_of_queries_does_not_depend_on_the_number_of_tokens(self, admin_client, initial_keys):
+    def test_dashboard_runs_the_same_number_of_queries_for_any_number_of_tokens(self, admin_client, initial_keys):
         def count() -> int:
             with CaptureQueriesContext(connection) as captured:
                 dashboard(admin_client)
@@ -166,7 +168,7 @@ class TestKeys:
 
 
 class TestWhatNeedsAttention:
-    def test_dashboard_without_keys_tells_how_to_generate_keys(self, admin_client):
+    def test_dashboard_without_keys_names_the_command_instaccess_init(self, admin_client):
         text = dashboard(admin_client)
 
         assert "Error: There are no keys yet, so no tokens can be issued." in text
@@ -210,7 +212,7 @@ class TestWhatNeedsAttention:
 
         assert "W003" not in dashboard(admin_client)
 
-    def test_dashboard_says_that_nothing_needs_attention(self, admin_client, settings):
+    def test_dashboard_reports_that_nothing_needs_attention(self, admin_client, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}
         provision.init()
         for command in ("seal", "verify", "rotate"):
@@ -231,7 +233,7 @@ class TestTheAuditLog:
                 f"{label} Last success at 2026-11-23 12:30 UTC. python manage.py instaccess_tokens {command}" in text
             )
 
-    def test_dashboard_says_that_no_run_is_recorded(self, admin_client):
+    def test_dashboard_reports_that_no_run_is_recorded(self, admin_client):
         assert "Last verification No run is recorded. python manage.py instaccess_tokens verify" in dashboard(
             admin_client
         )
@@ -265,7 +267,7 @@ class TestADatabaseThatCantBeRead:
             ("instaccess_key", "Current since", "Issued tokens"),
         ],
     )
-    def test_dashboard_says_what_is_missing_and_shows_the_other_sections(
+    def test_dashboard_reports_missing_information_and_shows_the_other_sections(
         self, admin_client, initial_keys, table, missing, shown
     ):
         with connection.execute_wrapper(without_table(table)):
@@ -275,7 +277,7 @@ class TestADatabaseThatCantBeRead:
         assert missing not in text
         assert shown in text
 
-    def test_dashboard_shows_nothing_of_the_message_of_the_database(self, admin_client, initial_keys):
+    def test_dashboard_does_not_show_the_message_of_the_database(self, admin_client, initial_keys):
         with connection.execute_wrapper(without_table("instaccess_issuedtoken")):
             text = dashboard(admin_client)
 
@@ -304,7 +306,7 @@ class TestLinks:
         assert [admin_client.get(url).status_code for url in found.values() if url.startswith("/")] == [200] * 5
         assert 'id="instaccess-audit-log"' in admin_client.get("/admin/instaccess/").content.decode()
 
-    def test_link_about_last_night_chooses_the_period(self, admin_client, initial_keys):
+    def test_link_to_the_tokens_of_last_night_selects_the_period_of_last_night(self, admin_client, initial_keys):
         url = links(admin_client)["Find out who had access last night"]
 
         assert "2026-11-22 18:00 to 2026-11-23 08:00" in admin_client.get(url).content.decode()

@@ -70,7 +70,7 @@ class TestPermissions:
     def test_user_sees_the_links_that_the_permissions_allow(self, sign_in, permissions, labels):
         assert set(links(sign_in(*permissions))) == labels
 
-    def test_user_who_may_not_view_keys_reads_nothing_about_problems_of_keys(self, sign_in, settings):
+    def test_dashboard_shows_no_problems_of_keys_to_a_user_who_may_not_view_keys(self, sign_in, settings):
         settings.INSTACCESS = {"NO_SUCH_SETTING": 1}
         text = dashboard(sign_in("view_issuedtoken"))
 
@@ -78,7 +78,9 @@ class TestPermissions:
         assert "rotate" not in text
         assert "NO_SUCH_SETTING" not in text
 
-    def test_user_who_may_not_view_tokens_reads_nothing_about_the_audit_log(self, sign_in, initial_keys):
+    def test_dashboard_shows_nothing_about_the_audit_log_to_a_user_who_may_not_view_tokens(
+        self, sign_in, initial_keys
+    ):
         text = dashboard(sign_in("view_key"))
 
         assert "verify" not in text

@@ -24,14 +24,14 @@ DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 TIMES = rotation.Times(interval=30 * DAY, lead=timedelta(seconds=303), retention=timedelta(seconds=3663))
 
 
-def key(name: str, status: str, *, use: Key.Use = SIG, private: bool = True, **moments: datetime) -> Key:
+def key(name: str, status: str, *, use: Key.Use = SIG, private: bool = True, **times: datetime) -> Key:
     """Build an unsaved key, because drawing the timeline needs no database."""
     return Key(
         kid=name,
         use=use,
         status=status,
         sealed_private_jwk="sealed" if private else "",
-        **{"created_at": NOW - 10 * DAY, **moments},
+        **{"created_at": NOW - 10 * DAY, **times},
     )
 
 

@@ -30,8 +30,8 @@ def issued_at(row):
     """Return a function that creates the audit row of a token that was issued at a time in UTC."""
 
     def issue(time: str, **columns: Any) -> IssuedToken:
-        moment = datetime.fromisoformat(time).replace(tzinfo=UTC)
-        return row(issued_at=moment, expires_at=moment + timedelta(hours=1), **columns)
+        issued_at = datetime.fromisoformat(time).replace(tzinfo=UTC)
+        return row(issued_at=issued_at, expires_at=issued_at + timedelta(hours=1), **columns)
 
     return issue
 

@@ -23,10 +23,10 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def issue(initial_keys, application):
     def issue_(user: Any, *, minutes_ago: float = 0, **values: Any) -> IssuedToken:
-        moment = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+        issued_at = datetime.now(UTC) - timedelta(minutes=minutes_ago)
         values = {"application": application, **values}
         origin = issuing.Origin(canvas_domain="canvas.example.edu")
-        return issuing.issue(user=user, origin=origin, now=moment.timestamp(), **values)[0]
+        return issuing.issue(user=user, origin=origin, now=issued_at.timestamp(), **values)[0]
 
     return issue_
 

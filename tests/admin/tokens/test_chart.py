@@ -163,8 +163,8 @@ class TestTheCountsInTheChart:
     def test_chart_counts_tokens_by_utc_day_if_the_project_has_a_different_time_zone(self, row, settings):
         settings.TIME_ZONE = "Asia/Tokyo"
         period = Period(MIDNIGHT - 4 * DAY, MIDNIGHT + DAY)
-        for moment in (MIDNIGHT - 4 * DAY, MIDNIGHT - timedelta(seconds=1), MIDNIGHT, MIDNIGHT + 12 * HOUR):
-            row(issued_at=moment)
+        for issued_at in (MIDNIGHT - 4 * DAY, MIDNIGHT - timedelta(seconds=1), MIDNIGHT, MIDNIGHT + 12 * HOUR):
+            row(issued_at=issued_at)
         row(issued_at=MIDNIGHT - 5 * DAY)
 
         assert self.issued(period) == chart_counts.Counts([1, 0, 0, 1, 2])

@@ -151,7 +151,7 @@ class TestTheLinksOfAToken:
 
         assert "5 × <code>expired</code>, 1 × <code>scope_missing</code></dd>" in text
 
-    def test_a24_page_of_a_token_says_that_no_request_was_refused(self, log_in, row):
+    def test_a24_page_of_a_token_reports_that_no_request_was_refused(self, log_in, row):
         assert "<dd>none</dd>" in page(log_in(), row())
 
     def test_a24_page_of_a_token_runs_the_same_number_of_queries_for_many_rows(self, log_in, row, user):

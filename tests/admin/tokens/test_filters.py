@@ -277,7 +277,7 @@ class TestTheOrderOfIssuedTokens:
 
         assert listed == made
 
-    def test_list_of_issued_tokens_can_be_ordered_from_the_earliest_row_on(self, row, admin_client):
+    def test_list_of_issued_tokens_can_show_the_earliest_row_first(self, row, admin_client):
         made = [row(age=number * 60).jti for number in range(25)]
 
         listed = [token.jti for token in admin_client.get(TOKENS, {"o": "1"}).context["cl"].result_list]

@@ -58,7 +58,7 @@ class TestPrune:
         assert list(IssuedToken.objects.order_by("pk")) == kept
         assert pruned not in kept
 
-    def test_o10_prune_deletes_revocations_that_no_gateway_needs_any_more(self, rows):
+    def test_o10_prune_deletes_revocations_that_gateways_no_longer_need(self, rows):
         rows(400 * DAY)
         keks = evidence_keys().keks
         for value, days in (("long ago", 40), ("recent", 20), ("latest", 10)):

@@ -97,7 +97,7 @@ class TestSeveralProblems:
         assert report.rows == len(rows)
         assert report.summary.endswith(f" (and {LISTED + 2} more problems)")
 
-    def test_a12_verify_loads_at_most_one_page_of_rows_at_once(self, audit, monkeypatch):
+    def test_a12_verify_loads_at_most_one_page_of_rows_at_a_time(self, audit, monkeypatch):
         monkeypatch.setattr(row_checks, "ROWS", 2)
         modify(*audit)
         with CaptureQueriesContext(connection) as queries:

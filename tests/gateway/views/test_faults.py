@@ -112,7 +112,7 @@ class TestAGatewayWhileTheDatabaseIsUnavailable:
 
 
 class TestAServerSideErrorOfTheGateway:
-    """Server-side errors, after which the gateway returns 503 and lets no request pass."""
+    """Tests of server-side errors, after which the gateway returns 503 and lets no request pass."""
 
     @pytest.mark.parametrize(
         "settings_",

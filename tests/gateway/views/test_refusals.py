@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestEveryRefusalOfTheGateway:
-    """Refusals: clients get the same response for every reason, and only the log line contains the reason."""
+    """Tests that clients get the same response for every reason, and that only the log line contains the reason."""
 
     @pytest.fixture
     def refused_tokens(self, make, issue, rsa_pool) -> dict[str, str]:

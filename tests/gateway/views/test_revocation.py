@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestARevocation:
-    """A revocation, which takes effect in the gateway within five seconds (cases G11, G21 and G33)."""
+    """Tests that a revocation takes effect in the gateway within five seconds (cases G11, G21 and G33)."""
 
     @pytest.fixture
     def refused_in_five_seconds(self, clock):

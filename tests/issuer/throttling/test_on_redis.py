@@ -139,7 +139,7 @@ class TestABucketOnRedis:
 
 @pytest.mark.services
 class TestTheConnectionToRedis:
-    """Connections that throttling opens, reuses and replaces, apart from the connection pool of the project."""
+    """Tests of the connections that throttling opens, reuses and replaces outside the project's connection pool."""
 
     @pytest.fixture(params=[DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
     def backend(self, request: pytest.FixtureRequest) -> str:

@@ -114,16 +114,16 @@ class TestExportOfAPrivateKeyAsAProcess:
 
         done = self.export(database, kid, stdin=end, stdout=end, stderr=end)
         os.close(end)
-        shown = read_terminal(terminal)
+        output = read_terminal(terminal)
 
-        assert f"type the key id ({kid}): " in shown
+        assert f"type the key id ({kid}): " in output
         if typed == "the key id":
             assert done.returncode == 0
-            key = key_texts.parse(shown[shown.index("-----BEGIN") :])
+            key = key_texts.parse(output[output.index("-----BEGIN") :])
             assert (key.thumbprint(), key.has_private) == (kid, True)
         else:
             assert done.returncode == 1
-            assert "PRIVATE KEY" not in shown
+            assert "PRIVATE KEY" not in output
 
     def test_export_to_a_pipe_without_the_option_yes_prints_no_private_key(self, database, kid):
         done = self.export(database, kid, input=f"{kid}\n")

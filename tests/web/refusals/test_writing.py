@@ -111,7 +111,7 @@ class TestWritingRefusalCounts:
 
 
 class TestRefusalCountsInsideATransaction:
-    """The end of a request inside a transaction, for example in a test case of the host project."""
+    """Tests of a request that ends inside a transaction, for example in a test case of the host project."""
 
     def test_end_of_a_request_writes_no_refusal_counts_inside_a_transaction(self, due, statements):
         ask()
