@@ -25,8 +25,9 @@ _SUBCOMMANDS = {
         "InstAccess token: after a theft, use --user and --oauth2-tokens."
     ),
     "erase-name": (
-        "Replace the name of a user by a placeholder in every audit row, for a person with a right to erasure. The "
-        "user's uuid stays. HMACs and checkpoints stay valid. If the command was interrupted, run the command again."
+        "Replace the name of a user with a placeholder in every audit row, for a person with a right to erasure. "
+        "The user's uuid stays. HMACs and checkpoints stay valid. If the command was interrupted, run the command "
+        "again."
     ),
     "export": "Export the audit log as CSV or JSON Lines, the latest tokens first, in constant memory.",
     **audit_evidence.SUBCOMMANDS,
