@@ -1,4 +1,7 @@
-"""Tests that compare docs/high-availability.md, its snippets and its examples with the code and with each other."""
+"""Tests that compare docs/high-availability.md, its snippets and its examples with the code and with each other.
+
+The tests of names also read docs/outages.md. `tests/outages/` covers the snippets of that page.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,8 @@ from tests.support.paths import ROOT
 from tests.support.processes import environment
 
 TEXT = readme.page("high-availability.md")
-# Other test files cover the sections about the database, Redis and full disks.
-SECTIONS = [readme.section(title, TEXT) for title in ("Servers", "Gateways", "Nodes", "Clocks")]
-SNIPPETS = [snippet for section in SECTIONS for snippet in readme.snippets(section)]
+OUTAGES = readme.page("outages.md")
+SNIPPETS = readme.snippets(TEXT)
 EXAMPLE, HEALTH = ROOT / "examples/high-availability", ROOT / "examples/health"
 [CURL] = [line for snippet in SNIPPETS for line in snippet.lines if line.startswith("curl ")]
 GUNICORN: dict[str, Any] = runpy.run_path(str(EXAMPLE / "gunicorn.conf.py"))
@@ -98,15 +100,15 @@ class TestNamesOnThePageOfHighAvailability:
             assert kept[name] == [getattr(conf, SETTINGS[name])]
         assert kept["JWKS_MAX_AGE"] == [conf.jwks_max_age, remote_jwks.JWKS_COOLDOWN]
 
-    def test_check_ids_on_the_page_of_high_availability_exist(self):
+    def test_check_ids_on_the_pages_of_high_availability_and_outages_exist(self):
         source = "".join(path.read_text() for path in (ROOT / "instaccess").glob("*/checks.py"))
-        ids = set(re.findall(r"`instaccess\.([EW]\d{3})`", TEXT))
+        ids = set(re.findall(r"`instaccess\.([EW]\d{3})`", TEXT + OUTAGES))
 
-        assert {"E008", "W009", "W034"} <= ids
+        assert {"E008", "W009", "W034", "W036"} <= ids
         assert all(each in source for each in ids)
 
-    def test_paths_on_the_page_of_high_availability_exist(self):
-        for path in re.findall(r"/internal/[a-z/]+", TEXT):
+    def test_paths_on_the_pages_of_high_availability_and_outages_exist(self):
+        for path in re.findall(r"/internal/[a-z/]+", TEXT + OUTAGES):
             assert resolve(path).url_name.startswith("instaccess-")
 
 
@@ -115,7 +117,7 @@ def readme_seconds(text: str) -> list[int]:
 
 
 class TestSnippetsOnThePageOfHighAvailability:
-    def test_every_snippet_about_servers_gateways_nodes_and_clocks_is_covered_by_a_test(self):
+    def test_every_snippet_on_the_page_of_high_availability_is_covered_by_a_test(self):
         assert [snippet.language for snippet in SNIPPETS] == ["sh", "sh", "ini", "text"]
 
     def test_documented_commands_exist(self):

@@ -2,7 +2,7 @@
 
 gunicorn project.wsgi --config gunicorn.conf.py --bind 10.0.0.11:8001
 
-docs/high-availability.md gives the reasons.
+docs/high-availability.md describes the reasons.
 """
 
 workers = 2

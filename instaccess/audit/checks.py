@@ -138,7 +138,7 @@ def _report_timeouts(alias: str, missing: Sequence[str]) -> list[CheckMessage]:
         Warning(
             f"The database {alias!r} has no {' and no '.join(missing)}. If the database accepts connections but "
             "never answers, each request for a token waits forever, and soon no worker can answer.",
-            hint=f"Set timeouts in DATABASES[{alias!r}]['OPTIONS'], as in docs/high-availability.md.",
+            hint=f"Set timeouts in DATABASES[{alias!r}]['OPTIONS'], as in docs/outages.md.",
             id="instaccess.W036",
         )
     ]

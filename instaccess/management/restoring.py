@@ -18,8 +18,8 @@ HELP = (
     "issued so far. If the command was interrupted, run the command again."
 )
 KEEP_HELP = (
-    "Don't revoke this key. Only a gateway may have its private key. Before you add this option, ask the owner of "
-    "the gateway whether the key was revoked after the backup. You can repeat this option."
+    "Don't revoke this key. A key whose private key is stored on this server is refused. Before you add this option, "
+    "ask the owner of the private key whether the key was revoked after the backup. You can repeat this option."
 )
 
 

@@ -17,10 +17,7 @@ from tests.support import readme, servers
 from tests.support.clusters import SUPERUSER, Cluster, clusters
 from tests.support.paths import ROOT
 
-# tests/test_docs_high_availability.py covers the other sections of the page.
-PAGE = "".join(
-    readme.section(title, readme.page("high-availability.md")) for title in ("The database", "Redis", "Disk full")
-)
+PAGE = readme.page("outages.md")
 
 
 def _documented(setting: str, text: str) -> dict[str, Any]:

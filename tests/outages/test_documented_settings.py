@@ -1,4 +1,4 @@
-"""Tests that the documented settings pass the system checks that docs/high-availability.md names."""
+"""Tests that the documented settings pass the system checks that docs/outages.md names."""
 
 from __future__ import annotations
 

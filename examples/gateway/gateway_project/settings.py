@@ -46,6 +46,6 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": "WARNING"},
-    # At the level INFO, the gateway logs the reason of each refusal. Clients never get the reason.
+    # The gateway logs the reason of each refusal as a warning. Clients never get the reason.
     "loggers": {"instaccess": {"level": "INFO"}},
 }
