@@ -1,4 +1,4 @@
-"""Tests of `make dist`: reproducible packages, their checks, the SBOM, the extras, and the types for host projects.
+"""Tests of `make dist`: reproducible packages, their checks, the SBOM, the extras, and host projects with the wheel.
 
 These tests install packages from the package index, and pyright comes from npm.
 """
@@ -8,17 +8,28 @@ from __future__ import annotations
 import configparser
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import pytest
+import requests
 
-from tests.support import distribution
+from tests.client.helpers import ACCESS_TOKEN, Site, running
+from tests.service import page_examples
+from tests.service.helpers import USER, good, now
+from tests.service.page_examples import ACCOUNT, EXAMPLES
+from tests.support import distribution, readme, servers
+from tests.support.answers import INVALID
 from tests.support.distribution import BuildError, build_packages, check_packages, install, write_sbom
 from tests.support.paths import ROOT
+from tests.support.tokens import TokenFactory
 
 pytestmark = [pytest.mark.services, pytest.mark.xdist_group("distribution")]
 
@@ -110,6 +121,12 @@ def host(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install(wheel, tmp_path_factory.mktemp("host") / "venv")
 
 
+@pytest.fixture(scope="module")
+def host_with_extras(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the wheel and its extras for servers and clients into a new virtual environment. Returns its Python."""
+    return install(wheel, tmp_path_factory.mktemp("host-with-extras") / "venv", *RUNTIME_EXTRAS)
+
+
 def hashes(files: tuple[Path, Path]) -> dict[str, str]:
     return {file.name: sha256(file.read_bytes()).hexdigest() for file in files}
 
@@ -119,6 +136,25 @@ def pip(python: Path, *arguments: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """Return an environment without the variables through which a program could find this checkout."""
+    hidden = {"DJANGO_SETTINGS_MODULE", "PYTHONPATH", "VIRTUAL_ENV", "INSTACCESS_DATABASE"}
+    inherited = {name: value for name, value in os.environ.items() if name not in hidden}
+    return inherited | {"PYTHONDONTWRITEBYTECODE": "1"} | variables
+
+
+def run_python(python: Path, *arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [python, *arguments],
+        cwd=cwd,
+        env=clean_environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=servers.PATIENCE,
+        check=False,
+    )
 
 
 class TestReproducibleBuilds:
@@ -184,18 +220,15 @@ class TestTheSoftwareBillOfMaterials:
 
 
 class TestTheExtras:
-    def test_extras_for_servers_and_clients_install_the_packages_that_their_modules_need(self, wheel, tmp_path):
-        python = install(wheel, tmp_path / "venv")
-        pip(python, "install", "--quiet", f"{wheel}[{','.join(RUNTIME_EXTRAS)}]")
-
+    def test_extras_for_servers_and_clients_install_the_packages_that_their_modules_need(
+        self, host_with_extras, tmp_path
+    ):
         code = f"import {', '.join(RUNTIME_EXTRAS.values())}, instaccess; print(instaccess.__file__)"
         # django-ninja reads Django's settings when it is imported.
-        environment = os.environ | {"DJANGO_SETTINGS_MODULE": "django.conf.global_settings"}
-        done = subprocess.run(
-            [python, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
+        settings = "django.conf.global_settings"
+        done = run_python(host_with_extras, "-c", code, cwd=tmp_path, DJANGO_SETTINGS_MODULE=settings)
         assert done.stderr == ""
-        assert Path(done.stdout.strip()).is_relative_to(tmp_path)
+        assert Path(done.stdout.strip()).is_relative_to(host_with_extras.parent.parent)
 
     def test_newest_packages_of_all_other_extras_can_be_installed_together(self, wheel, host):
         config = configparser.ConfigParser()
@@ -205,6 +238,174 @@ class TestTheExtras:
 
         assert extras >= {"test", "services", "docs", "browser", "bench", "dist", "mutants"}
         assert "Would install" in output
+
+
+class Service(NamedTuple):
+    """A service of the documentation, and the way to start it.
+
+    Attributes:
+        files: the files of the project, or the folder that contains the files.
+        command: the arguments of Python that start the service, with the placeholders {host} and {port}.
+        extras: whether the service needs an extra and an ASGI server, or only the wheel.
+        path: the path of a view that answers with the uuid of the user.
+        answer: the response of this view to a token of `USER` in `ACCOUNT`.
+        variables: the environment variables that the settings of the project need.
+    """
+
+    files: Mapping[str, str] | Path
+    command: Sequence[str]
+    extras: bool = False
+    path: str = "/profile/"
+    answer: Mapping[str, str] = MappingProxyType({"user": USER})
+    variables: Mapping[str, str] = MappingProxyType({})
+
+
+RUNSERVER = ("-m", "django", "runserver", "--noreload", "{host}:{port}")
+WSGI_SERVER = """
+from wsgiref.simple_server import make_server
+from application import application
+make_server("{host}", {port}, application).serve_forever()
+"""
+UVICORN = ("-m", "uvicorn", "--host", "{host}", "--port", "{port}")
+SERVICES = {
+    "any Python program": Service(page_examples.WSGI, ("-c", WSGI_SERVER)),
+    "plain Django": Service(EXAMPLES["django"].files, RUNSERVER),
+    "Django REST framework": Service(
+        ROOT / "examples" / "service",
+        RUNSERVER,
+        path="/api/v1/whoami",
+        answer={"user": USER, "account": ACCOUNT},
+        variables={
+            "SECRET_KEY": "k" * 50,
+            "ALLOWED_HOSTS": servers.HOST,
+            "ACCOUNT_UUID": ACCOUNT,
+            "ALLOW_HTTP_URLS": "1",
+        },
+    ),
+    "django-ninja": Service(EXAMPLES["ninja"].files, (*UVICORN, *EXAMPLES["ninja"].application), extras=True),
+    "Starlette": Service(EXAMPLES["starlette"].files, (*UVICORN, *EXAMPLES["starlette"].application), extras=True),
+    "FastAPI": Service(EXAMPLES["fastapi"].files, (*UVICORN, *EXAMPLES["fastapi"].application), extras=True),
+}
+
+
+def block_import(name: str, folder: Path) -> None:
+    """Let each import of a package fail in programs that run in this folder, as if the package were not installed."""
+    (folder / f"{name}.py").write_text(f"raise ImportError('{name} is not installed')\n")
+
+
+@pytest.fixture(scope="module")
+def pythons(host: Path, host_with_extras: Path) -> dict[bool, Path]:
+    """Return the Python with only the wheel (False), and the Python with the extras and an ASGI server (True)."""
+    pip(host_with_extras, "install", "--quiet", "uvicorn")
+    return {False: host, True: host_with_extras}
+
+
+class TestTheServicesOfTheDocumentation:
+    """Real servers in an environment that contains the wheel and no file of this checkout."""
+
+    @pytest.fixture
+    def token_factory(self, rsa_pool: Any) -> TokenFactory:
+        return TokenFactory(rsa_pool.take("sig"), rsa_pool.take("enc"))
+
+    @pytest.fixture(params=SERVICES)
+    def service(
+        self, request: pytest.FixtureRequest, pythons: dict[bool, Path], token_factory: TokenFactory, tmp_path: Path
+    ) -> Iterator[Callable[[str], requests.Response]]:
+        """Start a service. Yields a function that requests its view with an Authorization header."""
+        service = SERVICES[request.param]
+        with page_examples.running_jwks_server(token_factory) as jwks_server:
+            variables = {**service.variables, "ISSUER_URL": jwks_server.base_url}
+            if isinstance(service.files, Path):
+                shutil.copytree(service.files, tmp_path / "project")
+                variables["DJANGO_SETTINGS_MODULE"] = f"{service.files.name}_project.settings"
+            else:
+                (tmp_path / "project").mkdir()
+                for name, code in service.files.items():
+                    (tmp_path / "project" / name).write_text(page_examples.with_url(code, jwks_server))
+                if "settings.py" in service.files:
+                    variables["DJANGO_SETTINGS_MODULE"] = "settings"
+                else:
+                    block_import("rest_framework", tmp_path / "project")
+            port = servers.free_port()
+            process = servers.Process(
+                [
+                    str(pythons[service.extras]),
+                    *(argument.format(host=servers.HOST, port=port) for argument in service.command),
+                ],
+                port=port,
+                log=tmp_path / "log",
+                env=clean_environment(**variables),
+                cwd=tmp_path / "project",
+            )
+            url = f"http://{servers.HOST}:{port}{service.path}"
+            try:
+                yield lambda token: requests.get(url, headers={"Authorization": token}, timeout=servers.PATIENCE)
+            finally:
+                process.kill()
+
+    def test_service_with_the_installed_wheel_accepts_a_valid_token_and_refuses_all_other_tokens(
+        self, service, token_factory, request
+    ):
+        valid = good(token_factory, acct=ACCOUNT, sub=USER)
+        refused = [
+            good(token_factory),
+            good(token_factory, acct=ACCOUNT, iat=now() - 60, exp=now()),
+            valid[:-8] + "AAAAAAAA",
+            "Bearer " + token_factory.token(iat=now(), exp=now() + 60),
+        ]
+
+        answer = service(valid)
+        refusals = [service(token) for token in refused]
+
+        assert (answer.status_code, answer.json()) == (200, SERVICES[request.node.callspec.params["service"]].answer)
+        assert [(each.status_code, each.content, each.headers.get("WWW-Authenticate")) for each in refusals] == [
+            INVALID
+        ] * 4
+
+    @pytest.mark.parametrize("extras", [False, True])
+    def test_environment_of_the_services_imports_the_package_from_the_wheel(self, pythons, extras, tmp_path):
+        code = "import json, sys, instaccess; print(json.dumps([instaccess.__file__, sys.path[1:]]))"
+        file, path = json.loads(run_python(pythons[extras], "-c", code, cwd=tmp_path).stdout)
+
+        assert Path(file).is_relative_to(pythons[extras].parent.parent)
+        assert not [each for each in path if Path(each).is_relative_to(ROOT)]
+
+
+CLIENTS = {
+    "requests": (False, "ada\n"),
+    "token": (False, "5\n"),
+    "httpx": (True, "ada ada ada ada\n"),
+}
+"""For each snippet of docs/client.md, whether the snippet needs the extra `httpx`, and the output."""
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+class TestTheClientsOfTheDocumentation:
+    """Programs with the wheel but without Django, which call an issuer and a service over HTTP."""
+
+    def run(self, name: str, pythons: dict[bool, Path], folder: Path, site: Site) -> subprocess.CompletedProcess[str]:
+        snippets = readme.snippets(readme.page("client.md"))
+        (folder / "example.py").write_text(snippets[list(CLIENTS).index(name)].code)
+        block_import("django", folder)
+        variables = {"BASE_URL": site.url, "ACCESS_TOKEN": ACCESS_TOKEN}
+        return run_python(pythons[CLIENTS[name][0]], "-W", "error", "example.py", cwd=folder, **variables)
+
+    def test_client_with_the_installed_wheel_gets_and_uses_a_token(self, name, pythons, tmp_path):
+        with running(Site()) as site:
+            done = self.run(name, pythons, tmp_path, site)
+
+        assert (done.returncode, done.stdout, done.stderr) == (0, CLIENTS[name][1], "")
+
+    def test_client_with_the_installed_wheel_reports_an_invalid_access_token(self, name, pythons, tmp_path):
+        status, body, challenge = INVALID
+        site = Site()
+        site.refusals = [(status, body, {"WWW-Authenticate": challenge})] * 9
+
+        with running(site):
+            done = self.run(name, pythons, tmp_path, site)
+
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "instaccess.client.errors.AccessTokenRefused: " in done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 import pytest
@@ -20,37 +20,23 @@ import requests
 from instaccess import exceptions, service
 from instaccess.service import Verifier
 from tests.service.helpers import ADMIN, USER, good, jwks, now
+from tests.service.page_examples import (
+    ACCOUNT,
+    BACKEND,
+    EXAMPLES,
+    JWKS_URL,
+    TEXT,
+    WSGI,
+    Example,
+    running_jwks_server,
+    with_url,
+)
 from tests.support import readme, servers
 from tests.support.answers import CHALLENGE, INVALID, UNAUTHENTICATED, UNAVAILABLE
 from tests.support.paths import ROOT
 from tests.support.tokens import TokenFactory
 
-TEXT = readme.page("services-without-drf.md")
-JWKS_URL = "https://canvas.example.edu/internal/services/jwks"
-ACCOUNT = "0c1b3e1c-2f0e-4c5b-9a51-6f3d1f6f2a10"
 FORBIDDEN = (403, b'{"errors":[{"message":"The access token does not allow this request."}]}', None)
-
-
-class Example(NamedTuple):
-    """An example: the files of the project, and the application that uvicorn serves."""
-
-    files: dict[str, str]
-    application: list[str]
-
-
-def _files(title: str) -> list[tuple[str, str]]:
-    codes = [snippet.code for snippet in readme.snippets(readme.section(title, TEXT)) if snippet.language == "python"]
-    return [(re.match(r"# (\w+\.py)\n", code)[1], code) for code in codes]  # type: ignore[index]
-
-
-DJANGO = ["--factory", "django.core.asgi:get_asgi_application"]
-STARLETTE, BACKEND = ({name: code} for name, code in _files("Starlette"))
-EXAMPLES = {
-    "django": Example(dict(_files("Django")), DJANGO),
-    "ninja": Example(dict(_files("django-ninja")), DJANGO),
-    "starlette": Example(STARLETTE, ["application:app"]),
-    "fastapi": Example(dict(_files("FastAPI")), ["application:app"]),
-}
 
 
 @pytest.fixture
@@ -60,16 +46,8 @@ def token_factory(rsa_pool: Any) -> TokenFactory:
 
 @pytest.fixture
 def jwks_server(token_factory: TokenFactory) -> Iterator[servers.ScriptedServer]:
-    with servers.scripted_server(lambda handler: servers.reply(handler, 200, jwks(token_factory.signing))) as server:
+    with running_jwks_server(token_factory) as server:
         yield server
-
-
-def with_url(code: str, server: servers.ScriptedServer) -> str:
-    """Replace the URL of the JWKS in an example, and allow http, because the test server has no certificate."""
-    assert code.count(JWKS_URL) <= 1
-    code = code.replace(f'jwks_url="{JWKS_URL}",', f'jwks_url="{server.base_url}/jwks", allow_http=True,')
-    code = code.replace(f'"{JWKS_URL}",', f'"{server.base_url}/jwks", "ALLOW_HTTP_URLS": True,')
-    return code.replace('"service.example.edu"', f'"service.example.edu", "{servers.HOST}"')
 
 
 class Running:
@@ -191,7 +169,7 @@ class TestTheOtherExamples:
             assert parts(running.get("/everybody/", good(token_factory))) == INVALID
 
     def test_wsgi_example_accepts_and_refuses_tokens_as_in_the_wire_contract(self, jwks_server, token_factory):
-        [(_, code)] = _files("Any Python program")
+        [code] = WSGI.values()
         names: dict[str, Any] = {}
         exec(with_url(code, jwks_server), names)
 

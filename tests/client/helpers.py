@@ -78,7 +78,7 @@ class Site:
             return servers.reply(handler, 302, Location=self.redirects[handler.path])
         if not self.accepts((authorization or "").removeprefix("Bearer ")):
             return servers.reply(handler, 401, b'{"errors":[{"message":"Invalid access token."}]}')
-        return servers.reply(handler, 200, b'{"name":"Ada Lovelace"}')
+        return servers.reply(handler, 200, b'{"name":"Ada Lovelace","login_id":"ada"}')
 
     def revoke(self) -> None:
         """Refuse all tokens that were issued until now."""

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from instaccess import signals
 from instaccess.service import Verifier, from_application
 from instaccess.service.fastapi import InstAccessBearer
 from instaccess.service.starlette import InstAccessBackend, TokenRequired, answer_refusals
@@ -23,6 +24,7 @@ from instaccess.tokens import Claims
 from tests.service.helpers import USER, SlowFetch, good, now
 from tests.support import asgi, servers
 from tests.support.answers import CHALLENGE, INVALID, UNAUTHENTICATED, UNAVAILABLE
+from tests.support.receiving import received
 from tests.support.tokens import claims
 
 ACCOUNT = claims()["acct"]
@@ -156,6 +158,12 @@ class TestAnApplication:
             return await exchange.answer()
 
         assert parts(asyncio.run(main())) == UNAUTHENTICATED
+
+    def test_refusal_sends_no_signal(self, app, token_factory):
+        with received(signals.token_refused) as facts:
+            answer = ask(app, good(token_factory, acct="theirs"))
+
+        assert (answer.status, facts) == (401, [])
 
     def test_log_of_an_asgi_endpoint_contains_the_reason_and_the_address_of_a_refusal_but_not_the_token(
         self, app, token_factory, caplog

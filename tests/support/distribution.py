@@ -117,11 +117,12 @@ def check_packages(sdist: Path, wheel: Path) -> None:
     run_tool("check_wheel_contents", "--config", ROOT / "pyproject.toml", wheel)
 
 
-def install(wheel: Path, folder: Path) -> Path:
-    """Install the wheel and its dependencies into a new virtual environment. Returns its Python."""
+def install(wheel: Path, folder: Path, *extras: str) -> Path:
+    """Install the wheel, its dependencies and these extras into a new virtual environment. Returns its Python."""
     run_tool("venv", "--without-pip", folder)
     python = folder / "bin" / "python"
-    run_tool("pip", "--python", python, "install", "--quiet", "--disable-pip-version-check", wheel)
+    required = f"{wheel}[{','.join(extras)}]" if extras else wheel
+    run_tool("pip", "--python", python, "install", "--quiet", "--disable-pip-version-check", required)
     return python
 
 
