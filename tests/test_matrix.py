@@ -1,4 +1,4 @@
-"""Tests of `make test-matrix`: its Python versions, and the versions that the metadata of the package promises."""
+"""Tests of `make test-matrix` and `.ci/run`: their Python versions, and the versions that the metadata promises."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.matrix import DJANGO, NEWEST, OLDEST, OPTIONAL
 from tests.support.paths import ROOT
 
 NOXFILE = ROOT / "noxfile.py"
@@ -21,12 +22,12 @@ CONFIG = configparser.ConfigParser()
 CONFIG.read(ROOT / "setup.cfg")
 
 
-def constant(name: str) -> Any:
-    """Return the value of a constant in noxfile.py. The file itself can only be imported where nox is installed."""
+def read_selection() -> Any:
+    """Return the constant TESTS of noxfile.py. The file itself can only be imported where nox is installed."""
     for node in ast.parse(NOXFILE.read_text()).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TESTS":
             return ast.literal_eval(node.value)
-    raise AssertionError(f"noxfile.py doesn't assign {name}")
+    raise AssertionError("noxfile.py doesn't assign TESTS")
 
 
 def classified(prefix: str) -> set[str]:
@@ -36,26 +37,23 @@ def classified(prefix: str) -> set[str]:
 
 class TestTheVersionsInTheMetadata:
     def test_classifiers_name_exactly_the_versions_that_every_run_of_the_matrix_uses(self):
-        pairs = {
-            python: django for python, django in constant("DJANGO").items() if python not in constant("OPTIONAL")
-        }
+        pairs = {python: django for python, django in DJANGO.items() if python not in OPTIONAL}
 
         assert classified("Programming Language :: Python :: ") == set(pairs)
         assert classified("Framework :: Django :: ") == set(pairs.values())
 
     def test_oldest_python_and_django_of_the_matrix_are_the_oldest_allowed_versions(self):
-        oldest = constant("OLDEST")
         required = CONFIG["options"]["install_requires"].split("\n")
 
-        assert CONFIG["options"]["python_requires"] == f">={oldest}"
+        assert CONFIG["options"]["python_requires"] == f">={OLDEST}"
         [django] = [line for line in required if line.startswith("django >= ")]
-        assert re.match(rf"django >= {re.escape(constant('DJANGO')[oldest])}(?:\.\d+)?(?:,|$)", django)
+        assert re.match(rf"django >= {re.escape(DJANGO[OLDEST])}(?:\.\d+)?(?:,|$)", django)
 
     def test_matrix_runs_the_selection_of_make_test(self):
         makefile = (ROOT / "Makefile").read_text()
         [selection] = re.findall(r'^test: .*\n\t\$\(PYTEST\) -m "(.+)"$', makefile, re.MULTILINE)
 
-        assert constant("TESTS") == ("pytest", "-n", "auto", "--dist", "worksteal", "-m", selection)
+        assert read_selection() == ("pytest", "-n", "auto", "--dist", "worksteal", "-m", selection)
 
     def test_every_required_package_has_an_oldest_allowed_version(self):
         required = CONFIG["options"]["install_requires"].strip().split("\n")
@@ -70,19 +68,62 @@ class TestTheVersionsInTheMetadata:
         assert f"setuptools >= {build.partition('>=')[2]}" in CONFIG["options.extras_require"]["test"].split("\n")
 
 
+class TestTheContinuousIntegration:
+    SCRIPT = (ROOT / ".ci" / "run").read_text()
+
+    def test_ci_runs_the_tests_with_each_pair_once(self):
+        [others] = re.findall(r"^NOXPYTHON=(\S+) make test-matrix$", self.SCRIPT, re.MULTILINE)
+
+        assert sorted([NEWEST, *others.split(",")]) == sorted(DJANGO)
+
+    def test_ci_runs_the_tests_on_real_databases_with_the_newest_python(self):
+        commands = re.findall(r"^(?:[A-Z]+=\S+ )?make (\S+)$", self.SCRIPT, re.MULTILINE)
+
+        assert self.SCRIPT.index("\nPYTHON=$(python3 -m tests.support.matrix)\nexport PYTHON\n") < self.SCRIPT.index(
+            "\nmake "
+        )
+        assert commands == ["lint", "wheel", "test", "test-services", "test-matrix"]
+
+
+def install_with_pyenv(home: Path, *versions: str) -> dict[str, str]:
+    """Return the environment variables of a machine that has these versions of Python, installed with pyenv."""
+    for version in versions:
+        folder = home / ".pyenv" / "versions" / f"{version}.0" / "bin"
+        folder.mkdir(parents=True)
+        (folder / f"python{version}").symlink_to(shutil.which("true") or "/bin/true")
+    (home / "empty").mkdir()
+    return {"PATH": str(home / "empty"), "HOME": str(home)}
+
+
+class TestTheSearchForTheNewestPython:
+    def find_newest(self, home: Path, *versions: str) -> subprocess.CompletedProcess[str]:
+        environment = install_with_pyenv(home, *versions)
+        command = [sys.executable, "-m", "tests.support.matrix"]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    def test_newest_required_version_is_found(self, tmp_path):
+        done = self.find_newest(tmp_path, "3.11", "3.12", "3.13", "3.14")
+
+        assert done.stdout == f"{tmp_path}/.pyenv/versions/3.13.0/bin/python3.13\n"
+
+    def test_missing_version_fails_and_says_what_to_install(self, tmp_path):
+        done = self.find_newest(tmp_path, "3.12", "3.13")
+
+        assert done.returncode != 0
+        assert done.stdout == ""
+        assert done.stderr == (
+            "Python 3.11 (with venv) is neither on PATH nor installed with pyenv.\n"
+            "Install it, for example: pyenv install 3.11\n"
+        )
+
+
 @pytest.mark.services
-class TestTheSearchForInterpreters:
+class TestTheSessionsOfTheMatrix:
     """These tests need nox, which `make test` doesn't install."""
 
     def list_sessions(self, home: Path, *versions: str) -> subprocess.CompletedProcess[str]:
-        """List the sessions on a machine that has these versions of Python, installed with pyenv."""
-        for version in versions:
-            folder = home / ".pyenv" / "versions" / f"{version}.0" / "bin"
-            folder.mkdir(parents=True)
-            (folder / f"python{version}").symlink_to(shutil.which("true") or "/bin/true")
-        (home / "empty").mkdir()
+        environment = install_with_pyenv(home, *versions)
         command = [sys.executable, "-m", "nox", "--noxfile", NOXFILE, "--list"]
-        environment = {"PATH": str(home / "empty"), "HOME": str(home)}
         return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
 
     def test_each_installed_version_has_a_session(self, tmp_path):
