@@ -1,7 +1,8 @@
 """The sessions of `make test-matrix`: the tests on SQLite, on each supported pair of Python and Django.
 
-One session uses the oldest versions of the required packages that setup.cfg allows. The other sessions use the newest
-versions. `tests/support/matrix.py` contains the pairs, and finds the Python versions on PATH or under pyenv.
+One session uses the oldest versions that setup.cfg allows, of the required packages and of the extras for users. The
+other sessions use the newest versions. `tests/support/matrix.py` contains the pairs, and finds the Python versions on
+PATH or under pyenv.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def tests(session: nox.Session) -> None:
     """Run the selection of `make test`. Arguments after `--` replace the selection."""
     version = str(session.python)
     if version == matrix.OLDEST:
-        required = requirements("options", "install_requires") + requirements("options.extras_require", "metrics")
+        required = requirements("options", "install_requires")
+        for extra in matrix.EXTRAS:
+            required += requirements("options.extras_require", extra)
         session.install("--editable", ".[test]", *map(floor, required))
     else:
         # django-guid works with Django 6, but its metadata for Python 3.12 requires Django 5. pip can't ignore this.

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.matrix import DJANGO, NEWEST, OLDEST, OPTIONAL
+from tests.support.matrix import DJANGO, EXTRAS, NEWEST, OLDEST, OPTIONAL
 from tests.support.paths import ROOT
+from tests.test_distribution import RUNTIME_EXTRAS
 
 NOXFILE = ROOT / "noxfile.py"
 CONFIG = configparser.ConfigParser()
@@ -55,12 +56,16 @@ class TestTheVersionsInTheMetadata:
 
         assert read_selection() == ("pytest", "-n", "auto", "--dist", "worksteal", "-m", selection)
 
-    def test_every_required_package_has_an_oldest_allowed_version(self):
-        required = CONFIG["options"]["install_requires"].strip().split("\n")
+    def test_every_package_for_users_has_an_oldest_allowed_version(self):
+        texts = [CONFIG["options"]["install_requires"], *(CONFIG["options.extras_require"][each] for each in EXTRAS)]
+        required = [line for text in texts for line in text.strip().split("\n")]
 
         assert [
-            line for line in required if not re.fullmatch(r"[a-z0-9-]+ >= [\d.]+(, < \d+|(, != [\d.]+)+)?", line)
+            line for line in required if not re.fullmatch(r"[a-z0-9_-]+ >= [\d.]+(, < \d+|(, != [\d.]+)+)?", line)
         ] == []
+
+    def test_matrix_runs_the_tests_with_the_oldest_packages_of_every_extra_for_users(self):
+        assert set(EXTRAS) == set(RUNTIME_EXTRAS)
 
     def test_build_requires_the_same_setuptools_in_the_metadata_and_for_the_tests(self):
         [build] = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]

@@ -17,6 +17,9 @@ DJANGO = {"3.11": "5.2", "3.12": "6.0", "3.13": "6.1", "3.14": "6.1"}
 OLDEST = "3.11"
 """The Python version that runs the tests with the oldest allowed packages."""
 
+EXTRAS = ("metrics", "openapi", "ninja", "starlette", "fastapi", "httpx")
+"""The extras for servers and clients. The other extras are for contributors."""
+
 OPTIONAL = {"3.14"}
 """Python versions whose session is left out if the version is missing."""
 
