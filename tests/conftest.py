@@ -167,6 +167,18 @@ def fast_flush() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def known_json_functions() -> Iterator[None]:
+    """Answer in advance whether SQLite has JSON functions.
+
+    From Django 6.1 on, every run of the system checks asks the database, but tests without a database run checks too.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if connections["default"].vendor == "sqlite":
+            patch.setitem(vars(connections["default"].features), "supports_json_field", True)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def disable_throttling(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Turn off throttling, except in tests that use the fixture `throttled`.

@@ -1,4 +1,4 @@
-"""Tests of `make test-matrix`: its Python versions, and the versions that the metadata of the package promises."""
+"""Tests of `make test-matrix`: their Python versions, and the versions that the metadata promises."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from typing import Any
 
 import pytest
 
+from tests.support.matrix import DJANGO, EXTRAS, OLDEST, OPTIONAL
 from tests.support.paths import ROOT
+from tests.test_distribution import RUNTIME_EXTRAS
 
 NOXFILE = ROOT / "noxfile.py"
 CONFIG = configparser.ConfigParser()
 CONFIG.read(ROOT / "setup.cfg")
 
 
-def constant(name: str) -> Any:
-    """Return the value of a constant in noxfile.py. The file itself can only be imported where nox is installed."""
+def read_selection() -> Any:
+    """Return the constant TESTS of noxfile.py. The file itself can only be imported where nox is installed."""
     for node in ast.parse(NOXFILE.read_text()).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TESTS":
             return ast.literal_eval(node.value)
-    raise AssertionError(f"noxfile.py doesn't assign {name}")
+    raise AssertionError("noxfile.py doesn't assign TESTS")
 
 
 def classified(prefix: str) -> set[str]:
@@ -36,33 +38,34 @@ def classified(prefix: str) -> set[str]:
 
 class TestTheVersionsInTheMetadata:
     def test_classifiers_name_exactly_the_versions_that_every_run_of_the_matrix_uses(self):
-        pairs = {
-            python: django for python, django in constant("DJANGO").items() if python not in constant("OPTIONAL")
-        }
+        pairs = {python: django for python, django in DJANGO.items() if python not in OPTIONAL}
 
         assert classified("Programming Language :: Python :: ") == set(pairs)
         assert classified("Framework :: Django :: ") == set(pairs.values())
 
     def test_oldest_python_and_django_of_the_matrix_are_the_oldest_allowed_versions(self):
-        oldest = constant("OLDEST")
         required = CONFIG["options"]["install_requires"].split("\n")
 
-        assert CONFIG["options"]["python_requires"] == f">={oldest}"
+        assert CONFIG["options"]["python_requires"] == f">={OLDEST}"
         [django] = [line for line in required if line.startswith("django >= ")]
-        assert re.match(rf"django >= {re.escape(constant('DJANGO')[oldest])}(?:\.\d+)?(?:,|$)", django)
+        assert re.match(rf"django >= {re.escape(DJANGO[OLDEST])}(?:\.\d+)?(?:,|$)", django)
 
     def test_matrix_runs_the_selection_of_make_test(self):
         makefile = (ROOT / "Makefile").read_text()
         [selection] = re.findall(r'^test: .*\n\t\$\(PYTEST\) -m "(.+)"$', makefile, re.MULTILINE)
 
-        assert constant("TESTS") == ("pytest", "-n", "auto", "--dist", "worksteal", "-m", selection)
+        assert read_selection() == ("pytest", "-n", "auto", "--dist", "worksteal", "-m", selection)
 
-    def test_every_required_package_has_an_oldest_allowed_version(self):
-        required = CONFIG["options"]["install_requires"].strip().split("\n")
+    def test_every_package_for_users_has_an_oldest_allowed_version(self):
+        texts = [CONFIG["options"]["install_requires"], *(CONFIG["options.extras_require"][each] for each in EXTRAS)]
+        required = [line for text in texts for line in text.strip().split("\n")]
 
         assert [
-            line for line in required if not re.fullmatch(r"[a-z0-9-]+ >= [\d.]+(, < \d+|(, != [\d.]+)+)?", line)
+            line for line in required if not re.fullmatch(r"[a-z0-9_-]+ >= [\d.]+(, < \d+|(, != [\d.]+)+)?", line)
         ] == []
+
+    def test_matrix_runs_the_tests_with_the_oldest_packages_of_every_extra_for_users(self):
+        assert set(EXTRAS) == set(RUNTIME_EXTRAS)
 
     def test_build_requires_the_same_setuptools_in_the_metadata_and_for_the_tests(self):
         [build] = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
@@ -70,19 +73,23 @@ class TestTheVersionsInTheMetadata:
         assert f"setuptools >= {build.partition('>=')[2]}" in CONFIG["options.extras_require"]["test"].split("\n")
 
 
+def install_with_pyenv(home: Path, *versions: str) -> dict[str, str]:
+    """Return the environment variables of a machine that has these versions of Python, installed with pyenv."""
+    for version in versions:
+        folder = home / ".pyenv" / "versions" / f"{version}.0" / "bin"
+        folder.mkdir(parents=True)
+        (folder / f"python{version}").symlink_to(shutil.which("true") or "/bin/true")
+    (home / "empty").mkdir()
+    return {"PATH": str(home / "empty"), "HOME": str(home)}
+
+
 @pytest.mark.services
-class TestTheSearchForInterpreters:
-    """Tests of the search for installed Python versions. The tests need nox, which `make test` doesn't install."""
+class TestTheSessionsOfTheMatrix:
+    """Tests of the sessions of nox. The tests need nox, which `make test` doesn't install."""
 
     def list_sessions(self, home: Path, *versions: str) -> subprocess.CompletedProcess[str]:
-        """List the sessions on a machine that has these versions of Python, installed with pyenv."""
-        for version in versions:
-            folder = home / ".pyenv" / "versions" / f"{version}.0" / "bin"
-            folder.mkdir(parents=True)
-            (folder / f"python{version}").symlink_to(shutil.which("true") or "/bin/true")
-        (home / "empty").mkdir()
+        environment = install_with_pyenv(home, *versions)
         command = [sys.executable, "-m", "nox", "--noxfile", NOXFILE, "--list"]
-        environment = {"PATH": str(home / "empty"), "HOME": str(home)}
         return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
 
     def test_each_installed_python_version_has_a_session(self, tmp_path):

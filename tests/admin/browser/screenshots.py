@@ -7,6 +7,7 @@ page causes an error.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -88,7 +89,7 @@ def visit_pages(page: Page, album: Album) -> None:
     for box in page.locator("#result_list input.action-select").all()[:2]:
         box.check()
     page.get_by_label("Action:").select_option("revoke_chosen")
-    page.get_by_role("button", name="Go").click()
+    page.get_by_role("button", name=re.compile("^(Go|Run)$")).click()
     _see(page, "Revoke the selected tokens")
     album.take("issued-token-revoke")
     page.goto(INSPECTOR)

@@ -16,7 +16,7 @@ def dashboard(client: Any, url: str = DASHBOARD) -> str:
     """Return the text of the dashboard without HTML elements, on one line. Empty if there is no dashboard."""
     response = client.get(url)
     assert response.status_code == 200
-    match = re.search(r'<div class="instaccess-dashboard">.*?(?=<div id="content-main">)', body(response), re.DOTALL)
+    match = re.search(r'<div class="instaccess-dashboard">.*?(?=<div id="content-main")', body(response), re.DOTALL)
     return " ".join(html.unescape(re.sub("<[^>]+>", " ", match[0])).split()) if match else ""
 
 
