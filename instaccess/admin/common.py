@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from django.contrib import admin
@@ -12,6 +13,7 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.db import DataError, router
 from django.forms import Form
 from django.http import HttpRequest, QueryDict
+from django.template.loader import get_template
 from django.template.response import TemplateResponse
 from django.utils.datastructures import MultiValueDict
 from django.utils.html import format_html
@@ -28,6 +30,15 @@ class OfferedFiltersAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         """Return whether the change list offers this filter. Django refuses other filters with a 400."""
         offered: Any = self.get_list_filter(request)
         return lookup in {name for each in offered for name in _parameter_names(each)}
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        return super().changelist_view(request, {"filters_above": _is_list_of_django(), **(extra_context or {})})
+
+
+def _is_list_of_django() -> bool:
+    """Return whether change lists use Django's own template. A theme has its own place for the filters."""
+    template: Any = get_template("admin/change_list.html")
+    return Path(template.origin.name).is_relative_to(Path(admin.__file__).parent)
 
 
 def _parameter_names(offered: Any) -> Sequence[str]:

@@ -18,11 +18,12 @@ USERNAME, PASSWORD = "ada", "correct horse battery staple"
 HOST = "127.0.0.1"
 
 
-def set_up(folder: Path, *, rows: int, theme: Sequence[str] = ()) -> None:
+def set_up(folder: Path, *, rows: int, theme: Sequence[str] = (), language: str = "en") -> None:
     """Set up Django with a new SQLite database in `folder` and generate sample data.
 
     `theme` contains the apps of a theme of the admin, which must precede the admin in INSTALLED_APPS. The content
-    security policy of the tests is only for the admin without a theme.
+    security policy of the tests is only for the admin without a theme. `language` is the code of the language of the
+    pages.
 
     The database contains the keys of almost three months, `rows` issued tokens, two revoked tokens of a lost laptop,
     and refusals of forged tokens. One key is revoked, and one key has just become current.
@@ -38,6 +39,7 @@ def set_up(folder: Path, *, rows: int, theme: Sequence[str] = ()) -> None:
     from testproject import settings as module
 
     module.INSTALLED_APPS = [*theme, *module.INSTALLED_APPS]
+    module.LANGUAGE_CODE = language
     django.setup()
     logging.disable(logging.WARNING)
     from django.conf import settings

@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from django.utils.translation import gettext
+
 from tests.admin.browser import school
 from tests.admin.browser.chromium import Watch, appearance_combinations, chromium, window
 
@@ -52,58 +54,60 @@ class Album:
 def visit_pages(page: Page, album: Album) -> None:
     """Visit every admin page, in the order in which a user would visit the pages, and take screenshots."""
     page.goto("/admin/")
-    page.get_by_label("Username").fill(school.USERNAME)
-    page.get_by_label("Password").fill(school.PASSWORD)
-    page.get_by_role("button", name="Log in").click()
+    page.locator("[name=username]").fill(school.USERNAME)
+    page.locator("[name=password]").fill(school.PASSWORD)
+    page.locator("[type=submit]").click()
     # A navigation would abort the requests for styles and icons, and an aborted request is an error.
     page.wait_for_load_state("networkidle")
     page.goto(DASHBOARD)
     _see(page, "Last 24 hours")
     album.take("dashboard")
     page.wait_for_load_state("networkidle")
-    page.get_by_role("link", name="Keys and their timeline").click()
+    page.get_by_role("link", name=gettext("Keys and their timeline")).click()
     _see(page, "Timeline")
     album.take("keys")
-    page.get_by_role("button", name="Rotate signing key…").click()
+    page.get_by_role("button", name=gettext("Rotate signing key…")).click()
     _see(page, "Rotate the signing key")
     album.take("key-rotate")
     page.goto(KEYS)
     page.locator("#result_list tbody th a").first.click()
-    _see(page, "View key")
+    page.locator(".field-kid").wait_for()
     album.take("key")
     page.goto(TOKENS)
-    page.get_by_role("link", name="Last 24 hours").click()
+    page.locator(".instaccess-filters > summary").click()
+    page.get_by_role("link", name=gettext("Last 24 hours")).click()
     _see(page, "Last 24 hours")
     album.take("issued-tokens")
     page.locator("#result_list tbody th a").first.click()
-    _see(page, "View issued token")
+    page.locator(".instaccess-next-step").wait_for()
     album.take("issued-token")
-    page.get_by_role("button", name="Revoke all live tokens and OAuth2 tokens of").click()
+    page.locator(".instaccess-next-step [type=submit]").last.click()
     _see(page, "Revoke all live tokens of the selected users")
     album.take("issued-token-revoke-user")
     page.goto(TOKENS)
-    page.get_by_role("link", name="Last night").click()
+    page.locator(".instaccess-filters > summary").click()
+    page.get_by_role("link", name=gettext("Last night, 18:00 to 08:00")).click()
     _see(page, "by hour")
     album.take("issued-tokens-last-night")
     page.goto(TOKENS)
     for box in page.locator("#result_list input.action-select").all()[:2]:
         box.check()
-    page.get_by_label("Action:").select_option("revoke_chosen")
-    page.get_by_role("button", name=re.compile("^(Go|Run)$")).click()
+    page.locator("[name=action]").select_option("revoke_chosen")
+    page.locator("[name=index]").click()
     _see(page, "Revoke the selected tokens")
     album.take("issued-token-revoke")
     page.goto(INSPECTOR)
     album.take("inspector")
     text = school.make_token()
     for verdict, pasted in ("Accepted", text), ("Refused", text[:-1]):
-        page.get_by_label("Token").fill(pasted)
-        page.get_by_role("button", name="Inspect token").click()
+        page.locator("textarea").fill(pasted)
+        page.get_by_role("button", name=gettext("Inspect token")).click()
         _see(page, verdict)
         album.take(f"inspector-{verdict.lower()}")
 
 
 def _see(page: Page, heading: str) -> None:
-    page.get_by_role("heading", name=heading).wait_for()
+    page.get_by_role("heading", name=gettext(heading)).first.wait_for()
 
 
 def main() -> int:
@@ -111,10 +115,11 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="Folder for the screenshots.")
     parser.add_argument("--readme", type=Path, help="Folder for the screenshots that docs/admin.md shows.")
     parser.add_argument("--rows", type=int, default=20_000, help="Number of issued tokens (default: 20000).")
+    parser.add_argument("--language", default="en", help="Language of the pages, such as de, es or fr (default: en).")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        school.set_up(Path(folder), rows=options.rows)
+        school.set_up(Path(folder), rows=options.rows, language=options.language)
         with school.served() as base_url, chromium() as browser:
             context = window(browser, base_url)
             watch, page = Watch(context, base_url), context.new_page()

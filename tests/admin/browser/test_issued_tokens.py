@@ -49,6 +49,7 @@ class TestAUserWhoseLaptopIsLost:
         page = visit(superuser)
         page.goto(LIST)
         assert rows(page).count() == 5
+        page.get_by_text("Filters", exact=True).click()
         page.get_by_role("link", name="live", exact=True).click()
         page.wait_for_url("**/?status=live")
         page.locator("#searchbar").fill("ada")

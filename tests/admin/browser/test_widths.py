@@ -11,7 +11,7 @@ from django.contrib.auth import get_user_model
 from instaccess import users
 from instaccess.models import IssuedToken, Key, ServiceUser
 from tests.admin.browser.accessibility import faults
-from tests.admin.browser.chromium import NARROW
+from tests.admin.browser.chromium import NARROW, WIDE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -85,13 +85,58 @@ class TestAListOnAPhone:
         assert box["height"] < 160
         assert faults(page) == []
 
-    @pytest.mark.parametrize("name", ["issuedtoken", "key"])
-    def test_a10_filters_on_a_phone_are_above_the_list(
-        self, visit: Visit, superuser: Any, longest_rows: IssuedToken, name: str
+    def test_a10_user_sorts_the_cards_and_selects_all_cards(
+        self, visit: Visit, superuser: Any, longest_rows: IssuedToken
     ) -> None:
         page = visit(superuser, size=NARROW)
+        page.goto("/admin/instaccess/issuedtoken/")
+        page.locator("#action-toggle").check()
+        assert page.locator("#result_list tr.selected").count() == IssuedToken.objects.count()
+        page.locator("#result_list thead").get_by_role("link", name="issued (UTC)").click()
+        page.wait_for_url("**/?o=*")
+        assert faults(page) == []
+
+
+@pytest.mark.parametrize("name", ["issuedtoken", "key"])
+class TestTheFilters:
+    @pytest.mark.parametrize("size", [NARROW, WIDE, {"width": 1920, "height": 1080}], ids=lambda size: size["width"])
+    def test_a10_filters_are_closed_above_the_list_and_open_with_the_keyboard(
+        self, visit: Visit, superuser: Any, longest_rows: IssuedToken, name: str, size: Any
+    ) -> None:
+        page = visit(superuser, size=size, java_script_enabled=False)
         page.goto(f"/admin/instaccess/{name}/")
-        filters, rows = (page.locator(each).bounding_box() for each in ("#changelist-filter", "#result_list"))
-        assert filters is not None
+        filters = page.locator("#changelist-filter")
+        assert filters.is_hidden()
+        page.get_by_text("Filters", exact=True).press("Enter")
+        panel, rows = (page.locator(each).bounding_box() for each in ("#changelist-filter", "#result_list"))
+        assert panel is not None
         assert rows is not None
-        assert filters["y"] + filters["height"] <= rows["y"]
+        assert panel["y"] + panel["height"] <= rows["y"]
+        # The links of the filters follow the summary in the order of the keyboard.
+        page.keyboard.press("Tab")
+        assert filters.locator(":focus").count() == 1
+
+    def test_a10_closed_filters_name_the_active_filter(
+        self, visit: Visit, superuser: Any, longest_rows: IssuedToken, name: str
+    ) -> None:
+        parameter = "status" if name == "issuedtoken" else "status__exact"
+        value = "live" if name == "issuedtoken" else "current"
+        page = visit(superuser)
+        page.goto(f"/admin/instaccess/{name}/?{parameter}={value}")
+        summary = page.locator(".instaccess-filters > summary")
+        assert summary.inner_text().split() == ["Active", "filters:", "status"]
+        assert faults(page) == []
+        summary.click()
+        assert faults(page) == []
+        page.get_by_role("link", name="Clear all filters").click()
+        page.get_by_text("Filters", exact=True).wait_for()
+
+
+def test_a10_first_token_is_on_the_first_screen_of_a_laptop(
+    visit: Visit, superuser: Any, longest_rows: IssuedToken
+) -> None:
+    page = visit(superuser, size=WIDE)
+    page.goto("/admin/instaccess/issuedtoken/")
+    box = page.locator("#result_list tbody tr").first.bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] <= WIDE["height"]
