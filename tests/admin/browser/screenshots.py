@@ -7,7 +7,6 @@ page causes an error.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import tempfile
 from pathlib import Path
