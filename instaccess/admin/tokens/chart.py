@@ -15,6 +15,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
+from django.utils.translation import pgettext
 
 from ... import audit
 from ...audit import REFUSAL_RETENTION
@@ -152,12 +153,13 @@ def _count_kinds(changelist: ChangeList, period: Period, now: datetime) -> tuple
     """Return the panels with their counts, and the notes below the chart."""
     tokens = changelist.queryset
     filters = set(changelist.get_filters_params()) - {"period", *AccessFilter.parameter_names}
-    kinds = [Kind("issued", _("Issued"), chart_counts.issued(tokens, period), _HIGH)]
+    kinds = [Kind("issued", pgettext("tokens or requests", "Issued"), chart_counts.issued(tokens, period), _HIGH)]
     notes = []
     # If the list contains only live or only expired tokens, omit the panel of revoked tokens, because the
     # panel would be empty.
     if changelist.params.get("status") not in {"live", "expired"}:
-        kinds.append(Kind("revoked", _("Revoked"), chart_counts.revoked(tokens, period), _LOW))
+        counts = chart_counts.revoked(tokens, period)
+        kinds.append(Kind("revoked", pgettext("tokens or requests", "Revoked"), counts, _LOW))
         notes.append(_("Revoked: tokens in this list, by the time of their revocation."))
     if any(kind.counts.truncated for kind in kinds):
         notes.insert(0, _explain_truncation(max(kind.counts.known for kind in kinds), period))
@@ -165,7 +167,7 @@ def _count_kinds(changelist: ChangeList, period: Period, now: datetime) -> tuple
     if condition is None:
         return kinds, [*notes, note]
     counts = chart_counts.refused(audit.refusal_rows().filter(condition), period, kept_since=now - REFUSAL_RETENTION)
-    kinds.append(Kind("refused", _("Refused"), counts, _LOW))
+    kinds.append(Kind("refused", pgettext("tokens or requests", "Refused"), counts, _LOW))
     notes.append(note)
     if counts.known:
         notes.append(_("Refusals are kept for %(days)d days.") % {"days": REFUSAL_RETENTION.days})
