@@ -39,6 +39,12 @@ class TestProgress:
             lifecycle.rotate(Key.Use.SIGNING, force=True)
             assert check() == ""
 
+    def test_progress_shows_no_loss_while_tokens_are_revoked(self, row):
+        for _ in range(3):
+            token = row()
+            audit.revoke(IssuedToken.objects.filter(pk=token.pk), keks=conf.key_encryption_keys, reason="x")
+            assert check() == ""
+
     def test_k15_progress_shows_a_lost_token_until_the_progress_is_reset(self, row):
         old, new = row(age=DAY), row()
         assert check() == ""

@@ -203,6 +203,17 @@ class TestTheKeysInTheKeyRing:
         assert statuses == ["current", "past", "past", "past", "future"]
         assert [key.kid for key in ring.keys if key.use == SIG][1:4] == expected
 
+    def test_the_key_ring_orders_past_keys_by_the_time_of_their_creation_whatever_their_ids_are(self):
+        with time_machine.travel(datetime.now(UTC), tick=False) as traveller:
+            for _ in range(2):
+                traveller.shift(1)
+                lifecycle.rotate(SIG, force=True)
+            before = [key.kid for key in keys_ring.load().keys]
+            earliest = Key.objects.order_by("created_at").first()
+            Key.objects.filter(pk=earliest.pk).update(id=earliest.pk + 1000)
+
+            assert [key.kid for key in keys_ring.load().keys] == before
+
     def test_a_revoked_key_is_not_in_the_key_ring(self):
         kid = keys_ring.load().signing_key().kid
         lifecycle.revoke(kid)

@@ -45,8 +45,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 CRITICAL = {
     "instaccess/tokens": ["tests/tokens", "tests/gateway", "tests/service", "tests/test_concealed_functions.py"],
-    "instaccess/issuer": ["tests/issuer", "tests/web", "tests/test_concealed_functions.py"],
-    "instaccess/gateway": ["tests/gateway", "tests/web/refusals"],
+    "instaccess/issuer": ["tests/issuer", "tests/web", "tests/test_concealed_functions.py", "tests/test_openapi.py"],
+    "instaccess/gateway": ["tests/gateway", "tests/web/refusals", "tests/test_log_of_an_outage.py"],
     "instaccess/service": ["tests/service"],
     "instaccess/trust": [
         "tests/trust",
@@ -55,13 +55,20 @@ CRITICAL = {
         "tests/keys",
         "tests/test_concealed_functions.py",
     ],
-    "instaccess/audit": ["tests/audit", "tests/management", "tests/issuer", "tests/monitoring"],
+    "instaccess/audit": [
+        "tests/audit",
+        "tests/management",
+        "tests/issuer",
+        "tests/monitoring",
+        "tests/test_signals_of_changes.py",
+    ],
     "instaccess/keys": ["tests/keys", "tests/management", "tests/test_concealed_functions.py", "tests/monitoring"],
     "instaccess/users.py": ["tests/test_users.py", "tests/issuer", "tests/service"],
     "instaccess/web": [
         "tests/web",
         "tests/issuer",
         "tests/gateway",
+        "tests/service",
         "tests/test_log_of_an_outage.py",
         "tests/outages",
     ],

@@ -305,12 +305,14 @@ class TestKeysOfAJWKSURL:
         assert (request.method, request.path) == ("GET", JWKS)
         assert "Authorization" not in request.headers
 
-    def test_keys_of_a_jwks_url_are_fetched_again_after_jwks_seconds(self, jwks, key, rsa_pool, clock):
+    def test_keys_of_a_jwks_url_are_fetched_again_after_five_minutes(self, jwks, key, rsa_pool, clock):
         sources.verification_keys()
         other = rsa_pool.take()
         jwks.answer_with(200, document(other, key))
-        clock.now += remote_jwks.JWKS_SECONDS
+        clock.now += 299
 
+        assert list(sources.verification_keys()) == [key.thumbprint()]
+        clock.now += 1
         assert list(sources.verification_keys()) == [other.thumbprint(), key.thumbprint()]
 
     def test_a_key_that_was_removed_from_the_jwks_is_no_longer_returned(self, jwks, key, rsa_pool, clock):
