@@ -23,7 +23,7 @@ import requests
 
 from tests.client.helpers import ACCESS_TOKEN, Site, running
 from tests.service import page_examples
-from tests.service.helpers import USER, good, now
+from tests.service.helpers import USER, good, invalid
 from tests.service.page_examples import ACCOUNT, EXAMPLES
 from tests.support import distribution, readme, servers
 from tests.support.answers import INVALID
@@ -347,12 +347,7 @@ class TestTheServicesOfTheDocumentation:
         self, service, token_factory, request
     ):
         valid = good(token_factory, acct=ACCOUNT, sub=USER)
-        refused = [
-            good(token_factory),
-            good(token_factory, acct=ACCOUNT, iat=now() - 60, exp=now()),
-            valid[:-8] + "AAAAAAAA",
-            "Bearer " + token_factory.token(iat=now(), exp=now() + 60),
-        ]
+        refused = invalid(token_factory, valid, acct=ACCOUNT)
 
         answer = service(valid)
         refusals = [service(token) for token in refused]

@@ -19,7 +19,7 @@ import requests
 
 from instaccess import exceptions, service
 from instaccess.service import Verifier
-from tests.service.helpers import ADMIN, USER, good, jwks, now
+from tests.service.helpers import ADMIN, USER, good, invalid, jwks
 from tests.service.page_examples import (
     ACCOUNT,
     BACKEND,
@@ -97,12 +97,7 @@ class TestTheExamples:
         self, example, jwks_server, token_factory
     ):
         valid = good(token_factory, acct=ACCOUNT, sub=USER)
-        refused = [
-            good(token_factory),
-            good(token_factory, acct=ACCOUNT, iat=now() - 60, exp=now()),
-            valid[:-8] + "AAAAAAAA",
-            "Bearer " + token_factory.token(iat=now(), exp=now() + 60),
-        ]
+        refused = invalid(token_factory, valid, acct=ACCOUNT)
 
         assert example.get("/profile/", valid).json() == {"user": USER}
         assert [parts(example.get("/profile/", token)) for token in refused] == [INVALID] * 4

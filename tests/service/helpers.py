@@ -119,6 +119,19 @@ def good(token_factory: TokenFactory, **changes: Any) -> str:
     return "Bearer " + token_factory.signed(claims(now(), **changes))
 
 
+def invalid(token_factory: TokenFactory, valid: str, *, acct: str) -> list[str]:
+    """Return Authorization headers that a service of an account refuses.
+
+    The tokens are of another account, expired, with another signature than `valid`, and encrypted.
+    """
+    return [
+        good(token_factory),
+        good(token_factory, acct=acct, iat=now() - 60, exp=now()),
+        valid[:-8] + "AAAAAAAA",
+        "Bearer " + token_factory.token(iat=now(), exp=now() + 60),
+    ]
+
+
 def issued(user: Any, **arguments: Any) -> str:
     """Return an Authorization header with an issued, signed token, as a gateway forwards it."""
     origin = issuing.Origin(canvas_domain="canvas.example.edu")
