@@ -238,8 +238,8 @@ class Revocation(models.Model):
 
     Gateways read the rows in the order of `number`. Every new row has the highest number, so a gateway that continues
     after the last number that it has read gets all new rows. A revocation takes effect when its row is committed.
-    Single tokens are marked as revoked in the audit log in the same transaction, and all other tokens afterwards. See
-    `audit/revocation_log.py`.
+    If single tokens are revoked, the same transaction marks their audit rows. All other audit rows are marked
+    afterwards. See `audit/revocation_log.py`.
     """
 
     class Kind(models.TextChoices):

@@ -31,7 +31,7 @@ class AccessTokenExpired(AccessTokenRefused):
 
 
 class InsufficientScope(ClientError):
-    """The error for an OAuth2 access token that lacks the scope that issuing requires."""
+    """The error for an OAuth2 access token without the scope that issuing requires."""
 
 
 class InvalidAsUserID(ClientError):

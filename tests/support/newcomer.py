@@ -94,7 +94,7 @@ def _replace_ports(text: str, ports: Mapping[str, int]) -> str:
 
 
 def _lines(block: readme.Block, ports: Mapping[str, int]) -> list[str]:
-    """Return shell commands that do what the tutorial says about a code block."""
+    """Return the shell commands that carry out a code block of the tutorial."""
     action, target, documented = block
     code = _replace_ports(documented, ports)
     if action == "run":

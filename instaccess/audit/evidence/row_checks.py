@@ -192,7 +192,7 @@ class RowChecker:
         return []
 
     def _added(self, row: int, token: StoredRow | None, text: str) -> Finding:
-        """Return the problem that an audit row was added. `text` describes when, or with which id."""
+        """Return the problem of an added audit row. `text` says when the row was added, or with which id."""
         if token is None:
             return unreadable(row)
         row_bytes = row_hmac.canonical_bytes(token)

@@ -17,7 +17,7 @@ DJANGOS = [
     # In the breadcrumbs, links differ only by their colour from the last item, which is plain text. axe reports the
     # links if the last item is long.
     ("link-in-text-block", ".breadcrumbs a"),
-    # The link "Show all" differs only by its colour from the number of results, which is beside the link.
+    # Only its color distinguishes the link "Show all" from the number of results beside it.
     ("link-in-text-block", "#changelist-search .quiet a"),
     # The label of the search box is an image with the alternative text "Search", which axe does not accept.
     ("label-title-only", "#searchbar"),
