@@ -1,4 +1,4 @@
-"""Tests of the signals of a project whose database router stores the app's tables in a second database."""
+"""Tests of signals and a log line in a project whose database router stores all tables in a second database."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support import subproject
 
 pytestmark = pytest.mark.own_database
 
-CHANGES = ["tokens_revoked", "key_changed", "key_changed by a deletion"]
+CHANGES = ["tokens_revoked", "key_changed", "key_changed by a deletion", "log of revoked OAuth2 tokens"]
 
 
 @pytest.fixture(scope="module")

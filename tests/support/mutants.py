@@ -61,6 +61,7 @@ CRITICAL = {
         "tests/issuer",
         "tests/monitoring",
         "tests/test_signals_of_changes.py",
+        "tests/test_signals_of_two_databases.py",
     ],
     "instaccess/keys": ["tests/keys", "tests/management", "tests/test_concealed_functions.py", "tests/monitoring"],
     "instaccess/users.py": ["tests/test_users.py", "tests/issuer", "tests/service"],

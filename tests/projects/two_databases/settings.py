@@ -22,4 +22,4 @@ DATABASES = {
     "second": {"ENGINE": "django.db.backends.sqlite3", "NAME": _NAME + ".second"},
 }
 DATABASE_ROUTERS = ["tests.projects.two_databases.settings.UseTheSecondDatabase"]
-LOGGING = {"version": 1}
+LOGGING = {"version": 1, "disable_existing_loggers": False}
