@@ -150,15 +150,14 @@ def mark(
     *,
     keks: Sequence[KeyEncryptionKey],
     reason: str,
+    now: datetime,
     by: Any = None,
-    now: datetime | None = None,
 ) -> int:
     """Mark the audit rows of tokens that a recorded revocation already covers.
 
     For example, a process with cached keys may have signed a token after the signing key was revoked. The arguments
     are the arguments of `revoke`. Returns the number of marked rows. Raises DatabaseError if a query fails.
     """
-    now = now or current_time()
     return _mark(_ids(tokens), _act(reason, by, now), keks, by, now)
 
 

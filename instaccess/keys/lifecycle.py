@@ -238,7 +238,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
     return Revocation(key, successor, generated, tokens, failure)
 
 
-def mark_tokens_of_revoked_keys(*, now: datetime | None = None) -> int:
+def mark_tokens_of_revoked_keys(*, now: datetime) -> int:
     """Mark the live tokens of revoked keys as revoked in the audit log. Returns the number of marked tokens.
 
     Every rotation calls this function, because a worker with cached keys may have issued tokens after a revocation.
@@ -252,7 +252,7 @@ def mark_tokens_of_revoked_keys(*, now: datetime | None = None) -> int:
 
 
 def _record(
-    kids: Iterable[str], keks: Sequence[KeyEncryptionKey], *, reason: str, by: Any, now: datetime | None
+    kids: Iterable[str], keks: Sequence[KeyEncryptionKey], *, reason: str, by: Any, now: datetime
 ) -> list[RevocationRow]:
     """Add keys to the revocation log, except keys that the log already contains. Returns the added entries."""
     scopes = [audit.Scope.key(kid) for kid in sorted(set(kids) - audit.recorded_keys())]
@@ -266,7 +266,7 @@ def _mark_tokens(
     *,
     reason: str,
     by: Any,
-    now: datetime | None,
+    now: datetime,
 ) -> int:
     """Complete interrupted revocations, then mark the remaining live tokens of revoked keys as revoked.
 
