@@ -166,9 +166,9 @@ class FactSignal(Signal, Generic[Facts]):
                 )
 
     def announce_after_commit(self, sender: Any, build_facts: Callable[[], Facts], *, using: str) -> None:
-        """Send the signal after the transaction on the database `using` was committed, or now without a transaction.
+        """Send the signal after the transaction on the database `using` was committed.
 
-        If the transaction is rolled back, the signal is not sent.
+        If there is no transaction, the signal is sent now. If the transaction is rolled back, the signal is not sent.
         """
         if self.has_listeners(sender):
             transaction.on_commit(lambda: self.announce(sender, build_facts), using=using, robust=True)
@@ -187,7 +187,7 @@ def _describe(error: Exception) -> str:
 
 
 def _name_of(receiver: Any) -> str:
-    """Return the name of a receiver. The `repr` of a receiver could contain arguments, such as a password."""
+    """Return the name of a receiver, and not its `repr`, which could contain arguments such as a password."""
     named = receiver if hasattr(receiver, "__qualname__") else type(receiver)
     return f"{named.__module__}.{named.__qualname__}"
 

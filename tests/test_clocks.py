@@ -98,8 +98,8 @@ class TestACronHostWithAWrongClock:
 
         assert [key.pk for key in rotation.erased] == [retired[0].pk]
         assert rotation.activated is not None
-        # The new times must be times of the database. With times of the wrong clock, hosts with a correct clock would
-        # rotate and erase these keys too early or too late.
+        # The new times must come from the database. If the times came from the wrong clock, hosts with a correct
+        # clock would rotate and erase these keys too early or too late.
         current = Key.objects.get(use=SIG, status=Key.Status.CURRENT)
         assert abs(current.activated_at - now()) < timedelta(minutes=10)
         assert abs(rotation.generated.created_at - now()) < timedelta(minutes=10)

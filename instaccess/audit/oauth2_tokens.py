@@ -194,7 +194,8 @@ def _last_uses(owners: Sequence[Any]) -> dict[tuple[str, str], datetime]:
     """
     uuids = {users.existing_uuid(owner) for owner in owners} - {""}
     rows = issued_tokens().filter(Q(real_user_uuid__in=uuids) | Q(user_uuid__in=uuids, real_user_uuid=""))
-    # If the order were by `issued_at` alone, a database could scan the index on `issued_at` through the whole table.
+    # Don't order by `issued_at` alone, because a database could then scan the complete index on `issued_at` to find
+    # the few rows of these users.
     rows = rows.order_by(Least("issued_at", "expires_at").desc())
     uses: dict[tuple[str, str], datetime] = {}
     columns = rows.values_list("real_user_uuid", "user_uuid", "client_id", "issued_at")

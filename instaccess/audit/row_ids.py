@@ -1,8 +1,9 @@
-"""The ids of audit rows. This package computes the ids, because the database would assign an id only on INSERT.
+"""The ids of audit rows.
 
 An id is the time of issue in seconds since 1970, followed by the last nine decimal digits of the token id, which are
-random. The id is computed before the INSERT, so that the HMAC of the row can cover the id. The order of the ids is
-the order of issue, to the second.
+random. The order of the ids is the order of issue, to the second.
+
+The database doesn't assign the ids. An id is computed before the INSERT, so that the HMAC of the row covers the id.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class _Microseconds(Func):
     output_field = BigIntegerField()
 
     def get_db_converters(self, connection: Any) -> list[Any]:
-        """Return no converters. By default, Django would call `int` for each number."""
+        """Return no converters, to save time. Django's converter would call `int` for each number."""
         return []
 
 
@@ -127,8 +127,8 @@ def _convert_times(values: tuple[Any, ...]) -> list[Any]:
 
 
 def _is_valid(row: StoredRow) -> bool:
-    # With SQLite and MariaDB, Django reads an invalid `revoked_at` as None, so the database is asked whether the
-    # column is NULL. With None instead of an invalid value, an attacker could make a revoked token look live, or
+    # With SQLite and MariaDB, Django reads an invalid `revoked_at` as None. The query therefore also returns whether
+    # the column is NULL. If an invalid value counted as NULL, an attacker could make a revoked token look live, or
     # prevent a revocation.
     revoked_at: Any = row.revoked_at
     return (

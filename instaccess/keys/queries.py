@@ -43,8 +43,8 @@ def unreadable_rows() -> list[int]:
 def authentic_keys(keys: QuerySet[Key] | None = None) -> list[Key]:
     """Load the keys whose HMAC matches. Other rows are logged and skipped.
 
-    Decisions and routine changes use only these keys. With other rows, an attacker who can write to the table could
-    add a key to a rotation, or get an HMAC for a modified row.
+    Decisions and routine changes use only these keys. If other rows were used too, an attacker who can write to the
+    table could add a key to a rotation, or get an HMAC for a modified row.
 
     Raises ConfigError or DatabaseError.
     """

@@ -101,7 +101,10 @@ class RequestAuthentication:
 
     @sensitive_variables("token")
     def _read_payload(self, request: Any) -> dict[str, Any] | None:
-        """Return the verified payload of the request's token (steps 1 and 2), or None without an InstAccess token."""
+        """Return the verified payload of the request's token (steps 1 and 2).
+
+        Returns None if the request has no InstAccess token.
+        """
         token = self.get_bearer(request)
         return self.verify(token) if token is not None and self.is_ours(token) else None
 

@@ -1,9 +1,9 @@
-"""Log lines about server-side errors, with a limit for a database or another server that is unavailable.
+"""Log lines about server-side errors. During an outage, the number of lines is limited.
 
-Without the limit, each failed request would write a traceback during an outage. A process logs each kind of outage at
-most once per minute, and at most one traceback per minute for all kinds together. Further errors of the same kind are
-counted. The count is logged when the minute is over, or before the next line of this kind. Errors with a cause other
-than an outage, such as a fault in a hook, are always logged.
+An outage is a database or another server that is unavailable. Without the limit, each failed request would write a
+traceback. A process logs each kind of outage at most once per minute, and at most one traceback per minute for all
+kinds together. Further errors of the same kind are counted. The count is logged after the minute, or before the next
+line of this kind. Errors with a cause other than an outage, such as a fault in a hook, are always logged.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class OutageLog:
         return True
 
     def _log_counts_when_due(self, **kwargs: Any) -> None:
-        """Log the counts of the outages whose minute is over. Called when a request has ended."""
+        """Log the counts of the outages that were logged at least a minute ago. Called when a request has ended."""
         if not self._recent:
             return
         now = time.monotonic()

@@ -30,7 +30,7 @@ def takes_secrets(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpRe
     def decorated(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         response = view(request, *args, **kwargs)
         if response.status_code >= 500:
-            # Django sends an error report for such a response, even if the view raised no exception.
+            # Django sends an error report for each 5xx response, even if the view raised no exception.
             forget_parameters(request)
         return response
 

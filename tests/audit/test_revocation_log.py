@@ -288,7 +288,11 @@ class TestAnInterruptedRevocation:
 
 class TestTheHmacOfARevocation:
     def test_canonical_bytes_and_hmac_of_a_revocation_never_change(self):
-        """Compare with literals. Without a new label, a new format would make old interrupted revocations invalid."""
+        """Compare with literals.
+
+        A changed format with the same label would invalidate the HMACs of revocations that are already stored.
+        An interrupted revocation could then not be completed.
+        """
         revoked_at = datetime(2026, 3, 2, 12, 0, 0, 123_000, tzinfo=UTC)
         made = Revocation(
             number=7,

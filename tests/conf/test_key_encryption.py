@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from instaccess.conf import KeyEncryptionKey, kek_id, key_encryption
 
-# No byte occurs twice, so a match in a text isn't a coincidence.
+# All bytes differ, so that the reversed key is a different key.
 RAW = bytes(range(90, 122))
 KEK = KeyEncryptionKey(RAW)
 

@@ -54,8 +54,8 @@ def derived(secret: str) -> KeyEncryptionKey:
     return KeyEncryptionKey(kdf.derive(secret.encode()))
 
 
-# The keys are fixed, because test ids contain the keys. No byte occurs twice, because a repeated byte could match by
-# coincidence.
+# The keys are fixed, because test ids contain the keys. No byte occurs twice, because the tests search errors for
+# parts of the keys, and a part that repeats one byte could match other text.
 ONE, TWO = bytes(range(90, 122)), bytes(range(150, 182))
 KEK_ONE, KEK_TWO = KeyEncryptionKey(ONE), KeyEncryptionKey(TWO)
 

@@ -20,7 +20,8 @@ from tests.support import servers
 from tests.support.paths import ROOT
 
 MINUTE = 60
-# The traceback of a cause precedes such a line, and the traceback of the error follows the line.
+# Python prints the traceback of a cause, a line that ends with `exception:` or `occurred:`, and then the traceback of
+# the error. Don't count the second traceback.
 _TRACEBACK = re.compile(r"(?<!exception:\n\n)(?<!occurred:\n\n)Traceback \(most recent call last\)")
 
 

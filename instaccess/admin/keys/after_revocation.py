@@ -43,7 +43,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class RevokedKey:
-    """A recently revoked key with the remaining work. The work is shown until `shown_until`."""
+    """A recently revoked key, and the steps that remain. The page shows the steps until `shown_until`."""
 
     title: str
     steps: tuple[Step, ...]
