@@ -230,8 +230,8 @@ def masquerade_target(caller: Any, as_user_id: str) -> Any:
     target = active_user(as_user_id[5:]) if as_user_id.startswith("uuid:") else with_primary_key(as_user_id)
     if target is None or not target.is_active:
         raise MasqueradeRefused("there is no active user with this id", code=Reason.AS_USER_ID_UNKNOWN)
-    # Compare the primary keys too, so that a token for the caller never counts as a masquerade. If the caller's uuid was
-    # created after the caller was loaded, `is_own_id` returned False for this uuid.
+    # Compare the primary keys too, so that a token for the caller never counts as a masquerade. If the caller's uuid
+    # was created after the caller was loaded, `is_own_id` returned False for this uuid.
     if target.pk == caller.pk:
         return caller
     is_allowed = conf.masquerade_hook or may_masquerade

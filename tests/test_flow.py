@@ -112,7 +112,7 @@ def test_a_token_is_issued_decrypted_accepted_revoked_and_refused(clock, access_
 def test_a_service_refuses_the_encrypted_token_which_must_go_through_the_gateway(access_token, post, get):
     encrypted = post(access_token).json()["token"]
 
-    # §4 Services: five parts count as an encrypted InstAccess token, so no other authenticator is asked.
+    # §4 Services: five parts count as an encrypted InstAccess token, so no other authenticator is called.
     refused = get(SELF, encrypted)
 
     assert (refused.status_code, refused.content, refused["WWW-Authenticate"]) == INVALID

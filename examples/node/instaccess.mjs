@@ -116,7 +116,7 @@ export class InstAccess {
       response = await fetch(this.#base + PATH, {
         method: "POST",
         headers: { Authorization: `Bearer ${this.#accessToken}`, Accept: "application/json" },
-        redirect: "manual", // a redirect could send the access token to another server
+        redirect: "manual", // otherwise, another server could get the access token
         signal: AbortSignal.timeout(this.#timeout * 1000),
       });
       text = await response.text();

@@ -60,7 +60,7 @@ COLUMNS = (
     "mac",
     "names_mac",
 )
-# The actor is the real user of a masquerade: the user who asked for the token.
+# The actor is the real user of a masquerade: the user who requested the token.
 _LOOKUPS = {
     "user": "user__{}",
     "actor": "real_user__{}",

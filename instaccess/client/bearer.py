@@ -20,7 +20,10 @@ def add_token(headers: MutableMapping[str, str], token: OpaqueText) -> None:
 
 @concealed
 def contains_token(headers: MutableMapping[str, str], token: OpaqueText) -> bool:
-    """Return whether the Authorization header contains a token. A redirect to another host removes the header."""
+    """Return whether the Authorization header contains a token.
+
+    After a redirect to another host, the HTTP library has removed the header.
+    """
     value = headers.get("Authorization") or ""
     return OpaqueText(value) == OpaqueText(f"Bearer {token.reveal()}")
 

@@ -76,7 +76,7 @@ def check_access_token(value: str) -> OpaqueText:
 
 @concealed
 def request_token(endpoint: Endpoint, access_token: OpaqueText) -> OpaqueText:
-    """Request a token once. Redirects are not followed, because a redirect could send the access token elsewhere.
+    """Request a token once. Redirects are not followed, because another server could then get the access token.
 
     Raises:
         ClientError: there is no token. The class says why, and the text says what to do.
@@ -179,9 +179,9 @@ def _refusal(endpoint: Endpoint, response: requests.Response, body: bytes) -> Cl
         )
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         return UnexpectedResponse(
-            f"{endpoint.url} answered with a redirect ({status}), which is not followed, because the redirect could "
-            "send the access token to another server. If you trust the address to which the server redirects, pass "
-            "this address as `base_url`."
+            f"{endpoint.url} answered with a redirect ({status}), which is not followed, because another server "
+            "could then get the access token. If you trust the address to which the server redirects, pass this "
+            "address as `base_url`."
         )
     return UnexpectedResponse(f"{endpoint.url} answered {status}. {_CHECK_URL}")
 

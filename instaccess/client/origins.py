@@ -92,7 +92,8 @@ def parse_base_url(url: str, name: str = "base_url") -> str:
         )
     if origin.scheme == "http" and select_proxy(str(origin), get_environ_proxies(str(origin))) is not None:
         raise InvalidArgument(
-            f"{name} has the scheme http, and the environment variable HTTP_PROXY or ALL_PROXY would send the tokens "
-            f"to a proxy without TLS. Add {origin.host} to the environment variable NO_PROXY."
+            f"{name} has the scheme http, and the environment variable HTTP_PROXY or ALL_PROXY contains a proxy, so "
+            "the tokens would be sent to the proxy without TLS. "
+            f"Add {origin.host} to the environment variable NO_PROXY."
         )
     return f"{origin}{path}"

@@ -152,7 +152,7 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
         KeyAltered: the row of this key or of the current key was modified.
         KeyRefused: the key is not a future key, or is a signing key without a private key. Or there is a current key,
             the lead time of the future key has not passed, and `force` is False.
-        UnsealError: the private key of the key can't be unsealed, or a row can't be checked.
+        UnsealError: the stored private key can't be unsealed, or a row can't be checked.
     """
     now = now or ring.current_time()
     with store.locked() as keys:

@@ -34,9 +34,9 @@ def plan_lines(plan: keys.Plan) -> list[str]:
     ]
     if plan.missing:
         lines += [
-            "Only a gateway has the private key of the encryption key, so no new encryption key can be generated "
-            "here. The issuer will answer 503 until you import a new public key of the gateway and activate the "
-            "imported key.",
+            "The encryption key belongs to a gateway, which stores the private key, so no new encryption key can be "
+            "generated here. The issuer will answer 503 until you import and activate a new public key of the "
+            "gateway.",
             *(
                 f"Ask the owner of the gateway whether key {key.kid} was revoked or replaced after the backup. If "
                 f"the key was not revoked or replaced, type no, and run the command again with --keep {key.kid}"

@@ -44,7 +44,7 @@ _checks: dict[str, Check] = {}
 def add_check(
     name: str, function: Callable[[], Finding | None], *, roles: Iterable[str], required: bool = True
 ) -> None:
-    """Add a health check. The arguments are those of `Check`. `apps.py` adds the checks that need the tables."""
+    """Add a health check, with the arguments of `Check`. `apps.py` adds the checks that need the tables."""
     _checks[name] = Check(name, function, roles=roles, required=required)
 
 

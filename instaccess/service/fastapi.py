@@ -22,7 +22,7 @@ class InstAccessBearer(TokenRequired, SecurityBase):
 
     Call `answer_refusals` with the application, so that refusals have Canvas's bodies and headers.
 
-    The arguments are the same as those of `TokenRequired`.
+    This class has the same arguments as `TokenRequired`.
     """
 
     def __init__(self, verifier: Verifier, *, allow: Collection[Condition] = ()) -> None:

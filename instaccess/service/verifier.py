@@ -146,7 +146,7 @@ class Verifier:
 
         If the keys are cached, no thread is used. Otherwise, a thread loads the keys.
 
-        The argument and the errors are the same as those of `verify`.
+        This method has the same argument as `verify`, and raises the same errors.
         """
         header = Opaque(authorization)
         # Delete the variable, because error reporters print the variables of every function that an exception passes.

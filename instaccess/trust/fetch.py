@@ -67,7 +67,7 @@ def fetch_json(
 ) -> Fetched:
     """Fetch a JSON document with GET.
 
-    Redirects are not followed, because a redirect could send the secret to another host or replace trusted keys.
+    Redirects are not followed, because another host could then get the secret or replace trusted keys.
 
     Args:
         url: the URL to fetch.

@@ -204,7 +204,7 @@ class Refreshed(Generic[T]):
     def get_without_waiting(self, *, interval: float, max_staleness: float = 0) -> T | None:
         """Return the value that `get` returns without a load, or None if `get` would load the value.
 
-        The arguments are the same as those of `get`. If the value is nearly too old, the value is reloaded in the
+        This method has the same arguments as `get`. If the value is nearly too old, the value is reloaded in the
         background.
         """
         held = self._held

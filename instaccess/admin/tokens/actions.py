@@ -63,7 +63,8 @@ class TokenActions(ReadOnlyAdmin):
         condition = Q(user_uuid__in=names) | Q(real_user_uuid__in=names)
         title = _("Revoke all live tokens of the selected users")
         scopes = [audit.Scope.user(uuid) for uuid in names]
-        # Only the users who asked for the selected tokens have OAuth2 tokens with which these tokens can be replaced.
+        # Only the users who requested the selected tokens have OAuth2 tokens with which clients can replace these
+        # tokens.
         askers = {row.real_user_uuid or row.user_uuid for row in rows}
         others = [name for uuid, name in names.items() if uuid not in askers]
         oauth2 = OAuth2Access(users.with_uuids(askers), others)

@@ -115,7 +115,7 @@ def _actor_name(token: IssuedToken) -> str:
 
 
 def _asker_name(token: IssuedToken) -> str:
-    """Return the name of the user who asked for the token, and so has the token."""
+    """Return the name of the user who requested the token, and whose client has the token."""
     return _actor_name(token) if token.real_user_uuid else _user_name(token)
 
 
@@ -163,7 +163,7 @@ def _describe_next_step(token: IssuedToken, status: str, *, may_revoke: bool) ->
 
 
 def _count_oauth2_tokens(token: IssuedToken) -> int:
-    """Return the number of usable OAuth2 tokens of the user who asked for the token."""
+    """Return the number of usable OAuth2 tokens of the user who requested the token."""
     owners = users.with_uuids([token.real_user_uuid or token.user_uuid])
     return sum(each.total for each in audit.summarize_oauth2_tokens(owners))
 

@@ -21,7 +21,7 @@ class OAuth2Access:
     """The users whose OAuth2 tokens a revocation can include.
 
     Attributes:
-        owners: the users who asked for the selected tokens.
+        owners: the users who requested the selected tokens.
         others: the names of the users whom the owners masqueraded as. The OAuth2 tokens of these users are not
             revoked.
     """
@@ -41,7 +41,7 @@ class OAuth2Access:
             )
             sentences.append(text % {"count": rest})
         if self.others:
-            text = _("The OAuth2 tokens of %(names)s stay valid, because an actor asked for the selected tokens.")
+            text = _("The OAuth2 tokens of %(names)s stay valid, because an actor requested the selected tokens.")
             sentences.append(text % {"names": join_names(sorted(self.others))})
         if services := audit.service_applications(self.owners):
             text = _(

@@ -121,7 +121,7 @@ class IssuedTokenAdmin(DashboardPage, InspectorPages, ExportPages, DetailPages):
 
     @admin.display(description=_("actor"))
     def actor(self, token: IssuedToken) -> str:
-        """Return the user who asked for the token, if this user masqueraded; "-" otherwise."""
+        """Return the user who requested the token, if this user masqueraded; "-" otherwise."""
         if not token.real_user_uuid:
             return "-"
         return _render_user(token.real_user, token.real_user_uuid, token.real_user_name)

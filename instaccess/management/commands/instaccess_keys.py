@@ -24,8 +24,7 @@ _SUBCOMMANDS = {
         "because the issuer needs only the public key of the gateway's encryption key pair."
     ),
     "export": (
-        "Export a public key, or the private key with --private: print the key, or write the key to a new file with "
-        "--file."
+        "Print a public key, or the private key with --private. With --file, write the key to a new file instead."
     ),
     "rotate": (
         "Rotate keys whose rotation is due, generate future keys, and erase private keys that are no longer needed. "

@@ -192,7 +192,7 @@ def tab_to(page: Page, role: str, name: str) -> None:
         if wanted.evaluate_all("found => found.includes(document.activeElement)"):
             assert page.evaluate(_SHOWN), f"nothing shows that {name} has the focus"
             return
-    raise AssertionError(f"no Tab leads to {name}")
+    raise AssertionError(f"the Tab key never moves the focus to {name}")
 
 
 # The boxes are in CSS pixels. Elements that only touch don't cross.

@@ -174,7 +174,7 @@ class TestTheActionOnUsers:
         confirm(staff_client, "revoke_users", masquerade, oauth2_tokens="on")
 
         assert "OAuth2 tokens of grace for LTI tool" in page
-        assert "The OAuth2 tokens of ada stay valid, because an actor asked for the selected tokens." in page
+        assert "The OAuth2 tokens of ada stay valid, because an actor requested the selected tokens." in page
         assert owners() == {"ada"}
 
     def test_a21_action_on_users_revokes_no_oauth2_token_of_the_user_of_a_modified_foreign_key(

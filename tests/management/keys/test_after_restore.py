@@ -117,7 +117,7 @@ class TestAGatewayInItsOwnDeployment:
             answer("no\n")
         _, question = answer("yes\n")
 
-        assert "The issuer will answer 503 until you import a new public key of the gateway" in question
+        assert "The issuer will answer 503 until you import and activate a new public key of the gateway" in question
         assert f"run the command again with --keep {gateway_key}" in question
 
     def test_k15_first_step_that_after_restore_prints_is_a_new_key_for_the_gateway(self, gateway_key):

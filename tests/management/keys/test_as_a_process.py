@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db
 class TestADatabaseError:
     @pytest.mark.parametrize("error", [OperationalError, InterfaceError])
     @pytest.mark.parametrize("args", [["list"], ["generate", "--use", "sig"], ["rotate"], ["reseal"]], ids=" ".join)
-    def test_o1_instaccess_keys_reports_the_message_of_the_database_and_does_not_name_migrate(self, args, error):
+    def test_o1_instaccess_keys_reports_the_message_of_the_database_and_does_not_suggest_migrate(self, args, error):
         def fail(*_: Any) -> Any:
             raise error("connection refused\n\tIs the server running?")
 

@@ -39,7 +39,7 @@ class TestHelpOfInstaccessKeys:
             ("list", "its next step"),
             ("generate", "Generate an additional future key"),
             ("import", "A private key is refused without --with-private"),
-            ("export", "Export a public key, or the private key with --private"),
+            ("export", "Print a public key, or the private key with --private"),
             ("rotate", "The exit code is 0 even if nothing was due"),
             ("activate", "The previous key becomes past"),
             ("revoke", "A revocation can't be undone"),
