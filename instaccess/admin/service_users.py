@@ -213,7 +213,7 @@ def describe_privileges(user: Any) -> list[str]:
     elif getattr(user, "is_staff", False):
         warnings.append(gettext("This user is staff, so services may treat the application as an administrator."))
     if not user.is_active:
-        # Django reports no permissions for an inactive user.
+        # Django reports no permissions for an inactive user, so the warning below would not appear.
         warnings.append(gettext("This user is inactive, so the permissions of this user can't be checked."))
     if not getattr(user, "is_superuser", False) and (names := _find_privileged_permissions(user)):
         listed = ", ".join(names[:MAX_NAMED]) + (", …" if len(names) > MAX_NAMED else "")

@@ -27,6 +27,6 @@ def in_batches(rows: QuerySet[M], size: int, *, latest_first: bool = False) -> I
         if len(batch) < size:
             return
         # In SQLite, an attacker can store a value of any type as the number. `Value` passes the stored value to the
-        # database unchanged.
+        # database unchanged. Without `Value`, Django would convert the number, and could raise an error.
         last = Value(batch[-1].number)
         remaining = rows.filter(number__lt=last) if latest_first else rows.filter(number__gt=last)

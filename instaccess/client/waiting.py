@@ -32,7 +32,7 @@ def parse_retry_after(value: str | None, *, date: str | None, now: float) -> flo
 def _parse_date(text: str) -> float | None:
     try:
         moment = parsedate_to_datetime(text)
-        # An HTTP date is in UTC. Python returns a time without a time zone for the zone "-0000".
+        # For the zone "-0000", Python returns a time without a time zone. Use UTC, because HTTP dates are in UTC.
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None

@@ -29,8 +29,8 @@ _revocation_logger = get_logger("instaccess.revocation")
 def jwks_view(request: HttpRequest) -> HttpResponseBase:
     """Serve `GET /internal/services/jwks`: the future, current and past signing keys as a JWKS (RFC 7517 §5).
 
-    The response is 503 if there is no key or the database is unavailable. With an empty JWKS instead, services
-    would discard their cached keys.
+    The response is 503 if there is no key or the database is unavailable. If the response were an empty JWKS,
+    services would discard their cached keys.
     """
     if request.method not in _METHODS:
         return _method_not_allowed()

@@ -107,8 +107,8 @@ def rotate(
     count = 2 if needs_successor else int(decision.make_future)
     pregenerated = [trust.generate_key(use) for _ in range(count)]
     with store.locked() as keys:
-        # Read the clock again, because generating keys and waiting for the lock took time. With the earlier time, the
-        # lead time of a new key would begin before other processes can read the key.
+        # Read the clock again, because generating keys and waiting for the lock took time. If the earlier time were
+        # used, the lead time of a new key would begin before other processes can read the key.
         return _rotate_locked(keys, current, pregenerated, now=given or ring.current_time(), force=force)
 
 
@@ -202,8 +202,8 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
     successor = generated = None
     newly_revoked = False
     with store.locked() as keys:
-        # Read the clock after the keys were generated. With an earlier time, the lead time would begin before
-        # the keys are stored.
+        # Read the clock after the keys were generated. If the clock were read earlier, the lead time would begin
+        # before the keys are stored.
         now = now or ring.current_time()
         key = queries.find_key(kid, keys)
         recorded = _record([key.kid], keks, reason=reason, by=by, now=now)

@@ -44,7 +44,7 @@ class OperatorCommand(BaseCommand):
             except Error as error:
                 raise CommandError(f"{self.failure}{describe_database_error(error)}") from error
             except KeyboardInterrupt:
-                # A program that has called the command may handle KeyboardInterrupt itself.
+                # If another program has called the command, this program may handle KeyboardInterrupt.
                 if not getattr(self, "_called_from_command_line", False):
                     raise
                 raise CommandError("Interrupted.", returncode=INTERRUPTED) from None

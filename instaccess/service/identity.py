@@ -60,7 +60,7 @@ def set_identity(request: HttpRequest, user: Any, claims: AcceptedClaims) -> Non
 
     # These attributes are set dynamically, because HttpRequest doesn't declare all of them.
     attributes: dict[str, Any] = {"instaccess": claims, "user": user, "auser": auser}
-    # CsrfViewMiddleware reads this attribute. Django's test client sets it too.
+    # This attribute turns off the checks of CsrfViewMiddleware. Django's test client sets this attribute too.
     attributes["_dont_enforce_csrf_checks"] = True
     # Replace these attributes and the session, because Django's `get_user` and other code would otherwise find the
     # user of the session.

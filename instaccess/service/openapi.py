@@ -15,7 +15,7 @@ class InstAccessScheme(OpenApiAuthenticationExtension):  # type: ignore[misc]
     target_class = InstAccessAuthentication
     name = "instAccessToken"
     match_subclasses = True
-    # A project can describe its own subclass with another extension, which has a higher priority by default.
+    # Extensions have a higher priority by default, so a project can describe its own subclass with another extension.
     priority = -1
 
     def __init__(self, target: Any) -> None:

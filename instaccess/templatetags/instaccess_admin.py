@@ -23,7 +23,8 @@ def instaccess_dashboard(context: Context) -> Any:
     """
     request: Any = context.get("request")
     match = getattr(request, "resolver_match", None)
-    # Django's AdminSite sets this attribute for each view. A project can have several admin sites.
+    # Use the admin site of the view, because a project can have several admin sites. Django's AdminSite sets the
+    # attribute for each view.
     site: Any = getattr(match and match.func, "admin_site", None)
     if site is None:
         return None

@@ -161,7 +161,7 @@ def _parts(last: int, settled: int, cut: datetime | None) -> Iterator[list[tuple
             list(part)
             for _, part in groupby(rows, key=lambda row: (row[0] // _DAY, limit is not None and row[0] >= limit))
         ]
-        # The next page may begin with rows of the last part.
+        # Don't yield the last part yet, because the next page may begin with rows of the same part.
         rows = parts.pop() if page and len(parts[-1]) < ROWS else []
         yield from parts
         if not page:
