@@ -98,11 +98,12 @@ def meaning(results: Mapping[str, Any]) -> str:
 
 
 def _long_work(long_work: Mapping[str, Any]) -> str:
-    """Return a Markdown summary of the CPU time and the memory of `seal`, `verify` and `prune`."""
+    """Return a Markdown summary of the CPU time and the memory of the commands that process every audit row."""
     sizes = {int(rows): operations for rows, operations in long_work["sizes"].items()}
     most, least = sizes[max(sizes)], sizes[min(sizes)]
     cpu = {name: each["CPU per row, microseconds"] for name, each in most.items()}
-    growth = most["verify"]["peak memory, bytes"] - least["verify"]["peak memory, bytes"]
+    peaks = {name: each["peak memory, bytes"] for name, each in most.items()}
+    growth = peaks["verify"] - least["verify"]["peak memory, bytes"]
     return _LONG_WORK.format_map(
         {
             # If only this part was run, the summary contains the date and the machine of its run.
@@ -112,7 +113,9 @@ def _long_work(long_work: Mapping[str, Any]) -> str:
             "verify": f"{cpu['verify'] / cpu['baseline']:.2f}",
             "seal": f"{cpu['seal'] / cpu['baseline']:.2f}",
             "prune": f"{cpu['prune']:.0f}",
-            "peak": f"{most['verify']['peak memory, bytes'] / 2**20:.0f}",
+            "export": f"{cpu['export']:.0f}",
+            "reseal": f"{cpu['reseal']:.0f}",
+            "peak": f"{max(peaks.values()) / 2**20:.0f}",
             "growth": f"{growth / 2**20:+.0f}",
             "least": f"{min(sizes):,}",
         }
@@ -120,9 +123,10 @@ def _long_work(long_work: Mapping[str, Any]) -> str:
 
 
 _LONG_WORK = """\
-- **Long work**{measured}: with {rows} rows, reading the audit log and computing one HMAC per row takes {baseline} µs
-  of CPU per row. `verify` takes {verify} times as long, and `seal` {seal} times. `prune` takes {prune} µs per row.
-  `verify` uses {peak} MiB of memory, {growth} MiB compared with {least} rows.
+- **Long work**{measured}: with {rows} rows, reading the audit log and computing one HMAC per row takes
+  {baseline} µs of CPU per row. `verify` takes {verify} times as long, and `seal` {seal} times. `prune` takes
+  {prune} µs per row, `export` {export} µs and `reseal` {reseal} µs. No command uses more than {peak} MiB of memory.
+  `verify` uses {growth} MiB compared with {least} rows.
 """
 
 
