@@ -45,29 +45,23 @@ class TokenActions(ReadOnlyAdmin):
         description=gettext_lazy("Revoke all live tokens of the selected users…"), permissions=["revoke_tokens"]
     )
     def revoke_users(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> TemplateResponse | None:
-        related = users.user_relations("user", "real_user")
-        rows = queryset.order_by().select_related(*related)[: MOST_CHOSEN + 1]
+        columns = ("user_uuid", "user_name", "real_user_uuid", "real_user_name")
+        rows = list(queryset.order_by().values_list(*columns)[: MOST_CHOSEN + 1])
         if len(rows) > MOST_CHOSEN:
             self._refuse_selection(request)
             return None
         # Include the real user of a masquerade, because the real user has the token.
-        names = {
-            uuid: users.display_name(user, uuid, recorded_name) or uuid
-            for row in rows
-            for user, uuid, recorded_name in (
-                (row.user, row.user_uuid, row.user_name),
-                (row.real_user, row.real_user_uuid, row.real_user_name),
-            )
-            if uuid
-        }
+        recorded = {uuid: name for row in rows for uuid, name in (row[:2], row[2:]) if uuid}
+        existing = [(users.existing_uuid(user), user) for user in users.with_uuids(recorded)]
+        names = {uuid: name or uuid for uuid, name in recorded.items()} | {uuid: str(user) for uuid, user in existing}
         condition = Q(user_uuid__in=names) | Q(real_user_uuid__in=names)
         title = _("Revoke all live tokens of the selected users")
         scopes = [audit.Scope.user(uuid) for uuid in names]
         # Only the users who requested the selected tokens have OAuth2 tokens with which clients can replace these
         # tokens.
-        askers = {row.real_user_uuid or row.user_uuid for row in rows}
+        askers = {real_user_uuid or user_uuid for user_uuid, _name, real_user_uuid, _real_name in rows}
         others = [name for uuid, name in names.items() if uuid not in askers]
-        oauth2 = OAuth2Access(users.with_uuids(askers), others)
+        oauth2 = OAuth2Access([user for uuid, user in existing if uuid in askers], others)
         return self._revoke(
             request, "revoke_users", condition, title, owners=names.values(), scopes=scopes, oauth2=oauth2
         )

@@ -161,7 +161,7 @@ class TestRevokingTokensOfUsers:
 
         assert f"The live tokens of {', '.join(sorted([str(user), str(other)]))} are revoked." in text
 
-    def test_confirmation_page_of_the_action_on_users_shows_the_uuid_if_the_foreign_key_was_modified(
+    def test_confirmation_page_names_the_user_with_the_recorded_uuid_if_the_foreign_key_was_modified(
         self, staff_client, issue, user, other
     ):
         token = issue(user)
@@ -170,7 +170,7 @@ class TestRevokingTokensOfUsers:
 
         text = send(staff_client, "revoke_users", token).content.decode()
 
-        assert f"The live tokens of {token.user_uuid} are revoked." in text
+        assert f"The live tokens of {user} are revoked." in text
 
     def test_confirmation_page_of_the_action_on_users_names_at_most_twenty_users(self, staff_client, issue):
         users = [get_user_model().objects.create(username=f"user{n:02}") for n in range(23)]
