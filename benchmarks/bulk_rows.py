@@ -16,7 +16,7 @@ TABLE = "instaccess_issuedtoken"
 LIFETIME = 3600
 AGENT = "python-requests/2.32.5"
 CHECKED = 100_000
-"""One row of each group of this many rows is compared with the row that the app would store."""
+"""The number of rows per group. One row of each group is compared with the row that the app would store."""
 
 
 def copy_rows(rows: int, days: int, now: datetime) -> None:

@@ -41,8 +41,8 @@ class Logger:
         Args:
             level: the level, such as `logging.INFO`.
             message: the text with placeholders such as `%(reason)s`.
-            stacklevel: the number of frames between `logging` and the caller whose place the record contains.
-            facts: the values of the placeholders, and further values that only the fields contain.
+            stacklevel: selects the caller whose file and line the record contains, as in `logging.Logger.log`.
+            facts: the values of the placeholders, and further values. All values become fields of the record.
         """
         if self._logger.isEnabledFor(level):
             fields = {name: _plain(value) for name, value in facts.items()}

@@ -167,7 +167,8 @@ def active_user(uuid_string: str) -> Any:
             user = identified.get(instaccess_identity__uuid=uuid.UUID(uuid_string))
     except (get_user_model().DoesNotExist, MultipleObjectsReturned):
         return None
-    except (ValidationError, ValueError, TypeError, OverflowError, DataError):  # No row contains an invalid value.
+    except (ValidationError, ValueError, TypeError, OverflowError, DataError):
+        # The value is invalid, so no user has this uuid.
         return None
     # Compare the uuid again in Python, because a database that ignores case finds the user "ABC" for the uuid "abc".
     return user if user.is_active and user_uuid(user) == uuid_string else None
@@ -184,7 +185,8 @@ def with_uuids(uuids: Iterable[str]) -> list[Any]:
     found = _users() if field else _users().select_related("instaccess_identity")
     values = set()
     for each in wanted:
-        with suppress(ValidationError, ValueError, TypeError, OverflowError):  # No row contains an invalid value.
+        # Skip invalid values, because no row contains them.
+        with suppress(ValidationError, ValueError, TypeError, OverflowError):
             if charsets.can_store(each, column, using=found.db):
                 values.add(column.to_python(each))
     # Compare the uuids again in Python, because some databases ignore case.

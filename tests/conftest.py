@@ -171,7 +171,8 @@ def fast_flush() -> Iterator[None]:
 def known_json_functions() -> Iterator[None]:
     """Answer in advance whether SQLite has JSON functions.
 
-    From Django 6.1 on, every run of the system checks asks the database, but tests without a database run checks too.
+    From Django 6.1 on, each run of the system checks runs a query to find out. Tests without a database also run the
+    system checks, and the query would fail.
     """
     with pytest.MonkeyPatch.context() as patch:
         if connections["default"].vendor == "sqlite":

@@ -224,7 +224,7 @@ class TestTheExtras:
         self, host_with_extras, tmp_path
     ):
         code = f"import {', '.join(RUNTIME_EXTRAS.values())}, instaccess; print(instaccess.__file__)"
-        # django-ninja reads Django's settings when it is imported.
+        # Set DJANGO_SETTINGS_MODULE, because django-ninja reads Django's settings when it is imported.
         settings = "django.conf.global_settings"
         done = run_python(host_with_extras, "-c", code, cwd=tmp_path, DJANGO_SETTINGS_MODULE=settings)
         assert done.stderr == ""

@@ -73,7 +73,7 @@ class TestTheGuideToDevelopmentWithoutAGateway:
         run(code_of(LOCAL, "force_authenticate"))["test_user_sees_their_own_name"](user)
 
     def test_documented_test_with_a_real_token_passes(self, user, client):
-        # pytest refuses to call a fixture like a function.
+        # Remove the decorator, because pytest refuses to call a fixture like a function.
         names = run(code_of(LOCAL, "def signed_token").replace("@pytest.fixture\n", ""))
 
         names["test_service_accepts_a_token"](client, names["signed_token"](None, user))

@@ -77,7 +77,7 @@ class TestTimesOnThePageOfHighAvailability:
         assert pod()["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
 
     def test_gunicorn_keeps_idle_connections_for_longer_than_nginx(self):
-        # The example doesn't set `keepalive_timeout` of the upstream, whose default is 60 seconds.
+        # The example doesn't set `keepalive_timeout` of the upstream, so compare with nginx's default of 60 seconds.
         assert "keepalive_timeout" not in (EXAMPLE / "upstreams.conf").read_text()
         assert GUNICORN["keepalive"] > 60
         assert f"`keepalive` of gunicorn ({GUNICORN['keepalive']} s)" in TEXT
@@ -139,7 +139,7 @@ class TestSnippetsOnThePageOfHighAvailability:
         port = servers.free_port()
         command = [sys.executable, "-m", "gunicorn", "testproject.wsgi", "--bind", f"{servers.HOST}:{port}"]
         command += ["--config", str(EXAMPLE / "gunicorn.conf.py")]
-        # The host of the documented probe is not in ALLOWED_HOSTS of the test project.
+        # Replace the documented host, which is not in ALLOWED_HOSTS of the test project.
         probe = CURL.replace("127.0.0.1:8081", f"{servers.HOST}:{port}").replace("gateway.internal", "a.example.edu")
         gateway = servers.Process(command, port=port, log=tmp_path / "gateway.log", env=environment(), cwd=ROOT)
         try:

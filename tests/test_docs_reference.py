@@ -86,7 +86,8 @@ class TestThePageOfEndpoints:
         of_roles = {pattern.name for pattern in urls.urlpatterns}
 
         assert names <= of_roles
-        # Each role has its own names for the paths of monitoring. The row of the endpoint names its second path, too.
+        # These names have no separate rows. Each monitoring path has one row for the names of all roles. The second
+        # path of the issuing endpoint is in the row of the first path.
         assert of_roles - names <= {
             "instaccess-issue-at-other-path",
             *(f"{name}-{role}" for name in monitoring for role in ("issuer", "gateway", "service")),

@@ -46,7 +46,7 @@ class TestAChangeOfKeysDuringAReseal:
         assert sealed_under() == {kek_id(KeyEncryptionKey(b"\2" * 32))}
 
     def test_a_private_key_erased_during_a_reseal_is_not_restored(self, crew, initial_keys, rsa_pool):
-        # The command reseals this key before all other keys.
+        # Erase the key that the command reseals first, because the worker stops before it seals the first key.
         stolen = Key.objects.order_by("use", "-created_at").first().kid
         resealing, other = crew.start(
             2, keys=[[], [rsa_pool.take(), rsa_pool.take()]], KEY_ENCRYPTION_KEYS=[NEW_KEK, OLD_KEK]

@@ -145,7 +145,7 @@ class TestTheSchemaOfAProject:
             [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
         )
 
-        # The wing `web` contains only the function that imports the descriptions.
+        # `instaccess.web.openapi` contains no description, but only the function that imports the descriptions.
         assert ast.literal_eval(done.stdout) == ["instaccess.web.openapi"]
 
 

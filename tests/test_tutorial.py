@@ -72,13 +72,13 @@ COMMAND_MISTAKES = {
     'nginx.conf" failed (2: No such file or directory)': "cd config; nginx -p $PWD -c nginx.conf",
     "Failed to connect to 127.0.0.1": "curl -sS http://127.0.0.1:{unused}/",
 }
-"""What programs print after typical mistakes, and a command that makes the mistake."""
+"""A mapping from a message that a program prints after a typical mistake to a command that makes the mistake."""
 
 MISTAKES_IN_REQUESTS = [answers.UNAVAILABLE, answers.INSUFFICIENT_SCOPE, answers.INVALID, answers.METHOD_NOT_ALLOWED]
-"""What the issuer answers after typical mistakes. tests/issuer checks when."""
+"""The issuer's answers to typical mistakes. The tests in tests/issuer make these mistakes."""
 
 MESSAGE_OF_OTHER_BUILDS = "could not open error log file"
-"""What an nginx prints that was built to log to a file of the system. The nginx of Debian prints nothing."""
+"""The message of an nginx that logs to a system file by default. The nginx of Debian doesn't print this message."""
 
 
 class TestTheMistakesInTheTutorial:

@@ -124,7 +124,7 @@ class TestUserUuidField:
         assert f"user {user.pk}" in error.value.detail
 
     def test_user_uuid_field_that_names_no_field_of_the_user_model_raises_config_error(self, user):
-        # `get_full_name` is an attribute of a user but not a field, and two users may share a name.
+        # Use a method of the user model, because an attribute that isn't a field may be equal for two users.
         with (
             override_settings(INSTACCESS={"USER_UUID_FIELD": "get_full_name"}),
             pytest.raises(ConfigError, match=r"'get_full_name', which is not a field of auth\.User") as error,

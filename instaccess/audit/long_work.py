@@ -14,8 +14,7 @@ Progress = Callable[[str, Callable[[], int] | None], Advance]
 """A function that long work calls when a step begins. The function returns the `Advance` function of the step.
 
 The arguments are the name of the step, such as "verifying", and a function that counts the rows of the step. The
-second argument is None if counting would take too long. A function that doesn't show the
-number doesn't need to count.
+second argument is None if counting would take too long. Counting is needed only to show the number of rows.
 """
 
 

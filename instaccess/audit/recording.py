@@ -23,8 +23,8 @@ from ..models import IssuedToken
 from . import names, row_hmac, writability
 from .row_ids import row_id
 
-# These columns contain text. The columns with HMACs are left out, because HMACs are always ASCII and are computed
-# last.
+# `_fit` replaces characters in these columns. The columns with HMACs are left out, because HMACs are always ASCII and
+# are computed after `_fit` has run.
 _TEXT_COLUMNS = tuple(
     field
     for field in IssuedToken._meta.concrete_fields

@@ -31,8 +31,9 @@ def require_columns(rows: QuerySet[Any], error: Exception) -> None:
     every row of such a table would look as if it had been modified.
 
     Args:
-        error: the error with which a query of the rows has failed. If this is a DatabaseError, it is raised, because
-            in a failed transaction the next error doesn't contain the cause.
+        error: the error with which a query of the rows has failed. If a column is missing and `error` is a
+            DatabaseError, the function raises `error`. After a failed query, PostgreSQL refuses every query of the
+            same transaction, and the error of a later query doesn't name the missing column.
     """
     every_row = rows.model._base_manager.using(rows.db)
     try:

@@ -140,5 +140,5 @@ def _is_valid(row: StoredRow) -> bool:
 
 
 def _is_time(time: Any) -> bool:
-    # PostgreSQL stores times that Python can't represent, such as the year 20000.
+    # Reject times outside the range of `datetime`. PostgreSQL can store later times, such as the year 20000.
     return time is not None and _FIRST <= time <= _LAST

@@ -29,7 +29,7 @@ class RequestsAuth(TokenAuth, AuthBase):
         request = response.request
         if not self._may_renew(response.status_code, request.headers, token) or not _rewind(request):
             return response
-        # Read the body, so that the connection can be used again, also if the renewal fails.
+        # Read the body, so that the connection can be used again, even if the renewal fails.
         _ = response.content
         response.close()
         new_token = self._access.get()
@@ -44,7 +44,7 @@ class RequestsAuth(TokenAuth, AuthBase):
 
 def _rewind(request: requests.PreparedRequest) -> bool:
     """Prepare the body of a request for sending again. Returns False if this is impossible."""
-    # The type stubs of `requests` don't know that a body can also be a file or a generator.
+    # Use `Any`, because the body can also be a file or a generator, which the type stubs of `requests` leave out.
     body: Any = request.body
     if body is None or isinstance(body, (bytes, str)):
         return True

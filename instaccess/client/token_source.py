@@ -169,7 +169,7 @@ class InstAccess:
             return True
 
     def refuse_new(self) -> None:
-        """Start the pause (`PAUSE`) in which a 401 causes no renewal. A service has just refused a new token."""
+        """Start the pause (`PAUSE`) in which a 401 causes no renewal, after a service has refused a new token."""
         with self._lock:
             self._no_renewal_before = self._clock() + PAUSE
 

@@ -33,8 +33,8 @@ REVOCATION_SECONDS = 5
 KEEPING_SLACK = 2
 """The additional time, in seconds, for which a proxy may use a decision of the gateway after KEEP_DECISION_SECONDS.
 
-nginx compares whole seconds, so nginx keeps a response for up to one second longer than the gateway allows. The
-second of the two seconds allows for the time to read the deny list and to send the response to the proxy.
+nginx compares whole seconds, so nginx keeps a response for up to one second longer than the gateway allows. Reading
+the deny list and sending the response to the proxy may take one more second.
 """
 
 _OFF = object()

@@ -58,7 +58,8 @@ class TokenCache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tokens: OrderedDict[bytes, Unwrapped] = OrderedDict()
-        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock.
+        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock. The child
+        # therefore gets a new lock.
         os.register_at_fork(after_in_child=self.clear)
 
     def get(self, token: str) -> Unwrapped | None:

@@ -133,7 +133,8 @@ def is_usable_client(client_id: str, request: HttpRequest | None = None) -> bool
         return False
     try:
         application = applications.filter(client_id=client_id).first()
-    except (ValueError, DataError):  # No row contains an invalid value.
+    except (ValueError, DataError):
+        # The client id is invalid, so no application has this client id.
         return False
     # Compare the client id again in Python, because some databases ignore case and would find "ABC" for "abc".
     if application is None or application.client_id != client_id:

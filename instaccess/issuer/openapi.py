@@ -42,8 +42,8 @@ _ACCESS_TOKEN = {"access_token": "The OAuth2 access token, if the `Authorization
 class AccessTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[misc]
     """The security scheme of the issuing endpoint: OAuth2 with the issuing scope.
 
-    The URLs are those in the settings of drf-spectacular, or else the URLs of django-oauth-toolkit. If neither is
-    known, the scheme is a bearer token.
+    The URLs come from the settings of drf-spectacular, or else from django-oauth-toolkit. If the URLs are unknown,
+    the scheme is a bearer token.
     """
 
     target_class = "instaccess.issuer.authentication.AccessTokenAuthentication"

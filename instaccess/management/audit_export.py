@@ -115,7 +115,7 @@ def _to_stdout(export: Export, stdout: OutputWrapper, advance: Advance) -> None:
 def _counted(export: Export, advance: Advance) -> Iterator[str]:
     """Yield the text of each batch. After a batch is written, report the number of its rows."""
     done = 0
-    # Close the export explicitly, so that the log contains its end even if `advance` stops the work.
+    # Close the export explicitly, so that the export logs its end even if `advance` raises an exception.
     batches: Any = iter(export)
     with closing(batches):
         for text in batches:

@@ -42,7 +42,7 @@ class ProgressLine:
         self.stop_requested = False
 
     def __call__(self, step: str, count: Callable[[], int] | None) -> Advance:
-        """Begin a step, and return the function to which the work passes the number of rows of each batch."""
+        """Begin a step, and return the `Advance` function of the step (see `audit.Progress`)."""
         self._stop_if_requested()
         self._step, self._done = step, 0
         self._total = count() if count is not None and self._is_terminal else 0
@@ -75,7 +75,8 @@ class ProgressLine:
             raise KeyboardInterrupt
 
     def _rows(self) -> str:
-        # The total is never less than the number of rows so far, because other processes may add rows.
+        # Other processes may add rows during the work. The work can then process more rows than were counted, so show
+        # the larger of both numbers as the total.
         return f"{self._done:,}{f' of {max(self._total, self._done):,}' if self._total else ''} rows"
 
     def _show(self) -> None:

@@ -63,7 +63,7 @@ class Background(Generic[T]):
         self._name, self._function = name, function
         self._reset()
         # Threads don't survive a fork. If a thread of the parent holds the lock during a fork, the child can never
-        # acquire the lock.
+        # acquire the lock. The child therefore starts without a run and with a new lock.
         os.register_at_fork(after_in_child=self._reset)
 
     def _reset(self) -> None:

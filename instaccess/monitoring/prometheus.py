@@ -88,7 +88,8 @@ class PrometheusRecorder:
             return
 
     def refused(self, role: str, reason: str) -> None:
-        # A hook can raise an error with a code of its own, so codes outside `Reason` are counted together.
+        # A hook can raise an error with its own code. Count these codes together, because each label value would
+        # create a new series.
         try:
             self._refusals.labels(role, str(reason) if reason in _REASONS else str(Reason.OTHER)).inc()
         except OSError:

@@ -20,7 +20,7 @@ class InstAccessScheme(OpenApiAuthenticationExtension):  # type: ignore[misc]
 
     def __init__(self, target: Any) -> None:
         super().__init__(target)
-        # Two classes must not have the same name, because drf-spectacular would warn.
+        # Give each subclass its own name, because drf-spectacular warns if two classes have the same name.
         if type(target) is not InstAccessAuthentication:
             self.name = f"{InstAccessScheme.name}{type(target).__name__}"
 

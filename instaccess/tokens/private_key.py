@@ -1,4 +1,4 @@
-"""Private keys as opaque objects."""
+"""Private keys as opaque objects, so that no error report contains a private key."""
 
 from __future__ import annotations
 

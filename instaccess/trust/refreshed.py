@@ -138,7 +138,7 @@ class Refreshed(Generic[T]):
         self._generation = 0
         self.clear_cache()
         # Threads don't survive a fork. If a thread of the parent holds the lock during a fork, the child can never
-        # acquire the lock.
+        # acquire the lock. The child therefore starts without threads and with a new lock.
         os.register_at_fork(after_in_child=self.clear_cache)
 
     def clear_cache(self) -> None:

@@ -28,8 +28,8 @@ class Page:
         users, accounts: mappings from the uuid of a user or an account to the largest `iat`, in seconds since 1970,
             of its revoked tokens.
         keys: the kid of each revoked key.
-        all_until: the largest `iat` of the revoked tokens, whatever user, account or key they have. -1 if there are
-            no such tokens.
+        all_until: the largest `iat`, in seconds since 1970, of the tokens that a revocation of all tokens covers. -1
+            if there is no such revocation.
         cursor: the position after this page, to read the next page. Empty if the issuer doesn't support positions.
         more: whether more pages can be read now.
         etag: the ETag of the HTTP response that contained this page, or an empty string.

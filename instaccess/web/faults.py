@@ -96,8 +96,8 @@ class OutageLog:
 
     def __init__(self) -> None:
         self.clear()
-        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock. The parent
-        # logs the counts, so the child starts without counts.
+        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock. The child
+        # therefore gets a new lock. The child starts without counts, because the parent logs the counts.
         os.register_at_fork(after_in_child=self.clear)
 
     def clear(self) -> None:

@@ -39,8 +39,8 @@ class Tally:
         self._limit = kinds
         self._hours = hours
         self.forget()
-        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock. The child also
-        # discards the counts, because the parent writes the counts too.
+        # If a thread of the parent holds the lock during a fork, the child can never acquire the lock. The child
+        # therefore gets a new lock. The child discards the counts, because the parent writes the counts.
         os.register_at_fork(after_in_child=self.forget)
 
     def forget(self) -> None:

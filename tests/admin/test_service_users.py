@@ -307,7 +307,7 @@ class TestTheListOfServiceUsers:
         assert query.count("LIMIT 1") == 21
 
     @pytest.mark.postgresql
-    def test_postgresql_finds_the_last_token_of_an_application_that_got_its_tokens_long_ago_with_an_index(
+    def test_postgresql_uses_an_index_to_find_the_last_token_of_an_application_without_recent_tokens(
         self, root_client, bind
     ):
         old, recent = bind("old"), bind("recent")

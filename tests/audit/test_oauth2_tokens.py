@@ -106,7 +106,7 @@ class TestTheSummaryOfOAuth2Tokens:
 
         assert (summary.counts["refresh_tokens"], summary.counts["access_tokens"]) == (1, 0)
 
-    def test_last_use_is_the_time_of_the_last_token_that_the_user_asked_for(self, give, user, grace, row):
+    def test_last_use_is_the_time_of_the_last_token_that_the_user_requested(self, give, user, grace, row):
         refresh_token = give()
         [summary] = audit.summarize_oauth2_tokens([user])
         assert summary.last_used >= refresh_token.created

@@ -1,4 +1,4 @@
-"""Property tests of the Retry-After header: any text, any time."""
+"""Property tests of the Retry-After header, with generated header values and times."""
 
 from __future__ import annotations
 

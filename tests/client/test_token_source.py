@@ -234,7 +234,7 @@ class TestWaiting:
         assert access.token() == TOKENS[0]
 
     @pytest.mark.parametrize("until", ["999999999", "Fri, 01 Jan 2100 00:00:00 GMT"])
-    def test_client_sends_requests_again_after_an_hour_although_retry_after_is_years(self, site, clock, until):
+    def test_client_sends_requests_again_after_an_hour_even_if_retry_after_is_years(self, site, clock, until):
         access = source(site.url, clock)
         site.refusals = [(503, b"", {"Retry_After": until})]
 

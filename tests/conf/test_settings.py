@@ -243,7 +243,7 @@ class TestTheTableOfSettings:
 
 class TestASetting:
     @pytest.mark.parametrize("name", TABLE)
-    def test_setting_has_the_default_of_the_table(self, name):
+    def test_setting_has_the_default_in_the_table_of_this_file(self, name):
         assert setting(name) == TABLE[name][0]
 
     @pytest.mark.parametrize("name", TABLE)

@@ -93,7 +93,7 @@ class TestTheCacheOfTheKeyRing:
         [keys_ring.current_ring, trust.decryption_keys, trust.verification_keys],
         ids=lambda read: read.__name__,
     )
-    def test_keys_raise_the_error_of_the_database_as_soon_as_the_cache_time_is_over_unless_staleness_is_allowed(
+    def test_reading_the_key_ring_raises_the_database_error_after_the_cache_time_unless_staleness_is_allowed(
         self, clock, read
     ):
         read()

@@ -27,7 +27,7 @@ COMMANDS = ("instaccess_init", "instaccess_keys", "instaccess_tokens")
 
 
 def subcommands(command):
-    """Return the subcommands of a command; None stands for a command without subcommands."""
+    """Return the subcommands of a command; [None] for a command without subcommands."""
     parser = load_command_class("instaccess", command).create_parser("manage.py", command)
     actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     return [name for action in actions for name in action.choices] or [None]

@@ -96,7 +96,7 @@ class TestTokensExport:
             export("--since", "2026-11-02", "--until", "2026-11-01")
 
     @pytest.mark.parametrize("option", ["--user", "--application", "--account", "--file"])
-    def test_tokens_export_refuses_an_empty_option_as_of_an_unset_shell_variable(self, row, option):
+    def test_tokens_export_refuses_an_option_with_an_empty_value(self, row, option):
         row()
         with pytest.raises(CommandError, match="is empty"):
             export(option, "")

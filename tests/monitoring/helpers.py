@@ -12,7 +12,7 @@ ISSUER, GATEWAY, SERVICE = "instaccess.issuer.urls_internal", "instaccess.gatewa
 
 
 def probe(role: str | None = None) -> tuple[int, dict[str, Any]]:
-    """Ask whether this process is ready. Returns the status and the JSON of the response."""
+    """Send a probe of the readiness of this process. Returns the status and the JSON of the response."""
     response = Client().get(READY, {} if role is None else {"role": role})
     return response.status_code, response.json()
 

@@ -95,7 +95,7 @@ class TestSeveralWorkers:
             assert scraped("instaccess_issue_stage_duration_seconds_count", stage="audit") == issued
 
     def test_scrape_of_several_workers_contains_the_measurements_of_the_database(self, issuer, initial_keys):
-        # A busy machine might not read the database in time for the first scrape.
+        # Repeat the scrape, because a busy machine might not read the database in time for the first scrape.
         servers.wait_until(
             lambda: Scraped(request(issuer, "GET", METRICS)[1].decode()),
             lambda scraped: scraped("instaccess_keys", use="sig", status="current") == 1,

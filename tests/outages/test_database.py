@@ -94,7 +94,8 @@ class TestAPostgreSQLServerThatNeverAnswers:
         with Clients(server, access_token) as clients:
             clients.wait_for_tokens()
             cluster.suspend()
-            # The open connections have no time limit, but the health check opens a new connection.
+            # Wait for the health check, which opens a new connection with a time limit. The open connections have no
+            # time limit.
             servers.wait_until(
                 lambda: server.health("issuer").body["checks"]["database"]["status"], lambda status: status == "error"
             )
@@ -151,7 +152,7 @@ class TestAFullDisk:
             writability.try_insert()
             [(size,)] = cluster.execute("SELECT pg_relation_size('instaccess_issuedtoken')")
         cluster.limit_files(WAL_SEGMENT)
-        connections.close_all()  # The limit applies only to new connections.
+        connections.close_all()  # Close them, because the limit applies only to new connections.
 
     def test_o18_issuer_without_disk_space_answers_503_and_issues_tokens_again_when_there_is_space(
         self, cluster, full, without_persistent_connections, access_token
@@ -159,7 +160,7 @@ class TestAFullDisk:
         server = without_persistent_connections
         assert server.health("issuer").status == 200
 
-        # The last page of the table still has space for a few rows.
+        # Repeat the requests, because the last page of the table still has space for a few rows.
         servers.wait_until(
             lambda: {server.issue(access_token).status for _ in range(10)}, lambda statuses: statuses == {503}
         )

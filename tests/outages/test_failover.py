@@ -103,7 +103,7 @@ class TestASynchronousReplica:
         replica.suspend()
 
         with Clients(server, access_token, count=1) as clients:
-            # The primary has written the commit to its own disk, and waits for the replica.
+            # Wait until the primary waits for the replica. The primary has then written the commit to its own disk.
             servers.wait_until(
                 lambda: primary.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"), bool
             )
@@ -153,7 +153,8 @@ class TestAnAsynchronousReplica:
             servers.wait_until(lambda: primary.execute(REPLICAS), lambda rows: rows == [])
             [(last,)] = primary.execute(LAST_ID)
             with Clients(server, access_token, count=1) as clients:
-                # Tokens of the same second have ids in a random order, so a lost token with a lower id isn't noticed.
+                # Wait for a token with a higher id, because a lost token with a lower id isn't noticed. Tokens of the
+                # same second have ids in a random order.
                 servers.wait_until(lambda: primary.execute(LAST_ID), lambda rows: rows[0][0] > last)
             run_checks(databases=["default"])  # This check stores the progress of the database in the cache.
             primary.kill()

@@ -72,7 +72,7 @@ class TestAValidToken:
 
 class TestARefusal:
     @pytest.mark.parametrize("path", [*OPERATIONS, "/api/session/", "/api/next/"])
-    def test_ninja_operation_answers_an_invalid_token_with_the_uniform_401_and_asks_no_other_authenticator(
+    def test_ninja_operation_answers_an_invalid_token_with_the_uniform_401_and_tries_no_other_authenticator(
         self, project, service, client, path
     ):
         for authorization in (

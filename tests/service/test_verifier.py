@@ -237,7 +237,7 @@ class TestAVerifierThatIsShared:
         verifier.verify(token)
         keys = verifier._keys.load()
 
-        # Hold the lock during the fork, because the child could never acquire the lock of a thread of its parent.
+        # Hold the lock during the fork, as a thread of a real parent may do. The child must not wait for this lock.
         assert forks.run_in_child(keys._jwks._lock, lambda: verifier.verify(token).account_uuid) == ACCOUNT
 
     def test_verifier_works_in_one_event_loop_after_another(self, make, server, token_factory):

@@ -13,7 +13,7 @@ _counter = itertools.count(1)
 
 
 def next_jti() -> uuid.UUID:
-    """Return a random token id. Of two rows of one second, the row with the later token id has the greater id."""
+    """Return a random token id. Among rows of the same second, a row with a later token id has a greater id."""
     return uuid.UUID(int=uuid.uuid4().int // _DIGITS * _DIGITS + next(_counter))
 
 

@@ -16,7 +16,7 @@ def clear() -> None:
                 function.cache_clear()
 
 
-# Looking through all modules takes milliseconds, and `clear` runs before each test.
+# Cache the result, because searching a module takes time, and `clear` runs before each test.
 @cache
 def _cached_functions(module: ModuleType) -> set[Any]:
     """Return the functions of a module, and of the classes in the module, that cache their results."""

@@ -107,7 +107,8 @@ class Cluster:
         The error is a real error of the kernel, like the error of a full disk.
         """
         assert self._process is not None
-        limit = f"--fsize={'unlimited' if size is None else size}:"  # The part after the colon is the hard limit.
+        # Change only the soft limit. The empty string after the colon keeps the hard limit.
+        limit = f"--fsize={'unlimited' if size is None else size}:"
         _run(shutil.which("prlimit") or "prlimit", f"--pid={self._process.pid}", limit)
 
     def _signal(self, number: int) -> None:

@@ -29,7 +29,7 @@ from typing import Any
 from tests.support.paths import ROOT
 
 NAME = "django-instaccess"
-# The package has no public address yet, and its authors publish no address for mail. pyroma's other tests must pass.
+# Skip pyroma's tests of the URL and the author's email, because the package has neither yet.
 PYROMA = ("--min", "10", "--skip-tests", "AuthorEmail,Url")
 
 
@@ -95,7 +95,8 @@ def build_packages(tree: Path, target: Path) -> tuple[Path, Path]:
     time = epoch(tree)
     variables = {"SOURCE_DATE_EPOCH": str(time), "PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
     build = (sys.executable, "-m", "build", "--no-isolation", "--outdir", target)
-    umask = os.umask(0o022)  # setuptools stores the permissions of generated files, which depend on the umask.
+    # Set a fixed umask, because setuptools stores the permissions of generated files, which depend on the umask.
+    umask = os.umask(0o022)
     try:
         with tempfile.TemporaryDirectory() as folder:
             copy_tracked_files(tree, Path(folder, "tree"))
@@ -142,7 +143,7 @@ def write_sbom(wheel: Path, python: Path) -> Path:
     [subject] = (each for each in document["components"] if each["name"] == NAME)
     document["components"].remove(subject)
     subject["hashes"] = [{"alg": "SHA-256", "content": sha256(wheel.read_bytes()).hexdigest()}]
-    # The wheel was installed from a file. The path on this machine means nothing to a reader.
+    # Remove the path of the wheel, because a path on this machine is useless to readers of the document.
     subject["externalReferences"] = []
     subject["purl"] = f"pkg:pypi/{NAME}@{subject['version']}"
     document["metadata"]["component"] = subject

@@ -52,7 +52,7 @@ class Node:
 
     Args:
         name: the name of the node, for its log.
-        role: the role for which the probes ask.
+        role: the role whose readiness the probes check.
         folder: the folder for the log.
         env: the environment variables of the node.
     """

@@ -150,7 +150,8 @@ class WireTap:
             with server:
                 server.settimeout(None)
                 complete = threading.Event()
-                if self.may_answer(sent):  # MariaDB sends the first message of a connection.
+                # With MariaDB, forward the server's messages immediately, because MariaDB sends the first message.
+                if self.may_answer(sent):
                     complete.set()
                 back = threading.Thread(target=_forward_answers, args=(server, client, complete), daemon=True)
                 back.start()

@@ -105,7 +105,7 @@ class TestParsingAKey:
 
         assert key_texts.parse(b"\n  " + pem + b"\n\n").thumbprint() == pair.thumbprint()
 
-    def test_key_parser_drops_all_members_of_a_jwk_except_those_of_the_public_key(self, pair):
+    def test_key_parser_drops_all_members_of_a_jwk_except_the_members_of_the_public_key(self, pair):
         """The app must drop the members, because the caller decides the use, the kid and the algorithm of a key."""
         other_members = {"use": "enc", "kid": "mine", "alg": "RSA-OAEP", "x5u": "https://evil.example/", "x": "y"}
         key = key_texts.parse(json.dumps(members(pair, private=False) | other_members))

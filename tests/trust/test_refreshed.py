@@ -265,7 +265,7 @@ class TestAForkedProcess:
         context = multiprocessing.get_context("fork")
         assert value.get(interval=3600) == 1
         parent_end, child_end = context.Pipe()
-        # Hold the lock during the fork, because the child could never acquire the lock of a thread of its parent.
+        # Hold the lock during the fork, as a thread of a real parent may do. The child must not wait for this lock.
         with value._lock:
             child = context.Process(target=_child, args=(value, child_end))
             child.start()

@@ -256,7 +256,7 @@ class TestTheColumnsOfTheRevocationQueries:
 @pytest.mark.django_db(transaction=True)
 class TestTheOrderOfCommits:
     def test_g33_a_revocation_that_is_committed_late_is_read(self, crew, row):
-        """The app must read every revocation, because revocations are committed in the order of their numbers."""
+        """The app must commit revocations in the order of their numbers, so that a reader misses no revocation."""
         slow, fast = crew.start(2)
         rows = [row(), row()]
         position = read().cursor

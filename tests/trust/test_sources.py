@@ -563,7 +563,7 @@ class TestAForkedProcess:
         keys, new = sources.verification_keys(), rsa_pool.take()
         context = multiprocessing.get_context("fork")
         parent_end, child_end = context.Pipe()
-        # Hold the lock during the fork, because the child could never acquire the lock of a thread of its parent.
+        # Hold the lock during the fork, as a thread of a real parent may do. The child must not wait for this lock.
         with keys._refetch_lock:
             child = context.Process(target=_look_up_a_new_key, args=(keys, new.thumbprint(), child_end))
             child.start()

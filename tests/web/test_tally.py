@@ -117,7 +117,7 @@ class TestAForkedProcess:
             tally.add(kind(reason="expired"))
             counted.put(tally.take())
 
-        # Hold the lock during the fork, because the child could never acquire the lock of a thread of its parent.
+        # Hold the lock during the fork, as a thread of a real parent may do. The child must not wait for this lock.
         with tally._lock:
             process = context.Process(target=child)
             process.start()

@@ -32,7 +32,7 @@ INSTACCESS = {
 }
 
 SILENCED_SYSTEM_CHECKS = [
-    # The project has no pages and no cookies, so a page of another site can't misuse them.
+    # The project has no pages and no cookies, so it needs no protection against clickjacking and CSRF.
     "security.W002",
     "security.W003",
     # The proxy terminates TLS and redirects HTTP to HTTPS. The proxy itself uses HTTP for the gateway.

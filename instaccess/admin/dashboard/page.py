@@ -101,7 +101,7 @@ class _Builder:
         return self._dashboard.sees_keys or self._dashboard.sees_tokens
 
     def _keep(self, model: Any, query: Any) -> Any:
-        """Return the result of a query. If the database can't be read, return None and say so on the page."""
+        """Return the result of a query. If the database can't be read, return None, and set `unavailable`."""
         result = load(model, query)
         self._dashboard.unavailable |= result is None
         return result

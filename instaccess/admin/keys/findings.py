@@ -171,7 +171,7 @@ def _overdue_rotation(current: Key, days: int, *, can_rotate: bool) -> Problem:
 
 
 def _find_unusable(health: KeyHealth) -> Iterator[Problem]:
-    """Yield the problems that private keys can't be decrypted, and that rows can't be checked."""
+    """Yield the problems with private keys that can't be decrypted, and with rows that can't be checked."""
     missing = [key for key in health.keys if health.undecryptable.get(key.kid) is Reason.KEK_MISSING]
     if missing:
         yield Problem(
@@ -217,7 +217,7 @@ def _altered_rows(health: KeyHealth) -> Problem:
 
 
 def _find_overdue_changes(health: KeyHealth, now: datetime, times: Times) -> Iterator[Problem]:
-    """Yield the problems that private keys should be erased, and that revoked keys have live tokens."""
+    """Yield the problems with private keys that should be erased, and with revoked keys that have live tokens."""
     unerased = [key for key in health.keys if key.has_private and is_gone(key, now=now - GRACE, times=times)]
     revoked = [key for key in health.keys if key.status == Key.Status.REVOKED and health.live.get(key.kid)]
     for code, text, affected in (

@@ -37,7 +37,8 @@ def panel(*, now: datetime) -> dict[str, Any]:
         problems = find_problems(health, now=now, times=times, spikes=audit.refusal_spikes(now=now))
     except ConfigError as error:
         return {"problems": _label_problems([bad_setting(error)]), "timeline": None}
-    total = health.total - len(health.altered)  # The timeline leaves out keys with modified rows.
+    # Don't count keys with modified rows, because the timeline leaves these keys out.
+    total = health.total - len(health.altered)
     drawing = timeline.draw(health.keys, total=total, now=now, times=times)
     groups = [
         (group, [(row, _describe_row(row, health, now, times)) for row in group.rows])
@@ -93,8 +94,8 @@ def describe_lifecycle(key: Key, planned: Key, *, now: datetime, times: keys.Tim
 
 
 def _describe_revocation(key: Key, now: datetime, times: keys.Times) -> str:
-    # During the lead time after a revocation, services in other deployments may use a cached JWKS and accept tokens
-    # that were signed with the revoked key.
+    # During the lead time after a revocation, services in other deployments may use a cached JWKS that contains the
+    # revoked key. The description then mentions these services.
     is_cached = key.use == Key.Use.SIGNING and key.revoked_at is not None and now - key.revoked_at < times.lead
     text = (
         _(

@@ -19,7 +19,7 @@ from ...models import IssuedToken, RefusalCount
 from .periods import HOUR, Period
 
 CHARTED = 50_000
-"""The maximum number of rows that one panel counts. Such an index scan takes a few hundredths of a second."""
+"""The maximum number of rows that one panel counts. Counting this many rows takes a few hundredths of a second."""
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,8 @@ class DetailPages(TokenActions):
             yield Link(_("Tokens of the IP address"), token.ip_address, self._search_url(token.ip_address))
 
     def _search_url(self, term: str) -> str:
-        # Without quotation marks, a uuid of the project with a space would be split into two terms.
+        # Quote a term with a space, because the search would split the term otherwise. The uuids of a project can
+        # contain spaces.
         quoted = term if term.split() == [term] else f'"{term}"'
         return f"{self._changelist_url()}?{urlencode({'q': quoted})}"
 

@@ -73,7 +73,7 @@ class ExportPages(ReadOnlyAdmin):
 
 
 def _filters(request: HttpRequest) -> dict[str, str]:
-    """Return the filters for the log, without the text of the search, because users may paste a token there."""
+    """Return the filters for the log, without the searched text, because users may search for a token."""
     return {
         name: "(not logged)" if name == SEARCH_VAR else ",".join(values)[:_LOGGED_CHARS]
         for name, values in request.GET.lists()

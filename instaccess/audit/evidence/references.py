@@ -20,7 +20,7 @@ Pair = tuple[Any, Any]
 """A foreign key, and the user uuid or the client id that the same audit row contains."""
 
 _KNOWN_PAIRS = 50_000
-"""The maximum number of matching pairs that are remembered, apart from the pairs of the latest rows."""
+"""The number of matching pairs in memory above which all pairs are dropped, to limit the use of memory."""
 
 
 class Reference(NamedTuple):

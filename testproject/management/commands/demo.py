@@ -199,7 +199,8 @@ class Command(BaseCommand):
 
     def _show_next_steps(self, *, proxied: bool) -> None:
         python = Path(sys.executable)
-        with contextlib.suppress(ValueError):  # The environment can be outside the current folder.
+        # Print the full path if the environment is outside the current folder.
+        with contextlib.suppress(ValueError):
             python = python.relative_to(Path.cwd())
         self._headline("Where to look next")
         self.stdout.write(

@@ -38,7 +38,7 @@ class Album:
     def take(self, name: str) -> None:
         """Take screenshots of the current page in each combination of colour scheme and window size."""
         if self._readme is not None and name in IN_THE_DOCUMENTATION:
-            # Show the page as it opens, with the sidebar.
+            # Keep the sidebar open, as on the first visit of a page.
             self._page.screenshot(path=self._readme / f"{name}.png")
         for scheme, size in appearance_combinations(self._page):
             height = self._page.evaluate("document.documentElement.scrollHeight")

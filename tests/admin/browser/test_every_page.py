@@ -1,4 +1,4 @@
-"""Browser tests that every admin page which no other browser test visits is accessible."""
+"""Browser tests of the accessibility of the remaining admin pages, which no other browser test visits."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class TestTheLast24Hours:
         assert "3,000 gateway bad_signature The signature" in text
         assert text.index("3,000 gateway bad_signature") < text.index("2 issuer expired")
 
-    def test_dashboard_lists_five_reasons_at_most(self, admin_client):
+    def test_dashboard_lists_at_most_five_reasons(self, admin_client):
         for number in range(8):
             add_refusals(f"reason_of_a_hook_{number}", 10 + number)
 
@@ -99,7 +99,7 @@ class TestTheLast24Hours:
 
         assert [number for number in range(8) if f"reason_of_a_hook_{number}" in text] == [3, 4, 5, 6, 7]
 
-    def test_dashboard_shows_more_than_the_limit_if_there_are_more_tokens_than_the_dashboard_counts(
+    def test_dashboard_counts_tokens_up_to_a_limit_and_then_shows_more_than_the_limit(
         self, admin_client, monkeypatch
     ):
         monkeypatch.setattr(sections, "COUNTED", 2)
@@ -151,7 +151,9 @@ class TestKeys:
                 "due at 2026-12-23 12:30 UTC"
             ) in text
 
-    def test_dashboard_shows_until_when_tokens_of_the_previous_key_are_accepted(self, admin_client, initial_keys):
+    def test_dashboard_shows_the_time_until_which_tokens_of_the_previous_key_are_accepted(
+        self, admin_client, initial_keys
+    ):
         previous = Key.objects.get(use="enc", status="current")
         lifecycle.rotate(Key.Use.ENCRYPTION, force=True, now=NOW)
 

@@ -91,7 +91,9 @@ class TestAnAddressInBothForms:
 
 
 class TestTheQueriesOfASearch:
-    def test_a23_search_for_several_words_checks_the_whole_text_with_a_limited_query(self, lovelace, admin_client):
+    def test_a23_search_for_several_words_first_searches_for_the_whole_text_with_limited_queries(
+        self, lovelace, admin_client
+    ):
         with CaptureQueriesContext(connection) as captured:
             found(admin_client, "Ada Lovelace")
 

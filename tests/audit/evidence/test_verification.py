@@ -74,7 +74,9 @@ class TestVerifyWithoutAModification:
 
         assert verification.verify(evidence_keys()).problems == []
 
-    def test_rows_of_more_applications_than_a_query_has_parameters_match_their_applications(self, row, user):
+    def test_compare_finds_no_difference_in_rows_of_more_applications_than_a_query_can_have_parameters(
+        self, row, user
+    ):
         model = get_application_model()
         for number in range(1002):
             client_id = f"client-{number}"

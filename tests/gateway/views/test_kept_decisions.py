@@ -51,7 +51,7 @@ class TestTheDecisionAboutAValidToken:
         assert response["Authorization"] == f"Bearer {signed_inside(token)}"
         assert kept_for(token) == 3
 
-    def test_g35_gateway_lets_no_proxy_keep_a_decision_by_default(self, token, settings):
+    def test_g35_gateway_does_not_let_a_proxy_keep_a_decision_by_default(self, token, settings):
         settings.INSTACCESS = {}
 
         assert kept_for(token) == 0
@@ -65,7 +65,7 @@ class TestTheDecisionAboutAValidToken:
         ("remaining", "seconds"),
         [(60, 3), (KEEPING_SLACK + 3, 3), (4.999, 2), (4, 2), (3.5, 1), (3, 1), (2.999, 0), (2, 0), (0.001, 0)],
     )
-    def test_g35_gateway_lets_no_proxy_keep_a_decision_beyond_the_expiry_of_the_token(
+    def test_g35_gateway_does_not_let_a_proxy_keep_a_decision_beyond_the_expiry_of_the_token(
         self, issue, remaining, seconds
     ):
         now = int(time.time())
@@ -98,14 +98,14 @@ class TestTheDecisionAboutAValidToken:
 
 
 class TestADecisionThatMayNotBeKept:
-    def test_g35_gateway_lets_no_proxy_keep_a_refusal(self, token):
+    def test_g35_gateway_does_not_let_a_proxy_keep_a_refusal(self, token):
         for bearer in (None, "opaque", "a.b.c.d.e", signed_inside(token), token[:-8] + "AAAAAAAA"):
             response = verify(bearer)
 
             assert answer(response) == INVALID
             assert not set(KEEPING_HEADERS) & set(response)
 
-    def test_g35_gateway_lets_no_proxy_keep_a_server_side_error(self, token):
+    def test_g35_gateway_does_not_let_a_proxy_keep_a_server_side_error(self, token):
         ring.clear_cache()
         with connection.execute_wrapper(UnavailableDatabase()):
             response = verify(token)
@@ -113,7 +113,7 @@ class TestADecisionThatMayNotBeKept:
         assert answer(response) == UNAVAILABLE
         assert not set(KEEPING_HEADERS) & set(response)
 
-    def test_g35_gateway_lets_no_proxy_keep_the_decision_about_an_opaque_bearer_token(self, settings):
+    def test_g35_gateway_does_not_let_a_proxy_keep_the_decision_about_an_opaque_bearer_token(self, settings):
         settings.INSTACCESS |= {"OTHER_BEARERS": "pass"}
 
         assert kept_for("opaque") == 0

@@ -10,6 +10,6 @@ SPECTACULAR_SETTINGS = {
         "scheme `instAccessToken` is the scheme of services, which accept InstAccess tokens."
     ),
     "VERSION": __version__,
-    # A view of a service uses this scheme. The app itself has no such view.
+    # Add the scheme of services with a hook, because only the views of a service project use this scheme.
     "POSTPROCESSING_HOOKS": ["tests.projects.described.hooks.add_service_scheme"],
 }
