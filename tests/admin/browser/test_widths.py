@@ -63,6 +63,17 @@ class TestTheWidthOfTheLists:
         assert page.evaluate(_CUT_OFF) == []
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
+    @pytest.mark.parametrize("language", ["de", "es", "fr"])
+    @pytest.mark.parametrize("name", LISTS)
+    def test_a10_no_column_is_cut_off_on_a_small_laptop_in_another_language(
+        self, visit: Visit, superuser: Any, longest_rows: IssuedToken, settings: Any, name: str, language: str
+    ) -> None:
+        settings.LANGUAGE_CODE = language
+        page = visit(superuser, size={"width": 1280, "height": 900})
+        page.goto(f"/admin/instaccess/{name}/")
+        assert page.locator("html").get_attribute("lang") == language
+        assert page.evaluate(_CUT_OFF) == []
+
 
 class TestAListOnAPhone:
     def test_a10_row_of_a_token_on_a_phone_is_a_card_with_users_application_time_and_status(
