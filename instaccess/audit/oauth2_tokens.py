@@ -162,7 +162,8 @@ def _sources(owners: Sequence[Any], now: datetime) -> Iterator[tuple[str, QueryS
     The tokens must be revoked in this order: codes and refresh tokens come before the tokens that they create.
     """
     service_user = "application__instaccess_service_user__user"
-    unexpired, of_owners = Q(expires__gt=now), Q(user__in=owners)
+    pks = [owner.pk for owner in owners]
+    unexpired, of_owners = Q(expires__gt=now), Q(user__in=pks)
     client = "application__client_id"
     devices = _writable(get_device_grant_model())
     yield "authorization_codes", _writable(get_grant_model()).filter(of_owners, unexpired), "user", client
@@ -171,7 +172,7 @@ def _sources(owners: Sequence[Any], now: datetime) -> Iterator[tuple[str, QueryS
     access_tokens = _writable(get_access_token_model()).filter(unexpired)
     yield "access_tokens", access_tokens.filter(of_owners), "user", client
     # An access token without a user acts as the service user of its application.
-    of_service = access_tokens.filter(Q(user=None) & Q(**{f"{service_user}__in": owners}))
+    of_service = access_tokens.filter(Q(user=None) & Q(**{f"{service_user}__in": pks}))
     yield "access_tokens", of_service, service_user, client
     yield "id_tokens", _writable(get_id_token_model()).filter(of_owners, unexpired), "user", client
 

@@ -23,6 +23,7 @@ from . import chart_counts, periods, search
 from .access_filter import AccessFilter
 from .chart_counts import Counts
 from .chart_geometry import Drawing, Series, draw
+from .pagination import COUNTED
 from .periods import HOUR, Period
 
 _HIGH, _LOW = 84, 34
@@ -151,9 +152,11 @@ def _get_period(changelist: ChangeList, now: datetime) -> tuple[Any, Period]:
 
 def _count_kinds(changelist: ChangeList, period: Period, now: datetime) -> tuple[list[Kind], list[str]]:
     """Return the panels with their counts, and the notes below the chart."""
-    tokens = changelist.queryset
+    tokens, few = changelist.queryset, changelist.paginator.count < COUNTED
     filters = set(changelist.get_filters_params()) - {"period", *AccessFilter.parameter_names}
-    kinds = [Kind("issued", pgettext("tokens or requests", "Issued"), chart_counts.issued(tokens, period), _HIGH)]
+    kinds = [
+        Kind("issued", pgettext("tokens or requests", "Issued"), chart_counts.issued(tokens, period, few=few), _HIGH)
+    ]
     notes = []
     # If the list contains only live or only expired tokens, omit the panel of revoked tokens, because the
     # panel would be empty.

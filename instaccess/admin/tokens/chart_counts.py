@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from django.core.exceptions import EmptyResultSet
 from django.db import connections
 from django.db.models import F, QuerySet, Value
-from django.db.models.functions import TruncDay, TruncHour
+from django.db.models.functions import Least, TruncDay, TruncHour
 
 from ...models import IssuedToken, RefusalCount
 from .periods import HOUR, Period
@@ -42,35 +42,40 @@ class Counts:
         return sum(self.numbers[self.known :])
 
 
-def issued(tokens: QuerySet[IssuedToken], period: Period) -> Counts:
-    """Count the tokens that were issued in each hour or day of the period."""
-    return _count(tokens, "issued_at", period)
+def issued(tokens: QuerySet[IssuedToken], period: Period, *, few: bool = False) -> Counts:
+    """Count the tokens that were issued in each hour or day of the period.
+
+    `few` means that there are few tokens in all periods together. The index on the time is then not used. Otherwise,
+    a database may read every row of the period, instead of the indexes of the columns that the user searched.
+    """
+    # No index contains this expression, whose value is the time of issue.
+    return _count(tokens, Least("issued_at", "expires_at") if few else F("issued_at"), period)
 
 
 def revoked(tokens: QuerySet[IssuedToken], period: Period) -> Counts:
     """Count the tokens that were revoked in each hour or day of the period."""
-    return _count(tokens, "revoked_at", period)
+    return _count(tokens, F("revoked_at"), period)
 
 
 def refused(refusals: QuerySet[RefusalCount], period: Period, *, kept_since: datetime) -> Counts:
     """Count the refusals in each hour or day of the period. Refusals before `kept_since` have been deleted."""
-    counts = _count(refusals, "hour", period, weight=F("count"))
+    counts = _count(refusals, F("hour"), period, weight=F("count"))
     deleted = sum(start < kept_since for start in period.starts)
     return Counts(counts.numbers, known=max(counts.known, deleted), truncated=counts.truncated)
 
 
 def _count(
     rows: QuerySet[Any],
-    column: str,
+    time: F | Least,
     period: Period,
     *,
     weight: Any = Value(1),  # noqa: B008
 ) -> Counts:
-    """Sum `weight` over the latest rows of the period, grouped by the hour or day in the time column `column`."""
+    """Sum `weight` over the latest rows of the period, grouped by the hour or day of `time`."""
     starts = period.starts
     truncate: Callable[..., Any] = TruncHour if period.step == HOUR else TruncDay
-    within = rows.filter(**{f"{column}__gte": period.since, f"{column}__lt": period.until})
-    latest = within.order_by(f"-{column}").annotate(bucket=truncate(column, tzinfo=UTC), weight=weight)
+    within = rows.annotate(time=time).filter(time__gte=period.since, time__lt=period.until)
+    latest = within.order_by("-time").annotate(bucket=truncate("time", tzinfo=UTC), weight=weight)
     # Query one row more than the maximum, to detect whether the period contains more rows.
     groups = _group(latest.values("bucket", "weight")[: CHARTED + 1])
     sums = {group.bucket: group.total for group in groups}

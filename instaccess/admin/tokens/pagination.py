@@ -23,7 +23,14 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 
     def page(self, number: Any) -> Any:
         if self.count < COUNTED:
-            self.object_list = _sort_after_lookup(self.object_list)
+            rows: Any = _sort_after_lookup(self.object_list)
+            self.object_list = rows
+            page: Any = super().page(number)
+            # Select the rows of this page first. Otherwise, a database joins the other tables to every matching row,
+            # and sorts the rows afterwards.
+            pks = list(page.object_list.values_list("pk", flat=True))
+            page.object_list = rows.filter(pk__in=pks)
+            return page
         return super().page(number)
 
 

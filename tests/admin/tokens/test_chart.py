@@ -156,27 +156,32 @@ class TestThePeriodOfTheChart:
 class TestTheCountsInTheChart:
     PERIOD = Period(MIDNIGHT - 2 * DAY, MIDNIGHT + DAY)
 
-    @staticmethod
-    def issued(period: Period) -> chart_counts.Counts:
-        return chart_counts.issued(IssuedToken.objects.all(), period)
+    @pytest.fixture(params=[False, True], ids=["many tokens", "few tokens"])
+    def few(self, request):
+        """The same counts are expected from both queries."""
+        return request.param
 
-    def test_chart_counts_tokens_by_utc_day_if_the_project_has_a_different_time_zone(self, row, settings):
+    @staticmethod
+    def issued(period: Period, few: bool) -> chart_counts.Counts:
+        return chart_counts.issued(IssuedToken.objects.all(), period, few=few)
+
+    def test_chart_counts_tokens_by_utc_day_if_the_project_has_a_different_time_zone(self, row, settings, few):
         settings.TIME_ZONE = "Asia/Tokyo"
         period = Period(MIDNIGHT - 4 * DAY, MIDNIGHT + DAY)
         for issued_at in (MIDNIGHT - 4 * DAY, MIDNIGHT - timedelta(seconds=1), MIDNIGHT, MIDNIGHT + 12 * HOUR):
             row(issued_at=issued_at)
         row(issued_at=MIDNIGHT - 5 * DAY)
 
-        assert self.issued(period) == chart_counts.Counts([1, 0, 0, 1, 2])
+        assert self.issued(period, few) == chart_counts.Counts([1, 0, 0, 1, 2])
 
-    def test_chart_counts_tokens_by_hour_in_a_short_period(self, row):
+    def test_chart_counts_tokens_by_hour_in_a_short_period(self, row, few):
         for minutes in (0, 59, 60, 180):
             row(issued_at=MIDNIGHT + timedelta(minutes=minutes))
 
-        assert self.issued(Period(MIDNIGHT, MIDNIGHT + 4 * HOUR)).numbers == [2, 1, 0, 1]
+        assert self.issued(Period(MIDNIGHT, MIDNIGHT + 4 * HOUR), few).numbers == [2, 1, 0, 1]
 
-    def test_chart_counts_zero_in_each_hour_of_a_period_without_tokens(self):
-        assert self.issued(Period(MIDNIGHT, MIDNIGHT + 3 * HOUR)) == chart_counts.Counts([0, 0, 0])
+    def test_chart_counts_zero_in_each_hour_of_a_period_without_tokens(self, few):
+        assert self.issued(Period(MIDNIGHT, MIDNIGHT + 3 * HOUR), few) == chart_counts.Counts([0, 0, 0])
         nothing = chart_counts.issued(IssuedToken.objects.none(), Period(MIDNIGHT, MIDNIGHT + HOUR))
         assert nothing == chart_counts.Counts([0])
 
@@ -201,37 +206,41 @@ class TestTheCountsInTheChart:
         assert counts.known == 7  # The first seven of 42 days are incomplete, because refusals are kept for 35 days.
         assert counts.total == 14
 
-    def test_a4_chart_counts_a_limited_number_of_rows_and_marks_incomplete_counts_as_unknown(self, row, monkeypatch):
+    def test_a4_chart_counts_a_limited_number_of_rows_and_marks_incomplete_counts_as_unknown(
+        self, row, monkeypatch, few
+    ):
         monkeypatch.setattr("instaccess.admin.tokens.chart_counts.CHARTED", 4)
         for hours in (0, 1, 1, 2, 3, 3):
             row(issued_at=MIDNIGHT + hours * HOUR)
 
-        counts = self.issued(Period(MIDNIGHT, MIDNIGHT + 4 * HOUR))
+        counts = self.issued(Period(MIDNIGHT, MIDNIGHT + 4 * HOUR), few)
 
         assert counts.numbers[2:] == [1, 2]
         assert (counts.known, counts.truncated, counts.total) == (2, True, 3)
 
-    def test_a4_chart_marks_every_count_as_unknown_if_the_latest_hour_exceeds_the_row_limit(self, row, monkeypatch):
+    def test_a4_chart_marks_every_count_as_unknown_if_the_latest_hour_exceeds_the_row_limit(
+        self, row, monkeypatch, few
+    ):
         monkeypatch.setattr("instaccess.admin.tokens.chart_counts.CHARTED", 2)
         for minutes in (-30, 0, 1, 2, 3, 4):
             row(issued_at=MIDNIGHT + timedelta(minutes=minutes))
 
-        counts = self.issued(Period(MIDNIGHT - HOUR, MIDNIGHT + HOUR))
+        counts = self.issued(Period(MIDNIGHT - HOUR, MIDNIGHT + HOUR), few)
 
         assert (counts.known, counts.truncated, counts.total) == (2, True, 0)
 
-    def test_a4_chart_counts_are_complete_if_the_number_of_rows_equals_the_limit(self, row, monkeypatch):
+    def test_a4_chart_counts_are_complete_if_the_number_of_rows_equals_the_limit(self, row, monkeypatch, few):
         monkeypatch.setattr("instaccess.admin.tokens.chart_counts.CHARTED", 2)
         for hours in (0, 1):
             row(issued_at=MIDNIGHT + hours * HOUR)
 
-        assert self.issued(Period(MIDNIGHT, MIDNIGHT + 2 * HOUR)) == chart_counts.Counts([1, 1])
+        assert self.issued(Period(MIDNIGHT, MIDNIGHT + 2 * HOUR), few) == chart_counts.Counts([1, 1])
 
-    def test_a4_chart_counts_a_year_of_tokens_with_one_query(self, row, django_assert_num_queries):
+    def test_a4_chart_counts_a_year_of_tokens_with_one_query(self, row, django_assert_num_queries, few):
         row()
 
         with django_assert_num_queries(1):
-            self.issued(periods.chosen("365d", NOW))
+            self.issued(periods.chosen("365d", NOW), few)
 
 
 @pytest.mark.django_db
