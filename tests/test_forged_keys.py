@@ -299,7 +299,7 @@ class TestAProjectWithoutTheKeyEncryptionKey:
         assert "INSTACCESS['KEY_ENCRYPTION_KEYS']" in failure_of("check", "--database", "default")
 
     @pytest.mark.parametrize("use", ["sig", "enc"])
-    def test_o6_a_valid_token_gets_a_503_if_only_its_key_cannot_be_checked(
+    def test_o6_a_valid_token_gets_a_503_if_the_key_encryption_key_of_its_key_is_missing(
         self, use, initial_keys, get, user, settings
     ):
         """The app must answer 503, because a client that gets a 401 discards the valid token."""

@@ -30,7 +30,7 @@ ISSUED_TOKENS = {"de": "ausgestellte Token", "es": "tokens emitidos", "fr": "jet
 # Only French has a space before a colon.
 COLONS = {"%(heading)s: %(count)s", "<strong>%(label)s:</strong> %(text)s"}
 
-# These texts are the same in English and in the language, so they don't count as untranslated.
+# Each of these texts is the same in English and in the other language, and therefore doesn't count as untranslated.
 SAME_IN_ENGLISH = {
     "de": COLONS | {"Claim", "Claims", "Header", "InstAccess", "Status", "Token"},
     "es": COLONS | {"Actor", "Claim", "Claims", "Error", "InstAccess", "Token", "actor", "no", "shard"},

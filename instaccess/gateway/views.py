@@ -51,8 +51,8 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
     # which takes longer.
     response = HttpResponse(status=204, content_type="text/plain")
     try:
-        # The token is opaque while keys are loaded, because some error reporters print the variables of all functions
-        # that call the logger.
+        # Pass the token as an opaque object. Loading keys may log a warning, and some error reporters then print the
+        # local variables of all calling functions.
         kept = _let_pass(response, _bearer_token(request))
     except InvalidToken as error:
         logger.warning(

@@ -81,12 +81,12 @@ def key_facts(refused: Sequence[str]) -> dict[str, Any]:
 
 
 def statement_facts(statement: Statement) -> dict[str, Any]:
-    """Return the contents of a checkpoint for the output of `--json`."""
+    """Convert a checkpoint to a dictionary for `--json`."""
     return {**asdict(statement), "first": str(statement.first), "last": str(statement.last)}
 
 
 def problem_facts(problem: Problem) -> dict[str, Any]:
-    """Return a problem in the audit log for the output of `--json`."""
+    """Convert a problem in the audit log to a dictionary for `--json`."""
     return {
         "code": problem.code,
         "kind": problem.kind,

@@ -29,7 +29,7 @@ def find_owners(options: dict[str, Any]) -> list[Any]:
 
 
 def facts(tokens: Sequence[audit.OAuth2Tokens]) -> list[dict[str, Any]]:
-    """Return the usable OAuth2 tokens for the output of `--json`, with one object per user and application."""
+    """Return the usable OAuth2 tokens for `--json`, with one object per user and application."""
     return [
         {
             "user": str(each.user),

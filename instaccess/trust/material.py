@@ -63,7 +63,7 @@ def parse(data: Opaque[bytes]) -> JWK | PrivateKey:
 
     Raises:
         KeyRefused: the data is not an RSA key of 2048 to 4096 bits with an exponent of 65537 or more, or the key is
-            weak to the ROCA attack. The message gives the reason and never contains key material.
+            vulnerable to the ROCA attack. The message gives the reason and never contains key material.
     """
     raw = data.reveal().strip()
     try:

@@ -1,4 +1,4 @@
-"""Detection of RSA keys that are weak to the ROCA attack (CVE-2017-15361).
+"""Detection of RSA keys that are vulnerable to the ROCA attack (CVE-2017-15361).
 
 A faulty library of Infineon chips generated primes of the form `k * M + (65537 ** a mod M)`, where `M` is the product
 of the first primes. Modulo each of these primes, the modulus of such a key is therefore a power of 65537. An attacker

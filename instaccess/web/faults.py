@@ -140,7 +140,10 @@ class OutageLog:
 
 
 def skip_request_log(response: HttpResponseBase) -> None:
-    """Prevent Django from logging a response whose error was counted, because Django logs a line per 503."""
+    """Prevent Django from logging the 503 for an error that was counted and not logged.
+
+    Otherwise, Django would log a line for each 503 during an outage.
+    """
     response._has_been_logged = True  # type: ignore[attr-defined]
 
 

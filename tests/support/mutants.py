@@ -234,7 +234,10 @@ def _tests_of(mutant: Mutant) -> list[str]:
 
 
 def _stages(mutant: Mutant, tree: Path, every_test: bool) -> Iterator[list[str]]:
-    """Yield groups of tests. The first group, which is named after the module, notices most mutants."""
+    """Yield groups of tests.
+
+    The first group contains the test files that are named after the module. These tests kill most mutants.
+    """
     tests = _tests_of(mutant)
     named = sorted(str(path.relative_to(tree)) for path in tree.glob(f"tests/**/test_{Path(mutant.path).stem}*.py"))
     if first := [path for path in named if path.startswith(tuple(tests))]:

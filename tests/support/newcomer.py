@@ -100,7 +100,8 @@ def _lines(block: readme.Block, ports: Mapping[str, int]) -> list[str]:
     if action == "run":
         return [code, r"printf '\0'"]
     if action == "serve":
-        # The server is the last line. `exec` lets the script end the server and not only the shell.
+        # The last line of the code block starts the server. `exec` replaces the shell with the server, so that the
+        # script ends the server, and not only the shell.
         *before, command = code.strip().splitlines()
         started = "\n".join([*before, f"exec {command}"])
         connect = f"(: </dev/tcp/127.0.0.1/{ports[target]}) 2>/dev/null"

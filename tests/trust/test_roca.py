@@ -1,4 +1,4 @@
-"""Tests that keys weak to the ROCA attack (CVE-2017-15361) are refused in imports, settings and JWK sets."""
+"""Tests that keys vulnerable to the ROCA attack (CVE-2017-15361) are refused in imports, settings and JWK sets."""
 
 from __future__ import annotations
 

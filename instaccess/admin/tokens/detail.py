@@ -116,7 +116,7 @@ def _actor_name(token: IssuedToken) -> str:
 
 
 def _asker_name(token: IssuedToken) -> str:
-    """Return the name of the user who requested the token, and whose client has the token."""
+    """Return the name of the user whose client requested the token: in a masquerade, the actor."""
     return _actor_name(token) if token.real_user_uuid else _user_name(token)
 
 

@@ -177,7 +177,7 @@ class TestTheActionOnUsers:
         assert "The OAuth2 tokens of ada stay valid, because an actor requested the selected tokens." in page
         assert owners() == {"ada"}
 
-    def test_a21_action_on_users_revokes_no_oauth2_token_of_the_user_of_a_modified_foreign_key(
+    def test_a21_action_on_users_revokes_no_oauth2_token_of_another_user_if_the_foreign_key_was_modified(
         self, staff_client, give, row, user, grace
     ):
         give(grace)
