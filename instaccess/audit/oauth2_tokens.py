@@ -32,6 +32,7 @@ from oauth2_provider.models import (
 
 from .. import users
 from ..logs import get_logger
+from .batches import slices
 from .rows import issued_tokens
 
 logger = get_logger("instaccess.revocation")
@@ -139,9 +140,9 @@ def revoke(owners: Sequence[Any], *, reason: str, by: Any) -> int:
 
 
 def _revoke(model: Any, pks: Sequence[Any]) -> None:
-    for start in range(0, len(pks), _BATCH):
+    for batch in slices(pks, _BATCH):
         # Load the rows only now, because the revocation of a refresh token deletes its access token.
-        for token in _writable(model).filter(pk__in=pks[start : start + _BATCH]).order_by("pk"):
+        for token in _writable(model).filter(pk__in=batch).order_by("pk"):
             # Delete codes, because the toolkit has no method to revoke a code.
             getattr(token, "revoke", token.delete)()
 
