@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -134,8 +133,9 @@ def revoke(owners: Sequence[Any], *, reason: str, by: Any) -> int:
             seen.update(found)
             for model, group in groupby(found, key=itemgetter(0)):
                 _revoke(model, [pk for _, pk in group])
-        announce = partial(_announce, owners, len(seen), reason=reason, by=by)
-        transaction.on_commit(announce, using=router.db_for_write(get_access_token_model()), robust=True)
+        alias = router.db_for_write(get_access_token_model())
+        # Django logs an error of the function with the name of the function, and a `functools.partial` has no name.
+        transaction.on_commit(lambda: _announce(owners, len(seen), reason=reason, by=by), using=alias, robust=True)
     return len(seen)
 
 
