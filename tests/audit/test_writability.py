@@ -11,12 +11,11 @@ from django.db import OperationalError, connection
 from django.db.models import CharField
 from django.db.models.signals import post_save
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
 
 from instaccess import audit
 from instaccess.audit import writability
 from instaccess.audit.checks import check_insert
-from instaccess.audit.row_ids import first_id
+from instaccess.audit.row_ids import row_id
 from instaccess.models import IssuedToken
 from tests.support.failing import failing_after
 
@@ -98,7 +97,7 @@ class TestTryInsert:
         assert max(sizes) > 16 * 1024
         assert not IssuedToken.objects.exists()
 
-    def test_try_insert_inserts_rows_with_new_ids_in_which_every_text_has_its_maximum_length(self):
+    def test_try_insert_inserts_rows_with_the_ids_of_audit_rows_in_which_every_text_has_its_maximum_length(self):
         seen: list[dict[str, Any]] = []
 
         def read(execute: Any, sql: str, *args: Any) -> Any:
@@ -107,14 +106,13 @@ class TestTryInsert:
                 seen.extend(IssuedToken.objects.values())
             return result
 
-        before = timezone.now()
         with connection.execute_wrapper(read):
             writability.try_insert()
 
         columns: list[Any] = IssuedToken._meta.concrete_fields
         texts = {each.attname: each.max_length for each in columns if isinstance(each, CharField)}
         assert {name: len(seen[0][name]) for name in texts} == texts
-        assert min(each["id"] for each in seen) >= first_id(before)
+        assert [each["id"] for each in seen] == [row_id(each["issued_at"], each["jti"]) for each in seen]
 
     def test_try_insert_sends_no_signal(self):
         sent = []
