@@ -221,7 +221,8 @@ class TestTheTextColumns:
     def test_p21_every_text_column_of_the_audit_log_stores_an_emoji_as_the_database_allows(self, issue, stored):
         now = timezone.now()
         short = TEXT.partition(" ")[2]
-        columns = {column.attname: short for column in recording._TEXT_COLUMNS}
+        hmacs = {"mac", "names_mac"}
+        columns = {each.attname: short for each in recording._TEXT_COLUMNS if each.attname not in hmacs}
         row = IssuedToken(jti="94b8b54d-aff3-4846-ab72-8345207a2d20", issued_at=now, **columns)
         row.expires_at = now + timedelta(hours=1)
         row.clean_fields(exclude=["ip_address", "user", "real_user", "application", "revoked_at"])

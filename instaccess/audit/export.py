@@ -214,9 +214,9 @@ def as_json_lines(records: Iterable[Sequence[Any]]) -> str:
 
 def as_csv(records: Iterable[Sequence[Any]]) -> str:
     """Format each record as a CSV line (RFC 4180). Strings are passed to `safe_cell`, and None is an empty cell."""
-    text = io.StringIO(newline="")
+    text = io.StringIO()
     # Quote all values, because some spreadsheets also split unquoted values at semicolons.
-    writer = csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL)
     writer.writerows([safe_cell(value) if isinstance(value, str) else value for value in row] for row in records)
     return text.getvalue()
 

@@ -54,8 +54,8 @@ def mark_batch(
     # Leave out the ids of tokens that another process has revoked since the rows were loaded, because this call has
     # not marked their rows.
     if count < len(selected):
-        kept = issued_tokens().filter(pk__in=selected, revoked_at=act.revoked_at)
-        jtis = {pk: jtis[pk] for pk in kept.values_list("pk", flat=True) if pk in jtis}
+        kept = issued_tokens().filter(pk__in=list(jtis), revoked_at=act.revoked_at)
+        jtis = {pk: jtis[pk] for pk in kept.values_list("pk", flat=True)}
     return count, list(jtis.values())
 
 

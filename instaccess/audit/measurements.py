@@ -27,7 +27,7 @@ def measure() -> Iterator[Sample]:
         yield from _measure_run(run)
     rows = rows_after(_last_covered_row())
     # Select only the primary key. Without `values_list`, the database would read all columns to count the rows.
-    count = rows.values_list("pk", flat=True)[:MAX_COUNTED].count()
+    count = rows.values_list("pk")[:MAX_COUNTED].count()
     yield Sample(
         "instaccess_audit_unsealed_rows", f"Audit rows that no checkpoint covers, up to {MAX_COUNTED}.", count
     )

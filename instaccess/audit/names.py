@@ -17,6 +17,7 @@ from ..conf import KeyEncryptionKey, kek_id
 from ..logs import get_logger
 from ..models import IssuedToken
 from . import row_hmac
+from .batches import slices
 from .revocation import BATCH
 from .row_hmac import HmacStatus
 from .rows import fit, issued_tokens
@@ -90,8 +91,8 @@ def erase(uuid: str, *, keks: Sequence[KeyEncryptionKey], by: str) -> int:
         for uuid_column, name_column in _COLUMNS.items():
             # If another process changes a row at the same time, the batch skips the row. Repeat until no row is left.
             while pks := _named_rows(uuid, uuid_column):
-                for start in range(0, len(pks), BATCH):
-                    erased += _erase_batch(pks[start : start + BATCH], name_column, keks)
+                for batch in slices(pks, BATCH):
+                    erased += _erase_batch(batch, name_column, keks)
     finally:
         logger.warning(
             "user name erased: user_uuid=%(user_uuid)r rows=%(rows)d by=%(by)r", user_uuid=uuid, rows=erased, by=by

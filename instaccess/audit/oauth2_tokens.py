@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -32,6 +31,7 @@ from oauth2_provider.models import (
 
 from .. import users
 from ..logs import get_logger
+from .batches import slices
 from .rows import issued_tokens
 
 logger = get_logger("instaccess.revocation")
@@ -133,15 +133,16 @@ def revoke(owners: Sequence[Any], *, reason: str, by: Any) -> int:
             seen.update(found)
             for model, group in groupby(found, key=itemgetter(0)):
                 _revoke(model, [pk for _, pk in group])
-        announce = partial(_announce, owners, len(seen), reason=reason, by=by)
-        transaction.on_commit(announce, using=router.db_for_write(get_access_token_model()), robust=True)
+        alias = router.db_for_write(get_access_token_model())
+        # Django logs an error of the function with the name of the function, and a `functools.partial` has no name.
+        transaction.on_commit(lambda: _announce(owners, len(seen), reason=reason, by=by), using=alias, robust=True)
     return len(seen)
 
 
 def _revoke(model: Any, pks: Sequence[Any]) -> None:
-    for start in range(0, len(pks), _BATCH):
+    for batch in slices(pks, _BATCH):
         # Load the rows only now, because the revocation of a refresh token deletes its access token.
-        for token in _writable(model).filter(pk__in=pks[start : start + _BATCH]).order_by("pk"):
+        for token in _writable(model).filter(pk__in=batch).order_by("pk"):
             # Delete codes, because the toolkit has no method to revoke a code.
             getattr(token, "revoke", token.delete)()
 

@@ -72,11 +72,11 @@ def check_progress(evidence_keys: EvidenceKeys) -> str:
     query fails.
     """
     name = _cache_key()
-    # Read the cache before the database. If another process stored its progress between the two reads, the database
-    # would seem to have lost rows.
-    remembered = _recall(name) if name else None
     if not name:
         return ""
+    # Read the cache before the database. If another process stored its progress between the two reads, the database
+    # would seem to have lost rows.
+    remembered = _recall(name)
     progress = _Progress.load(evidence_keys)
     if remembered is not None and (lost := "; ".join(_compare(remembered, progress))):
         return lost

@@ -23,13 +23,8 @@ from ..models import IssuedToken
 from . import names, row_hmac, writability
 from .row_ids import row_id
 
-# `_fit` replaces characters in these columns. The columns with HMACs are left out, because HMACs are always ASCII and
-# are computed after `_fit` has run.
-_TEXT_COLUMNS = tuple(
-    field
-    for field in IssuedToken._meta.concrete_fields
-    if type(field) is models.CharField and field.name not in {"mac", "names_mac"}
-)
+# `_fit` replaces characters in these columns. HMACs are always ASCII, so `_fit` leaves them unchanged.
+_TEXT_COLUMNS = tuple(field for field in IssuedToken._meta.concrete_fields if isinstance(field, models.CharField))
 
 _OPEN_TRANSACTION = (
     "the request is inside an open transaction, so a later error could undo the audit row. A middleware or a "
@@ -102,7 +97,7 @@ def _fit(row: IssuedToken, using: str) -> None:
     for column in _TEXT_COLUMNS:
         value = getattr(row, column.attname)
         # ASCII text is skipped to save time, because this function runs for every token.
-        if isinstance(value, str) and not (value.isascii() and "\0" not in value):
+        if not value.isascii() or "\0" in value:
             setattr(row, column.attname, charsets.fit(value, column, using=using))
 
 

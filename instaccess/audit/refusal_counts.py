@@ -101,7 +101,7 @@ def refusal_spikes(*, now: datetime | None = None) -> list[RefusalSpike]:
     previous = current - _HOUR
     groups = list(
         rows()
-        .filter(hour__gte=previous - _DAYS_BEFORE, hour__lte=current)
+        .filter(hour__gte=previous - _DAYS_BEFORE)
         .order_by()
         .values("role", "reason")
         .annotate(

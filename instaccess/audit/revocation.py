@@ -23,6 +23,7 @@ from ..signals import TokensRevoked, tokens_revoked
 from ..tokens import CLOCK_SKEW
 from ..users import operator_name
 from . import revocation_log
+from .batches import slices
 from .marking import mark_batch
 from .revocation_log import Act
 from .rows import current_time, fit, issued_tokens, revocable_tokens
@@ -69,7 +70,7 @@ def revoke(
         return _revoke_single(_ids(tokens), keks, reason, by, now)
     moment = now or current_time()
     latest = latest_iat(tokens, moment)
-    recorded = record(scopes, keks=keks, reason=reason, by=by, now=now, latest_iat=latest)
+    recorded = record(scopes, keks=keks, reason=reason, by=by, now=moment, latest_iat=latest)
     return finish(tokens, recorded, keks=keks, reason=reason, by=by, moment=moment, now=now)
 
 
@@ -101,8 +102,8 @@ def record(
     *,
     keks: Sequence[KeyEncryptionKey],
     reason: str,
+    now: datetime,
     by: Any = None,
-    now: datetime | None = None,
     latest_iat: int | None = None,
 ) -> list[Revocation]:
     """Record that all tokens of scopes are revoked, without marking the audit rows of the tokens.
@@ -110,7 +111,7 @@ def record(
     The caller must call `complete` after the commit. `revoke` and `revocation_log.record` describe the arguments.
     Returns the recorded revocations.
     """
-    return revocation_log.record(scopes, _act(reason, by, now or current_time()), latest_iat=latest_iat, keks=keks)
+    return revocation_log.record(scopes, _act(reason, by, now), latest_iat=latest_iat, keks=keks)
 
 
 def complete(
@@ -191,9 +192,9 @@ def _revoke_single(
 ) -> int:
     """Revoke single tokens in batches, and return their number. Gateways refuse tokens of every committed batch."""
     revoked = 0
-    for batch in _batches(pks):
+    for batch in slices(pks, BATCH):
         act = _act(reason, by, now or current_time())
-        with revocation_log.numbers(1, act.revoked_at) as (number,):
+        with revocation_log.reserve_numbers(1, act.revoked_at) as number:
             count, jtis = mark_batch(batch, act, keks, act.revoked_at)
             if count:
                 revocation_log.record_batch(number, act, keks=keks)
@@ -204,7 +205,7 @@ def _revoke_single(
 
 def _mark(pks: Sequence[int], act: Act, keks: Sequence[KeyEncryptionKey], by: Any, now: datetime) -> int:
     marked = 0
-    for batch in _batches(pks):
+    for batch in slices(pks, BATCH):
         count, jtis = mark_batch(batch, act, keks, now)
         if count:
             _announce_after_commit(jtis, count, act, by)
@@ -250,8 +251,3 @@ def _ids_outside(tokens: QuerySet[IssuedToken], coverage: Coverage) -> list[int]
     if connections[tokens.db].vendor == "mysql":  # MariaDB ignores case, so the values are compared again.
         return [row.pk for row in read_columns(tokens) if not coverage.is_in_scope(row)]
     return _ids(tokens.exclude(coverage.filter()))
-
-
-def _batches(pks: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(pks), BATCH):
-        yield pks[start : start + BATCH]

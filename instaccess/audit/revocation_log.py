@@ -52,7 +52,7 @@ def recorded_keys() -> set[str]:
 
 
 @contextmanager
-def numbers(count: int, now: datetime) -> Iterator[range]:
+def reserve_numbers(count: int, now: datetime) -> Iterator[int]:
     """Open a transaction during which no other process can record a revocation, and reserve numbers.
 
     Revocations are therefore committed in the order of their numbers. If number 1 were committed after number 2, a
@@ -62,7 +62,7 @@ def numbers(count: int, now: datetime) -> Iterator[range]:
         count: the number of revocations to record.
         now: the time of the revocation. The first number is `now` in microseconds since 1970, or a higher number.
 
-    Yields `count` consecutive numbers.
+    Yields the first of `count` consecutive numbers.
     """
     alias = router.db_for_write(RevocationLock)
     lock = RevocationLock.objects.using(alias)
@@ -71,8 +71,7 @@ def numbers(count: int, now: datetime) -> Iterator[range]:
         earliest = Value((now - _EPOCH) // _MICROSECOND)
         first = Greatest(F("last_number") + 1, earliest, output_field=BigIntegerField())
         lock.filter(pk=1).update(last_number=first + (count - 1))
-        last = lock.get(pk=1).last_number
-        yield range(last - count + 1, last + 1)
+        yield lock.get(pk=1).last_number - (count - 1)
 
 
 def record(
@@ -89,10 +88,10 @@ def record(
     """
     if not scopes:
         return []
-    with numbers(len(scopes), act.revoked_at) as taken:
+    with reserve_numbers(len(scopes), act.revoked_at) as first:
         rows = [
             _build(number, scope.kind, act, keks, value=scope.value, latest_iat=latest_iat)
-            for number, scope in zip(taken, scopes, strict=True)
+            for number, scope in enumerate(scopes, first)
         ]
         return revocations().bulk_create(rows)
 
@@ -101,12 +100,12 @@ def record_batch(number: int, act: Act, *, keks: Sequence[KeyEncryptionKey]) -> 
     """Record the revocation of the single tokens whose audit rows contain the time of `act` in `revoked_at`.
 
     Args:
-        number: a number from `numbers`. The caller marks the audit rows in the same transaction.
+        number: a number from `reserve_numbers`. The caller marks the audit rows in the same transaction.
         keks: the key-encryption keys, for the HMAC of the new row. If empty, the row gets no HMAC.
     """
     row = _build(number, Revocation.Kind.TOKENS, act, keks)
     row.completed_at = act.revoked_at
-    row.save(using=router.db_for_write(Revocation), force_insert=True)
+    revocations().bulk_create([row])
 
 
 def is_authentic(row: Revocation, keks: Sequence[KeyEncryptionKey]) -> bool:

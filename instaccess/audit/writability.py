@@ -8,8 +8,10 @@ therefore runs `try_insert` only after this process has failed to insert the row
 from __future__ import annotations
 
 import uuid
+from threading import Event
+from typing import Any
 
-from django.db import connections, router, transaction
+from django.db import connections, models, router, transaction
 from django.utils import timezone
 
 from ..models import IssuedToken
@@ -18,21 +20,9 @@ from .row_ids import row_id
 # The rows together are larger than a page of each database (SQLite 4 KB, PostgreSQL 8 KB, MariaDB 16 KB). A single
 # row could fit into the free space of the last page, and the insert would succeed although the disk is full.
 _ROWS = 20
-_CHARS = {"user_agent": 512, "client_id": 40, "user_uuid": 36, "account_uuid": 36, "mac": 64, "names_mac": 64}
 
-
-class _LastCommit:
-    """The result of the last attempt of this process to insert an audit row.
-
-    Attributes:
-        failed: whether the attempt failed because of the database.
-    """
-
-    def __init__(self) -> None:
-        self.failed = False
-
-
-_last_commit = _LastCommit()
+# This event is set if the last attempt of this process to insert an audit row failed because of the database.
+_insert_failed = Event()
 
 
 def check_database() -> None:
@@ -48,9 +38,9 @@ def check_writable() -> None:
     lacks a permission. The statement leaves nothing behind, so it doesn't notice a full disk. If this process could
     not insert the row of a token, rows are inserted and rolled back instead, until an insert succeeds.
     """
-    if _last_commit.failed:
+    if _insert_failed.is_set():
         try_insert()
-        _last_commit.failed = False
+        _insert_failed.clear()
         return
     connection = connections[router.db_for_write(IssuedToken)]
     quote, meta = connection.ops.quote_name, IssuedToken._meta
@@ -63,12 +53,12 @@ def check_writable() -> None:
 
 def record_failure() -> None:
     """Record that this process could not insert the row of a token, because the database failed."""
-    _last_commit.failed = True
+    _insert_failed.set()
 
 
 def reset() -> None:
     """Forget earlier failures."""
-    _last_commit.failed = False
+    _insert_failed.clear()
 
 
 def try_insert() -> None:
@@ -86,7 +76,8 @@ def try_insert() -> None:
 
 
 def _build_row() -> IssuedToken:
-    """Build a row about as large as the row of a token, without a user and without HMACs that match."""
+    """Build a row in which every text has its maximum length, without a user and without HMACs that match."""
     jti, now = uuid.uuid4(), timezone.now()
-    texts = {name: (jti.hex * (chars // 32 + 1))[:chars] for name, chars in _CHARS.items()}
-    return IssuedToken(id=row_id(now, jti), jti=jti, issued_at=now, expires_at=now, ip_address="192.0.2.1", **texts)
+    columns: list[Any] = [each for each in IssuedToken._meta.concrete_fields if isinstance(each, models.CharField)]
+    texts = {column.name: "x" * column.max_length for column in columns}
+    return IssuedToken(id=row_id(now, jti), jti=jti, issued_at=now, expires_at=now, **texts)

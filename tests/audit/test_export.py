@@ -159,9 +159,10 @@ class TestAnExportedRow:
         user.email = "ada@example.edu"
         user.save()
         row(user_uuid="ada@example.edu")
-        row(user_uuid="somebody@example.edu")
+        row(user_uuid="aaa@example.edu")
+        row(user_uuid="zzz@example.edu")
 
-        assert [fact["user"] for fact in read(export())] == [None, "ada"]
+        assert [fact["user"] for fact in read(export())] == [None, None, "ada"]
 
     def test_exported_row_contains_no_name_of_an_application_whose_client_id_does_not_match_the_row(
         self, row, application

@@ -52,6 +52,28 @@ class TestACommandThatSucceeds:
         assert runs() == {}
 
 
+class TestARunOfACommandThatRanBefore:
+    def test_record_of_a_running_command_has_the_new_start_no_end_and_the_last_success(self):
+        with audit.record_run("seal"):
+            pass
+        before = runs()["seal"]
+        with audit.record_run("seal"):
+            run = runs()["seal"]
+
+        assert (run.result, run.finished_at, run.succeeded_at) == ("running", None, before.succeeded_at)
+        assert run.started_at > before.started_at
+
+    def test_record_of_another_command_is_not_changed(self):
+        with audit.record_run("seal"):
+            pass
+        before = MaintenanceRun.objects.values().get()
+        with pytest.raises(KeyboardInterrupt), audit.record_run("rotate"):
+            raise KeyboardInterrupt
+
+        assert MaintenanceRun.objects.values().get(command="seal") == before
+        assert {name: run.result for name, run in runs().items()} == {"rotate": "failed", "seal": "succeeded"}
+
+
 class TestACommandThatFails:
     def test_record_of_a_failed_run_keeps_the_time_of_the_last_success(self, initial_keys, row):
         token = row(age=audit.SETTLED + 60)

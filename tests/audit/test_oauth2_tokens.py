@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -22,6 +22,7 @@ from oauth2_provider.models import (
 )
 
 from instaccess import audit, keys, trust, users
+from instaccess.audit import oauth2_tokens
 from instaccess.conf import SCOPE
 from instaccess.models import IssuedToken, Revocation, ServiceUser
 
@@ -137,11 +138,65 @@ class TestTheSummaryOfOAuth2Tokens:
         make_access_token(user=None)
         assert audit.summarize_oauth2_tokens([user]) == []
         ServiceUser.objects.create(application=application, user=user)
+        get_application_model().objects.create(
+            name="Archive", client_type="confidential", authorization_grant_type="client-credentials"
+        )
 
         assert usable(user) == 1
         assert audit.service_applications([user]) == ["LTI tool"]
         assert revoke(user).oauth2_tokens == 1
         assert not get_access_token_model().objects.exists()
+
+    def test_access_token_of_a_user_does_not_belong_to_the_service_user_of_its_application(
+        self, make_access_token, user, grace, application
+    ):
+        ServiceUser.objects.create(application=application, user=user)
+        make_access_token(user=grace)
+
+        assert (usable(user), usable(grace)) == (0, 1)
+
+
+class TestTheLastUseAmongManyTokens:
+    @pytest.fixture
+    def used(self, give, row, user, grace) -> Any:
+        """Create a token of ada, and later tokens that grace got for herself and for ada."""
+        give()
+        used = row(age=400)
+        graces = users.user_uuid(grace)
+        for age in (300, 200):
+            row(age=age, user=grace, user_uuid=graces)
+            row(age=age, real_user=grace, real_user_uuid=graces)
+        return used
+
+    def test_last_use_of_a_user_is_found_after_more_tokens_of_other_users_than_the_limit(
+        self, used, user, monkeypatch
+    ):
+        monkeypatch.setattr(oauth2_tokens, "_LAST_USES", 1)
+
+        [summary] = audit.summarize_oauth2_tokens([user])
+
+        assert summary.last_used == used.issued_at
+
+    def test_summary_reads_at_most_five_thousand_audit_rows(self, used, user):
+        with CaptureQueriesContext(connection) as queries:
+            audit.summarize_oauth2_tokens([user])
+
+        assert any("LIMIT 5000" in query["sql"] for query in queries.captured_queries)
+
+
+class TestRevokingOAuth2TokensWithAFailingDatabase:
+    def test_failed_revocation_of_oauth2_tokens_revokes_no_oauth2_token(self, give, user):
+        give()
+
+        def fail_on_id_tokens(execute: Any, sql: str, *args: Any) -> Any:
+            if sql.startswith("DELETE") and "idtoken" in sql:
+                raise OperationalError("gone")
+            return execute(sql, *args)
+
+        with connection.execute_wrapper(fail_on_id_tokens), pytest.raises(OperationalError):
+            oauth2_tokens.revoke([user], reason="laptop lost", by="help desk")
+
+        assert usable(user) == 5
 
 
 class TestRevokingTokensTogetherWithOAuth2Tokens:

@@ -65,11 +65,20 @@ class TestProgress:
     def test_k15_progress_shows_lost_revocations_and_lost_changes_of_keys(self, row):
         row()
         audit.revoke(IssuedToken.objects.all(), keks=conf.key_encryption_keys, reason="x")
+        for _ in range(2):
+            lifecycle.rotate(Key.Use.SIGNING, force=True)
         check()
         RevocationLock.objects.update(last_number=5)
-        KeyLock.objects.update(changes=0)
+        KeyLock.objects.update(changes=1)
 
-        assert check() == "recorded revocations are missing; the last key changes are missing (at least 1)"
+        assert check() == "recorded revocations are missing; the last key changes are missing (at least 2)"
+
+    def test_k15_progress_shows_the_number_of_lost_key_changes_if_the_counter_is_missing(self):
+        changes = KeyLock.objects.get().changes
+        check()
+        KeyLock.objects.all().delete()
+
+        assert check() == f"the last key changes are missing (at least {changes})"
 
     def test_progress_shows_no_loss_after_rows_were_pruned(self, row):
         row(age=3 * DAY)
@@ -81,12 +90,21 @@ class TestProgress:
 
     def test_progress_ignores_a_row_whose_id_is_in_the_distant_future(self, row):
         row()
-        with time_machine.travel(timezone.now() + timedelta(days=9)):
+        with time_machine.travel(timezone.now() + timedelta(hours=25)):
             moved = row()
         check()
         moved.delete()
 
         assert check() == ""
+
+    def test_k15_progress_shows_a_lost_token_of_an_issuer_whose_clock_is_fast_by_hours(self, row):
+        row()
+        with time_machine.travel(timezone.now() + timedelta(hours=23)):
+            ahead = row()
+        check()
+        ahead.delete()
+
+        assert check().startswith("the last token in the audit log was issued at")
 
     def test_two_databases_with_one_cache_have_separate_progress(self, row):
         row()
@@ -120,6 +138,14 @@ class TestTheCache:
         with caplog.at_level(logging.WARNING, logger="instaccess.audit"):
             assert check() == ""
         assert "the progress of the database can't be compared, because the cache is unavailable" in caplog.text
+
+    def test_k15_progress_shows_a_lost_token_a_year_after_the_last_check(self, row):
+        row()
+        check()
+        IssuedToken.objects.all().delete()
+
+        with time_machine.travel(timezone.now() + timedelta(days=365)):
+            assert check().startswith("the audit log is empty")
 
     @pytest.mark.parametrize("value", ["x", [1, 2], [1, 2, None], [True, 1, 1], {"token": 1}], ids=repr)
     def test_check_progress_replaces_a_cache_value_of_another_program(self, row, value: Any):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,8 +13,8 @@ from django.db.models.signals import post_save, pre_save
 from django.forms import model_to_dict
 from django.utils import timezone
 
-from instaccess.audit import recording, row_hmac
-from instaccess.conf import conf
+from instaccess.audit import names, recording, row_hmac
+from instaccess.conf import KeyEncryptionKey, conf
 from instaccess.exceptions import AuditError
 from instaccess.models import IssuedToken
 from tests.support import audit_rows
@@ -163,3 +164,65 @@ class TestCommit:
         record = fresh()
         with failing_after(0), pytest.raises(AuditError, match="the audit row was not written: OperationalError"):
             recording.commit(record, keks=conf.key_encryption_keys)
+
+
+class TestCommitOfUnusualRows:
+    @pytest.mark.parametrize(
+        ("text", "stored"),
+        [("a\0b", "a\ufffdb"), ("ü\0", "ü\ufffd"), ("\ud800", "\ufffd"), ("ü" * 600, "ü" * 512)],
+        ids=["NUL", "NUL and a letter", "surrogate", "long"],
+    )
+    def test_commit_replaces_characters_that_databases_refuse_before_it_computes_the_hmac(self, fresh, text, stored):
+        record = fresh(user_agent=text)
+        recording.commit(record, keks=conf.key_encryption_keys)
+
+        committed = IssuedToken.objects.get()
+        assert committed.user_agent == stored
+        assert row_hmac.row_status(committed, conf.key_encryption_keys) is row_hmac.HmacStatus.AUTHENTIC
+
+    def test_commit_raises_audit_error_if_a_value_has_the_wrong_type(self, fresh):
+        with pytest.raises(AuditError, match="the audit row was not written: ValueError"):
+            recording.commit(fresh(user_id="not a number"), keks=conf.key_encryption_keys)
+
+    def test_commit_computes_the_hmacs_of_the_row_and_of_the_names_with_the_first_key(self, fresh):
+        keks = [KeyEncryptionKey(bytes(range(32))), *conf.key_encryption_keys]
+        record = fresh(user_name="ada")
+        recording.commit(record, keks=keks)
+
+        assert row_hmac.row_status(record, keks[:1]) is row_hmac.HmacStatus.AUTHENTIC
+        assert names.names_status(record, keks[:1]) is row_hmac.HmacStatus.AUTHENTIC
+
+
+class OtherDatabaseRouter:
+    """A database router that sends new rows to a database that doesn't exist."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str:
+        return "elsewhere"
+
+
+class TestInsertWithAReceiverOfTheSaveSignals:
+    @pytest.fixture(autouse=True)
+    def receiver(self) -> Iterator[None]:
+        def receive(**kwargs: Any) -> None:
+            pass
+
+        pre_save.connect(receive, sender=IssuedToken)
+        yield
+        pre_save.disconnect(receive, sender=IssuedToken)
+
+    def test_insert_does_not_overwrite_a_row_with_the_same_id(self, fresh):
+        record = fresh()
+        insert(record)
+        other = fresh()
+        other.pk = record.pk
+
+        with pytest.raises(IntegrityError), transaction.atomic():
+            insert(other)
+        assert IssuedToken.objects.get().jti == record.jti
+
+    def test_insert_stores_the_row_in_the_database_that_the_caller_chooses(self, fresh, settings):
+        record = fresh()
+        settings.DATABASE_ROUTERS = [f"{__name__}.OtherDatabaseRouter"]
+        insert(record)
+
+        assert IssuedToken.objects.using(DEFAULT_DB_ALIAS).get() == record

@@ -14,8 +14,8 @@ from instaccess.models import RefusalCount
 
 pytestmark = pytest.mark.django_db
 
-NOW = datetime(2026, 12, 1, 12, 30, tzinfo=UTC)
-HOUR = NOW.replace(minute=0)
+HOUR = datetime(2026, 12, 1, 12, tzinfo=UTC)
+NOW = HOUR + timedelta(minutes=30, seconds=15, microseconds=7)
 
 
 class TestRefusalSpikes:
@@ -89,6 +89,17 @@ class TestRefusalSpikes:
         self.rows({3: 100, 2: 100, 1: 100, 0: 40})
 
         assert refusal_counts.refusal_spikes() == []
+
+    def test_mean_of_refusals_covers_at_least_one_hour(self):
+        self.rows({2: 10, 1: 50, 0: 49})
+
+        assert refusal_counts.refusal_spikes() == [RefusalSpike("gateway", "expired", 50, 10.0)]
+
+    def test_refusal_spikes_of_an_earlier_time_leave_out_later_refusals(self):
+        self.rows({30: 40, 29: 500, 1: 900})
+
+        expected = [RefusalSpike("gateway", "expired", 40, 0.0)]
+        assert refusal_counts.refusal_spikes(now=NOW - timedelta(hours=30)) == expected
 
     def test_mean_of_refusals_excludes_counts_older_than_seven_days(self):
         self.rows({24 * 7 + 2: 1_000_000, 24 * 7 + 1: 168, 1: 20})

@@ -76,6 +76,17 @@ class TestUnreadableRows:
         assert "these rows can't be read and get no new HMAC, but their tokens are revoked" in caplog.text
         assert f"(rows: [{pair.unreadable.pk}])" in caplog.text
 
+    @pytest.mark.parametrize("column", ["revoked_at", "expires_at"])
+    def test_revoke_does_not_log_an_unreadable_row_of_a_token_that_is_already_revoked_or_expired(
+        self, pair, caplog, column
+    ):
+        earlier = timezone.now() - timedelta(days=1)
+        IssuedToken.objects.filter(pk=pair.unreadable.pk).update(**{column: earlier})
+
+        assert revocation.revoke(rows.issued_tokens(), keks=conf.key_encryption_keys, reason="stolen") == 1
+        assert "can't be read" not in caplog.text
+        assert stored(pair.unreadable, "revocation_reason") == ""
+
     def test_erase_erases_the_names_in_readable_and_unreadable_rows_and_logs_the_unreadable_row(
         self, pair, user, caplog
     ):

@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 from django.core.checks import CheckMessage, run_checks
 from django.db import OperationalError, connection
+from django.db.models import CharField
 from django.db.models.signals import post_save
+from django.test.utils import CaptureQueriesContext
 
 from instaccess import audit
 from instaccess.audit import writability
 from instaccess.audit.checks import check_insert
+from instaccess.audit.row_ids import row_id
 from instaccess.models import IssuedToken
+from tests.support.failing import failing_after
 
 
 def messages() -> list[CheckMessage]:
@@ -93,6 +97,23 @@ class TestTryInsert:
         assert max(sizes) > 16 * 1024
         assert not IssuedToken.objects.exists()
 
+    def test_try_insert_inserts_rows_with_the_ids_of_audit_rows_in_which_every_text_has_its_maximum_length(self):
+        seen: list[dict[str, Any]] = []
+
+        def read(execute: Any, sql: str, *args: Any) -> Any:
+            result = execute(sql, *args)
+            if sql.startswith("INSERT"):
+                seen.extend(IssuedToken.objects.values())
+            return result
+
+        with connection.execute_wrapper(read):
+            writability.try_insert()
+
+        columns: list[Any] = IssuedToken._meta.concrete_fields
+        texts = {each.attname: each.max_length for each in columns if isinstance(each, CharField)}
+        assert {name: len(seen[0][name]) for name in texts} == texts
+        assert [each["id"] for each in seen] == [row_id(each["issued_at"], each["jti"]) for each in seen]
+
     def test_try_insert_sends_no_signal(self):
         sent = []
 
@@ -107,6 +128,14 @@ class TestTryInsert:
 
         assert sent == []
 
+    def test_health_check_inserts_no_row_after_earlier_failures_were_forgotten(self):
+        writability.record_failure()
+        writability.reset()
+
+        with CaptureQueriesContext(connection) as queries:
+            audit.check_writable()
+        assert not any("VALUES" in query["sql"] for query in queries.captured_queries)
+
     def test_system_check_without_a_database_inserts_no_row(self):
         with connection.execute_wrapper(lambda *args: pytest.fail("a query ran")):
             assert check_insert(databases=None) == check_insert(databases=["other"]) == []
@@ -119,3 +148,11 @@ class TestTryInsert:
         finally:
             with connection.schema_editor() as editor:
                 editor.alter_db_table(IssuedToken, "instaccess_issuedtoken_away", "instaccess_issuedtoken")
+
+
+@pytest.mark.django_db
+class TestAnUnusableDatabase:
+    def test_health_checks_fail_if_the_database_answers_no_query(self):
+        for check in (audit.check_database, audit.check_writable):
+            with failing_after(0), pytest.raises(OperationalError):
+                check()

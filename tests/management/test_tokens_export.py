@@ -17,7 +17,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from instaccess import users
-from instaccess.audit.export import BATCH, COLUMNS
+from instaccess.audit.export import COLUMNS
 from instaccess.models import IssuedToken
 from tests.support.failing import failing_after
 from tests.support.paths import ROOT
@@ -26,6 +26,7 @@ from tests.support.processes import environment
 pytestmark = pytest.mark.django_db
 
 NOON = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
+BATCH = 1000  # The number of rows that the export reads per query.
 
 
 def export(*args: str, file_format: str = "jsonl") -> str:

@@ -61,8 +61,12 @@ def _run_module(module: str, environment: dict[str, str], stdin: str) -> Any:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def set_up() -> None:
-    """Set up Django, create the tables and import the keys from standard input. Subprojects call this function."""
+def set_up(database: str = "default") -> None:
+    """Set up Django, create the tables and import the keys from standard input. Subprojects call this function.
+
+    Args:
+        database: the alias of the database in which the tables are created.
+    """
     import django
 
     django.setup()
@@ -71,7 +75,7 @@ def set_up() -> None:
     from instaccess.models import Key
     from tests.support import key_texts
 
-    call_command("migrate", verbosity=0, interactive=False)
+    call_command("migrate", database=database, verbosity=0, interactive=False)
     slots = [
         (Key.Use.SIGNING, Key.Status.CURRENT),
         (Key.Use.SIGNING, Key.Status.FUTURE),

@@ -423,7 +423,7 @@ class TestTheRevocationListEndpoint:
 
     def test_revocation_list_endpoint_lists_revoked_users_accounts_and_keys(self, get, row):
         user = row()
-        revocation = {"keks": conf.key_encryption_keys, "reason": "x"}
+        revocation = {"keks": conf.key_encryption_keys, "reason": "x", "now": timezone.now()}
         audit.revoke(audit.revocable_tokens(), scopes=audit.scopes_of_user("ada"), **revocation)
         audit.record_revocation([audit.Scope.account("a1")], latest_iat=17, **revocation)
         audit.record_revocation([audit.Scope.key("k1")], **revocation)
@@ -456,7 +456,9 @@ class TestTheRevocationListEndpoint:
         rows = [row() for _ in range(5)]
         for each in rows:
             revoke(each)
-        audit.record_revocation([audit.Scope.key("k1")], keks=conf.key_encryption_keys, reason="x")
+        audit.record_revocation(
+            [audit.Scope.key("k1")], keks=conf.key_encryption_keys, reason="x", now=timezone.now()
+        )
 
         document = get().json()
         assert document["revoked"] == sorted(str(each.jti) for each in rows)

@@ -50,7 +50,9 @@ class TestTheFirstReadingOfRevocations:
         single, spared = row(), row()
         revoke(single)
         revoke(scopes=[audit.Scope.user("u1"), audit.Scope.account("a1")])
-        audit.record_revocation([audit.Scope.key("k1")], keks=conf.key_encryption_keys, reason="stolen")
+        audit.record_revocation(
+            [audit.Scope.key("k1")], keks=conf.key_encryption_keys, reason="stolen", now=timezone.now()
+        )
 
         (page,) = read_all()
         assert set(page.tokens) == jtis(single)
@@ -102,7 +104,7 @@ class TestARevocationOfAllTokens:
     def test_k15_page_of_revocations_contains_the_time_until_which_all_tokens_are_revoked(self, row):
         revoke(row())
         position = read().cursor
-        options: Any = {"keks": conf.key_encryption_keys, "reason": "x"}
+        options: Any = {"keks": conf.key_encryption_keys, "reason": "x", "now": timezone.now()}
         for latest_iat in (17, 19, 18):
             audit.record_revocation([audit.Scope.everything()], latest_iat=latest_iat, **options)
 

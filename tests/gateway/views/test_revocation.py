@@ -7,6 +7,7 @@ import time
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
+from django.utils import timezone
 
 from instaccess import audit
 from instaccess.issuer import issuing
@@ -108,6 +109,7 @@ class TestARevocation:
             audit.scopes_of_user("ada"),
             keks=keks_for_revocation(),
             reason="left",
+            now=timezone.now(),
             latest_iat=int(time.time()),
         )
 
