@@ -19,6 +19,8 @@ pytestmark = pytest.mark.django_db
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
+COLUMNS = pytest.mark.parametrize("columns", [["user"], ["real_user"], ["user", "real_user"]], ids=" and ".join)
+
 
 @pytest.fixture(autouse=True)
 def noon(time_machine: Any) -> None:
@@ -61,31 +63,38 @@ class TestFilterByUser:
     def grace(self) -> Any:
         return get_user_model().objects.create_user("grace")
 
-    @pytest.mark.parametrize("column", ["user", "real_user"])
-    def test_filter_by_user_matches_the_current_name_of_a_renamed_user(self, row, grace, column):
-        theirs = row(**{column: grace})
+    @COLUMNS
+    def test_filter_by_user_matches_the_current_name_of_a_renamed_user(self, row, grace, columns):
+        theirs = row(**dict.fromkeys(columns, grace))
         row()
         grace.username = "hopper"
         grace.save()
 
         assert list(IssuedToken.objects.filter(rows.filter_by_user("hopper"))) == [theirs]
 
-    @pytest.mark.parametrize("column", ["user", "real_user"])
-    def test_filter_by_user_matches_the_recorded_name_of_a_deleted_user(self, row, grace, column):
-        theirs = row(**{column: grace})
+    @COLUMNS
+    def test_filter_by_user_matches_the_recorded_name_of_a_deleted_user(self, row, grace, columns):
+        theirs = row(**dict.fromkeys(columns, grace))
         row()
         grace.delete()
 
         assert list(IssuedToken.objects.filter(rows.filter_by_user("grace"))) == [theirs]
 
-    @pytest.mark.parametrize("column", ["user", "real_user"])
-    def test_filter_by_user_matches_the_uuid_of_a_deleted_user(self, row, grace, column):
+    @COLUMNS
+    def test_filter_by_user_matches_the_uuid_of_a_deleted_user(self, row, grace, columns):
         uuid = users.user_uuid(grace)
-        theirs = row(**{column: grace, f"{column}_uuid": uuid})
+        theirs = row(**dict.fromkeys(columns, grace), **{f"{column}_uuid": uuid for column in columns})
         row()
         grace.delete()
 
         assert list(IssuedToken.objects.filter(rows.filter_by_user(uuid))) == [theirs]
+
+    def test_filter_by_user_matches_a_user_whose_name_is_the_uuid(self, row, grace):
+        theirs = row(user=grace, user_uuid="grace")
+        row()
+        grace.delete()
+
+        assert list(IssuedToken.objects.filter(rows.filter_by_user("grace"))) == [theirs]
 
 
 class TestFilterByAccess:
