@@ -12,6 +12,8 @@ import uuid
 from datetime import UTC, datetime
 
 _PER_SECOND = 10**9
+PER_DAY = 86_400 * _PER_SECOND
+"""The difference between the ids of tokens that are issued a day apart."""
 
 
 def row_id(issued_at: datetime, jti: uuid.UUID) -> int:

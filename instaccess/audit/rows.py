@@ -18,6 +18,8 @@ from ..tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 
 logger = get_logger("instaccess.revocation")
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 def issued_tokens() -> QuerySet[IssuedToken]:
     """Return all audit rows, from the database for writes, because a replica may be outdated."""
@@ -147,7 +149,7 @@ def filter_by_access(since: datetime | None, until: datetime | None) -> Q:
     if since is None:
         return condition
     # The year 1970 precedes every token. With an earlier time, the subtraction could overflow.
-    expired = max(since, datetime(1970, 1, 1, tzinfo=UTC)) - timedelta(seconds=_leeway())
+    expired = max(since, EPOCH) - timedelta(seconds=_leeway())
     # The condition on `issued_at` lets the database use an index, because `expires_at` isn't indexed.
     oldest = expired - timedelta(seconds=MAX_LIFETIME + CLOCK_SKEW)
     condition &= Q(issued_at__gt=oldest, expires_at__gt=expired)

@@ -11,12 +11,11 @@ from django.db import connections
 from django.db.models import BigIntegerField, Func, Q, QuerySet
 
 from ..models import IssuedToken
-from .rows import require_columns
+from .rows import EPOCH, require_columns
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _FIRST, _LAST = (
-    (time.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+    (time.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
     for time in (datetime.min, datetime.max)  # noqa: DTZ901
 )
 # Django and the database drivers raise these exceptions for a stored value of the wrong type.
@@ -77,12 +76,12 @@ class _Microseconds(Func):
 
 def microseconds(time: datetime | int | None) -> int | None:
     """Convert a time to microseconds since 1970. If the argument is a number or None, returns the argument."""
-    return (time - _EPOCH) // _MICROSECOND if isinstance(time, datetime) else time
+    return (time - EPOCH) // _MICROSECOND if isinstance(time, datetime) else time
 
 
 def to_datetime(time: int) -> datetime:
     """Convert microseconds since 1970 to a time in UTC."""
-    return _EPOCH + time * _MICROSECOND
+    return EPOCH + time * _MICROSECOND
 
 
 def load(rows: QuerySet[IssuedToken]) -> list[tuple[int, StoredRow | None]]:

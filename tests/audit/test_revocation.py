@@ -111,9 +111,10 @@ class TestFilterByUserAndKeys:
 
     def test_filter_by_keys_matches_tokens_that_were_signed_with_or_encrypted_for_a_key(self, row):
         signed, encrypted = row(signing_kid="bad"), row(encryption_kid="bad")
+        both = row(signing_kid="bad", encryption_kid="bad")
         row()
 
-        assert set(audit_rows.live_tokens().filter(audit_rows.filter_by_keys(["bad"]))) == {signed, encrypted}
+        assert set(audit_rows.live_tokens().filter(audit_rows.filter_by_keys(["bad"]))) == {signed, encrypted, both}
         assert not audit_rows.live_tokens().filter(audit_rows.filter_by_keys([])).exists()
 
 

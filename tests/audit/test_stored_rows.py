@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from instaccess.audit import names, row_hmac
@@ -64,3 +64,25 @@ class TestLoad:
 
         assert loaded is not None
         assert to_datetime(loaded.expires_at) == time
+
+    @pytest.mark.sqlite
+    @pytest.mark.parametrize(
+        "time", [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)]
+    )
+    def test_row_with_the_first_or_the_last_time_that_python_can_represent_is_readable(self, row, time: Any):
+        made = row()
+        IssuedToken.objects.filter(pk=made.pk).update(expires_at=time)
+
+        [(_, loaded)] = load(issued_tokens())
+
+        assert loaded is not None
+        assert to_datetime(loaded.expires_at) == time
+
+    @pytest.mark.sqlite
+    def test_load_raises_database_error_if_the_table_lacks_a_column(self, row):
+        row()
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE instaccess_issuedtoken DROP COLUMN user_agent")
+
+        with pytest.raises(DatabaseError, match="user_agent"):
+            load(issued_tokens())

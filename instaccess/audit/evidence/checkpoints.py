@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import groupby
 from typing import NamedTuple
 
-from django.db import IntegrityError, router, transaction
+from django.db import IntegrityError, router
 from django.db.models import QuerySet
 
 from ...logs import get_logger
@@ -27,7 +27,7 @@ from ...tokens import AFTERLIFE, CLOCK_SKEW, MAX_LIFETIME
 from .. import row_hmac
 from ..batches import in_batches
 from ..long_work import Progress, ignore_progress
-from ..row_ids import first_id, id_time
+from ..row_ids import PER_DAY, first_id, id_time
 from ..rows import current_time, issued_tokens
 from ..stored_rows import StoredRow
 from . import reviews, signatures
@@ -49,9 +49,6 @@ At this age, the token can no longer be revoked, and the INSERT of the row was c
 are allowed for a slow INSERT. If the clock of an issuer is slow by more than `SETTLED`, `verify` reports the issuer's
 rows as added.
 """
-
-_DAY = first_id(datetime(1970, 1, 2, tzinfo=UTC))
-"""The difference between the ids of tokens that are issued a day apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +156,7 @@ def _parts(last: int, settled: int, cut: datetime | None) -> Iterator[list[tuple
         rows += page
         parts = [
             list(part)
-            for _, part in groupby(rows, key=lambda row: (row[0] // _DAY, limit is not None and row[0] >= limit))
+            for _, part in groupby(rows, key=lambda row: (row[0] // PER_DAY, limit is not None and row[0] >= limit))
         ]
         # Don't yield the last part yet, because the next page may begin with rows of the same part.
         rows = parts.pop() if page and len(parts[-1]) < ROWS else []
@@ -190,10 +187,7 @@ def _add_checkpoint(
         sealed_at=int(now.timestamp()),
     )
     checkpoint = Checkpoint(number=statement.number, jws=signatures.sign(statement, keys), index=index)
-    signatures.authenticate(checkpoint, keys)
-    alias = router.db_for_write(Checkpoint)
-    with transaction.atomic(using=alias):
-        checkpoint.save(using=alias, force_insert=True)
+    signatures.insert(checkpoint, keys)
     logger.info(
         "checkpoint %(checkpoint)d: %(rows)d rows up to %(last)d digest=%(digest)s",
         checkpoint=statement.number,

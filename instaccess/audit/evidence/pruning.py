@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db import IntegrityError, router, transaction
+from django.db import IntegrityError
 from django.db.models import QuerySet
 
 from ...exceptions import AuditAltered
@@ -50,7 +50,6 @@ def prune(
     *,
     batch: int = 1000,
     force: bool = False,
-    now: datetime | None = None,
     progress: Progress = ignore_progress,
 ) -> Pruned:
     """Delete the audit rows of tokens that were issued before a time, oldest first, in transactions of `batch` rows.
@@ -65,8 +64,8 @@ def prune(
     `force`, deletes the rows anyway and records the tampering in the prune marker. Raises KeyUnavailable or
     UnsealError if there is no usable signing key.
     """
-    now = now or current_time()
-    checkpoints.seal(keys, now=now, cut=before, progress=progress)
+    now = current_time()
+    checkpoints.seal(keys, cut=before, progress=progress)
     deleted = _delete_pruned(chain_start(keys), batch, progress)
     last, old_rows = None, 0
     for last in _old_checkpoints(before, keys):
@@ -96,9 +95,7 @@ def prune(
     return Pruned(deleted, _delete_checkpoints(marker), marker.last)
 
 
-def _add_marker(
-    statement: Statement, keys: EvidenceKeys, *, rows: int, altered: str = "", now: datetime | None = None
-) -> Marker:
+def _add_marker(statement: Statement, keys: EvidenceKeys, *, rows: int, altered: str, now: datetime) -> None:
     """Create a prune marker for the audit rows up to a checkpoint. Call this function before deleting these rows.
 
     Args:
@@ -116,14 +113,10 @@ def _add_marker(
         digest=statement.digest,
         rows=before.rows + rows,
         altered=altered or before.altered,
-        pruned_at=int((now or current_time()).timestamp()),
+        pruned_at=int(now.timestamp()),
     )
     row = PruneMarker(number=marker.number, jws=signatures.sign(marker, keys))
-    signatures.authenticate(row, keys)
-    alias = router.db_for_write(PruneMarker)
-    with transaction.atomic(using=alias):
-        row.save(using=alias, force_insert=True)
-    return marker
+    signatures.insert(row, keys)
 
 
 def _delete_pruned(marker: Marker, batch: int, progress: Progress) -> int:
@@ -183,9 +176,8 @@ def _delete_modified(rows: QuerySet[IssuedToken], now: datetime, keys: EvidenceK
     return deleted
 
 
-def prunable(before: datetime, keys: EvidenceKeys, *, now: datetime | None = None) -> int:
+def prunable(before: datetime, keys: EvidenceKeys) -> int:
     """Return the number of audit rows that `prune` would delete now if no row was modified."""
-    now = now or current_time()
     marker = chain_start(keys)
     last, number = marker.last, marker.number
     for statement in _old_checkpoints(before, keys):
@@ -193,7 +185,7 @@ def prunable(before: datetime, keys: EvidenceKeys, *, now: datetime | None = Non
     count = _rows_through(last).filter(pk__gt=marker.last).count()
     if not checkpoints.checkpoints().filter(number__gt=number).exists():
         # `prune` also creates checkpoints for the rows after the last checkpoint, except rows that are too recent.
-        limit = min(before, now - timedelta(seconds=SETTLED))
+        limit = min(before, current_time() - timedelta(seconds=SETTLED))
         count += rows_after(last).filter(pk__lt=first_id(limit)).count()
     return _pruned_rows(marker).count() + count
 

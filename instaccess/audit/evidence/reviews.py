@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
-from datetime import datetime
 
-from django.db import router, transaction
+from django.db import router
 from django.db.models import QuerySet
 
 from ...exceptions import AuditAltered
@@ -32,9 +31,7 @@ def reviews() -> QuerySet[IncidentReview]:
     return IncidentReview.objects.using(router.db_for_write(IncidentReview)).order_by("number")
 
 
-def record_review(
-    problems: Sequence[Problem], keys: EvidenceKeys, *, by: str, reason: str, now: datetime | None = None
-) -> Review:
+def record_review(problems: Sequence[Problem], keys: EvidenceKeys, *, by: str, reason: str) -> Review:
     """Record that an operator has reviewed problems that `verify` has found, and return the review.
 
     Args:
@@ -51,13 +48,10 @@ def record_review(
         by=by,
         reason=reason,
         problems=sha256(text),
-        reviewed_at=int((now or current_time()).timestamp()),
+        reviewed_at=int(current_time().timestamp()),
     )
     row = IncidentReview(number=review.number, jws=signatures.sign(review, keys), problems=text)
-    signatures.authenticate(row, keys)
-    alias = router.db_for_write(IncidentReview)
-    with transaction.atomic(using=alias):
-        row.save(using=alias, force_insert=True)
+    signatures.insert(row, keys)
     logger.warning(
         "review %(review)d: %(problems)d problems reviewed by=%(by)r reason=%(reason)r",
         review=review.number,

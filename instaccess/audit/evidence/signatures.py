@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, fields
 from typing import TypeVar
 
+from django.db import router, transaction
 from jwcrypto.common import base64url_decode
 
 from ... import tokens
@@ -156,6 +157,17 @@ def _check_hmac(name: str, row: _Row, keys: EvidenceKeys) -> None:
 def authenticate(row: _Row, keys: EvidenceKeys) -> None:
     """Compute and set the HMAC of an unsaved checkpoint, prune marker or review."""
     row.mac = row_hmac.authenticate(covered_bytes(row), keys.keks)
+
+
+def insert(row: _Row, keys: EvidenceKeys) -> None:
+    """Compute the HMAC of an unsaved checkpoint, prune marker or review, and insert it.
+
+    Raises IntegrityError if another process inserted a row with the same number.
+    """
+    authenticate(row, keys)
+    # Without this transaction, the IntegrityError would make an open transaction of the caller unusable.
+    with transaction.atomic(using=router.db_for_write(type(row))):
+        row.save()
 
 
 def covered_bytes(row: _Row) -> bytes:

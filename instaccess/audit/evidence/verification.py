@@ -39,7 +39,6 @@ def verify(
     exported: Iterable[Exported] = (),
     *,
     until: Statement | None = None,
-    now: datetime | None = None,
     progress: Progress = ignore_progress,
 ) -> Report:
     """Compare all audit rows with their HMACs, with the checkpoints, and with exported copies of checkpoints.
@@ -58,15 +57,15 @@ def verify(
         latest = _latest_marker()
         rows = issued_tokens() if until is None else issued_tokens().filter(pk__lte=until.last)
         advance = progress("verifying", rows.count)
-        report = _Verification(keys, copies, until, now or current_time(), advance).run()
+        report = _Verification(keys, copies, until, current_time(), advance).run()
         # If another process has pruned rows since the verification began, missing rows aren't a problem. Verify the
         # audit log again.
         if not report.problems or _latest_marker() == latest:
             return report
 
 
-def _latest_marker() -> int | None:
-    return markers().values_list("number", flat=True).last()
+def _latest_marker() -> PruneMarker | None:
+    return markers().last()
 
 
 class _Verification:
@@ -124,7 +123,7 @@ class _Verification:
             if number == start.number and copy.statement.digest != start.digest:
                 text = f"checkpoint {number}, the last pruned checkpoint, differs from its exported copy"
                 self._problems.add(number, Finding(Kind.CHECKPOINT, start.digest, text))
-            if 0 < number < start.number:
+            if number < start.number:
                 self._report.notes.append(f"checkpoint {number} was pruned, so its exported copy can't be compared")
         if self._rows.check_pruned(start):
             self._report.notes.append(

@@ -1,18 +1,32 @@
-"""The fixture `audit`: an audit log of nine rows with two checkpoints."""
+"""Fixtures of the tests of tamper evidence: audit rows of given ages, and an audit log with two checkpoints."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from instaccess.audit.evidence import checkpoints
+from instaccess.audit.evidence import checkpoints, signatures
 from instaccess.keys import evidence_keys
 from instaccess.models import Checkpoint, IssuedToken
 
 DAY = 86_400
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+
+
+def covered_rows() -> list[tuple[int, int]]:
+    """Return the number of each checkpoint, with the number of rows that the checkpoint covers."""
+    read = [signatures.read_checkpoint(checkpoint, evidence_keys()) for checkpoint in checkpoints.checkpoints()]
+    return [(statement.number, statement.rows) for statement in read]
+
+
+@pytest.fixture
+def rows(row: Any, initial_keys: Any, time_machine: Any) -> Callable[..., list[IssuedToken]]:
+    """Return a function that creates audit rows of tokens with the given ages in seconds, in this order."""
+    time_machine.move_to(NOON, tick=False)
+    return lambda *ages, **columns: [row(age=age, **columns) for age in ages]
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,21 +15,20 @@ from joserfc import jws as joserfc_jws
 from joserfc.jwk import RSAKey
 from jwcrypto.common import base64url_encode
 
-from instaccess.audit import names, revocation, row_hmac
+from instaccess.audit import revocation, row_hmac
 from instaccess.audit import rows as audit_rows
-from instaccess.audit.evidence import checkpoint_index, checkpoints, reauthentication, signatures, verification
+from instaccess.audit.evidence import checkpoint_index, checkpoints, signatures, verification
 from instaccess.audit.evidence.checkpoints import SETTLED, seal
-from instaccess.conf import conf
 from instaccess.exceptions import AuditAltered, InvalidToken, KeyUnavailable
 from instaccess.issuer import issuing
-from instaccess.keys import evidence_keys, keks_for_revocation, lifecycle, provision, ring
+from instaccess.keys import evidence_keys, keks_for_revocation, lifecycle, ring
 from instaccess.models import Checkpoint, IssuedToken, Key
 from instaccess.tokens import PrivateKey, compact, jose
-from tests.support.problems import only_row
+
+from .conftest import DAY, covered_rows
 
 pytestmark = pytest.mark.django_db
 
-DAY = 86_400
 # NOW is in the afternoon, because a checkpoint ends at midnight. The rows of a test must belong to one day, unless
 # the test is about midnight.
 NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
@@ -41,11 +39,6 @@ def rows(row, initial_keys, time_machine):
     """Return a function that creates audit rows of tokens with the given ages in seconds, in this order."""
     time_machine.move_to(NOW, tick=False)
     return lambda *ages: [row(age=age) for age in ages]
-
-
-def covered_rows() -> list[tuple[int, int]]:
-    read = [signatures.read_checkpoint(checkpoint, evidence_keys()) for checkpoint in checkpoints.checkpoints()]
-    return [(statement.number, statement.rows) for statement in read]
 
 
 class TestSeal:
@@ -120,8 +113,10 @@ class TestSeal:
 
         assert covered_rows() == [(1, 3), (2, 3), (3, 3)]
 
-    def test_seal_raises_key_unavailable_without_a_signing_key(self, row):
-        row(age=9000)
+    @pytest.mark.parametrize("ages", [[9000], []], ids=["with a row", "without rows"])
+    def test_seal_raises_key_unavailable_without_a_signing_key(self, row, ages):
+        for age in ages:
+            row(age=age)
 
         with pytest.raises(KeyUnavailable, match="instaccess_init"):
             seal(evidence_keys())
@@ -232,64 +227,6 @@ class TestACheckpoint:
         checkpoint.save()
 
         assert verification.verify(evidence_keys()).summary == "checkpoint 1 was modified: its HMAC doesn't match"
-
-
-class TestReauthenticate:
-    def test_reauthenticate_recomputes_hmacs_so_that_verify_succeeds_without_the_old_key_encryption_key(
-        self, rows, settings, time_machine
-    ):
-        rows(9000, 60)
-        seal(evidence_keys())
-        old, new = "SECRET_KEY", secrets.token_urlsafe(32)
-        settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, old]}
-        provision.reseal()
-        # The checkpoint, the row without a checkpoint and the names in both rows get new HMACs. The row with a
-        # checkpoint needs no new HMAC, because the checkpoint proves its contents.
-        assert reauthentication.reauthenticate(evidence_keys()) == 4
-        assert reauthentication.reauthenticate(evidence_keys()) == 0
-
-        settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new]}
-        report = verification.verify(evidence_keys())
-        assert (report.summary, report.rows) == ("", 2)
-
-    def test_reauthenticate_keeps_the_hmac_of_a_modified_row_so_that_verify_reports_the_row(self, rows, settings):
-        modified = rows(60)[0]
-        IssuedToken.objects.filter(pk=modified.pk).update(user_agent="modified")
-        settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
-
-        # The HMAC of the row doesn't match, so only the HMAC of the names is recomputed.
-        assert reauthentication.reauthenticate(evidence_keys()) == 1
-        assert only_row(verification.verify(evidence_keys())) == modified.pk
-
-    def test_reauthenticate_keeps_the_hmac_of_a_modified_name_so_that_verify_reports_the_name(self, rows, settings):
-        modified = rows(9000)[0]
-        seal(evidence_keys())
-        IssuedToken.objects.filter(pk=modified.pk).update(user_name="grace")
-        settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
-
-        reauthentication.reauthenticate(evidence_keys())
-
-        assert f"the user names in row {modified.pk}" in verification.verify(evidence_keys()).summary
-
-    def test_verify_names_the_command_reseal_if_the_old_key_encryption_key_is_missing(self, rows, settings):
-        rows(9000)
-        seal(evidence_keys())
-        settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}
-
-        report = verification.verify(evidence_keys())
-
-        assert "KEY_ENCRYPTION_KEYS" in report.summary
-        assert "reseal" in report.summary
-
-    def test_reauthenticate_recomputes_the_hmacs_of_more_rows_than_one_batch(self, rows, settings):
-        rows(*([60] * 203))
-        settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
-
-        assert reauthentication.reauthenticate(evidence_keys()) == 2 * 203
-        keks = conf.key_encryption_keys[:1]
-        for each in IssuedToken.objects.all():
-            assert row_hmac.row_status(each, keks) is row_hmac.HmacStatus.AUTHENTIC
-            assert names.names_status(each, keks) is row_hmac.HmacStatus.AUTHENTIC
 
 
 def test_a_token_older_than_settled_seconds_cannot_be_revoked(row: Any, initial_keys: Any) -> None:

@@ -85,18 +85,28 @@ class TestSealAfterAnIdWasChanged:
         assert [made.rows for made in seal(evidence_keys()).made] == [1]
         assert only_row(verification.verify(evidence_keys())) == to
 
+    @pytest.mark.parametrize("to", [1, BELOW])
     def test_a11_seal_covers_and_marks_a_row_that_was_moved_before_all_other_rows(
-        self, row, initial_keys, time_machine
+        self, row, initial_keys, time_machine, to
     ):
         # A checkpoint ends at midnight, so the rows of this test must belong to one day.
         time_machine.move_to(NOON, tick=False)
         moved, *_ = [row(age=age) for age in (9000, 8000, 7000)]
-        move(moved, BELOW)
+        move(moved, to)
 
         made = seal(evidence_keys()).made
 
         assert [(each.rows, each.altered) for each in made] == [(1, 1), (2, 0)]
-        assert only_row(verification.verify(evidence_keys())) == BELOW
+        assert only_row(verification.verify(evidence_keys())) == to
+
+    @pytest.mark.parametrize("to", [-5, 0])
+    def test_a11_seal_covers_no_row_that_was_moved_to_an_id_below_1(self, row, initial_keys, time_machine, to):
+        time_machine.move_to(NOON, tick=False)
+        moved, *_ = [row(age=age) for age in (9000, 8000, 7000)]
+        move(moved, to)
+
+        assert [(each.rows, each.altered) for each in seal(evidence_keys()).made] == [(2, 0)]
+        assert only_row(verification.verify(evidence_keys())) == to
 
     def test_a11_seal_marks_rows_whose_ids_were_swapped(self, audit, time_machine):
         swap(audit[6], audit[8])
@@ -128,9 +138,10 @@ class TestAChangedReferenceToAnApplication:
     ):
         IssuedToken.objects.filter(pk=audit[place].pk).update(application=other)
 
-        problem = only_problem(verification.verify(evidence_keys()))
+        report = verification.verify(evidence_keys())
 
-        assert (problem.first, problem.kind) == (audit[place].pk, "reference")
+        problem = only_problem(report)
+        assert (problem.first, problem.kind, report.notes) == (audit[place].pk, "reference", [])
         expected = f"it refers to application {other.pk} instead of the application with the client id "
         assert expected + application.client_id in problem.text
 

@@ -20,17 +20,9 @@ from instaccess.keys import evidence_keys
 from instaccess.models import Checkpoint, IssuedToken, PruneMarker, Revocation
 from tests.support.problems import only_row
 
+from .conftest import DAY, NOON
+
 pytestmark = pytest.mark.django_db
-
-DAY = 86_400
-NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
-
-
-@pytest.fixture
-def rows(row, initial_keys, time_machine):
-    """Return a function that creates audit rows of tokens with the given ages in seconds, in this order."""
-    time_machine.move_to(NOON, tick=False)
-    return lambda *ages, **columns: [row(age=age, **columns) for age in ages]
 
 
 def ago(days: float) -> datetime:
@@ -53,6 +45,7 @@ class TestPrune:
     def test_o10_prune_keeps_rows_of_live_and_recently_revoked_tokens_even_if_before_is_in_the_future(self, rows):
         (pruned,) = rows(2 * 3600)
         kept = [*rows(3700), *rows(3500, revoked_at=NOON), *rows(3500, 0)]
+        assert prunable(NOON + timedelta(days=1), evidence_keys()) == 1
 
         assert prune(NOON + timedelta(days=1), evidence_keys()).rows == 1
         assert list(IssuedToken.objects.order_by("pk")) == kept
@@ -80,14 +73,22 @@ class TestPrune:
 
         assert (prunable(ago(30), evidence_keys()), prune(ago(30), evidence_keys()).rows) == (1, 1)
 
-    def test_o10_prune_deletes_rows_in_batches_of_the_given_size(self, rows):
+    @pytest.mark.parametrize(("batch", "transactions"), [(0, 7), (1, 7), (3, 3), (7, 1)])
+    def test_o10_prune_deletes_rows_in_batches_of_the_given_size(self, rows, batch, transactions):
         rows(*(days * DAY for days in range(38, 31, -1)))
         with CaptureQueriesContext(connection) as queries:
-            assert prune(ago(30), evidence_keys(), batch=3).rows == 7
+            assert prune(ago(30), evidence_keys(), batch=batch).rows == 7
 
         sql = [query["sql"] for query in queries.captured_queries]
         deletes = [text for text in sql if text.startswith("DELETE") and "issuedtoken" in text]
-        assert len(deletes) == 3
+        assert len(deletes) == transactions
+
+    def test_o10_prune_deletes_rows_in_batches_of_a_thousand_rows_by_default(self, rows):
+        rows(31 * DAY)
+        with CaptureQueriesContext(connection) as queries:
+            prune(ago(30), evidence_keys())
+
+        assert any("OFFSET 999" in query["sql"] for query in queries.captured_queries)
 
     def test_o10_prune_begins_each_batch_after_the_ids_of_the_previous_batch(self, rows):
         old = rows(*(days * DAY for days in range(36, 30, -1)))
@@ -96,10 +97,13 @@ class TestPrune:
         with CaptureQueriesContext(connection) as queries:
             prune(ago(30), evidence_keys(), batch=2)
 
-        deletes = [each["sql"] for each in queries if each["sql"].startswith("DELETE") and "issued_at" in each["sql"]]
-        assert len(deletes) in {3, 4}
-        assert all(str(old[place].pk) in sql for place, sql in zip((1, 3, 5), deletes, strict=False))
-        assert all(str(old[place].pk) in sql for place, sql in zip((1, 3), deletes[1:], strict=False))
+        sql = [each["sql"] for each in queries]
+        deletes = [text for text in sql if text.startswith("DELETE") and "issued_at" in text]
+        ends = [text for text in sql if "OFFSET" in text]
+        assert (len(deletes), len(ends)) == (3, 3)
+        assert all(str(old[place].pk) in text for place, text in zip((1, 3, 5), deletes, strict=True))
+        for queries_of_batches in (deletes, ends):
+            assert all(str(old[place].pk) in text for place, text in zip((1, 3), queries_of_batches[1:], strict=True))
 
     def test_o10_prune_deletes_the_checkpoints_of_the_pruned_rows(self, rows):
         rows(40 * DAY, 31 * DAY, 29 * DAY)
@@ -147,6 +151,7 @@ class TestPrune:
         report = verification.verify(evidence_keys())
         assert report.problems == []
         assert "instaccess_tokens prune" in report.notes[0]
+        assert prunable(ago(30), evidence_keys()) == 3
         assert prune(ago(30), evidence_keys()).rows == 3
         assert verification.verify(evidence_keys()).notes == []
 

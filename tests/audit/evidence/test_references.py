@@ -1,0 +1,114 @@
+"""Tests of the comparison of foreign keys with the uuids and client ids in the same audit rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from oauth2_provider.models import get_application_model
+
+from instaccess.audit.evidence.references import Comparison, Pair, Reference, compare
+from instaccess.audit.rows import issued_tokens
+from instaccess.audit.stored_rows import StoredRow, load
+from instaccess.models import IssuedToken
+
+pytestmark = pytest.mark.django_db
+
+NO_DIFFERENCE = Comparison([], False, False)
+
+
+def stored() -> list[StoredRow]:
+    return [loaded for _, loaded in load(issued_tokens().order_by("pk")) if loaded is not None]
+
+
+class TestCompareWithMatchingReferences:
+    def test_compare_finds_no_difference_in_rows_of_more_applications_than_a_query_can_have_parameters(
+        self, row, user
+    ):
+        model = get_application_model()
+        for number in range(1002):
+            client_id = f"client-{number}"
+            row(application=model.objects.create(client_id=client_id, user=user), client_id=client_id)
+        rows = stored()
+
+        with CaptureQueriesContext(connection) as queries:
+            assert compare(rows, {}) == NO_DIFFERENCE
+
+        sizes = [query["sql"].partition(" IN (")[2].count(",") + 1 for query in queries.captured_queries]
+        assert sorted(sizes) == [1, 2, 1000]
+
+    def test_rows_with_the_same_users_and_applications_as_earlier_rows_need_no_query(self, row):
+        row()
+        matching: dict[str, set[Pair]] = {}
+        assert compare(stored(), matching) == NO_DIFFERENCE
+        row()
+
+        for _ in range(2):
+            with CaptureQueriesContext(connection) as queries:
+                rows = stored()
+            with CaptureQueriesContext(connection) as further:
+                assert compare(rows, matching) == NO_DIFFERENCE
+            assert (len(queries), len(further)) == (1, 0)
+
+    @pytest.mark.parametrize(("known", "remembered"), [(50_000, 50_001), (50_001, 1)])
+    def test_pairs_of_earlier_rows_are_forgotten_if_more_than_50000_pairs_match(self, row, known, remembered):
+        row()
+        matching: dict[str, set[Pair]] = {
+            field: {(number, "") for number in range(known)} for field in ("user", "application")
+        }
+
+        assert compare(stored(), matching) == NO_DIFFERENCE
+        assert {field: len(pairs) for field, pairs in matching.items()} == {
+            "user": remembered,
+            "application": remembered,
+        }
+
+    def test_users_are_not_compared_if_a_field_of_the_user_model_contains_the_uuids(
+        self, row, settings, django_user_model
+    ):
+        row(user=django_user_model.objects.create_user("mallory"))
+        settings.INSTACCESS = {"USER_UUID_FIELD": "username"}
+
+        assert compare(stored(), {}) == NO_DIFFERENCE
+
+
+class TestCompareWithModifiedReferences:
+    @pytest.fixture
+    def modified(self, row: Any, application: Any, django_user_model: Any) -> list[Reference]:
+        """Change both foreign keys of an audit row. Returns the problems that `compare` must report."""
+        mallory = django_user_model.objects.create_user("mallory")
+        other = get_application_model().objects.create(client_id="other", user=mallory)
+        each = row()
+        IssuedToken.objects.filter(pk=each.pk).update(user=mallory, application=other)
+        return [
+            Reference(each.pk, "user", mallory.pk, each.user_uuid),
+            Reference(each.pk, "application", other.pk, application.client_id),
+        ]
+
+    def test_modified_references_are_reported_again_for_later_rows(self, modified):
+        matching: dict[str, set[Pair]] = {}
+
+        for _ in range(2):
+            assert compare(stored(), matching) == Comparison(modified, False, False)
+
+    def test_queries_select_only_the_users_and_applications_of_the_rows(self, modified):
+        rows = stored()
+
+        with CaptureQueriesContext(connection) as queries:
+            compare(rows, {})
+
+        assert len(queries) == 4
+        assert all(" IN (" in query["sql"] for query in queries.captured_queries)
+
+    @pytest.mark.sqlite
+    @pytest.mark.parametrize("key", [1.5, -1.5, "nobody"])
+    def test_reference_of_the_wrong_type_is_reported_even_if_the_uuid_is_unknown(self, row, key):
+        each = row(user_uuid="unknown")
+        with transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute("UPDATE instaccess_issuedtoken SET user_id = %s WHERE id = %s", [key, each.pk])
+
+            assert compare(stored(), {}) == Comparison([Reference(each.pk, "user", key, "unknown")], False, False)
+            transaction.set_rollback(True)
