@@ -102,19 +102,30 @@ class TestTheSchemaOfAProject:
         assert describe(**question)["loads_models"] is False
 
     def test_schema_follows_the_settings_of_the_rate_limit(self):
-        def statuses(**settings: Any) -> dict[str, list[str]]:
+        def responses(**settings: Any) -> dict[str, Any]:
             schema = describe(instaccess=settings)["schema"]
-            responses = schema["paths"][PATH]["post"]["responses"]
-            return {status: list(response["content"]) for status, response in responses.items()}
+            found: dict[str, Any] = schema["paths"][PATH]["post"]["responses"]
+            return found
 
-        default = statuses()
-        with_403 = statuses(THROTTLE_STATUS=403)
-        without = statuses(THROTTLE_LIMIT=None)
+        default = responses()
+        with_403 = responses(THROTTLE_STATUS=403)
+        without = responses(THROTTLE_LIMIT=None)
 
-        assert (default["403"], default["429"]) == (["application/json"], ["text/plain"])
+        assert list(default["403"]["content"]) == ["application/json"]
+        assert list(default["429"]["content"]) == ["text/plain"]
         assert "429" not in with_403 | without
-        assert sorted(with_403["403"]) == ["application/json", "text/plain"]
-        assert without["403"] == ["application/json"]
+        assert sorted(with_403["403"]["content"]) == ["application/json", "text/plain"]
+        assert list(without["403"]["content"]) == ["application/json"]
+        # With the status 403 for both, the response may be about an InstAccess token or about the rate limit.
+        alone = default["403"]["description"]
+        assert with_403["403"]["description"] == f"{alone} Or: The rate limit of the access token was exceeded."
+        assert without["403"]["description"] == alone
+        cost = with_403["403"]["headers"]["X-Request-Cost"]
+        assert cost["description"].endswith("The header is absent if the limit was exceeded.")
+        assert "required" not in cost
+        assert default["403"]["headers"]["X-Request-Cost"]["required"] is True
+        assert [status for status, each in with_403.items() if "Retry-After" in each["headers"]] == ["503"]
+        assert not any("X-Rate-Limit-Remaining" in each["headers"] for each in without.values())
 
     def test_schema_has_the_access_token_as_a_parameter_if_the_settings_allow_it(self):
         schema = describe(instaccess={"ALLOW_TOKEN_IN_PARAMETERS": True})["schema"]

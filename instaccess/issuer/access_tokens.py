@@ -52,9 +52,9 @@ class _Part:
 
     def instance(self, alias: str, connection: Any, row: Sequence[Any]) -> Any:
         """Build the model instance from a row. Returns None if the row contains no instance of this model."""
-        values = list(row[self.start : self.stop])
-        if values[0] is None:
+        if row[self.start] is None:
             return None
+        values = list(row[self.start : self.stop])
         for index, converters, expression in self.converters:
             for convert in converters:
                 values[index] = convert(values[index], expression, connection)

@@ -150,7 +150,7 @@ def _announce(row: IssuedToken, *, user: Any, real_user: Any) -> None:
         }
 
     # The row is committed, except in tests of a project, which run in a transaction that is rolled back.
-    signals.token_issued.announce_after_commit(IssuedToken, build_facts, using=row._state.db or "default")
+    signals.token_issued.announce_after_commit(IssuedToken, build_facts, using=str(row._state.db))
 
 
 def _build_claims(

@@ -51,9 +51,11 @@ def responses() -> dict[tuple[int, str], OpenApiResponse]:
         ),
     }
     if throttled is not None:
-        body = web.THROTTLED[throttled]
-        text = f"{_DESCRIPTIONS[403]} Or: {_THROTTLED}" if throttled == 403 else _THROTTLED
-        described[throttled, _TEXT] = OpenApiResponse({"type": "string", "enum": [body]}, description=text)
+        schema = {"type": "string", "enum": [web.THROTTLED[throttled]]}
+        described[throttled, _TEXT] = OpenApiResponse(schema, description=_THROTTLED)
+    if throttled == 403:
+        # drf-spectacular joins both responses with the status 403, and uses the description of the first response.
+        described[403, _JSON].description += f" Or: {_THROTTLED}"
     return dict(sorted(described.items()))
 
 
@@ -78,8 +80,8 @@ def headers() -> Iterator[OpenApiParameter]:
             "X-Rate-Limit-Remaining",
             {"type": "number"},
             statuses,
-            "The limit minus the level of the bucket, for an authenticated caller. The header is absent if the cache "
-            "is unavailable.",
+            "The limit minus the level of the bucket, for an authenticated caller. If the cache is unavailable, the "
+            "value is the limit.",
         )
     seconds = {"type": "integer", "minimum": 1}
     retrying = [503, *([429] if throttled == 429 else [])]
@@ -103,9 +105,7 @@ def _json(status: int, schemas: list[dict[str, Any]], examples: list[tuple[str, 
     return OpenApiResponse(
         schemas[0] if len(schemas) == 1 else {"oneOf": schemas},
         description=_DESCRIPTIONS[status],
-        examples=[
-            OpenApiExample(name, value, response_only=True, status_codes=[str(status)]) for name, value in examples
-        ],
+        examples=[OpenApiExample(name, value, status_codes=[str(status)]) for name, value in examples],
     )
 
 

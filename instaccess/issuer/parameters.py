@@ -11,7 +11,7 @@ from ..logs import get_logger
 
 logger = get_logger("instaccess.issuer")
 
-_NO_QUERY = QueryDict("", encoding="utf-8")
+_NO_QUERY = QueryDict("")
 _FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 
 
@@ -46,7 +46,7 @@ def form(request: HttpRequest) -> Any:
     if request.content_type not in _FORMS and not hasattr(request, "_post"):
         return {}
     try:
-        if not hasattr(request, "_files") and not hasattr(request, "_post"):
+        if not hasattr(request, "_post"):
             # The client chooses the charset of the form. Always decode the form as UTF-8, because decoding a megabyte
             # in some charsets, such as punycode, takes minutes. Set `_encoding` directly, because the setter of
             # `encoding` would also delete `request.GET`, which a middleware may have replaced.

@@ -69,6 +69,13 @@ class TestTheAccessTokenThatFindReturns:
         assert loaded.user.password
         assert loaded.token == access_token.token
 
+    def test_find_loads_only_the_columns_that_issuing_reads(self, access_token):
+        loaded = access_tokens.find(checksum(access_token))
+
+        assert {"token", "created"} <= loaded.get_deferred_fields()
+        assert {"client_secret", "name"} <= loaded.application.get_deferred_fields()
+        assert {"password", "email"} <= loaded.user.get_deferred_fields()
+
     def test_find_returns_none_for_an_unknown_access_token(self, access_token):
         assert access_tokens.find("0" * 64) is None
 
@@ -102,13 +109,15 @@ class TestTheAccessTokenThatFindReturns:
         with django_assert_num_queries(1):
             assert users.user_uuid(access_tokens.find(checksum(access_token)).user) == "ada@example.edu"
 
-    def test_find_loads_all_columns_of_user_and_application_if_a_claims_hook_is_configured(
-        self, access_token, settings, django_assert_num_queries
+    @pytest.mark.parametrize("hook", ["CLAIMS_HOOK", "MASQUERADE_HOOK"])
+    def test_find_loads_all_columns_if_a_hook_is_configured(
+        self, access_token, settings, django_assert_num_queries, hook
     ):
-        settings.INSTACCESS = {"CLAIMS_HOOK": "os.path.join"}
+        settings.INSTACCESS = {hook: "os.path.join"}
         with django_assert_num_queries(1):
             loaded = access_tokens.find(checksum(access_token))
             assert (loaded.application.name, loaded.user.email) == ("LTI tool", "")
+            assert loaded.token == access_token.token
 
 
 class TestModelsThatNeedTheOrmQuery:
@@ -176,6 +185,33 @@ def test_fixed_statement_joins_the_user_on_the_column_that_the_foreign_key_refer
 
     assert statement is not None
     assert "u.number = t.user_id" in statement.sql.replace('"', "").replace("`", "")
+
+
+def test_fixed_statement_reads_the_primary_key_of_a_user_first_even_if_the_key_is_the_last_column():
+    class Pupil(models.Model):
+        username = models.CharField(max_length=9)
+        number = models.IntegerField(primary_key=True)
+        USERNAME_FIELD = "username"
+
+        class Meta:
+            app_label = "tests"
+
+    class PupilsToken(models.Model):
+        note = models.CharField(max_length=9)
+        token_checksum = models.CharField(max_length=64, unique=True)
+        user = models.ForeignKey(Pupil, models.CASCADE)
+        application = models.ForeignKey(get_application_model(), models.CASCADE, related_name="+")
+
+        class Meta:
+            app_label = "tests"
+
+    arguments = (PupilsToken, get_application_model(), Pupil)
+    statement = access_tokens._statement("default", "any", *arguments, None, True)
+
+    assert statement is not None
+    assert statement.user.names == ("number", "username")
+    # All columns of a token model of the project are loaded, because its methods may read any column.
+    assert statement.token.names == ("id", "note", "token_checksum", "user_id", "application_id")
 
 
 @pytest.fixture(scope="module")

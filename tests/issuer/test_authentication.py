@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+import time_machine
 from django.contrib.auth import get_user_model
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -13,7 +14,14 @@ from oauth2_provider.models import get_access_token_model, get_application_model
 
 from instaccess.models import IssuedToken
 from tests.conftest import ISSUE_URL
-from tests.support.answers import INSUFFICIENT_SCOPE, INVALID, UNAUTHENTICATED, answer
+from tests.support.answers import (
+    INSUFFICIENT_SCOPE,
+    INVALID,
+    JWT_FROM_JWT,
+    UNAUTHENTICATED,
+    answer,
+    signed_inside,
+)
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
 
@@ -53,6 +61,20 @@ class TestStateAtTheTimeOfTheRequest:
         get_access_token_model().objects.filter(pk=access_token.pk).update(scope="read")
 
         assert answer(post(access_token)) == INSUFFICIENT_SCOPE
+
+
+class TestAnInstAccessTokenThatHasJustExpired:
+    def test_p9_leeway_setting_also_applies_to_an_inst_access_token_as_the_bearer_token(
+        self, post, access_token, settings
+    ):
+        settings.INSTACCESS = {"LEEWAY": 60}
+        issued = timezone.now()
+        signed = signed_inside(post(access_token).json()["token"])
+
+        with time_machine.travel(issued + timedelta(seconds=3600 + 50), tick=False):
+            assert answer(post(signed)) == JWT_FROM_JWT
+        with time_machine.travel(issued + timedelta(seconds=3600 + 70), tick=False):
+            assert answer(post(signed)) == INVALID
 
 
 class TestTheCostOfAuthentication:

@@ -12,6 +12,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.db import OperationalError, connection, connections, transaction
 from django.test import Client, override_settings
+from django.test.utils import CaptureQueriesContext
 
 from instaccess.audit import names, row_hmac
 from instaccess.conf import conf
@@ -225,10 +226,11 @@ class TestTheClaimsHook:
     def test_p16_issue_fails_if_the_claims_hook_does_not_return_a_dictionary(self, issue, extra):
         with (
             override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: extra}),
-            pytest.raises(ConfigError, match="CLAIMS_HOOK"),
+            pytest.raises(ConfigError, match="CLAIMS_HOOK") as error,
         ):
             issue()
 
+        assert error.value.setting == "CLAIMS_HOOK"
         assert not IssuedToken.objects.exists()
 
     def test_p16_issuer_returns_503_if_the_claims_are_too_large(self, post, access_token, initial_keys, caplog):
@@ -299,8 +301,9 @@ class TestAJtiThatExistsAlready:
         row, _ = issue()
         monkeypatch.setattr("instaccess.tokens.claims.uuid.uuid4", lambda: row.jti)
 
-        with pytest.raises(AuditError):
+        with CaptureQueriesContext(connection) as queries, pytest.raises(AuditError, match="twice"):
             issue(origin=issuing.Origin(canvas_domain="other.example.edu"))
+        assert len([query for query in queries if query["sql"].startswith("INSERT")]) == 2
         assert list(IssuedToken.objects.values_list("canvas_domain", flat=True)) == ["canvas.example.edu"]
 
     def test_p17_issuer_returns_503_if_every_generated_jti_exists_already(

@@ -13,6 +13,7 @@ from django.conf import settings as django_settings
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 from django.http import HttpResponse
 from django.test import Client, override_settings
+from django.urls import reverse
 from jwcrypto.jwk import JWK
 
 from instaccess.conf import conf
@@ -122,6 +123,13 @@ class TestTheJwksResponse:
     @override_settings(INSTACCESS={"JWKS_MAX_AGE": 60})
     def test_jwks_max_age_setting_sets_the_max_age_of_the_response(self, client):
         assert client.get(URL)["Cache-Control"] == "public, max-age=60"
+
+    def test_body_of_the_jwks_response_is_compact_json_with_sorted_members(self, client):
+        response = client.get(URL)
+
+        assert response.content.startswith(b'{"keys":[{"alg":"RS256","e":"AQAB","kid":"')
+        compact = json.dumps(response.json(), separators=(",", ":"), sort_keys=True)
+        assert response.content == compact.encode()
 
     def test_jwks_response_has_no_cookies_and_no_vary_header(self, client, user):
         client.force_login(user)
@@ -248,6 +256,13 @@ class TestTheJwksEndpointInAHostProject:
             client.get(URL)
         with django_assert_num_queries(0):
             client.get(URL)
+
+
+class TestTheNamesOfTheInternalUrls:
+    @pytest.mark.parametrize("name", ["jwks", "revocations"])
+    @pytest.mark.parametrize("urlconf", ["instaccess.urls", "instaccess.issuer.urls_internal"])
+    def test_internal_url_can_be_reversed_by_its_name(self, name, urlconf):
+        assert reverse(f"instaccess-{name}", urlconf=urlconf) == f"/internal/services/{name}"
 
 
 class TestACachedCopyOfTheJwks:

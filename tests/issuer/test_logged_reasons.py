@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.test import override_settings
+from oauth2_provider.models import get_refresh_token_model
 
 from instaccess.models import Key
 from tests.conftest import ISSUE_URL
@@ -19,6 +22,11 @@ def reasons(caplog: Any) -> list[str]:
     return [record.reason for record in caplog.records if hasattr(record, "reason")]
 
 
+def refused(caplog: Any) -> list[tuple[str, Any, str]]:
+    """Return the reason, the user and the client id in each log line about a refusal of the issuer, in order."""
+    return [(record.reason, record.user, record.client_id) for record in caplog.records if hasattr(record, "reason")]
+
+
 class TestTheReasonInTheLogOfTheIssuer:
     def test_reason_for_two_bearer_tokens_in_one_header_is_malformed_header(self, client, caplog):
         client.post(ISSUE_URL, HTTP_AUTHORIZATION="Bearer a b")
@@ -29,6 +37,11 @@ class TestTheReasonInTheLogOfTheIssuer:
         client.post(ISSUE_URL, HTTP_AUTHORIZATION="Bearer " + "x" * 8193)
 
         assert reasons(caplog) == ["too_long"]
+
+    def test_reason_for_a_bearer_token_of_the_largest_length_is_unknown_token(self, client, caplog):
+        client.post(ISSUE_URL, HTTP_AUTHORIZATION="Bearer " + "x" * 8192)
+
+        assert reasons(caplog) == ["unknown_token"]
 
     def test_reason_for_a_signed_inst_access_token_is_jwt_from_jwt(self, post, access_token, caplog):
         signed = signed_inside(post(access_token).json()["token"])
@@ -63,6 +76,69 @@ class TestTheReasonInTheLogOfTheIssuer:
 
         assert response.status_code == 400
         assert reasons(caplog) == ["bad_request"]
+
+
+class TestTheUserAndTheClientInTheLogOfTheIssuer:
+    """Tests of the user and the client in a log line about an access token that exists."""
+
+    @pytest.mark.parametrize(
+        ("reason", "columns"),
+        [("insufficient_scope", {"scope": "read"}), ("expired", {"expires": datetime(2020, 1, 1, tzinfo=UTC)})],
+    )
+    def test_log_names_the_user_and_the_client(
+        self, post, make_access_token, user, application, caplog, reason, columns
+    ):
+        post(make_access_token(**columns))
+
+        assert refused(caplog) == [(reason, user.pk, application.client_id)]
+
+    def test_log_names_the_user_and_the_client_if_the_client_can_refresh_its_access_token(
+        self, post, make_access_token, user, application, caplog
+    ):
+        token = make_access_token(expires=datetime(2020, 1, 1, tzinfo=UTC))
+        get_refresh_token_model().objects.create(
+            user=user, application=application, token="refresh", access_token=token
+        )
+
+        post(token)
+
+        assert refused(caplog) == [("expired", user.pk, application.client_id)]
+
+    def test_log_names_the_inactive_user_and_the_client(self, post, access_token, user, application, caplog):
+        get_user_model().objects.update(is_active=False)
+
+        post(access_token)
+
+        assert refused(caplog) == [("inactive_user", user.pk, application.client_id)]
+
+    def test_log_names_the_client_of_an_access_token_without_a_user(
+        self, post, make_access_token, application, caplog
+    ):
+        post(make_access_token(user=None))
+
+        assert refused(caplog) == [("no_user", None, application.client_id)]
+
+    def test_log_names_neither_a_user_nor_a_client_for_an_access_token_without_an_application(
+        self, post, make_access_token, caplog
+    ):
+        post(make_access_token(application=None))
+
+        assert refused(caplog) == [("no_application", None, "")]
+
+    def test_log_names_the_caller_who_may_not_masquerade_and_the_client(
+        self, post, access_token, user, application, caplog
+    ):
+        post(access_token, data={"as_user_id": "4711"})
+
+        assert refused(caplog) == [("as_user_id_not_allowed", user.pk, application.client_id)]
+
+    def test_log_names_the_throttled_user_and_the_client(
+        self, throttled, post, access_token, user, application, caplog
+    ):
+        for _ in range(4):
+            post(access_token)
+
+        assert refused(caplog) == [("throttled", user.pk, application.client_id)]
 
 
 class TestTheReasonInTheLogOfAnInternalEndpoint:

@@ -56,6 +56,17 @@ def function(get_response: Any) -> Any:
     return middleware
 
 
+# `inspect` finds no source code for a class that `exec` creates. For a lambda in a dictionary, `inspect` returns a
+# line that isn't a complete statement.
+_namespace: dict[str, Any] = {"__name__": __name__}
+exec("class Generated:\n    pass", _namespace)
+Generated = _namespace["Generated"]
+_functions = {
+    "passes the request on": lambda get_response: get_response,
+}
+from_a_dictionary = _functions["passes the request on"]
+
+
 class WithTransactionsOfItsOwn:
     """A middleware that writes its own rows in a transaction, before and after the view."""
 
@@ -103,7 +114,18 @@ class TestTheCheckForTransactionsInMiddleware:
     def test_check_does_not_warn_about_middleware_of_django_or_transactions_around_other_code(self, settings):
         assert warnings(*settings.MIDDLEWARE, wrap("WithTransactionsOfItsOwn")) == []
 
-    @pytest.mark.parametrize("path", ["no.such.Middleware", "os.getpid", "functools.partial", "re.compile"])
+    def test_p20_check_names_middleware_after_an_entry_that_cannot_be_imported(self):
+        [message] = warnings("no.such.Middleware", wrap("InACall"))
+
+        assert wrap("InACall") in message.msg
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            *("no.such.Middleware", "os.getpid", "functools.partial", "re.compile"),
+            *(wrap("Generated"), wrap("from_a_dictionary")),
+        ],
+    )
     def test_check_does_not_warn_about_middleware_without_source_code(self, path):
         assert warnings(path) == []
 

@@ -24,6 +24,17 @@ class TestMethodsOtherThanPost:
         assert answer(response) == METHOD_NOT_ALLOWED
         assert response["Allow"] == "POST, OPTIONS"
 
+    def test_p11_only_a_405_and_the_response_to_options_have_allow(
+        self, throttled, post, client, access_token, make_access_token
+    ):
+        responses = [post(access_token) for _ in range(4)]
+        responses += [post(), post("unknown"), post(access_token, url=f"{ISSUE_URL}?{'a=1&' * 2000}")]
+        with override_settings(INSTACCESS={"ISSUER": ""}):
+            responses.append(post(make_access_token()))
+
+        assert [response.status_code for response in responses] == [201, 201, 201, 429, 401, 401, 400, 503]
+        assert [response for response in responses if "Allow" in response] == []
+
     def test_p11_head_request_gets_a_405_without_a_body(self, client):
         response = client.head(ISSUE_URL)
 

@@ -45,7 +45,20 @@ ROOT = Path(__file__).resolve().parents[2]
 
 CRITICAL = {
     "instaccess/tokens": ["tests/tokens", "tests/gateway", "tests/service", "tests/test_concealed_functions.py"],
-    "instaccess/issuer": ["tests/issuer", "tests/web", "tests/test_concealed_functions.py", "tests/test_openapi.py"],
+    "instaccess/issuer": [
+        "tests/issuer",
+        "tests/web",
+        "tests/test_concealed_functions.py",
+        "tests/test_openapi.py",
+        "tests/audit/test_names.py",
+        "tests/trust/test_denylist.py",
+        "tests/test_signals_of_requests.py",
+        "tests/test_signals_of_two_databases.py",
+        "tests/monitoring/test_metrics.py",
+        "tests/monitoring/test_health.py",
+        "tests/test_log_of_an_outage.py",
+        "tests/error_reports/test_endpoints.py",
+    ],
     "instaccess/gateway": ["tests/gateway", "tests/web/refusals", "tests/test_log_of_an_outage.py"],
     "instaccess/service": ["tests/service"],
     "instaccess/trust": [

@@ -32,6 +32,12 @@ class TestATokenWithoutKid:
 
         assert jose.decrypt(token, {**others, "k3": PrivateKey(third)}) == (signed, "k3")
 
+    def test_g10_verify_tries_three_keys_in_order_for_a_token_without_kid(self, rsa_pool):
+        keys = {f"k{n}": rsa_pool.take("sig") for n in (1, 2, 3)}
+        token = jwt.encode({"sub": "ada"}, keys["k3"].export_to_pem(True, None), "RS256")
+
+        assert jose.verify(token, keys) == ({"sub": "ada"}, "k3")
+
     def test_g10_reader_tries_at_most_three_decryptions_for_a_token_without_kid(self, rsa_pool, signed):
         keys = CountingKeys({f"k{n}": rsa_pool.take_private("enc") for n in (1, 2, 3, 4)})
         token = encrypted_as({"alg": "RSA-OAEP", "enc": "A256GCM"}, signed, keys["k4"].public())
@@ -83,6 +89,16 @@ class NewKeys(jose.ReloadableKeys):
 
     def __len__(self) -> int:
         return len(self.keys_)
+
+
+class KeysWithoutReload(jose.ReloadableKeys):
+    __getitem__ = __iter__ = __len__ = NotImplemented
+
+
+class TestReloadableKeysWithoutAMethodReload:
+    def test_mapping_of_reloadable_keys_without_a_method_reload_cannot_be_created(self):
+        with pytest.raises(TypeError, match="reload"):
+            KeysWithoutReload()
 
 
 class TestATokenWithoutKidThatNoKeyVerifies:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from instaccess.exceptions import InvalidToken, TokenExpired
-from instaccess.tokens import CLOCK_SKEW, PrivateKey, jose
+from instaccess.tokens import AFTERLIFE, MAX_LEEWAY, PrivateKey, jose
 from tests.tokens.helpers import NOW, payload, read, refusal
 
 INVALID_TIMES = [
@@ -62,6 +62,10 @@ class TestTheExpiryOfAToken:
         assert isinstance(error, TokenExpired)
         assert error.code == "expired"
 
+    @pytest.mark.parametrize("lives", [1, 2, 3600])
+    def test_g8_reader_accepts_a_lifetime_of_one_second_to_one_hour(self, lives):
+        assert read(payload(exp=NOW + lives)).expires_at == NOW + lives
+
     @pytest.mark.parametrize("lives", [3601, 86_400, 2**52])
     def test_g8_reader_refuses_a_lifetime_of_more_than_an_hour(self, lives):
         assert refusal(payload(iat=NOW, exp=min(NOW + lives, 2**53 - 1))).code == "bad_lifetime"
@@ -75,12 +79,25 @@ class TestTheExpiryOfAToken:
         assert refusal(payload(exp=NOW + 61), max_lifetime=60).code == "bad_lifetime"
 
 
+class TestTheTimeAfterWhichEveryGatewayRefusesAToken:
+    def test_largest_leeway_is_five_minutes(self):
+        assert MAX_LEEWAY == 300
+
+    def test_every_gateway_refuses_a_token_six_minutes_after_its_expiry(self):
+        # The leeway of a gateway is at most 5 minutes, and its clock may be a minute behind the clock of the issuer.
+        assert AFTERLIFE == 360
+
+
 class TestATokenFromTheFuture:
     def test_reader_accepts_an_iat_up_to_a_minute_in_the_future(self):
-        assert read(payload(iat=NOW + CLOCK_SKEW)).issued_at == NOW + CLOCK_SKEW
+        assert read(payload(iat=NOW + 60)).issued_at == NOW + 60
 
     def test_reader_refuses_an_iat_more_than_a_minute_in_the_future(self):
-        assert refusal(payload(iat=NOW + CLOCK_SKEW + 1)).code == "not_yet"
+        assert refusal(payload(iat=NOW + 61)).code == "not_yet"
+
+    def test_reader_accepts_an_iat_in_the_future_within_a_leeway_of_more_than_a_minute(self):
+        assert read(payload(iat=NOW + 90), leeway=90).issued_at == NOW + 90
+        assert refusal(payload(iat=NOW + 91), leeway=90).code == "not_yet"
 
     def test_reader_refuses_a_token_before_its_nbf(self):
         assert refusal(payload(nbf=NOW + 1)).code == "not_yet"

@@ -16,7 +16,6 @@ from jwcrypto.jwk import JWK
 from instaccess.exceptions import ClaimsTooLarge, ForeignToken, InvalidToken
 from instaccess.tokens import MAX_LIFETIME, PrivateKey, compact, identifiers, is_canonical_uuid, jose
 from instaccess.tokens.claims import MAX_PAYLOAD_BYTES, RESERVED, Claims
-from instaccess.tokens.compact import MAX_DEPTH
 from tests.support.tokens import canvas_claims, signed_by_pyjwt
 from tests.tokens.helpers import ISSUER, NOW, payload, read, refusal
 
@@ -83,6 +82,11 @@ class TestThePayloadOfClaims:
         assert set(json.loads(text)) == {"iss", "jti", "iat", "exp", "sub", "acct", "canvas_domain"}
         assert b"null" not in text
         assert b"false" not in text
+
+    def test_payload_contains_the_time_0_and_the_shard_0(self):
+        payload = new(now=0, masquerading_user_shard_id=0, shard_id=0).to_payload()
+
+        assert (payload["iat"], payload["masq_shard"], payload["canvas_shard_id"]) == (0, 0, 0)
 
     def test_payload_of_a_token_is_compact_json_in_utf_8(self):
         text = new(extra={"name": "Åsa"}).to_json()
@@ -217,10 +221,19 @@ class TestExtraClaims:
         def nested(depth: int) -> list[Any]:
             return [nested(depth - 1)] if depth else ["x"]
 
-        deepest = new(extra={"x": nested(MAX_DEPTH - 2), "empty": [{}], "text": "[" * 100}).to_json()
+        # The claims set itself is the first of 32 levels.
+        deepest = new(extra={"x": nested(30), "empty": [{}], "text": "[" * 100}).to_json()
         assert compact.json_object(deepest, "claims") == json.loads(deepest)
         with pytest.raises(ClaimsTooLarge, match="nest deeper"):
-            new(extra={"x": nested(MAX_DEPTH)}).to_json()
+            new(extra={"x": nested(31)}).to_json()
+
+    def test_p16_depth_of_an_extra_claim_does_not_depend_on_the_claims_before_it(self):
+        deep: list[Any] = ["x"]
+        for _ in range(31):
+            deep = [deep]
+
+        with pytest.raises(ClaimsTooLarge, match="nest deeper"):
+            new(extra={"empty": [[], {}, []], "x": deep}).to_json()
 
     def test_p16_error_does_not_contain_the_values_of_extra_claims(self):
         with pytest.raises(ClaimsTooLarge) as error:
