@@ -1,4 +1,4 @@
-"""Tests for keys parsed from stored rows: invalid public keys, and rows whose key material has changed."""
+"""Tests for keys parsed from stored rows: invalid keys, and rows whose key material has changed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from instaccess import trust
-from instaccess.exceptions import KeyUnavailable
-from instaccess.keys import held_keys
+from instaccess.conf import conf
+from instaccess.exceptions import KeyUnavailable, UnexpectedError
+from instaccess.keys import held_keys, sealing
 from instaccess.models import Key
 from tests.keys.helpers import BOTH_USES, ENC, SIG
 
@@ -63,6 +64,20 @@ class TestThePublicKeyOfARow:
 
         with pytest.raises(KeyUnavailable, match="was modified"):
             held_keys.public_key(row)
+
+
+class TestThePrivateKeyOfARow:
+    @pytest.mark.parametrize(("use", "other"), [(SIG, ENC), (ENC, SIG)])
+    def test_private_key_that_must_not_be_used_for_the_use_of_its_row_is_refused_on_first_access(
+        self, use, other, rsa_pool
+    ):
+        private = rsa_pool.take_private(other)
+        public = trust.public_members(private, use=use)
+        sealed = sealing.seal(private, kid=public["kid"], use=use, keks=conf.key_encryption_keys)
+        held = held_keys.HeldKey(Key(kid=public["kid"], use=use, public_jwk=public, sealed_private_jwk=sealed))
+
+        with pytest.raises(UnexpectedError):
+            held.private()
 
 
 class TestARowThatIsReadAgain:
