@@ -102,7 +102,7 @@ def rotate(
             f"there is no future {use.label} key, and the private key of the current key is not on this server: "
             f"import the next public key with `python manage.py instaccess_keys import --use {use} --file …`"
         )
-    if decision.nothing_to_do and not needs_successor:
+    if decision.nothing_to_do:
         return Rotation(use, next_due=decision.next_due)
     count = 2 if needs_successor else int(decision.make_future)
     pregenerated = [trust.generate_key(use) for _ in range(count)]
@@ -137,7 +137,7 @@ def _lost_race(keys: QuerySet[Key], use: Key.Use, now: datetime) -> Rotation:
     return Rotation(use, next_due=_decide(keys, use, now, force=False).next_due, lost_race=True)
 
 
-def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> Key:
+def activate(kid: str, *, force: bool = False) -> Key:
     """Make a future key the current signing or encryption key, and return the key.
 
     The previous current key becomes a past key.
@@ -154,7 +154,7 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
             the lead time of the future key has not passed, and `force` is False.
         UnsealError: the stored private key can't be unsealed, or a row can't be checked.
     """
-    now = now or ring.current_time()
+    now = ring.current_time()
     with store.locked() as keys:
         key = queries.find_key(kid, keys)
         if key.status != Key.Status.FUTURE:
@@ -170,7 +170,7 @@ def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> K
         return key
 
 
-def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None = None) -> Revocation:
+def revoke(kid: str, *, reason: str = "", by: Any = None) -> Revocation:
     """Revoke a compromised key: refuse its tokens, erase its private key, and mark its live tokens as revoked.
 
     One transaction changes the keys and adds an entry to the revocation log. After the commit, gateways refuse all
@@ -204,7 +204,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
     with store.locked() as keys:
         # Read the clock after the keys were generated. If the clock were read earlier, the lead time would begin
         # before the keys are stored.
-        now = now or ring.current_time()
+        now = ring.current_time()
         key = queries.find_key(kid, keys)
         recorded = _record([key.kid], keks, reason=reason, by=by, now=now)
         if key.status != Key.Status.REVOKED or not queries.is_authentic(key, keks):
@@ -214,13 +214,13 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
             try:
                 if was_current:
                     successor = succession.activate_successor(
-                        keys, use, pregenerated if had_private else [], now=now, previous_has_private=had_private
+                        keys, use, pregenerated, now=now, previous_has_private=had_private
                     )
-                current = successor if was_current else queries.current_key(keys, use)
+                current = queries.current_key(keys, use)
                 # If the private key of the current key is not stored on this server, generate no key. The private
                 # key may belong to a gateway, and a rotation never replaces a gateway's key with a key pair that this
                 # server has generated.
-                if had_private and current is not None and current.has_private:
+                if current is not None and current.has_private:
                     generated = succession.ensure_next_key(keys, use, pregenerated, now=now)
             except InstAccessError as error:
                 # The new key could not be sealed and was not stored. Only report the error, so that the compromised

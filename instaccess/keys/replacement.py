@@ -87,9 +87,7 @@ def plan_replacement(keep: Collection[str] = (), *, keys: QuerySet[Key] | None =
     return Plan(tuple(revoked), tuple(kept), tuple(generated), missing)
 
 
-def replace_all(
-    *, keep: Collection[str] = (), reason: str = REASON, by: Any = None, now: datetime | None = None
-) -> Replacement:
+def replace_all(*, keep: Collection[str] = (), reason: str = REASON, by: Any = None) -> Replacement:
     """Revoke all keys and all tokens, and generate new keys.
 
     The changes to keys and the entries of the revocation log are written in one transaction. After the commit of this
@@ -111,11 +109,11 @@ def replace_all(
         KeyUnavailable, KeyRefused: a key of `keep` does not exist, or can't be kept. Nothing was changed.
         DatabaseError: nothing was changed, or not all tokens were marked.
     """
-    keks, given = conf.key_encryption_keys, now
+    keks = conf.key_encryption_keys
     pregenerated = [(use, status, trust.generate_key(use)) for use, status in plan_replacement(keep).generated]
     with store.locked() as keys:
         # Read the clock and the keys again, because generating keys and waiting for the lock took time.
-        now = given or ring.current_time()
+        now = ring.current_time()
         plan = plan_replacement(keep, keys=keys)
         refused_until = int(now.timestamp()) + CLOCK_SKEW
         recorded = _record(keys, plan, keks, latest_iat=refused_until, reason=reason, by=by, now=now)

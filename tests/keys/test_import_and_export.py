@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from instaccess.exceptions import KeyRefused, KeyUnavailable
+from instaccess.exceptions import KeyAltered, KeyRefused, KeyUnavailable
 from instaccess.issuer import issuing
 from instaccess.keys import lifecycle, provision, store
 from instaccess.keys import ring as keys_ring
@@ -142,6 +142,13 @@ class TestExportingAKey:
 
         with pytest.raises(KeyUnavailable, match="was modified"):
             provision.export(row, file_format=file_format)
+
+    def test_export_refuses_the_private_key_of_a_modified_row(self):
+        row = provision.generate(SIG)
+        row.alg = "odd"
+
+        with pytest.raises(KeyAltered, match="was modified"):
+            provision.export_private(row, file_format="pem")
 
     @pytest.mark.parametrize("value", [{}, {"kty": "RSA"}, {"kty": "RSA", "n": 5, "e": "AQAB"}, [], None, "text"])
     def test_export_refuses_an_invalid_public_key(self, value):

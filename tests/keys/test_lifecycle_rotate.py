@@ -132,14 +132,15 @@ class TestRotateWithAnExpectedCurrentKey:
 
         assert lifecycle.rotate(SIG, force=True, expected_current=current).activated is not None
 
-    def test_a7_rotate_changes_nothing_if_the_expected_key_is_no_longer_current(self):
+    def test_a7_rotate_changes_nothing_if_the_expected_key_is_no_longer_current(self, clock):
         current = key_of(SIG, "current").kid
         lifecycle.rotate(SIG, force=True, expected_current=current)
+        clock.shift(DAY)
         before = rows()
         done = lifecycle.rotate(SIG, force=True, expected_current=current)
 
         assert done.lost_race
-        assert done.activated is None
+        assert (done.activated, done.next_due) == (None, START + 30 * DAY)
         assert rows() == before
 
     def test_k1_rotate_changes_nothing_if_another_process_rotates_first(self, monkeypatch, rsa_pool):

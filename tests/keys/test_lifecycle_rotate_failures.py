@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from instaccess.conf import conf
+from instaccess.conf import KeyEncryptionKey, conf
 from instaccess.exceptions import UnsealError
-from instaccess.keys import lifecycle, store
+from instaccess.keys import lifecycle, sealing, store
 from instaccess.models import Key
 from tests.keys.helpers import BOTH_USES, DAY, SECOND, SIG, START, key_of, kids, rows
 
@@ -63,6 +63,43 @@ class TestAFutureKeyThatCannotBeUnsealed:
         clock.shift(30 * DAY)
 
         assert lifecycle.rotate(SIG).activated == done.generated
+
+
+@pytest.mark.usefixtures("started")
+class TestACurrentKeyThatCannotBeUnsealed:
+    @BOTH_USES
+    def test_k7_current_key_with_a_damaged_private_key_is_replaced(self, use, clock):
+        damaged, future = key_of(use, "current"), key_of(use, "future")
+        damage(damaged)
+        clock.shift(30 * DAY)
+
+        assert (lifecycle.rotate(use).activated, kids(use, "past")) == (future, [damaged.kid])
+
+    @BOTH_USES
+    @pytest.mark.parametrize("force", [False, True])
+    def test_o6_current_key_that_is_sealed_with_a_lost_key_encryption_key_is_not_replaced(self, use, force, clock):
+        current, lost = key_of(use, "current"), KeyEncryptionKey(bytes(32))
+        private = sealing.unseal(current.sealed_private_jwk, kid=current.kid, use=use, keks=conf.key_encryption_keys)
+        sealed = sealing.seal(private, kid=current.kid, use=use, keks=[lost])
+        Key.objects.filter(pk=current.pk).update(sealed_private_jwk=sealed)
+        clock.shift(30 * DAY)
+        before = rows()
+
+        with pytest.raises(UnsealError, match="KEY_ENCRYPTION_KEYS") as caught:
+            lifecycle.rotate(use, force=force)
+        assert caught.value.code == "kek_missing"
+        assert rows() == before
+
+    @BOTH_USES
+    @pytest.mark.parametrize("force", [False, True])
+    def test_o6_rotation_changes_no_key_if_the_key_encryption_key_is_lost(self, use, force, clock, settings):
+        settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["A" * 43]}
+        clock.shift(30 * DAY)
+        before = rows()
+
+        with pytest.raises(UnsealError, match="KEY_ENCRYPTION_KEYS"):
+            lifecycle.rotate(use, force=force)
+        assert rows() == before
 
 
 @pytest.mark.usefixtures("started")

@@ -95,6 +95,16 @@ class TestInit:
         with sealed_with(kek(1)):
             assert len(provision.init()) == 1
 
+    def test_k7_init_generates_no_key_if_a_private_key_was_modified(self, initial_keys):
+        Key.objects.get(status="future").delete()
+        enc = Key.objects.get(use=ENC)
+        Key.objects.filter(use=SIG).update(sealed_private_jwk=enc.sealed_private_jwk)
+        before = rows()
+
+        with pytest.raises(UnsealError, match="was modified or belongs to another key"):
+            provision.init()
+        assert rows() == before
+
 
 class TestGenerate:
     @BOTH_USES

@@ -133,9 +133,10 @@ class TestAKeyThatHasNotChanged:
 
         assert before.signing_key().kid == current
 
-    def test_key_ring_parses_a_resealed_key_again(self):
+    @pytest.mark.parametrize("sealed", ["resealed", "A resealed key"])
+    def test_key_ring_parses_a_resealed_key_again(self, sealed):
         key = keys_ring.load().signing_key()
-        Key.objects.filter(kid=key.kid).update(sealed_private_jwk="resealed")
+        Key.objects.filter(kid=key.kid).update(sealed_private_jwk=sealed)
 
         assert keys_ring.load([key]).signing_key() is not key
 
@@ -213,6 +214,12 @@ class TestTheKeysInTheKeyRing:
             Key.objects.filter(pk=earliest.pk).update(id=earliest.pk + 1000)
 
             assert [key.kid for key in keys_ring.load().keys] == before
+
+    def test_the_key_ring_orders_keys_from_the_same_millisecond_by_their_ids(self):
+        with time_machine.travel(datetime.now(UTC), tick=False):
+            expected = [provision.generate(SIG).kid for _ in range(3)][::-1]
+
+        assert [key.kid for key in keys_ring.load().keys if key.status == "future"][:3] == expected
 
     def test_a_revoked_key_is_not_in_the_key_ring(self):
         kid = keys_ring.load().signing_key().kid

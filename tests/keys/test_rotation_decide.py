@@ -56,8 +56,9 @@ class TestAfterTheRotationInterval:
         assert decision.make_future
         assert decision.next_due == now + TIMES.interval
 
-    def test_the_decision_about_one_use_ignores_keys_of_the_other_use(self):
-        decision = decide(current_key(), key("future"), now=START + 30 * DAY, use=ENC)
+    @pytest.mark.parametrize(("use", "other"), [(SIG, ENC), (ENC, SIG)])
+    def test_the_decision_about_one_use_ignores_keys_of_the_other_use(self, use, other):
+        decision = decide(current_key(use=other), key("future", use=other), now=START + 30 * DAY, use=use)
 
         assert decision.nothing_to_do
         assert decision.next_due is None
@@ -118,6 +119,7 @@ class TestTheCurrentKeyIsTheGatewaysPublicKey:
         assert rotation.is_next(pair, [pair, current_key(use=ENC)])
         assert rotation.is_next(pair, [pair])
         assert not rotation.is_next(pair, [pair, self.gateway_key(activated_at=START), current_key()])
+        assert not rotation.is_next(pair, [current_key(), pair, self.gateway_key(activated_at=START)])
 
 
 class TestAForcedRotation:
@@ -142,6 +144,12 @@ class TestTheDecisionWithoutACurrentKey:
     @pytest.mark.parametrize("force", [False, True])
     def test_k8_decision_without_a_current_key_is_to_generate_and_activate_no_key(self, force):
         decision = decide(key("future"), past_key(START), now=START + SECOND, force=force)
+
+        assert decision.nothing_to_do
+        assert decision.next_due is None
+
+    def test_decision_about_a_current_key_without_a_time_of_activation_is_to_change_nothing(self):
+        decision = decide(key("current"), key("future"), now=START + 99 * DAY)
 
         assert decision.nothing_to_do
         assert decision.next_due is None
@@ -171,6 +179,16 @@ class TestSeveralFutureKeys:
 
         assert not decision.make_future
         assert decision.next_due == START + 60 * DAY
+
+    def test_next_change_is_due_when_the_oldest_remaining_future_key_is_ready(self):
+        later = [key("future", created=START + days * DAY) for days in (40, 50)]
+        decision = decide(current_key(), *later, now=START)
+
+        assert decision.next_due == START + 40 * DAY + TIMES.lead
+        decision = decide(current_key(), key("future", created=START - DAY), *later, now=START + 30 * DAY)
+        assert decision.next_due == START + 60 * DAY
+        decision = decide(current_key(), key("future", created=START - DAY), *later[1:], now=START, force=True)
+        assert decision.next_due == START + 50 * DAY + TIMES.lead
 
     def test_a_future_key_that_is_ready_becomes_current_before_a_future_key_that_is_not_ready(self):
         now = START + 40 * DAY

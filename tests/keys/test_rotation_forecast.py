@@ -9,7 +9,8 @@ from django.test import override_settings
 
 from instaccess.keys import ring as keys_ring
 from instaccess.keys import rotation
-from tests.keys.helpers import DAY, ENC, HOUR, START, TIMES, current_key, key
+from instaccess.models import Key
+from tests.keys.helpers import DAY, ENC, HOUR, SECOND, START, TIMES, current_key, key
 
 
 class TestTheForecast:
@@ -71,6 +72,23 @@ class TestServedAt:
     @pytest.mark.parametrize("status", ["future", "past", "revoked"])
     def test_served_at_returns_none_for_a_key_that_is_not_current(self, status):
         assert rotation.served_at(key(status, activated_at=START), TIMES) is None
+
+
+class TestReadyAt:
+    @pytest.mark.parametrize(("use", "private"), [("sig", True), ("sig", False), ("enc", True)])
+    def test_future_key_is_ready_from_the_end_of_its_lead_time_on(self, use, private):
+        row, end = key("future", use=Key.Use(use), private=private), START + TIMES.lead
+
+        assert rotation.ready_at(row, TIMES) == end
+        assert not rotation.is_ready(row, now=end - SECOND, times=TIMES)
+        assert rotation.is_ready(row, now=end, times=TIMES)
+        assert rotation.is_ready(row, now=end + SECOND, times=TIMES)
+
+    def test_public_encryption_key_is_ready_immediately(self):
+        row = key("future", use=ENC, private=False)
+
+        assert rotation.ready_at(row, TIMES) == START
+        assert rotation.is_ready(row, now=START, times=TIMES)
 
 
 class TestGoneAt:

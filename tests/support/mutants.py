@@ -76,7 +76,14 @@ CRITICAL = {
         "tests/test_signals_of_changes.py",
         "tests/test_signals_of_two_databases.py",
     ],
-    "instaccess/keys": ["tests/keys", "tests/management", "tests/test_concealed_functions.py", "tests/monitoring"],
+    "instaccess/keys": [
+        "tests/keys",
+        "tests/management",
+        "tests/test_concealed_functions.py",
+        "tests/monitoring",
+        "tests/test_signals_of_changes.py",
+        "tests/test_signals_of_two_databases.py",
+    ],
     "instaccess/users.py": ["tests/test_users.py", "tests/issuer", "tests/service"],
     "instaccess/web": [
         "tests/web",
