@@ -26,8 +26,8 @@ _NOT_BASE64 = re.compile(r"[^A-Za-z0-9_-]", re.ASCII)
 def find_bearer(header: str) -> str | None:
     """Return the bearer token of an Authorization header, or None if the header contains no bearer token."""
     # Split the header in two ways, because some authenticators use `str.split` and others use `bytes.split`.
-    # `str.split` splits at more kinds of white space. If both results contain a bearer token, the tokens differ only in
-    # white space around the token, and `is_inst_access_token` ignores this difference.
+    # `str.split` splits at more kinds of white space. If both results contain a bearer token, the tokens differ only
+    # in white space around the token, which `is_inst_access_token` ignores.
     splits = header.split(), _ASCII_SPACE.split(header.strip(_ASCII_WHITE))
     return next((words[1] for words in splits if len(words) == 2 and words[0].lower() == "bearer"), None)
 

@@ -13,16 +13,15 @@ class InstAccessScheme(OpenApiAuthenticationExtension):  # type: ignore[misc]
     """The security scheme of views with `InstAccessAuthentication` or a subclass."""
 
     target_class = InstAccessAuthentication
-    name = "instAccessToken"
     match_subclasses = True
     # A project can describe its own subclass with another extension, which has a higher priority by default.
     priority = -1
 
-    def __init__(self, target: Any) -> None:
-        super().__init__(target)
+    @property
+    def name(self) -> str:
         # Two classes must not have the same name, because drf-spectacular would warn.
-        if type(target) is not InstAccessAuthentication:
-            self.name = f"{InstAccessScheme.name}{type(target).__name__}"
+        subclass = "" if type(self.target) is InstAccessAuthentication else type(self.target).__name__
+        return f"instAccessToken{subclass}"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
         return {
