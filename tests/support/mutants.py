@@ -47,7 +47,7 @@ CRITICAL = {
     "instaccess/tokens": ["tests/tokens", "tests/gateway", "tests/service", "tests/test_concealed_functions.py"],
     "instaccess/issuer": ["tests/issuer", "tests/web", "tests/test_concealed_functions.py", "tests/test_openapi.py"],
     "instaccess/gateway": ["tests/gateway", "tests/web/refusals", "tests/test_log_of_an_outage.py"],
-    "instaccess/service": ["tests/service"],
+    "instaccess/service": ["tests/service", "tests/test_openapi.py"],
     "instaccess/trust": [
         "tests/trust",
         "tests/gateway",
@@ -64,7 +64,7 @@ CRITICAL = {
         "tests/test_signals_of_two_databases.py",
     ],
     "instaccess/keys": ["tests/keys", "tests/management", "tests/test_concealed_functions.py", "tests/monitoring"],
-    "instaccess/users.py": ["tests/test_users.py", "tests/issuer", "tests/service"],
+    "instaccess/users.py": ["tests/test_users.py", "tests/test_users_lookups.py", "tests/issuer", "tests/service"],
     "instaccess/web": [
         "tests/web",
         "tests/issuer",
