@@ -27,6 +27,9 @@ MAX_NAME_CHARS = 255
 _PERMISSION = "instaccess.masquerade"
 _LISTS = {"get_all_permissions", "get_user_permissions", "get_group_permissions"}
 
+# A field or a database raises these errors for a value that no row can contain.
+_IMPOSSIBLE_VALUE = (ValidationError, ValueError, TypeError, OverflowError, DataError)
+
 
 def user_uuid(user: Any) -> str:
     """Return the uuid of a user. If the user has no uuid yet, create a uuid.
@@ -140,7 +143,7 @@ def named(name: str) -> QuerySet[Any]:
     """Return the existing users with the user name `name`."""
     model = get_user_model()
     users = model._default_manager.all()
-    storable = _can_store(name, model.USERNAME_FIELD, using=users.db)
+    storable = charsets.can_store(name, model._meta.get_field(model.USERNAME_FIELD), using=users.db)
     return users.filter(**{model.USERNAME_FIELD: name}) if storable else users.none()
 
 
@@ -157,18 +160,17 @@ def active_user(uuid_string: str) -> Any:
     """Return the active user with this uuid, or None if there is no such user or if several users have the uuid."""
     users = _users()
     name = conf.user_uuid_field
-    if name is not None and not _can_store(uuid_string, name, using=users.db):
-        return None
     try:
-        if name is not None:
-            user = users.get(**{name: uuid_string})
-        else:
+        if name is None:
             identified = users.select_related("instaccess_identity")
             user = identified.get(instaccess_identity__uuid=uuid.UUID(uuid_string))
+        elif charsets.can_store(uuid_string, users.model._meta.get_field(name), using=users.db):
+            user = users.get(**{name: uuid_string})
+        else:
+            return None
     except (get_user_model().DoesNotExist, MultipleObjectsReturned):
         return None
-    except (ValidationError, ValueError, TypeError, OverflowError, DataError):
-        # The value is invalid, so no user has this uuid.
+    except _IMPOSSIBLE_VALUE:
         return None
     # Compare the uuid again in Python, because a database that ignores case finds the user "ABC" for the uuid "abc".
     return user if user.is_active and user_uuid(user) == uuid_string else None
@@ -186,7 +188,7 @@ def with_uuids(uuids: Iterable[str]) -> list[Any]:
     values = set()
     for each in wanted:
         # Skip invalid values, because no row contains them.
-        with suppress(ValidationError, ValueError, TypeError, OverflowError):
+        with suppress(*_IMPOSSIBLE_VALUE):
             if charsets.can_store(each, column, using=found.db):
                 values.add(column.to_python(each))
     # Compare the uuids again in Python, because some databases ignore case.
@@ -306,28 +308,16 @@ def _holds_permission(caller: Any) -> bool:
 def with_primary_key(primary_key: str) -> Any:
     """Return the user with this primary key, even if the user is inactive. Returns None if there is no such user."""
     users = _users()
-    if not _can_store(primary_key, "pk", using=users.db):
+    # Some databases reject a query that compares a column with a string that the column can't store.
+    if not charsets.can_store(primary_key, users.model._meta.pk, using=users.db):
         return None
     try:
         user = users.filter(pk=primary_key).first()
-    except (ValidationError, ValueError, TypeError, OverflowError, DataError):
+    except _IMPOSSIBLE_VALUE:
         return None
     # Compare the primary key again in Python, because the database finds user 1 for "01", " 1" and digits of other
     # scripts.
     return user if user is not None and str(user.pk) == primary_key else None
-
-
-def _can_store(text: str, field: str, *, using: str) -> bool:
-    """Return whether a field of the user model can store a string.
-
-    Some databases reject a query that compares a field with a string that the field can't store.
-    """
-    options = get_user_model()._meta
-    try:
-        column = options.pk if field == "pk" else options.get_field(field)
-    except FieldDoesNotExist:
-        return True  # The caller's query then reports the unknown field.
-    return charsets.can_store(text, column, using=using)
 
 
 def _users() -> QuerySet[Any]:

@@ -26,6 +26,7 @@ SERVICE = {"DEFAULT_AUTHENTICATION_CLASSES": ["instaccess.service.InstAccessAuth
 COURSES = {
     "/courses/app/": [{"instAccessToken": []}],
     "/courses/default/": [{"instAccessToken": []}],
+    "/courses/described/": [{"ownScheme": []}],
     "/courses/subclass/": [{"instAccessTokenOwnAuthentication": []}],
 }
 ISSUE = {PATH: [{"oauth2AccessToken": [SCOPE]}]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 
 from django.conf import settings
 
@@ -136,7 +135,7 @@ class KeySettings(Values):
             raise self._invalid("KEY_ENCRYPTION_KEYS", _KEK_FORMAT)
         try:
             key = base64.b64decode(item + "=" * (-len(item) % 4), altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError):
+        except ValueError:
             raise self._invalid("KEY_ENCRYPTION_KEYS", _KEK_FORMAT) from None
         if len(key) != KEK_BYTES:
             raise self._invalid("KEY_ENCRYPTION_KEYS", _KEK_FORMAT)

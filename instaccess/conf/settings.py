@@ -135,9 +135,8 @@ class Conf(KeySettings):
 
         If None, requests are not throttled.
         """
-        if self._get("THROTTLE_LIMIT", 600) is None:
-            return None
-        return self._integer("THROTTLE_LIMIT", 600, 1, 1_000_000)
+        limit = self._get("THROTTLE_LIMIT", 600)
+        return None if limit is None else self._integer("THROTTLE_LIMIT", limit, 1, 1_000_000)
 
     @property
     def throttle_cost(self) -> int:
@@ -275,14 +274,15 @@ class Conf(KeySettings):
         The sum of DENY_LIST_SECONDS, KEEP_DECISION_SECONDS and KEEPING_SLACK is at most five seconds, so that a
         revocation takes effect within five seconds.
         """
-        if self._get("KEEP_DECISION_SECONDS", _OFF) is _OFF:
+        seconds = self._get("KEEP_DECISION_SECONDS", _OFF)
+        if seconds is _OFF:
             # Return before the validation, because the gateway reads this property for each request, and validation
             # would take longer.
             return 0
         read_after = self.deny_list_seconds
         return self._integer(
             "KEEP_DECISION_SECONDS",
-            0,
+            seconds,
             0,
             max(0, REVOCATION_SECONDS - KEEPING_SLACK - read_after),
             f" if DENY_LIST_SECONDS is {read_after}, because a revocation takes effect within {REVOCATION_SECONDS} s",
@@ -327,6 +327,6 @@ SETTINGS = {
 
 
 @receiver(setting_changed)
-def _reset_conf(*, setting: str, **kwargs: Any) -> None:
-    if setting == "INSTACCESS":
-        conf.reset()
+def _reset_conf(**kwargs: Any) -> None:
+    # Only tests change settings, and another read of INSTACCESS is cheap, so the name of the setting is ignored.
+    conf.reset()

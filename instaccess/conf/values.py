@@ -32,7 +32,7 @@ def read_project_settings() -> Mapping[str, Any]:
 
 def did_you_mean(name: object, known_names: Collection[str]) -> str:
     """Return a question such as "Did you mean LIFETIME? ", with a space at the end; "" if no name is similar."""
-    similar = difflib.get_close_matches(str(name).upper(), sorted(known_names), n=1)
+    similar = difflib.get_close_matches(str(name).upper(), sorted(known_names))
     return f"Did you mean {similar[0]}? " if similar else ""
 
 

@@ -22,9 +22,9 @@ class _Refused(APIException):
     status_code = 401
 
     def __init__(self) -> None:
+        # DRF's constructor, which sets only `detail`, is not called, because it would convert the strings.
         detail: Any = InvalidAccessToken.body
-        super().__init__()
-        self.detail = detail  # Set the attribute directly, because DRF's constructor would convert the strings.
+        self.detail = detail
         self.auth_header = challenge_or_bearer()
 
 
@@ -34,7 +34,6 @@ class _Unavailable(APIException):
 
     def __init__(self) -> None:
         detail: Any = Unavailable.body
-        super().__init__()
         self.detail = detail
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 from django.views.decorators.debug import sensitive_variables
@@ -22,21 +22,14 @@ _ASCII_SPACE = re.compile(rf"[{_ASCII_WHITE}]+")
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9_-]", re.ASCII)
 
 
-@sensitive_variables("header", "splits", "candidates", "own")
-def find_bearer(header: str, is_ours: Callable[[str], bool]) -> str | None:
-    """Return the bearer token of an Authorization header, or None if the header contains no bearer token.
-
-    Args:
-        is_ours: a function that returns whether a string is an InstAccess token. If the header can be parsed in two
-            ways, such a token is preferred.
-    """
+@sensitive_variables("header", "splits")
+def find_bearer(header: str) -> str | None:
+    """Return the bearer token of an Authorization header, or None if the header contains no bearer token."""
     # Split the header in two ways, because some authenticators use `str.split` and others use `bytes.split`.
-    # `str.split` splits at more kinds of white space.
+    # `str.split` splits at more kinds of white space. If both results contain a bearer token, the tokens differ only
+    # in white space around the token, which `is_inst_access_token` ignores.
     splits = header.split(), _ASCII_SPACE.split(header.strip(_ASCII_WHITE))
-    candidates = {words[1]: None for words in splits if len(words) == 2 and words[0].lower() == "bearer"}
-    if len(candidates) > 1 and (own := [token for token in candidates if is_ours(token)]):
-        return own[0]
-    return next(iter(candidates), None)
+    return next((words[1] for words in splits if len(words) == 2 and words[0].lower() == "bearer"), None)
 
 
 @sensitive_variables("token")
@@ -60,9 +53,9 @@ def find_issuers(token: str) -> list[Any]:
     """
     segment = _NOT_BASE64.sub("", token.split(".")[1].replace("+", "-").replace("/", "_"))
     try:
-        raw = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+        raw = base64.urlsafe_b64decode(segment + "==")  # Padding that isn't needed is ignored.
         text = raw.decode(json.detect_encoding(raw), "replace")
         pairs = None if nests_too_deep(text) else json.loads(text, object_pairs_hook=tuple)
-    except (ValueError, RecursionError):
+    except ValueError:
         return []
     return [value for name, value in pairs if name == "iss"] if isinstance(pairs, tuple) else []

@@ -31,7 +31,7 @@ class _Authentication(RequestAuthentication):
         # Read the header from `request.headers`, because the requests of django-ninja's test client have no META for
         # the header.
         header: str = request.headers.get("Authorization", "")
-        return find_bearer(header, self.is_ours)
+        return find_bearer(header)
 
 
 _authentication = _Authentication()

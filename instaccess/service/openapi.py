@@ -13,16 +13,15 @@ class InstAccessScheme(OpenApiAuthenticationExtension):  # type: ignore[misc]
     """The security scheme of views with `InstAccessAuthentication` or a subclass."""
 
     target_class = InstAccessAuthentication
-    name = "instAccessToken"
     match_subclasses = True
     # Extensions have a higher priority by default, so a project can describe its own subclass with another extension.
     priority = -1
 
-    def __init__(self, target: Any) -> None:
-        super().__init__(target)
+    @property
+    def name(self) -> str:
         # Give each subclass its own name, because drf-spectacular warns if two classes have the same name.
-        if type(target) is not InstAccessAuthentication:
-            self.name = f"{InstAccessScheme.name}{type(target).__name__}"
+        subclass = "" if type(self.target) is InstAccessAuthentication else type(self.target).__name__
+        return f"instAccessToken{subclass}"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
         return {

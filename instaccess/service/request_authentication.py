@@ -112,7 +112,7 @@ class RequestAuthentication:
     def get_bearer(self, request: Any) -> str | None:
         """Return the bearer token of the Authorization header (step 1), or None if the header contains no token."""
         header: str = request.META.get("HTTP_AUTHORIZATION", "")
-        return find_bearer(header, self.is_ours)
+        return find_bearer(header)
 
     @sensitive_variables("token")
     def is_ours(self, token: str) -> bool:
@@ -168,7 +168,7 @@ class RequestAuthentication:
         is_usable = local_tables.is_usable_client
         if claims.client_id is None or claims.issuer != conf.issuer or is_usable is None:
             return
-        if not is_usable(claims.client_id, None if request is None else _django_request(request)):
+        if not is_usable(claims.client_id, _django_request(request)):
             raise InvalidToken(
                 f"the application {claims.client_id!r} was deleted or is unusable", code=Reason.UNUSABLE_CLIENT
             )

@@ -152,8 +152,8 @@ def _challenge(verifier: Verifier) -> dict[str, str]:
     return {"WWW-Authenticate": verifier.challenge()}
 
 
-async def _send_refusal(connection: Any, error: Exception) -> Response | None:
-    response = error.to_response() if isinstance(error, Refused) else JSONResponse(InvalidAccessToken.body, 401)
+async def _send_refusal(connection: Any, refused: Any) -> Response | None:
+    response: Response = refused.to_response()
     if not isinstance(connection, WebSocket):
         return response
     if "websocket.http.response" in connection.scope.get("extensions", {}):

@@ -66,7 +66,7 @@ class NoUser(_UserWithoutPermissions):
         return isinstance(other, NoUser)
 
     def __hash__(self) -> int:
-        return 1
+        return hash(NoUser)
 
     def get_username(self) -> str:
         return self.username

@@ -162,7 +162,7 @@ class Verifier:
         authorization = header.reveal()
         if not authorization:
             raise NoToken("the request has no Authorization header")
-        if (token := find_bearer(authorization, self.is_ours)) is None:
+        if (token := find_bearer(authorization)) is None:
             raise NoToken("the Authorization header contains no bearer token", code=Reason.MALFORMED_HEADER)
         if not self.is_ours(token):
             raise ForeignToken("the bearer token is not an InstAccess token of an accepted issuer")

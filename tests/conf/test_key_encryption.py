@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import pickle
+import re
 from functools import lru_cache
 
 import pytest
@@ -75,7 +76,16 @@ class TestTheHMACOfAKeyEncryptionKey:
         assert repr(key_encryption._hmac_key(KEK, b"a purpose")) == "<HMAC key>"
 
 
+class TestACachedKey:
+    def test_key_of_a_secret_and_hmac_key_of_a_purpose_are_derived_only_once(self):
+        assert key_encryption.derive_kek("a secret key") is key_encryption.derive_kek("a secret key")
+        assert key_encryption._hmac_key(KEK, b"a purpose") is key_encryption._hmac_key(KEK, b"a purpose")
+
+
 class TestTheIdOfAKeyEncryptionKey:
     def test_id_of_a_key_encryption_key_depends_only_on_its_bytes(self):
         assert kek_id(KEK) == kek_id(KeyEncryptionKey(RAW))
         assert kek_id(KEK) != kek_id(KeyEncryptionKey(RAW[::-1]))
+
+    def test_id_of_a_key_encryption_key_is_a_base64url_string_of_twelve_characters(self):
+        assert re.fullmatch(r"[A-Za-z0-9_-]{12}", kek_id(KEK))

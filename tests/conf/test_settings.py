@@ -30,6 +30,9 @@ INVALID_URLS = [
     "ftp://issuer.example/jwks",
     "//issuer.example",
     "file:///etc/passwd",
+    "https://",
+    "https://ada:secret@issuer.example/jwks",
+    "https://[::1/jwks",
 ]
 INVALID_KEY_LISTS = [[], (), {}, 1, True, [1], [None], [b"a"], ["a", None], {"a"}]
 INVALID_HOOKS = [
@@ -54,6 +57,11 @@ def derived(secret: str) -> KeyEncryptionKey:
     return KeyEncryptionKey(kdf.derive(secret.encode()))
 
 
+def copy(text: str) -> str:
+    """Return an equal string that is another object, as a string that the project reads from its environment."""
+    return str(text.encode(), "ascii")
+
+
 # The keys are fixed, because test ids contain the keys. No byte occurs twice, because the tests search errors for
 # parts of the keys, and a part that repeats one byte could match other text.
 ONE, TWO = bytes(range(90, 122)), bytes(range(150, 182))
@@ -68,7 +76,7 @@ def b64(key: bytes) -> str:
 TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
     "ISSUER": (
         "instructure:inst_access",
-        [("https://issuer.example", "https://issuer.example")],
+        [("https://issuer.example", "https://issuer.example"), ("x", "x")],
         [*INVALID_STRINGS, None],
     ),
     "ACCEPTED_ISSUERS": (
@@ -78,15 +86,15 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
     ),
     "LIFETIME": (3600, [(1, 1), (3600, 3600)], [*INVALID_INTEGERS, 0, 3601, None]),
     "REGION": (None, [("eu-west-1", "eu-west-1"), ("x" * 255, "x" * 255), (None, None)], INVALID_STRINGS),
-    "SHARD_ID": (None, [(7, 7), ("shard-7", "shard-7"), (None, None)], [0, -1, True, 1.0, "", []]),
+    "SHARD_ID": (None, [(7, 7), (1, 1), ("shard-7", "shard-7"), (None, None)], [0, -1, True, 1.0, "", []]),
     "ACCOUNT_UUID": (None, [("account-1", "account-1"), (None, None)], INVALID_STRINGS),
     "ACCOUNT_HOOK": (None, [("os.path.basename", os.path.basename), (str.upper, str.upper)], INVALID_HOOKS),
     "USER_UUID_FIELD": (None, [("username", "username"), (None, None)], INVALID_STRINGS),
     "CLAIMS_HOOK": (None, [("os.path.join", os.path.join), (dict, dict)], INVALID_HOOKS),
     "MASQUERADE_HOOK": (None, [("os.path.samefile", os.path.samefile), (hash, hash)], INVALID_HOOKS),
-    "THROTTLE_LIMIT": (600, [(1, 1), (1_000_000, 1_000_000), (None, None)], [*INVALID_INTEGERS, 0]),
-    "THROTTLE_COST": (200, [(1, 1), (1_000_000, 1_000_000)], [*INVALID_INTEGERS, 0, None]),
-    "THROTTLE_LEAK": (10, [(1, 1), (1_000_000, 1_000_000)], [*INVALID_INTEGERS, 0, None]),
+    "THROTTLE_LIMIT": (600, [(1, 1), (1_000_000, 1_000_000), (None, None)], [*INVALID_INTEGERS, 0, 1_000_001]),
+    "THROTTLE_COST": (200, [(1, 1), (1_000_000, 1_000_000)], [*INVALID_INTEGERS, 0, 1_000_001, None]),
+    "THROTTLE_LEAK": (10, [(1, 1), (1_000_000, 1_000_000)], [*INVALID_INTEGERS, 0, 1_000_001, None]),
     "THROTTLE_STATUS": (429, [(429, 429), (403, 403)], [200, 503, "429", None, True, 429.0]),
     "THROTTLE_CACHE": ("default", [("default", "default")], [*INVALID_STRINGS, None, "no_such_cache"]),
     "ENCRYPTION_ALG": (
@@ -111,6 +119,7 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
             ([base64.urlsafe_b64encode(ONE).decode()], [KEK_ONE]),
             ([b64(ONE), DERIVED], [KEK_ONE, derived("the-secret")]),
             ([DERIVED], [derived("the-secret")]),
+            ([copy(DERIVED)], [derived("the-secret")]),
         ],
         [
             [],
@@ -129,6 +138,7 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
             ["é" * 43],
             ["!" * 43],
             [b64(ONE)[:20] + "\n" + b64(ONE)[20:]],
+            [b64(ONE)[:20] + "\n" * 4 + b64(ONE)[20:]],
             {b64(ONE)},
         ],
     ),
@@ -163,7 +173,11 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
     ),
     "DENY_LIST": (
         "database",
-        [("database", "database"), ("https://issuer.example/revocations", "https://issuer.example/revocations")],
+        [
+            ("database", "database"),
+            (copy("database"), "database"),
+            ("https://issuer.example/revocations", "https://issuer.example/revocations"),
+        ],
         INVALID_STRINGS + INVALID_URLS + [None, "Database"],
     ),
     "DENY_LIST_SECONDS": (2, [(0, 0), (4, 4)], [*INVALID_INTEGERS, 5, None]),
@@ -192,8 +206,8 @@ TABLE: dict[str, tuple[Any, list[tuple[Any, Any]], list[Any]]] = {
     "USER_HOOK": (None, [("os.path.basename", os.path.basename), (str.upper, str.upper)], INVALID_HOOKS),
     "OTHER_BEARERS": ("refuse", [("pass", "pass"), ("refuse", "refuse")], ["Pass", "", None, True, 1, ["pass"]]),
     "KEEP_DECISION_SECONDS": (0, [(0, 0), (1, 1)], [*INVALID_INTEGERS, 2, None]),
-    "REMEMBERED_TOKENS": (5000, [(0, 0), (1_000_000, 1_000_000)], [*INVALID_INTEGERS, None]),
-    "AUDIT_RETENTION_DAYS": (None, [(None, None), (1, 1), (400, 400)], ["400", 0, -1, 1.5, True, 36_501]),
+    "REMEMBERED_TOKENS": (5000, [(0, 0), (1_000_000, 1_000_000)], [*INVALID_INTEGERS, 1_000_001, None]),
+    "AUDIT_RETENTION_DAYS": (None, [(None, None), (1, 1), (36_500, 36_500)], ["400", 0, -1, 1.5, True, 36_501]),
     "AUDIT_USER_NAMES": (True, [(True, True), (False, False)], INVALID_BOOLEANS),
     "ALLOW_HTTP_URLS": (False, [(True, True), (False, False)], INVALID_BOOLEANS),
     "REALM": (
@@ -470,13 +484,18 @@ class TestTheKeyLifecycleSettings:
         assert error.value.setting == "KEY_LEAD_SECONDS"
         assert "603" in error.value.detail
 
-    def test_conf_refuses_a_key_rotation_interval_that_is_not_longer_than_the_lead_time(self):
+    @pytest.mark.parametrize("lead", [86_400, 86_401])
+    def test_conf_refuses_a_key_rotation_interval_that_is_not_longer_than_the_lead_time(self, lead):
         with (
-            override_settings(INSTACCESS={"KEY_ROTATION_DAYS": 1, "KEY_LEAD_SECONDS": 86_400}),
+            override_settings(INSTACCESS={"KEY_ROTATION_DAYS": 1, "KEY_LEAD_SECONDS": lead}),
             pytest.raises(ConfigError) as error,
         ):
             _ = conf.key_rotation_days
         assert error.value.setting == "KEY_ROTATION_DAYS"
+
+    def test_conf_accepts_a_key_rotation_interval_that_is_a_second_longer_than_the_lead_time(self):
+        with override_settings(INSTACCESS={"KEY_ROTATION_DAYS": 1, "KEY_LEAD_SECONDS": 86_399}):
+            assert conf.key_rotation_days == 1
 
     def test_error_names_the_invalid_setting_that_other_settings_depend_on(self):
         with override_settings(INSTACCESS={"JWKS_MAX_AGE": "300"}):

@@ -56,6 +56,24 @@ class TestACachedToken:
             unwrap(token, cache_size=0, **no_rsa)
         assert caught.value.code == "decrypt_failed"
 
+    def test_unwrap_uses_no_cached_token_after_the_cache_size_was_reduced_to_0(self, make, unwrap, no_rsa):
+        token = make.token()
+        unwrap(token)
+
+        with pytest.raises(InvalidToken) as caught:
+            unwrap(token, cache_size=0, **no_rsa)
+        assert caught.value.code == "decrypt_failed"
+
+    def test_unwrap_caches_no_token_by_default(self, make, unwrap_, cache):
+        token = make.token()
+
+        unwrap_(token, cache=cache)
+
+        assert cache.get(token) is None
+
+    def test_unwrap_needs_no_cache_for_any_cache_size(self, make, unwrap_):
+        assert unwrap_(make.token(), cache_size=10)
+
     def test_unwrap_refuses_a_cached_token_after_the_token_was_revoked(self, make, unwrap, no_rsa):
         token = make.token(jti="gone")
         unwrap(token)
@@ -69,8 +87,10 @@ class TestACachedToken:
         unwrap(token)
 
         assert unwrap(token, now=NOW + 3599, **no_rsa)
-        with pytest.raises(TokenExpired):
-            unwrap(token, now=NOW + 3600, **no_rsa)
+        for now in (NOW + 3600, NOW + 3601):
+            with pytest.raises(TokenExpired):
+                unwrap(token, now=now, **no_rsa)
+            unwrap(token)
 
     @pytest.mark.parametrize("which", ["decryption_keys", "verification_keys"])
     def test_unwrap_refuses_a_cached_token_after_a_key_of_the_token_was_removed(self, make, unwrap, no_rsa, which):

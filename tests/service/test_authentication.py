@@ -223,7 +223,19 @@ class TestATokenOfAnotherAccount:
 
 class TestTheOrderOfAuthenticators:
     @pytest.mark.parametrize(
-        "bearer", ["b5Q2opaque", "two.parts", "a.b.c", "abc.def.ghi", "..", "é", "a.b.c.d", "a.e30.c", "a.bnVsbA.c"]
+        "bearer",
+        [
+            "b5Q2opaque",
+            "two.parts",
+            "a.b.c",
+            "abc.def.ghi",
+            "..",
+            "é",
+            "a.b.c.d",
+            "a.b.c.d.e.f",
+            "a.e30.c",
+            "a.bnVsbA.c",
+        ],
     )
     def test_c7_service_leaves_an_opaque_bearer_token_to_the_next_authenticator(self, service, bearer):
         assert is_left_to_next(f"Bearer {bearer}")

@@ -46,5 +46,17 @@ class TestAnotherEncodingOfAnInstAccessToken:
     ):
         assert not is_left_to_next("Bearer " + service.signed(json.dumps(claims(now())).encode(encoding)))
 
+    @pytest.mark.parametrize("claim", ["aud", "acct", "jti", "sub"])
+    def test_service_leaves_a_jwt_with_an_accepted_issuer_in_another_claim_to_the_next_authenticator(
+        self, service, claim
+    ):
+        assert is_left_to_next("Bearer " + service.signed(claims(now(), **{"iss": "them", claim: ISSUER})))
+
+    @pytest.mark.parametrize("length", range(4))
+    def test_service_recognizes_claims_of_every_length_that_the_padding_of_base64_depends_on(self, service, length):
+        payload = json.dumps(claims(now())).encode() + b" " * length
+
+        assert not is_left_to_next("Bearer " + service.signed(payload))
+
     def test_service_leaves_a_too_deeply_nested_jwt_to_the_next_authenticator(self, service):
         assert is_left_to_next("Bearer a." + b64(b"[" * 100_000) + ".c")

@@ -282,3 +282,4 @@ def test_openapi_document_of_fastapi_describes_the_token(verifier):
     assert document["paths"]["/"]["get"]["security"] == [{"InstAccess": []}]
     scheme = document["components"]["securitySchemes"]["InstAccess"]
     assert (scheme["type"], scheme["scheme"], scheme["bearerFormat"]) == ("http", "bearer", "JWT")
+    assert scheme["description"] == "An InstAccess token, signed, from the gateway."

@@ -24,8 +24,9 @@ class TestATokenUser:
 
     def test_two_token_users_are_equal_if_their_uuids_are_equal(self):
         same = TokenUser(AcceptedClaims(**OTHER_CLAIMS))
-        other = TokenUser(AcceptedClaims(**{**OTHER_CLAIMS, "user_uuid": "another"}))
+        decoded = TokenUser(AcceptedClaims(**{**OTHER_CLAIMS, "user_uuid": str(b"anybody", "ascii")}))
+        others = [TokenUser(AcceptedClaims(**{**OTHER_CLAIMS, "user_uuid": name})) for name in ("another", "no one")]
 
-        assert {self.USER, same} == {self.USER}
-        assert other != self.USER
+        assert {self.USER, same, decoded} == {self.USER}
+        assert self.USER not in others
         assert "anybody" not in {self.USER}

@@ -219,11 +219,12 @@ class TestTheApplicationOfAToken:
 
         assert refusal(ask(good(token_factory, sub=users.user_uuid(user), client_id=client_id))) == INVALID
 
+    @pytest.mark.parametrize("issuer", ["https://canvas.example", "urn:canvas"])
     def test_c15_service_looks_up_no_application_for_a_token_of_another_issuer(
-        self, token, token_factory, user, settings
+        self, token, token_factory, user, settings, issuer
     ):
-        settings.INSTACCESS["ACCEPTED_ISSUERS"] = [ISSUER, "https://canvas.example"]
-        payload = canvas_claims(now(), iss="https://canvas.example", sub=users.user_uuid(user), masq_sub=...)
+        settings.INSTACCESS["ACCEPTED_ISSUERS"] = [ISSUER, issuer]
+        payload = canvas_claims(now(), iss=issuer, sub=users.user_uuid(user), masq_sub=...)
 
         auth = ask("Bearer " + signed_by_pyjwt(payload, token_factory.signing)).seen.auth
 

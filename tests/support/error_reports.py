@@ -20,8 +20,11 @@ from typing import Any
 from django.core import mail
 from django.core.signals import got_request_exception
 from django.utils.log import AdminEmailHandler
-from django.views.debug import ExceptionReporter
+from django.views.debug import ExceptionReporter, SafeExceptionReporterFilter
 
+import instaccess
+
+PACKAGE = str(Path(instaccess.__file__).parent)
 TESTS = str(Path(__file__).parent.parent)
 # Skip the frames of the test itself and of the test client. Skip the WSGI handler too, because its `environ` belongs
 # to the server.
@@ -203,3 +206,28 @@ def django_reports(error: BaseException) -> dict[str, str]:
         "text report": reporter.get_traceback_text(),
         "HTML report": html.unescape(reporter.get_traceback_html()),
     }
+
+
+def shown_variables(error: BaseException) -> str:
+    """Return the variables of this package's functions in a traceback, as Django's error reports show the variables.
+
+    If DEBUG is off, Django hides the variables that the decorator `sensitive_variables` names.
+    """
+    shown = SafeExceptionReporterFilter()
+    return "\n".join(
+        f"{frame.f_code.co_name} {name} = {value!r}"
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if PACKAGE in frame.f_code.co_filename
+        for name, value in shown.get_traceback_frame_variables(None, frame)
+    )
+
+
+class Unreadable(str):
+    """A secret string whose use raises an error, as a fault in the code that reads the string would."""
+
+    __slots__ = ()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in {"count", "partition", "split"}:
+            raise RuntimeError("the string can't be read")
+        return (lambda *args: self) if name == "strip" else super().__getattribute__(name)

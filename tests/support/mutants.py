@@ -60,7 +60,7 @@ CRITICAL = {
         "tests/error_reports/test_endpoints.py",
     ],
     "instaccess/gateway": ["tests/gateway", "tests/web/refusals", "tests/test_log_of_an_outage.py"],
-    "instaccess/service": ["tests/service"],
+    "instaccess/service": ["tests/service", "tests/test_openapi.py"],
     "instaccess/trust": [
         "tests/trust",
         "tests/gateway",
@@ -84,7 +84,7 @@ CRITICAL = {
         "tests/test_signals_of_changes.py",
         "tests/test_signals_of_two_databases.py",
     ],
-    "instaccess/users.py": ["tests/test_users.py", "tests/issuer", "tests/service"],
+    "instaccess/users.py": ["tests/test_users.py", "tests/test_users_lookups.py", "tests/issuer", "tests/service"],
     "instaccess/web": [
         "tests/web",
         "tests/issuer",

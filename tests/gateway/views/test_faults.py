@@ -91,6 +91,14 @@ class TestAGatewayWhileTheDatabaseIsUnavailable:
         with connection.execute_wrapper(UnavailableDatabase()):
             assert {answer(verify(text)) for text in malformed} == {INVALID}
 
+    @pytest.mark.parametrize(
+        "source", [{"DECRYPTION_KEYS": ["/does/not/exist"]}, {"VERIFICATION_KEYS": ["/does/not/exist"]}]
+    )
+    def test_gateway_without_its_keys_returns_401_for_a_token_that_fails_strict_parsing(self, settings, source):
+        settings.INSTACCESS = source
+
+        assert answer(verify("a.b.c.d.e")) == INVALID
+
     def test_o1_gateway_without_a_database_returns_503_for_a_token_with_the_configured_algorithm(
         self, issue, settings
     ):

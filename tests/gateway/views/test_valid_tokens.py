@@ -23,7 +23,7 @@ class TestAValidToken:
     def test_gateway_returns_204_with_the_signed_token_for_a_valid_token(self, ask, token):
         response = ask(headers=[("Authorization", f"Bearer {token}")])
 
-        assert (response.status_code, response.content) == (204, b"")
+        assert (response.status_code, response.content, response["Content-Type"]) == (204, b"", "text/plain")
         assert response["Authorization"] == f"Bearer {signed_inside(token)}"
         assert response["Cache-Control"] == "no-store"
         assert "WWW-Authenticate" not in response

@@ -1,6 +1,9 @@
 """The URLs of a service, whose views use the authentication of the app, and a subclass of this authentication."""
 
+from typing import Any
+
 from django.urls import path
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework import serializers
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
@@ -18,6 +21,18 @@ class OwnAuthentication(InstAccessAuthentication):
     """A subclass in the project."""
 
 
+class DescribedAuthentication(InstAccessAuthentication):
+    """A subclass that the project describes with an extension of its own."""
+
+
+class DescribedScheme(OpenApiAuthenticationExtension):
+    target_class = DescribedAuthentication
+    name = "ownScheme"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        return {"type": "http", "scheme": "bearer"}
+
+
 class Courses(APIView):
     permission_classes = [IsAuthenticated]
     serializer_class = CourseSerializer
@@ -30,6 +45,10 @@ class CoursesOfSubclass(Courses):
     authentication_classes = [OwnAuthentication]
 
 
+class DescribedCourses(Courses):
+    authentication_classes = [DescribedAuthentication]
+
+
 class CoursesOfApp(Courses):
     authentication_classes = [InstAccessAuthentication]
 
@@ -37,5 +56,6 @@ class CoursesOfApp(Courses):
 urlpatterns = [
     path("courses/default/", Courses.as_view()),
     path("courses/subclass/", CoursesOfSubclass.as_view()),
+    path("courses/described/", DescribedCourses.as_view()),
     path("courses/app/", CoursesOfApp.as_view()),
 ]
