@@ -90,7 +90,6 @@ class TestTheAgeOfARefreshedValue:
 
         assert slow.get(interval=2, max_staleness=0) is not first
 
-
     def test_age_and_cached_value_are_none_before_the_first_load(self, value):
         assert (value.age, value.cached) == (None, None)
 
@@ -108,7 +107,9 @@ class TestTheExactTimesOfARefreshedValue:
 
         assert value.get(interval=2, max_staleness=0) == 2
 
-    def test_value_is_loaded_on_each_call_with_the_interval_0_even_at_the_same_time(self, frozen_clock, source, value):
+    def test_value_is_loaded_on_each_call_with_the_interval_0_even_at_the_same_time(
+        self, frozen_clock, source, value
+    ):
         assert [value.get(interval=0, max_staleness=0) for _ in range(3)] == [1, 2, 3]
         assert source.last_values == [None, 1, 2]
         assert value.cached == 3
