@@ -185,7 +185,7 @@ class TestThePositionInTheListOfAllTokens:
 class TestTheDatabaseOfTheRevocations:
     @pytest.fixture
     def without_databases(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Add a database without an engine, as Django does if DATABASES is empty, and read the revocations from it."""
+        """Read the revocations from a database without an engine, as Django adds it if DATABASES is empty."""
         without = connections.configure_settings({"default": {}})["default"]
         monkeypatch.setitem(connections.settings, "nothing", without)
         monkeypatch.setattr(revocation_table._audit, "find_alias", lambda: "nothing")

@@ -7,12 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.core.signals import request_finished
 from django.db import OperationalError
 
 from instaccess.exceptions import Reason
 from instaccess.web import refusals
-from tests.web.refusals.helpers import ask, counted, total
+from tests.web.refusals.helpers import counted
 
 pytestmark = pytest.mark.django_db
 
@@ -197,13 +196,3 @@ class TestTheLengthOfAnId:
         refusals.counter.count("gateway", Reason.EXPIRED, client_id="c" * 256, user_uuid="u" * 256)
 
         assert counted() == {("gateway", "expired", "c" * 255, "u" * 255): 1, ("gateway", "expired", "", ""): 1}
-
-
-class TestTheCounterOfThisProcess:
-    def test_end_of_a_request_calls_the_counter_once_after_a_second_start(self, clock):
-        receivers = len(request_finished.receivers)
-        refusals.counter.start(refusals.counter._table)
-
-        assert len(request_finished.receivers) == receivers
-        ask("opaque")
-        assert total() == 0
