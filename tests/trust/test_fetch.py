@@ -29,7 +29,7 @@ def error(server: ScriptedServer, **options: Any) -> str:
     """Return the message of the error of a fetch."""
     with pytest.raises(SourceUnavailable) as caught:
         fetch.fetch_json(server.base_url, **options)
-    return str(caught.value)
+    return caught.value.detail
 
 
 class TestTheSizeOfADocument:
@@ -104,7 +104,7 @@ class TestTheErrorOfAFetch:
 
         server.answer = answer
 
-        assert error(server) == f"{server.base_url} can't be read (IncompleteRead)"
+        assert error(server) == f"{server.base_url} can't be read (ProtocolError)"
 
     def test_error_of_an_invalid_chunk_names_the_error(self, server):
         def answer(handler: Any) -> None:
@@ -117,7 +117,7 @@ class TestTheErrorOfAFetch:
 
         server.answer = answer
 
-        assert error(server) == f"{server.base_url} can't be read (InvalidChunkLength)"
+        assert error(server) == f"{server.base_url} can't be read (ProtocolError)"
 
     def test_error_of_a_document_that_is_not_json_names_the_error(self, server):
         server.answer_with(200, b"<html>")

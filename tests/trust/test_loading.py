@@ -33,8 +33,9 @@ class TestALoadingThreadWithoutWork:
                 return super().get(timeout=60 if len(waited) == 1 else 0.01)
 
         monkeypatch.setattr(queue, "SimpleQueue", Queue)
-        own = run(LoadingThread(), threading.current_thread)
-        wait_until(own.is_alive, lambda alive: not alive)
+        threads: list[threading.Thread] = []
+        assert LoadingThread().offer(lambda: threads.append(threading.current_thread()))
+        wait_until(lambda: threads and threads[0].is_alive(), lambda alive: alive is False)
 
         assert waited == [10, 10]
 

@@ -52,14 +52,14 @@ class TestVerificationKeysWithoutWaiting:
 
 class TestTheFirstTokenOfAProcess:
     def test_decryption_key_is_not_loaded_again_for_the_first_token(self, rsa_pool, key, settings, monkeypatch):
-        make = TokenFactory(rsa_pool.take("sig"), key)
+        token = TokenFactory(rsa_pool.take("sig"), key).encrypted()
         settings.INSTACCESS = {"DECRYPTION_KEYS": [key.export_private()]}
         keys = sources.decryption_keys()
         loaded: list[JWK] = []
         load: Any = JWK._rsa_pri_n
         monkeypatch.setattr(JWK, "_rsa_pri_n", lambda jwk: loaded.append(jwk) or load(jwk))
 
-        assert jose.decrypt(make.encrypted(), keys)[1] == key.thumbprint()
+        assert jose.decrypt(token, keys)[1] == key.thumbprint()
         assert loaded == []
 
 
