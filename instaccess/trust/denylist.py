@@ -93,7 +93,7 @@ def _read(read_page: Callable[[DenyList], Page | None], last: DenyList | None) -
             no new revocations.
         last: the deny list of the last load. If None, all revocations are read into a new deny list.
     """
-    deny_list = DenyList(now=time.monotonic()) if last is None else last
+    deny_list = DenyList() if last is None else last
     position = deny_list.cursor
     while (page := read_page(deny_list)) is not None:
         deny_list.add(page, now=time.monotonic())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import time
@@ -110,14 +111,14 @@ def fetch_json(
             body = bytearray()
             # `read1` returns the bytes that have arrived. `read` would wait for a full block, so a server that sends
             # slowly could make the read last longer than the deadline.
-            while chunk := response.raw.read1(16 * 1024):
+            while chunk := response.raw.read1(io.DEFAULT_BUFFER_SIZE):
                 body += chunk
                 if len(body) > max_bytes:
                     raise SourceUnavailable(f"{without_query(url)} sent more than {max_bytes} bytes")
                 if time.monotonic() > deadline:
                     raise SourceUnavailable(f"{without_query(url)} took longer than {BODY_SECONDS} s")
             return Fetched(json.loads(body), response.headers.get("ETag", ""), _max_age(response))
-    except (requests.RequestException, HTTPError, OSError, ValueError, RecursionError) as error:
+    except (HTTPError, OSError, ValueError, RecursionError) as error:  # Each error of requests is an OSError.
         raise SourceUnavailable(f"{without_query(url)} can't be read ({_error_names(error)})") from None
 
 

@@ -101,7 +101,7 @@ class _Load(Generic[T]):
 
     def wait(self, patience: float) -> None:
         """Wait until the load ends. Raises _LoadIsSlow after `patience` seconds from the start of the load."""
-        if not self._ended.wait(max(self.started_at + patience - time.monotonic(), 0)):
+        if not self._ended.wait(self.started_at + patience - time.monotonic()):  # A negative time doesn't wait.
             raise _LoadIsSlow("loading the keys or the deny list takes too long")
 
     def result(self, patience: float) -> T:
@@ -116,7 +116,8 @@ class _Load(Generic[T]):
         if isinstance(self.outcome, Exception):
             # Set the original traceback, because each waiting thread adds its frames to the shared exception.
             raise self.outcome.with_traceback(self._traceback)
-        return self.outcome[0]
+        (value,) = self.outcome
+        return value
 
 
 class Refreshed(Generic[T]):
@@ -135,7 +136,6 @@ class Refreshed(Generic[T]):
     def __init__(self, load: Callable[[T | None], T], find_alias: Callable[[], str] | None = None) -> None:
         self._load = load
         self._find_alias = find_alias
-        self._generation = 0
         self.clear_cache()
         # Threads don't survive a fork. If a thread of the parent holds the lock during a fork, the child can never
         # acquire the lock. The child therefore starts without threads and with a new lock.
@@ -146,7 +146,8 @@ class Refreshed(Generic[T]):
 
         If a load is running, its result is not cached, because the load may have read the data before this call.
         """
-        self._generation += 1
+        # A load stores its result only if this object is the same as at the start of the load.
+        self._generation = object()
         self._lock = threading.Lock()
         self._thread: LoadingThread | None = None
         self._running: _Load[T] | None = None
@@ -167,7 +168,7 @@ class Refreshed(Generic[T]):
         """The cached value, however old. None if no value is cached."""
         return self._held.value
 
-    def get(self, *, interval: float, max_staleness: float = 0, patience: float | None = None) -> T:
+    def get(self, *, interval: float, max_staleness: float, patience: float | None = None) -> T:
         """Return the cached value if the value is less than `interval` seconds old, or else load the value.
 
         If loading fails, the cached value is returned while the value is less than `interval` + `max_staleness`
@@ -201,7 +202,7 @@ class Refreshed(Generic[T]):
                 raise
             return usable
 
-    def get_without_waiting(self, *, interval: float, max_staleness: float = 0) -> T | None:
+    def get_without_waiting(self, *, interval: float, max_staleness: float) -> T | None:
         """Return the value that `get` returns without a load, or None if `get` would load the value.
 
         This method has the same arguments as `get`. If the value is nearly too old, the value is reloaded in the
@@ -227,7 +228,7 @@ class Refreshed(Generic[T]):
         running = self._running
         has_failed = time.monotonic() - self._failed_at < interval
         if not has_failed and (running is None or running.has_ended) and self._may_use_thread():
-            self._start(running)
+            self._start(running, stalled=False)
 
     def _start_or_join(self, requested_at: float, interval: float, patience: float) -> _Load[T]:
         """Return the running load if the load started at most `interval` seconds before the request.
@@ -248,7 +249,7 @@ class Refreshed(Generic[T]):
             if self._has_stalled(running) and self._may_use_thread():
                 return self._start(running, stalled=True)
             running.wait(patience)
-        return self._start(running)
+        return self._start(running, stalled=False)
 
     def _has_stalled(self, load: _Load[T]) -> bool:
         first = LAST_PATIENCE if self._held.value is None else STALLED_SECONDS
@@ -265,7 +266,7 @@ class Refreshed(Generic[T]):
             return False
         return self._find_alias is None or not connections[self._find_alias()].in_atomic_block
 
-    def _start(self, previous: _Load[T] | None, *, stalled: bool = False) -> _Load[T]:
+    def _start(self, previous: _Load[T] | None, *, stalled: bool) -> _Load[T]:
         """Start a load, unless another thread has started a load since `previous`. Returns the latest load.
 
         Args:
@@ -296,15 +297,15 @@ class Refreshed(Generic[T]):
             return False
         return self._thread.offer(function)
 
-    def _run(self, load: _Load[T], generation: int, last: T | None) -> None:
+    def _run(self, load: _Load[T], generation: object, last: T | None) -> None:
         try:
             value = self._query(last)
             load.outcome = (value,)
-            if generation == self._generation and load.started_at >= self._held.loaded_at:
+            if generation is self._generation and load.started_at >= self._held.loaded_at:
                 self._held, self._stalled = _Held(value, load.started_at), 0
         except Exception as error:
             load.outcome = error
-            if generation == self._generation:
+            if generation is self._generation:
                 self._failed_at = time.monotonic()
             if last is not None:
                 message = f"{_FAILED} ({type(error).__name__})"

@@ -23,7 +23,7 @@ from django.db.models import DateTimeField, Value
 from .. import database_clock, database_errors
 from ..exceptions import ConfigError, SourceUnavailable
 from ..tokens import AFTERLIFE
-from .revoked import RETENTION, Page
+from .revoked import NO_TOKENS, RETENTION, Page
 
 TOKENS_TABLE = "instaccess_issuedtoken"
 REVOCATIONS_TABLE = "instaccess_revocation"
@@ -40,7 +40,7 @@ ROWS = 1000
 NO_DATABASE = "INSTACCESS['DENY_LIST'] is not set, and DATABASES has no default database to read the deny list from"
 
 # The numbers in a position have limited lengths, because longer numbers could not be converted to an id or a time.
-_POSITION = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,16})-([0-9]{1,19}))?", re.ASCII)
+_POSITION = re.compile(r"(?P<number>[0-9]{1,18})(?:-(?P<microseconds>[0-9]{1,16})-(?P<id>[0-9]{1,19}))?")
 _MAX_ID = 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -119,16 +119,18 @@ def read(position: str = "") -> Page:
     if not has_database():
         raise ConfigError(NO_DATABASE, setting="DENY_LIST")
     match = _POSITION.fullmatch(position)
-    if match is not None and int(match[3] or 0) > _MAX_ID:
+    if match is not None and int(match["id"] or 0) > _MAX_ID:
         match = None
     try:
         with connection.cursor() as cursor:
             if match is None:
                 cursor.execute(_LAST)
-                return _read_all(connection, cursor, cursor.fetchone()[0] or 0, _EPOCH, 0)
-            number = int(match[1])
-            if match[2] is not None:
-                return _read_all(connection, cursor, number, _EPOCH + int(match[2]) * _MICROSECOND, int(match[3]))
+                (last,) = cursor.fetchone()
+                return _read_all(connection, cursor, last or 0, _EPOCH, 0)
+            number = int(match["number"])
+            if match["id"] is not None:
+                after = _EPOCH + int(match["microseconds"]) * _MICROSECOND
+                return _read_all(connection, cursor, number, after, int(match["id"]))
             page = _read_later(cursor, number)
     except DatabaseError as error:
         if database_errors.needs_migration(error):
@@ -168,7 +170,7 @@ def _read_later(cursor: Any, number: int) -> Page | None:
     tokens: list[str] = []
     if batches:
         cursor.execute(_BATCH_TOKENS, [number, last])
-        tokens = [_jti(row[0]) for row in cursor.fetchall()]
+        tokens = [_jti(jti) for (jti,) in cursor.fetchall()]
     return _page(tokens, rows, cursor=str(last), more=more)
 
 
@@ -192,14 +194,14 @@ def _read_all(connection: Any, cursor: Any, number: int, after: datetime, id_: i
     start = adapt(max(after, earliest))
     cursor.execute(_TOKENS, [start, start, id_, adapt(cutoff)])
     rows = cursor.fetchall()
-    tokens = [_jti(row[1]) for row in rows]
+    tokens = [_jti(jti) for _, jti in rows]
     if len(rows) == PAGE:
-        last = rows[-1][0]
+        last, _ = rows[-1]
         # Read the time of the revocation only for the last row, because some drivers parse times slowly.
         cursor.execute(_TIME, [last])
         if (row := cursor.fetchone()) is None:
             raise SourceUnavailable("the deny list can't be read, because an audit row was deleted at the same time")
-        microseconds = (_to_datetime(connection, row[0]) - _EPOCH) // _MICROSECOND
+        microseconds = (_to_datetime(connection, *row) - _EPOCH) // _MICROSECOND
         return Page(tokens, cursor=f"{number}-{microseconds}-{last}", more=True)
     cursor.execute(_RECENT, [(earliest - _EPOCH) // _MICROSECOND])
     return _page(tokens, cursor.fetchall(), cursor=str(number), more=False)
@@ -211,9 +213,9 @@ def _page(tokens: list[str], rows: Sequence[Any], *, cursor: str, more: bool) ->
         # SQLite stores values of any type. If an attacker has stored a wrong type, skip the row, so that the other
         # revocations stay readable.
         if kind in scopes and isinstance(latest_iat, int):
-            scopes[kind][str(value)] = max(latest_iat, scopes[kind].get(str(value), 0))
+            scopes[kind][str(value)] = max(latest_iat, scopes[kind].get(str(value), latest_iat))
     keys = [str(value) for _, kind, value, _ in rows if kind == "key"]
-    all_until = max((iat for _, kind, _, iat in rows if kind == "all" and isinstance(iat, int)), default=-1)
+    all_until = max((iat for _, kind, _, iat in rows if kind == "all" and isinstance(iat, int)), default=NO_TOKENS)
     return Page(tokens, scopes["user"], scopes["account"], keys, all_until, cursor, more)
 
 

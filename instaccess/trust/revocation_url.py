@@ -7,7 +7,7 @@ from typing import Any
 from ..conf import conf
 from ..exceptions import ConfigError, SourceUnavailable
 from .fetch import fetch_json, without_query
-from .revoked import Page
+from .revoked import NO_TOKENS, Page
 
 MAX_BYTES = 16 * 1024 * 1024
 """The size limit, in bytes, of one page of the revocations.
@@ -55,7 +55,7 @@ def _parse(document: Any, etag: str) -> Page | None:
         return None
     tokens, keys = document["revoked"], document.get("revoked_keys", [])
     users, accounts = document.get("revoked_users", {}), document.get("revoked_accounts", {})
-    all_until = document.get("revoked_until", -1)
+    all_until = document.get("revoked_until", NO_TOKENS)
     cursor, more = document.get("cursor", ""), document.get("more", False)
     position_lost = document.get("position_lost", False)
     valid = (

@@ -18,6 +18,9 @@ RETENTION = MAX_LIFETIME + CLOCK_SKEW + AFTERLIFE
 Afterwards, every gateway refuses the revoked tokens, because the tokens have expired.
 """
 
+NO_TOKENS = -1
+"""The largest `iat` of an empty set of revoked tokens: lower than the `iat` of every token."""
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -28,8 +31,8 @@ class Page:
         users, accounts: mappings from the uuid of a user or an account to the largest `iat`, in seconds since 1970,
             of its revoked tokens.
         keys: the kid of each revoked key.
-        all_until: the largest `iat`, in seconds since 1970, of the tokens that a revocation of all tokens covers. -1
-            if there is no such revocation.
+        all_until: the largest `iat`, in seconds since 1970, of the tokens that a revocation of all tokens covers.
+            `NO_TOKENS` if there is no such revocation.
         cursor: the position after this page, to read the next page. Empty if the issuer doesn't support positions.
         more: whether more pages can be read now.
         etag: the ETag of the HTTP response that contained this page, or an empty string.
@@ -41,7 +44,7 @@ class Page:
     users: Mapping[str, int] = field(default_factory=dict)
     accounts: Mapping[str, int] = field(default_factory=dict)
     keys: Collection[str] = ()
-    all_until: int = -1
+    all_until: int = NO_TOKENS
     cursor: str = ""
     more: bool = False
     etag: str = ""
@@ -56,14 +59,12 @@ class DenyList(AbstractSet[str]):
     thread adds entries.
     """
 
-    def __init__(self, page: Page | None = None, *, now: float = 0) -> None:
+    def __init__(self) -> None:
         self.cursor = self.etag = ""
         self._keys: frozenset[str] = frozenset()
         self._recent, self._older = _Entries(), _Entries()
-        self._recent_since = now
+        self._recent_since = float("-inf")
         self._lock = threading.Lock()
-        if page is not None:
-            self.add(page, now=now)
 
     def add(self, page: Page, *, now: float) -> None:
         """Add the revocations of a page, and drop entries that are no longer needed.
@@ -97,9 +98,9 @@ class DenyList(AbstractSet[str]):
                 return "all tokens with this time of issue or an earlier time of issue were revoked"
             # Compare the real user of a masquerade too, because the real user has the token.
             for uuid in filter(None, (claims.user_uuid, claims.masquerading_user_uuid)):
-                if claims.issued_at <= entries.users.get(uuid, -1):
+                if claims.issued_at <= entries.users.get(uuid, NO_TOKENS):
                     return "all tokens of the user were revoked"
-            if claims.issued_at <= entries.accounts.get(claims.account_uuid, -1):
+            if claims.issued_at <= entries.accounts.get(claims.account_uuid, NO_TOKENS):
                 return "all tokens of the account were revoked"
         return None
 
@@ -130,4 +131,4 @@ class _Entries:
         self.tokens: set[str] = set()
         self.users: dict[str, int] = {}
         self.accounts: dict[str, int] = {}
-        self.all_until = -1
+        self.all_until = NO_TOKENS

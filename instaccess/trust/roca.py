@@ -22,7 +22,7 @@ def _subgroups() -> Iterator[tuple[int, int]]:
     """
     for prime in range(3, _LARGEST_PRIME + 1, 2):
         if all(prime % divisor for divisor in range(3, prime, 2)):
-            order, power = 1, _GENERATOR % prime
+            order, power = 1, _GENERATOR
             while power != 1:
                 order, power = order + 1, power * _GENERATOR % prime
             if order < prime - 1:

@@ -121,7 +121,7 @@ class OutageLog:
                     detail = fault.brief
                 elif fault.brief:
                     self._traced_at = now
-            request_finished.connect(self._log_counts_when_due, dispatch_uid="instaccess.outages")
+            request_finished.connect(self._log_counts_when_due)  # Django connects the method only once.
             if previous is not None:
                 _log_count(previous, now)
         logger.log(level, fault.message, stacklevel=4, error=fault.error, reason=fault.reason, detail=detail)

@@ -42,7 +42,6 @@ _REASONS = frozenset(map(str, Reason))
 _LOG_SECONDS = 60
 _TRIM_SECONDS = 3600
 _MAX_ID_CHARS = 255
-_DISPATCH_UID = "instaccess.refusals"
 
 
 class Table(Protocol):
@@ -70,15 +69,8 @@ class RefusalCounter:
     def start(self, table: Table) -> None:
         """Start counting. From now on, the counts are written to the table."""
         self._table = table
-        request_finished.connect(self._write_when_due, dispatch_uid=_DISPATCH_UID)
+        request_finished.connect(self._write_when_due)
         atexit.register(self._write_at_exit)
-
-    def stop(self) -> None:
-        """Stop counting, and discard the counts that have not been written."""
-        request_finished.disconnect(dispatch_uid=_DISPATCH_UID)
-        atexit.unregister(self._write_at_exit)
-        self._table = None
-        self._tally.forget()
 
     def count(self, role: str, reason: Reason, *, client_id: str = "", user_uuid: str = "") -> None:
         """Count one refusal in memory. This method does no I/O and never raises an error.

@@ -46,7 +46,7 @@ class Tally:
     def forget(self) -> None:
         """Discard all counts."""
         self._lock = threading.Lock()
-        self._hour = 0
+        self._hour: int | None = None
         self._seen: set[Kind] = set()
         self._counts: dict[Kind, int] = {}
 

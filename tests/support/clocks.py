@@ -1,6 +1,8 @@
-"""A simulated clock, which advances only if a test advances the clock."""
+"""A simulated clock, which advances only if a test advances the clock, and events whose waits advance the clock."""
 
 from __future__ import annotations
+
+import threading
 
 
 class Clock:
@@ -21,3 +23,30 @@ class Clock:
         self.now += seconds
 
     time = monotonic = __call__
+
+
+class EventsOnAClock:
+    """A replacement for the module `threading` of a module, in which waiting takes no time.
+
+    A caller that waits for an event, which no thread sets, advances the clock by the time limit of the caller.
+    """
+
+    Lock = staticmethod(threading.Lock)
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def Event(self) -> threading.Event:
+        return _EventOnAClock(self._clock)
+
+
+class _EventOnAClock(threading.Event):
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self.is_set():
+            assert timeout is not None, "the caller would wait forever"
+            self._clock.advance(max(timeout, 0))
+        return self.is_set()

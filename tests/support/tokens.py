@@ -39,7 +39,9 @@ def claims(now: int = NOW, **changes: Any) -> dict[str, Any]:
 
 def denying(*jtis: str) -> DenyList:
     """Return a deny list that contains the tokens with these token ids."""
-    return DenyList(Page(jtis))
+    deny_list = DenyList()
+    deny_list.add(Page(jtis), now=0)
+    return deny_list
 
 
 def canvas_claims(now: int = NOW, **changes: Any) -> dict[str, Any]:

@@ -239,12 +239,12 @@ class TestADenyListFromAURL:
 
     def test_gateway_requests_all_parts_of_a_long_deny_list_in_one_reload(self, remote):
         def answer(handler: Any) -> None:
-            number = int(handler.path.partition("since=")[2] or 0) + 1
-            reply(handler, 200, document(str(number), cursor=str(number), more=number < 4))
+            number = int(handler.path.partition("since=")[2] or 8) + 1
+            reply(handler, 200, document(str(number), cursor=str(number), more=number < 12))
 
         remote.answer = answer
 
-        assert denylist.current() == {"1", "2", "3", "4"}
+        assert denylist.current() == {"9", "10", "11", "12"}
 
     def test_gateway_stops_requesting_if_the_issuer_always_sends_the_same_part_of_the_deny_list(self, remote):
         remote.answer_with(200, document("one", cursor="17", more=True))
@@ -311,6 +311,7 @@ class TestADenyListFromAURL:
             (200, b'{"revoked": [], "revoked_until": true}'),
             (200, b'{"revoked": [], "cursor": 17}'),
             (200, b'{"revoked": [], "position_lost": 1}'),
+            (200, b'{"revoked": [], "cursor": "1", "more": 1}'),
             (200, b'{"revoked": [], "more": true}'),
             (200, b"[" * 100_000),
             (200, b"\xff\xfe"),

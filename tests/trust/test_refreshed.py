@@ -44,6 +44,13 @@ def clock(monkeypatch) -> Clock:
 
 
 @pytest.fixture
+def frozen_clock(monkeypatch) -> Clock:
+    clock = Clock(frozen=True)
+    monkeypatch.setattr("instaccess.trust.refreshed.time", clock)
+    return clock
+
+
+@pytest.fixture
 def source() -> Source:
     return Source()
 
@@ -55,33 +62,80 @@ def value(source) -> Refreshed[Any]:
 
 class TestTheAgeOfARefreshedValue:
     def test_refreshed_value_is_loaded_once_per_interval(self, clock, source, value):
-        assert [value.get(interval=2) for _ in range(3)] == [1, 1, 1]
+        assert [value.get(interval=2, max_staleness=0) for _ in range(3)] == [1, 1, 1]
         clock.now += 1.9
-        assert value.get(interval=2) == 1
+        assert value.get(interval=2, max_staleness=0) == 1
         clock.now += 0.1
-        assert value.get(interval=2) == 2
+        assert value.get(interval=2, max_staleness=0) == 2
 
     def test_refreshed_value_is_loaded_on_every_call_if_the_interval_is_0(self, clock, value):
-        assert [value.get(interval=0) for _ in range(3)] == [1, 2, 3]
+        assert [value.get(interval=0, max_staleness=0) for _ in range(3)] == [1, 2, 3]
 
     def test_load_function_receives_the_last_value_of_a_refreshed_value(self, clock, source, value):
         for _ in range(3):
-            value.get(interval=0)
+            value.get(interval=0, max_staleness=0)
 
         assert source.last_values == [None, 1, 2]
 
     def test_refreshed_value_is_loaded_again_after_its_cache_was_cleared(self, clock, source, value):
-        value.get(interval=9)
+        value.get(interval=9, max_staleness=0)
         value.clear_cache()
 
-        assert value.get(interval=9) == 2
+        assert value.get(interval=9, max_staleness=0) == 2
         assert source.last_values == [None, None]
 
     def test_age_of_a_refreshed_value_counts_from_the_start_of_its_load(self, clock, value):
         slow: Refreshed[Any] = Refreshed(lambda last: setattr(clock, "now", clock.now + 5) or object())
-        first = slow.get(interval=2)
+        first = slow.get(interval=2, max_staleness=0)
 
-        assert slow.get(interval=2) is not first
+        assert slow.get(interval=2, max_staleness=0) is not first
+
+    def test_age_and_cached_value_are_none_before_the_first_load(self, value):
+        assert (value.age, value.cached) == (None, None)
+
+    def test_age_is_the_time_since_the_load_and_an_old_value_stays_the_cached_value(self, frozen_clock, value):
+        value.get(interval=2, max_staleness=0)
+        frozen_clock.advance(90)
+
+        assert (value.age, value.cached) == (90, 1)
+
+
+class TestTheExactTimesOfARefreshedValue:
+    def test_value_is_loaded_again_as_soon_as_its_age_is_the_interval(self, frozen_clock, value):
+        value.get(interval=2, max_staleness=0)
+        frozen_clock.advance(2)
+
+        assert value.get(interval=2, max_staleness=0) == 2
+
+    def test_value_is_loaded_on_each_call_with_the_interval_0_even_at_the_same_time(
+        self, frozen_clock, source, value
+    ):
+        assert [value.get(interval=0, max_staleness=0) for _ in range(3)] == [1, 2, 3]
+        assert source.last_values == [None, 1, 2]
+        assert value.cached == 3
+
+    def test_value_is_too_old_as_soon_as_its_age_is_the_interval_plus_the_staleness(
+        self, frozen_clock, source, value
+    ):
+        value.get(interval=2, max_staleness=60)
+        source.error = OSError("unavailable")
+        frozen_clock.advance(62)
+
+        with pytest.raises(OSError, match="unavailable"):
+            value.get(interval=2, max_staleness=60)
+
+    def test_failed_load_is_retried_as_soon_as_the_interval_has_passed(self, frozen_clock, source, value):
+        value.get(interval=2, max_staleness=60)
+        source.error = OSError("unavailable")
+        frozen_clock.advance(10)
+        value.get(interval=2, max_staleness=60)
+        frozen_clock.advance(1.75)
+        value.get(interval=2, max_staleness=60)
+        assert source.loads == 2
+        frozen_clock.advance(0.25)
+        value.get(interval=2, max_staleness=60)
+
+        assert source.loads == 3
 
 
 class TestAFailedLoadOfARefreshedValue:
@@ -124,12 +178,12 @@ class TestAFailedLoadOfARefreshedValue:
         assert value.get(interval=2, max_staleness=60) == 3
 
     def test_the_error_of_a_failed_load_is_raised_if_the_staleness_is_0(self, clock, source, value):
-        value.get(interval=2)
+        value.get(interval=2, max_staleness=0)
         source.error = OSError("unavailable")
         clock.now += 2
 
         with pytest.raises(OSError, match="unavailable"):
-            value.get(interval=2)
+            value.get(interval=2, max_staleness=0)
 
     def test_failed_load_of_a_refreshed_value_is_logged(self, clock, source, value, caplog):
         value.get(interval=2, max_staleness=60)
@@ -171,11 +225,33 @@ def get_stale_value(clock: Clock, source: Source, value: Refreshed[Any], *, thre
     return calls
 
 
+class LockOfTwoThreads:
+    """A lock that no thread acquires before a second thread wants to acquire the lock."""
+
+    def __init__(self) -> None:
+        self._lock, self._barrier = threading.Lock(), threading.Barrier(2, timeout=60)
+
+    def __enter__(self) -> None:
+        self._barrier.wait()
+        self._lock.acquire()
+
+    def __exit__(self, *args: Any) -> None:
+        self._lock.release()
+
+
 class TestThreadsThatShareARefreshedValue:
+    def test_two_threads_that_decide_to_load_at_the_same_time_share_one_load(self, clock, source, value):
+        value._lock = LockOfTwoThreads()
+        both = [InAThread(lambda: value.get(interval=2, max_staleness=0)) for _ in range(2)]
+
+        assert [each.result for each in both] == [1, 1]
+        assert source.loads == 1
+
     def test_o13_threads_use_the_last_value_if_the_loading_thread_takes_too_long(
         self, clock, source, value, monkeypatch
     ):
         monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 0.05)
+        monkeypatch.setattr("instaccess.trust.refreshed.LAST_PATIENCE", 3600)
         (loading,) = get_stale_value(clock, source, value, threads=1)
 
         # If this call waited for the loading thread, the test would not end.
@@ -200,11 +276,11 @@ class TestThreadsThatShareARefreshedValue:
     def test_o13_thread_stops_waiting_for_a_load_if_there_is_no_last_value(self, clock, source, value, monkeypatch):
         monkeypatch.setattr("instaccess.trust.refreshed.LAST_PATIENCE", 0.05)
         source.gate = threading.Event()
-        loading = InAThread(lambda: value.get(interval=2))
+        loading = InAThread(lambda: value.get(interval=2, max_staleness=0))
         assert source.entered.wait(60)
 
         with pytest.raises(SourceUnavailable):
-            value.get(interval=2)
+            value.get(interval=2, max_staleness=0)
         source.gate.set()
         assert loading.result == 1
 
@@ -244,26 +320,26 @@ class TestThreadsThatShareARefreshedValue:
 
     def test_clearing_the_cache_during_a_load_does_not_block_other_threads(self, clock, source, value):
         source.gate = threading.Event()
-        loading = InAThread(lambda: value.get(interval=2))
+        loading = InAThread(lambda: value.get(interval=2, max_staleness=0))
         assert source.entered.wait(60)
         value.clear_cache()
         gate, source.gate = source.gate, None
 
-        assert value.get(interval=2) == 2
+        assert value.get(interval=2, max_staleness=0) == 2
         gate.set()
         assert loading.result == 1
-        assert value.get(interval=2) == 2
+        assert value.get(interval=2, max_staleness=0) == 2
 
 
 def _child(value: Refreshed[Any], pipe: Any) -> None:
-    pipe.send(value.get(interval=3600))
+    pipe.send(value.get(interval=3600, max_staleness=0))
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 class TestAForkedProcess:
     def test_child_process_starts_without_the_cached_value_and_the_lock_of_its_parent(self, source, value):
         context = multiprocessing.get_context("fork")
-        assert value.get(interval=3600) == 1
+        assert value.get(interval=3600, max_staleness=0) == 1
         parent_end, child_end = context.Pipe()
         # Hold the lock during the fork, as a thread of a real parent may do. The child must not wait for this lock.
         with value._lock:
@@ -273,4 +349,4 @@ class TestAForkedProcess:
         assert parent_end.recv() == 2
         child.join()
         child.close()
-        assert value.get(interval=3600) == 1
+        assert value.get(interval=3600, max_staleness=0) == 1

@@ -79,7 +79,7 @@ class TestASuccessfulLoadInASeparateThread:
         assert source.loads == 2
 
     def test_young_refreshed_value_is_not_loaded_again(self, clock, source, value):
-        for _ in range(10):
+        for _ in range(15):
             get(value)
             clock.now += 0.1
 
@@ -110,7 +110,7 @@ class TestASuccessfulLoadInASeparateThread:
         assert len(identities) == 1
 
     def test_caller_gets_a_value_that_was_loaded_after_the_call_if_the_interval_is_0(self, clock, source, value):
-        assert [value.get(interval=0) for _ in range(3)] == [1, 2, 3]
+        assert [value.get(interval=0, max_staleness=0) for _ in range(3)] == [1, 2, 3]
 
 
 class TestALoadThatStalls:
@@ -325,14 +325,14 @@ class TestTheTimeoutsOfAConnection:
 
 
 def _child(value: Refreshed[Any], pipe: Any) -> None:
-    pipe.send(value.get(interval=3600))
+    pipe.send(value.get(interval=3600, max_staleness=0))
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 class TestAForkedProcess:
     def test_g34_child_process_starts_its_own_loading_thread_while_a_load_of_its_parent_stalls(self, source, value):
         context = multiprocessing.get_context("fork")
-        assert value.get(interval=3600) == 1
+        assert value.get(interval=3600, max_staleness=0) == 1
         parent_end, child_end = context.Pipe()
         source.gate = threading.Event()
         source.entered.clear()

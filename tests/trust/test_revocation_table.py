@@ -41,6 +41,7 @@ def read_all(position: str = "") -> list[Page]:
     """Return all pages after a position."""
     pages = [read(position)]
     while pages[-1].more:
+        assert len(pages) < 100
         pages.append(read(pages[-1].cursor))
     return pages
 

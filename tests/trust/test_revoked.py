@@ -19,9 +19,15 @@ def token(**changes: Any) -> Claims:
     return Claims.from_payload(claims(**changes), now=NOW, issuers=[ISSUER])
 
 
+def deny_list_of(page: Page, *, now: float = 0) -> DenyList:
+    deny_list = DenyList()
+    deny_list.add(page, now=now)
+    return deny_list
+
+
 def reason(page: Page, *kids: str, **changes: Any) -> str | None:
     """Return why a deny list with one page refuses a token of USER and ACCOUNT that was issued at NOW."""
-    return DenyList(page).find(token(**changes), *kids)
+    return deny_list_of(page).find(token(**changes), *kids)
 
 
 class TestARevokedToken:
@@ -38,7 +44,7 @@ class TestAllTokens:
         assert (reason(Page(all_until=all_until)) is not None) is refused
 
     def test_k15_deny_list_uses_the_latest_time_until_which_all_tokens_are_refused(self):
-        deny_list = DenyList(Page(all_until=NOW))
+        deny_list = deny_list_of(Page(all_until=NOW))
         deny_list.add(Page(all_until=NOW - 20), now=0)
         deny_list.add(Page(), now=0)
         assert deny_list.find(token()) == (
@@ -64,7 +70,7 @@ class TestAllTokensOfAUser:
         assert reason(Page(users={OTHER: NOW}), **masquerade) == "all tokens of the user were revoked"
 
     def test_later_revocation_of_a_user_refuses_later_tokens_of_the_user(self):
-        deny_list = DenyList(Page(users={USER: NOW - 10}))
+        deny_list = deny_list_of(Page(users={USER: NOW - 10}))
         deny_list.add(Page(users={USER: NOW}), now=0)
         deny_list.add(Page(users={USER: NOW - 20}), now=0)
 
@@ -95,19 +101,22 @@ class TestTheAgeOfADenyListEntry:
         "page", [Page(["mine"]), Page(users={USER: NOW}), Page(accounts={ACCOUNT: NOW}), Page(all_until=NOW)]
     )
     def test_deny_list_keeps_an_entry_until_every_token_has_expired_and_then_drops_the_entry(self, page):
-        deny_list = DenyList(now=0)
-        deny_list.add(page, now=RETENTION - 1)
-        for now in (RETENTION, 2 * RETENTION - 1):
+        deny_list = deny_list_of(Page(), now=500)
+        deny_list.add(page, now=500 + RETENTION - 1)
+        for now in (500 + RETENTION, 500 + 2 * RETENTION - 1):
             deny_list.add(Page(), now=now)
             assert deny_list.find(token(jti="mine")) is not None
 
-        deny_list.add(Page(), now=2 * RETENTION)
+        deny_list.add(Page(), now=500 + 2 * RETENTION)
         assert deny_list.find(token(jti="mine")) is None
 
+    def test_deny_list_keeps_entries_for_the_longest_lifetime_with_the_largest_leeway_and_clock_skew(self):
+        assert RETENTION == 3600 + 60 + 360
+
     def test_deny_list_keeps_a_revoked_key_forever(self):
-        deny_list = DenyList(Page(keys=["stolen"]))
-        for _ in range(3):
-            deny_list.add(Page(), now=deny_list._recent_since + RETENTION)
+        deny_list = deny_list_of(Page(keys=["stolen"]))
+        for period in range(1, 4):
+            deny_list.add(Page(), now=period * RETENTION)
 
         assert deny_list.find(token(), "stolen") is not None
 
@@ -119,11 +128,29 @@ class TestTheAgeOfADenyListEntry:
         assert len(deny_list) == 200
 
 
+class TestTheEarliestToken:
+    @pytest.mark.parametrize("page", [Page(), Page(["other"], users={OTHER: NOW}, accounts={OTHER: NOW})])
+    @pytest.mark.parametrize("iat", [0, 1])
+    def test_deny_list_without_an_entry_for_a_token_accepts_even_the_earliest_token(self, page, iat):
+        token = Claims.from_payload(claims(now=iat), now=iat, issuers=[ISSUER])
+
+        assert deny_list_of(page).find(token) is None
+
+
+class TestTheSizesOfADenyList:
+    def test_sizes_of_a_deny_list_are_the_numbers_of_recent_and_older_entries(self):
+        deny_list = deny_list_of(Page(["t1", "t2"], {"u1": 1}, {"a1": 1, "a2": 1, "a3": 1}, ["k1"]))
+        deny_list.add(Page(["t3"], {"u2": 1, "u3": 1, "u4": 1}, {"a4": 1}, ["k1", "k2"]), now=RETENTION)
+
+        assert deny_list.sizes() == {"token": 3, "user": 4, "account": 4, "key": 2}
+
+
 class TestTheTokensOfADenyList:
     def test_deny_list_is_equal_to_the_set_of_its_jtis(self):
-        deny_list = DenyList(Page(["one"]))
-        deny_list.add(Page(["two"]), now=RETENTION)
+        deny_list = deny_list_of(Page(["one", "both"]))
+        deny_list.add(Page(["two", "both"]), now=RETENTION)
 
-        assert deny_list == {"one", "two"}
-        assert sorted(deny_list) == ["one", "two"]
+        assert deny_list == {"one", "two", "both"}
+        assert len(deny_list) == 3
+        assert sorted(deny_list) == ["both", "one", "two"]
         assert "three" not in deny_list

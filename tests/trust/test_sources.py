@@ -92,6 +92,11 @@ class TestVerificationKeysFromSettings:
 
         assert sources.verification_keys() is sources.verification_keys()
 
+    def test_decryption_keys_are_parsed_once(self, key, settings):
+        settings.INSTACCESS = {"DECRYPTION_KEYS": [pem(key, private=True)]}
+
+        assert sources.decryption_keys() is sources.decryption_keys()
+
     @pytest.mark.parametrize(
         "bad",
         [
@@ -160,15 +165,20 @@ class TestDecryptionKeysFromSettings:
         settings.INSTACCESS = {"DECRYPTION_KEYS": [first, first]}
         assert list(sources.decryption_keys()) == ["gw"]
 
-        settings.INSTACCESS = {"DECRYPTION_KEYS": [first, second]}
-        with pytest.raises(ConfigError, match=r"INSTACCESS\['DECRYPTION_KEYS'\]\[1\].* kid of an earlier"):
-            sources.decryption_keys()
+        for different in ([first, second], [second, first]):
+            settings.INSTACCESS = {"DECRYPTION_KEYS": different}
+            with pytest.raises(
+                ConfigError, match=r"INSTACCESS\['DECRYPTION_KEYS'\]\[1\].* kid of an earlier"
+            ) as error:
+                sources.decryption_keys()
+            assert error.value.setting == "DECRYPTION_KEYS"
 
     def test_error_for_a_url_in_a_list_of_verification_keys_describes_the_correct_form(self, settings):
         settings.INSTACCESS = {"VERIFICATION_KEYS": ["https://canvas.example.edu/internal/services/jwks"]}
 
-        with pytest.raises(ConfigError, match=r"\[0\] is a URL: write the URL as a string, not in a list"):
+        with pytest.raises(ConfigError, match=r"\[0\] is a URL: write the URL as a string, not in a list") as caught:
             sources.verification_keys()
+        assert caught.value.setting == "VERIFICATION_KEYS"
 
     def test_the_error_for_an_unreadable_key_file_names_the_setting(self, settings, tmp_path):
         settings.INSTACCESS = {"DECRYPTION_KEYS": [tmp_path / "nothing.pem"]}
@@ -213,6 +223,11 @@ class TestReadingAJWKSet:
             {"key_ops": []},
             {"key_ops": "verify"},
             {"key_ops": None},
+            {"use": "verify"},
+            {"use": None},
+            {"use": ["sig"]},
+            {"alg": "RS512"},
+            {"alg": None},
         ],
         ids=str,
     )
@@ -249,6 +264,7 @@ class TestReadingAJWKSet:
             public(rsa_pool.take(), use="enc"),
             public(rsa_pool.take(), alg="PS256"),
             public(rsa_pool.take(), alg="HS256"),
+            public(rsa_pool.take(), alg="RS384"),
         ]
 
         assert list(remote_jwks.read_jwks({"keys": [*others, public(key)]})) == [key.thumbprint()]
@@ -262,9 +278,10 @@ class TestReadingAJWKSet:
         assert all(not each.has_private for each in keys.values())
 
     def test_members_of_a_jwk_set_beyond_the_limit_are_not_read(self, key):
-        filler = [{"kty": "oct"}] * remote_jwks.MAX_MEMBERS
+        filler = [{"kty": "oct"}] * 31
 
-        assert remote_jwks.read_jwks({"keys": [*filler, public(key)]}) == {}
+        assert list(remote_jwks.read_jwks({"keys": [*filler, public(key)]})) == [key.thumbprint()]
+        assert remote_jwks.read_jwks({"keys": [*filler, {"kty": "oct"}, public(key)]}) == {}
 
     @pytest.mark.parametrize("document", [None, [], "x", {}, {"keys": None}, {"keys": {}}, {"keys": "x"}, 1])
     def test_a_document_that_is_not_a_jwk_set_raises_source_unavailable(self, document):
@@ -334,7 +351,7 @@ class TestKeysOfAJWKSURL:
         for _ in range(1000):
             assert str(uuid.uuid4()) not in keys
         assert len(jwks.requests) == 2
-        clock.now += remote_jwks.JWKS_COOLDOWN
+        clock.now += 30
         for _ in range(1000):
             assert keys.get(str(uuid.uuid4())) is None
 
@@ -498,7 +515,7 @@ class TestKeysOfAJWKSURL:
         with ThreadPoolExecutor(1) as thread:
             first = thread.submit(keys.get, "unknown")
             assert stalled.wait(60)
-            clock.now += remote_jwks.PATIENCE
+            clock.now += 5
 
             # Only the first thread may wait, because attackers can send any number of unknown kids.
             assert [keys.get(str(uuid.uuid4())) for _ in range(20)] == [None] * 20
@@ -584,3 +601,27 @@ class TestKeysOfThisDatabase:
 
         assert set(sources.verification_keys()) == {signing.kid, future.kid}
         assert list(sources.decryption_keys()) == [encryption.kid]
+
+    @pytest.mark.parametrize(
+        ("load", "setting"),
+        [(sources.decryption_keys, "DECRYPTION_KEYS"), (sources.verification_keys, "VERIFICATION_KEYS")],
+    )
+    def test_error_of_a_process_without_a_key_table_names_the_setting(self, monkeypatch, load, setting):
+        monkeypatch.setattr(sources._key_table, "load_ring", None)
+        assert not sources.has_key_table()
+
+        with pytest.raises(ConfigError, match="this process has no key table") as caught:
+            load()
+        assert caught.value.setting == setting
+
+    @pytest.mark.parametrize("load", [sources.decryption_keys, sources.verification_keys])
+    def test_keys_of_the_database_may_be_too_old_only_by_the_staleness_of_the_caller(
+        self, initial_keys, monkeypatch, load
+    ):
+        requested: list[float] = []
+        load_ring: Any = sources._key_table.load_ring
+        monkeypatch.setattr(sources._key_table, "load_ring", lambda time: requested.append(time) or load_ring(time))
+        load()
+        load(max_staleness=60)
+
+        assert requested == [0, 60]

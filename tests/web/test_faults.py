@@ -85,6 +85,28 @@ class TestOneOutage:
         assert len(caplog.messages) == 2
         assert (caplog.records[1].count, caplog.records[1].levelname) == (3, "ERROR")
 
+    def test_outage_log_contains_the_error_again_and_the_count_long_after_the_first_error(self, caplog, clock):
+        for _ in range(3):
+            log(OperationalError("gone"))
+        clock.advance(1000)
+
+        assert log(OperationalError("gone"))
+        assert (caplog.records[1].count, caplog.records[1].seconds) == (2, 1000)
+
+    def test_outage_log_contains_the_count_at_the_end_of_the_first_request_long_after_the_error(self, caplog, clock):
+        for _ in range(3):
+            log(OperationalError("gone"))
+        clock.advance(1000)
+        end_request()
+
+        assert (caplog.records[1].count, caplog.records[1].seconds) == (2, 1000)
+        assert caplog.records[1].reason == Reason.FAULT
+
+    def test_record_of_an_outage_has_the_place_of_the_caller(self, caplog):
+        log(OperationalError("gone"))
+
+        assert (caplog.records[0].filename, caplog.records[0].funcName) == ("test_faults.py", "log")
+
     def test_outage_log_contains_no_count_for_an_error_without_repetitions(self, caplog, clock):
         log(OperationalError("gone"))
         clock.advance(60)
@@ -161,6 +183,29 @@ class TestAnotherError:
 
         assert caplog.text.count("Traceback") == 1
         assert caplog.messages[1] == "the role failed: django.db.utils.InterfaceError: the [credential] is closed"
+
+    def test_outage_log_contains_a_second_traceback_after_a_minute(self, caplog, clock):
+        another = TRACEBACK.replace("Operational", "Interface")
+        log(OperationalError("gone"), detail=TRACEBACK)
+        clock.advance(59)
+        log(InterfaceError("gone"), detail=another)
+        clock.advance(1)
+        log(InterfaceError("gone"), "another role failed", detail=another)
+        clock.advance(1000)
+        log(InterfaceError("gone"), "a third role failed", detail=another)
+
+        assert caplog.messages == [
+            f"the role failed: {TRACEBACK}",
+            "the role failed: django.db.utils.InterfaceError",
+            f"another role failed: {another}",
+            f"a third role failed: {another}",
+        ]
+
+    def test_outage_log_contains_the_complete_detail_of_one_line_after_a_traceback(self, caplog):
+        log(OperationalError("gone"), detail=TRACEBACK)
+        log(InterfaceError("gone"), detail="the connection is closed")
+
+        assert caplog.messages[1] == "the role failed: the connection is closed"
 
     @pytest.mark.parametrize(
         "error",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import uuid
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from django.test import RequestFactory, override_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instaccess.exceptions import ConfigError
 from instaccess.models import IssuedToken
 from instaccess.web import origin
 
@@ -136,9 +138,55 @@ class TestTheClientAddress:
         assert address(remote) is None
         assert address(remote, "203.0.113.9", hops=1) == "203.0.113.9"
 
+    def test_client_address_may_have_64_characters_but_not_more(self):
+        assert address("fe80::1%" + "e" * 56) == "fe80::1"
+        assert address("fe80::1%" + "e" * 57) is None
+        assert address("fe80::1%" + "e" * 100) is None
+
+    def test_client_address_of_a_log_line_is_none_if_trusted_proxies_is_invalid(self):
+        request = RequestFactory().post("/", REMOTE_ADDR="192.0.2.1")
+        assert origin.client_address_or_none(request) == "192.0.2.1"
+        with override_settings(INSTACCESS={"TRUSTED_PROXIES": "1"}):
+            assert origin.client_address_or_none(request) is None
+
     @settings(deadline=None)
     @given(forwarded=st.text(max_size=100), hops=st.integers(0, 10))
     def test_client_address_is_valid_or_none_for_arbitrary_headers(self, forwarded, hops):
         result = address("192.0.2.1", forwarded, hops=hops)
 
         assert result is None or str(ipaddress.ip_address(result)) == result
+
+
+class TestTheAccountOfAHost:
+    @pytest.mark.parametrize(
+        ("host", "name"),
+        [
+            ("canvas.example.edu", "canvas.example.edu"),
+            ("canvas.example.edu:8443", "canvas.example.edu"),
+            ("127.0.0.1:8443", "127.0.0.1"),
+            ("[::1]", "[::1]"),
+            ("[::1]:8443", "[::1]"),
+        ],
+    )
+    def test_account_belongs_to_the_name_of_the_host_without_the_port(self, host, name):
+        assert origin.account_uuid(host) == str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
+        with override_settings(INSTACCESS={"ACCOUNT_HOOK": lambda host: f"account of {host}"}):
+            assert origin.account_uuid(host) == f"account of {name}"
+
+    def test_account_is_account_uuid_if_the_setting_is_set(self):
+        with override_settings(INSTACCESS={"ACCOUNT_UUID": "ours", "ACCOUNT_HOOK": lambda host: "theirs"}):
+            assert origin.account_uuid("canvas.example.edu") == "ours"
+
+    @pytest.mark.parametrize("account", ["a", "ab", "x" * 254, "x" * 255])
+    def test_account_hook_may_return_a_string_of_1_to_255_characters(self, account):
+        with override_settings(INSTACCESS={"ACCOUNT_HOOK": lambda host: account}):
+            assert origin.account_uuid("canvas.example.edu") == account
+
+    @pytest.mark.parametrize("account", ["", "x" * 256, None, 7, True, b"account", ["a"]])
+    def test_account_hook_that_returns_another_value_is_an_error_of_the_setting(self, account):
+        with (
+            override_settings(INSTACCESS={"ACCOUNT_HOOK": lambda host: account}),
+            pytest.raises(ConfigError, match="must return a string of 1 to 255 characters") as caught,
+        ):
+            origin.account_uuid("canvas.example.edu")
+        assert caught.value.setting == "ACCOUNT_HOOK"

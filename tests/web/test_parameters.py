@@ -35,7 +35,9 @@ class TestAViewThatTakesSecrets:
 
         assert request_.sensitive_post_parameters == "__ALL__"
 
-    @pytest.mark.parametrize(("status", "empty"), [(200, False), (401, False), (500, True), (503, True)])
+    @pytest.mark.parametrize(
+        ("status", "empty"), [(200, False), (401, False), (499, False), (500, True), (503, True)]
+    )
     def test_k14_parameters_of_a_request_are_removed_only_if_django_reports_the_response(
         self, request_, status, empty
     ):

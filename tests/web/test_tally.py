@@ -97,6 +97,13 @@ class TestTheLimitOfKindsInATally:
 
         assert tally.take()[kind(hour=HOUR + 1, user_uuid="9")] == 1
 
+    def test_limit_of_kinds_in_a_tally_starts_again_if_the_clock_was_set_back(self, tally):
+        for number in range(5):
+            tally.add(kind(user_uuid=str(number)))
+        tally.add(kind(hour=HOUR - 1, user_uuid="9"))
+
+        assert tally.take()[kind(hour=HOUR - 1, user_uuid="9")] == 1
+
 
 class TestCountsThatAreNotTaken:
     def test_tally_keeps_counts_that_are_not_taken_for_a_day(self, tally):

@@ -1,0 +1,220 @@
+"""Tests of the time for which callers wait for a load that stalls, measured on a simulated clock."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from instaccess.exceptions import SourceUnavailable
+from instaccess.trust import refreshed
+from instaccess.trust.refreshed import Refreshed
+from tests.support.clocks import Clock, EventsOnAClock
+from tests.support.servers import wait_until
+from tests.trust.test_refreshed import Source
+
+pytestmark = pytest.mark.usefixtures("load_in_background")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock(frozen=True)
+    monkeypatch.setattr(refreshed, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def source() -> Iterator[Source]:
+    source = Source()
+    yield source
+    if source.gate is not None:
+        source.gate.set()
+
+
+@pytest.fixture
+def value(source: Source, clock: Clock) -> Refreshed[Any]:
+    return Refreshed(source)
+
+
+@pytest.fixture
+def stall(source: Source, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function that lets all later loads stall, and lets callers wait on the simulated clock."""
+
+    def stall_() -> None:
+        source.gate = threading.Event()
+        monkeypatch.setattr(refreshed, "threading", EventsOnAClock(clock))
+
+    return stall_
+
+
+def get(value: Refreshed[Any], *, interval: float = 2) -> Any:
+    return value.get(interval=interval, max_staleness=60)
+
+
+def time_to_get(clock: Clock, value: Refreshed[Any]) -> float:
+    """Return the seconds for which a call waits before it returns the value 1, which is cached."""
+    before = clock.now
+    assert get(value) == 1
+    return clock.now - before
+
+
+def time_to_fail(clock: Clock, value: Refreshed[Any]) -> float:
+    """Return the seconds for which a call waits before it raises SourceUnavailable."""
+    before = clock.now
+    with pytest.raises(SourceUnavailable, match="takes too long"):
+        get(value)
+    return clock.now - before
+
+
+class TestAStalledLoadWithAUsableValue:
+    def test_caller_waits_half_a_second_and_gets_the_cached_value(self, clock, value, stall):
+        get(value)
+        stall()
+        clock.advance(2)
+
+        assert time_to_get(clock, value) == 0.5
+
+    def test_caller_waits_only_until_half_a_second_after_the_start_of_the_load(self, clock, value, stall):
+        get(value)
+        stall()
+        clock.advance(1.75)
+        assert time_to_get(clock, value) == 0  # This call starts a load in the background.
+        clock.advance(0.25)
+
+        assert time_to_get(clock, value) == 0.25
+
+    def test_caller_does_not_wait_within_ten_seconds_after_a_caller_has_waited(self, clock, value, stall):
+        get(value)
+        stall()
+        clock.advance(2)
+        get(value)
+        clock.advance(9.875)
+
+        assert time_to_get(clock, value) == 0
+
+    def test_caller_waits_again_ten_seconds_after_a_caller_has_waited(self, clock, value, stall):
+        get(value)
+        stall()
+        clock.advance(2)
+        get(value)
+        clock.advance(10)
+
+        assert time_to_get(clock, value) == 0.5
+
+    def test_caller_does_not_wait_within_ten_seconds_after_a_failed_load(self, clock, source, value, stall):
+        get(value)
+        source.error = OSError("unavailable")
+        clock.advance(3)
+        assert get(value) == 1
+        stall()
+        clock.advance(9.875)
+
+        assert time_to_get(clock, value) == 0
+
+    def test_caller_waits_again_ten_seconds_after_a_failed_load(self, clock, source, value, stall):
+        get(value)
+        source.error = OSError("unavailable")
+        clock.advance(3)
+        assert get(value) == 1
+        stall()
+        clock.advance(10)
+
+        assert time_to_get(clock, value) == 0.5
+
+
+class TestAStalledLoadWithoutAUsableValue:
+    def test_caller_waits_five_seconds_and_gets_an_error(self, clock, value, stall):
+        stall()
+
+        assert time_to_fail(clock, value) == 5
+
+    def test_caller_waits_half_a_second_within_ten_seconds_after_a_caller_has_waited(self, clock, value, stall):
+        stall()
+        get_fails = time_to_fail(clock, value)
+        clock.advance(9.875)
+
+        assert (get_fails, time_to_fail(clock, value)) == (5, 0.5)
+
+    def test_caller_waits_five_seconds_for_a_value_that_is_too_old(self, clock, value, stall):
+        get(value)
+        stall()
+        clock.advance(62)
+
+        assert time_to_fail(clock, value) == 5
+
+    def test_caller_gets_the_value_of_a_load_that_takes_longer_than_half_a_second(
+        self, clock, source, value, monkeypatch
+    ):
+        monkeypatch.setattr(refreshed, "PATIENCE", 0)
+        source.gate = gate = threading.Event()
+        threading.Thread(target=lambda: source.entered.wait(60) and gate.set()).start()
+
+        assert get(value) == 1
+
+
+class TestALoadThatIsStillRunning:
+    @pytest.fixture
+    def running(self, clock: Clock, value: Refreshed[Any], stall: Callable[[], None]) -> Any:
+        """Load a value, and start a load that stalls. Return the load that stalls."""
+        get(value)
+        stall()
+        clock.advance(1.75)
+        get(value)
+        return value._running
+
+    def test_caller_joins_a_load_that_started_exactly_one_interval_ago(self, clock, value, running):
+        clock.advance(2)
+        get(value)
+
+        assert value._running is running
+
+    def test_caller_neither_joins_nor_replaces_a_load_that_is_older_than_the_interval_but_has_not_stalled(
+        self, clock, value, running
+    ):
+        clock.advance(0.25)
+        before = clock.now
+        assert get(value, interval=0) == 1
+
+        assert clock.now - before == 0.25
+        assert value._running is running
+
+    def test_load_is_replaced_exactly_two_seconds_after_its_start(self, clock, value, running):
+        clock.advance(2)
+        get(value, interval=1)
+
+        assert value._running is not running
+
+    def test_load_is_not_replaced_before_two_seconds_have_passed(self, clock, value, running):
+        clock.advance(1.875)
+        get(value, interval=1)
+
+        assert value._running is running
+
+
+class TestAFailedReloadInTheBackground:
+    def test_reload_is_not_retried_while_the_cached_value_is_young_enough(self, clock, source, value):
+        get(value)
+        source.error = OSError("unavailable")
+        clock.advance(1.75)
+        assert get(value) == 1
+        failed = value._running
+        wait_until(lambda: failed.has_ended, bool)
+        clock.advance(0.125)
+
+        assert get(value) == 1
+        assert value._running is failed
+
+    def test_reload_is_retried_as_soon_as_the_interval_has_passed_since_the_failure(self, clock, source, value):
+        source.error = OSError("unavailable")
+        with pytest.raises(OSError, match="unavailable"):
+            get(value, interval=1)
+        source.error = None
+        clock.advance(1)
+        loaded = get(value, interval=1)
+        last = value._running
+        clock.advance(3)
+
+        assert get(value, interval=4) == loaded
+        assert value._running is not last
