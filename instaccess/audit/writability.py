@@ -8,7 +8,6 @@ therefore runs `try_insert` only after this process has failed to insert the row
 from __future__ import annotations
 
 import uuid
-from threading import Event
 from typing import Any
 
 from django.db import connections, models, router, transaction
@@ -21,8 +20,20 @@ from .row_ids import row_id
 # row could fit into the free space of the last page, and the insert would succeed although the disk is full.
 _ROWS = 20
 
-# This event is set if the last attempt of this process to insert an audit row failed because of the database.
-_insert_failed = Event()
+
+class _LastInsert:
+    """The result of the last attempt of this process to insert an audit row.
+
+    The class uses no lock, because a forked process could inherit a locked lock.
+
+    Attributes:
+        failed: whether the attempt failed because of the database.
+    """
+
+    failed = False
+
+
+_last_insert = _LastInsert()
 
 
 def check_database() -> None:
@@ -38,9 +49,9 @@ def check_writable() -> None:
     lacks a permission. The statement leaves nothing behind, so it doesn't notice a full disk. If this process could
     not insert the row of a token, rows are inserted and rolled back instead, until an insert succeeds.
     """
-    if _insert_failed.is_set():
+    if _last_insert.failed:
         try_insert()
-        _insert_failed.clear()
+        _last_insert.failed = False
         return
     connection = connections[router.db_for_write(IssuedToken)]
     quote, meta = connection.ops.quote_name, IssuedToken._meta
@@ -53,12 +64,12 @@ def check_writable() -> None:
 
 def record_failure() -> None:
     """Record that this process could not insert the row of a token, because the database failed."""
-    _insert_failed.set()
+    _last_insert.failed = True
 
 
 def reset() -> None:
     """Forget earlier failures."""
-    _insert_failed.clear()
+    _last_insert.failed = False
 
 
 def try_insert() -> None:

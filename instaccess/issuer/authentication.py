@@ -32,7 +32,7 @@ from .parameters import form, query
 
 # The header must contain one token and nothing after the token (RFC 6750 §2.1). The token may have any form, because
 # the project can configure the token generator. Lone surrogates are refused, because UTF-8 can't encode them.
-_BEARER = re.compile(r"(?ai)bearer +([^\s,\ud800-\udfff]+)")
+_BEARER = re.compile(r"bearer +([^\s,\ud800-\udfff]+)", re.ASCII | re.IGNORECASE)
 
 
 class AccessTokenAuthentication(BaseAuthentication):
@@ -90,7 +90,7 @@ def _refuse_inst_access_token(text: Opaque[str]) -> None:
         JWTFromJWT: the InstAccess token is valid.
         InvalidAccessToken: the InstAccess token is invalid or expired.
     """
-    if tokens.peek_issuer(text.reveal()) not in conf.accepted_issuers:
+    if text.reveal().count(".") != 2 or tokens.peek_issuer(text.reveal()) not in conf.accepted_issuers:
         return
     try:
         payload, _ = tokens.verify(text.reveal(), keys.current_ring().verification_keys())

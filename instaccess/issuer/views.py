@@ -36,8 +36,7 @@ class _AlwaysJSON(BaseContentNegotiation):
         return None
 
     def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
-        (renderer,) = renderers
-        return renderer, renderer.media_type
+        return renderers[0], renderers[0].media_type
 
 
 class IssueView(APIView):
@@ -129,7 +128,7 @@ class IssueView(APIView):
     def handle_exception(self, exc: Exception) -> HttpResponse:  # type: ignore[override]
         """Log and count an error, and return the error response (docs/wire-contract.md §1)."""
         refusal = self._to_refusal(exc)
-        if not isinstance(refusal, web.Unavailable):  # `finalize_response` logs server-side errors.
+        if refusal.status < 500:  # `finalize_response` logs server-side errors.
             logger.warning(
                 "refused reason=%(reason)s user=%(user)s client_id=%(client_id)r detail=%(detail)r",
                 reason=refusal.code,

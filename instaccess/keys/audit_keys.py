@@ -25,8 +25,9 @@ def evidence_keys() -> audit.EvidenceKeys:
     current_ring = ring.current_ring()
     verification = {}
     for row in queries.authentic_keys(queries.stored_keys().filter(use=Key.Use.SIGNING)):
-        # A revocation erases the public key if the row was not authentic.
-        if row.public_jwk:
+        # Leave out revoked keys without a public key. A revocation erases the public key if the row was not
+        # authentic.
+        if row.public_jwk or row.status != Key.Status.REVOKED:
             verification[row.kid] = public_key(row)
 
     def sign(payload: bytes, typ: str) -> str:

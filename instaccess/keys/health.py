@@ -76,11 +76,12 @@ def load_health(*, since: datetime, now: datetime, live: Mapping[str, int] | Non
     ]
     rows = tuple(sorted(relevant, key=_relevance)[:MAX_KEYS])
     unchecked = {row.kid: errors[row.pk].code for row in rows if row.pk in errors}
+    used = [row for row in rows if row.status != Key.Status.REVOKED]
     return KeyHealth(
         keys=rows,
         totals=dict(Counter(row.use for row in stored)),
         live=live,
-        undecryptable=unchecked | {kid: error.code for kid, error in provision.undecryptable(rows).items()},
+        undecryptable=unchecked | {kid: error.code for kid, error in provision.undecryptable(used).items()},
         altered=tuple(row for row in stored if row.pk in altered),
         unreadable=tuple(sorted(altered - {row.pk for row in stored})),
         derived=conf.key_encryption_keys_are_derived,
@@ -117,12 +118,12 @@ def _is_relevant(row: Key, *, since: datetime, live: Container[str]) -> bool:
     return is_recent or row.has_private or row.status in {Key.Status.FUTURE, Key.Status.CURRENT}
 
 
-_BY_RELEVANCE = (Key.Status.CURRENT, Key.Status.FUTURE, Key.Status.PAST, Key.Status.REVOKED)
+_RANK = {Key.Status.CURRENT: 0, Key.Status.FUTURE: 1, Key.Status.PAST: 2}
 
 
 def _relevance(row: Key) -> tuple[int, float]:
-    rank = _BY_RELEVANCE.index(Key.Status(row.status))
-    if row.status in {Key.Status.CURRENT, Key.Status.FUTURE}:
-        # The oldest future key is first, because this key becomes current next.
-        return rank, row.created_at.timestamp()
-    return rank, -(row.retired_at or row.revoked_at or row.created_at).timestamp()
+    # Future keys are sorted oldest first, because the oldest future key becomes current next. Past and revoked keys
+    # are sorted latest first.
+    rank = _RANK.get(Key.Status(row.status), 3) if row.status in Key.Status else 4
+    time = (row.created_at if rank < 2 else row.retired_at or row.revoked_at or row.created_at).timestamp()
+    return rank, time if rank < 2 else -time

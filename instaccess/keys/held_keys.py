@@ -32,7 +32,7 @@ def public_key(row: Key) -> JWK:
         key = JWK(**row.public_jwk)
         if key.get("use") == row.use and key.thumbprint() == row.kid:
             return key
-    except (JWException, TypeError):
+    except (JWException, LookupError, TypeError, ValueError):
         pass
     raise KeyUnavailable(f"the public key of key {row.kid} was modified: restore the row from a backup")
 

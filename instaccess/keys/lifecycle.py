@@ -102,7 +102,7 @@ def rotate(
             f"there is no future {use.label} key, and the private key of the current key is not on this server: "
             f"import the next public key with `python manage.py instaccess_keys import --use {use} --file …`"
         )
-    if decision.nothing_to_do:
+    if decision.nothing_to_do and not needs_successor:
         return Rotation(use, next_due=decision.next_due)
     count = 2 if needs_successor else int(decision.make_future)
     pregenerated = [trust.generate_key(use) for _ in range(count)]
@@ -214,13 +214,13 @@ def revoke(kid: str, *, reason: str = "", by: Any = None) -> Revocation:
             try:
                 if was_current:
                     successor = succession.activate_successor(
-                        keys, use, pregenerated, now=now, previous_has_private=had_private
+                        keys, use, pregenerated if had_private else [], now=now, previous_has_private=had_private
                     )
-                current = queries.current_key(keys, use)
+                current = successor if was_current else queries.current_key(keys, use)
                 # If the private key of the current key is not stored on this server, generate no key. The private
                 # key may belong to a gateway, and a rotation never replaces a gateway's key with a key pair that this
                 # server has generated.
-                if current is not None and current.has_private:
+                if had_private and current is not None and current.has_private:
                     generated = succession.ensure_next_key(keys, use, pregenerated, now=now)
             except InstAccessError as error:
                 # The new key could not be sealed and was not stored. Only report the error, so that the compromised

@@ -76,7 +76,7 @@ def check_sealed_keys() -> None:
     rows, errors = queries.examine()
     for error in errors.values():
         raise error
-    for unseal_error in undecryptable(rows).values():
+    for unseal_error in undecryptable(row for row in rows if row.status != Key.Status.REVOKED).values():
         raise unseal_error
 
 

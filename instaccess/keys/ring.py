@@ -149,7 +149,7 @@ def load(previous: Iterable[HeldKey] = ()) -> KeyRing:
         logger.error("a key can't be used: %(detail)s", reason=error.code, detail=str(error))
     refused = [RefusedKey(row.kid, row.use, row.status, errors[row.pk]) for row in rows if row.pk in errors]
     now, times = current_time(), lifecycle_times()
-    accepted = [row for row in rows if row.pk not in errors and not rotation.is_gone(row, now=now, times=times)]
+    accepted = [row for row in rows if row.pk not in errors and rotation.is_accepted(row, now=now, times=times)]
     keys = []
     for row in sorted(accepted, key=_order):
         key = known.get(row.kid)

@@ -17,10 +17,7 @@ from datetime import datetime, timedelta
 from ..models import Key
 
 ACCEPTED = (Key.Status.CURRENT, Key.Status.PAST, Key.Status.FUTURE)
-"""The statuses of keys whose tokens may be accepted, in the order in which the keys are tried.
-
-Accepted signing keys are also published. A past key that is gone is neither accepted nor published.
-"""
+"""The statuses of keys whose tokens may be accepted, in the order in which the keys are tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +115,15 @@ def forecast(keys: Iterable[Key], *, now: datetime, times: Times, until: datetim
     """
     predicted = [copy(key) for key in keys]
     for use in Key.Use:
-        rows, then = list(predicted), now
+        same_use, then = [key for key in predicted if key.use == use], now
         while then <= until:
-            decision = decide(rows, use=use, now=then, times=times)
+            decision = decide(same_use, use=use, now=then, times=times)
             if decision.activate:
                 hand_over(decision.retire, decision.activate, now=then)
             if decision.make_future:
-                rows.append(Key(use=use, status=Key.Status.FUTURE, created_at=then, sealed_private_jwk="predicted"))
+                same_use.append(
+                    Key(use=use, status=Key.Status.FUTURE, created_at=then, sealed_private_jwk="predicted")
+                )
             if decision.next_due is None:
                 break
             then = decision.next_due
@@ -201,3 +200,8 @@ def is_gone(key: Key, *, now: datetime, times: Times) -> bool:
     """Return whether a key is a past key whose retention has passed. All tokens of such a key have expired."""
     end = gone_at(key, times)
     return end is not None and now >= end
+
+
+def is_accepted(key: Key, *, now: datetime, times: Times) -> bool:
+    """Return whether tokens of a key may be accepted. Accepted signing keys are also published."""
+    return key.status in ACCEPTED and not is_gone(key, now=now, times=times)

@@ -35,7 +35,7 @@ def seal(private: PrivateKey, *, kid: str, use: str, keks: Sequence[KeyEncryptio
         "use": use,
         "kek": kek_id(keks[0]),
     }
-    jwe = JWE(private.reveal().export_private(), json.dumps(header))
+    jwe = JWE(private.reveal().export_private(), json.dumps(header), algs=[_ALG, _ENC])
     jwe.add_recipient(_as_jwk(keks[0]))
     return str(jwe.serialize(compact=True))
 
@@ -67,7 +67,7 @@ def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[KeyEncryptionKey])
         jwe.decrypt(_as_jwk(kek), max_plaintext=_MAX_PRIVATE_JWK_BYTES)
         header = jwe.jose_header
         key = JWK.from_json(jwe.payload)
-    except (InvalidToken, JWException, TypeError):
+    except (InvalidToken, JWException, LookupError, TypeError, ValueError):
         key, header = None, {}
     if key is None or (header.get("kid"), header.get("use")) != (kid, use) or key.thumbprint() != kid:
         raise UnsealError(
@@ -81,7 +81,7 @@ def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[KeyEncryptionKey])
 def sealed_under(sealed: str) -> str:
     """Return the id of the key-encryption key in the header of a sealed key, or "" if the header has no such id."""
     try:
-        kek = json.loads(base64url_decode(sealed.partition(".")[0]))["kek"]
+        kek = json.loads(base64url_decode(sealed.split(".", 1)[0]))["kek"]
     except (LookupError, TypeError, ValueError, RecursionError):
         return ""
     return kek if isinstance(kek, str) else ""

@@ -83,7 +83,7 @@ def store(
     )
     _make_storable(row, *_TIMES)
     row.mac = row_hmac.authenticate(row, conf.key_encryption_keys)
-    row.save()
+    row.save(using=router.db_for_write(Key), force_insert=True)
     logger.info(
         "key %(kid)s stored: use=%(use)s status=%(status)s private=%(private)s",
         kid=row.kid,
@@ -172,7 +172,7 @@ def _save(key: Key, keks: Sequence[KeyEncryptionKey], *fields: str) -> None:
     """Update the named columns of a row, and its HMAC. Without key-encryption keys, the row gets no HMAC."""
     _make_storable(key, *fields)
     key.mac = row_hmac.authenticate(key, keks) if keks else ""
-    key.save(update_fields=[*fields, "mac"])
+    key.save(using=router.db_for_write(Key), update_fields=[*fields, "mac"])
 
 
 def _make_storable(key: Key, *fields: str) -> None:

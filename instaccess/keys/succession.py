@@ -8,7 +8,7 @@ from django.db.models import QuerySet
 
 from .. import trust
 from ..conf import conf
-from ..exceptions import InstAccessError, KeyRefused, KeyUnavailable, Reason, UnsealError
+from ..exceptions import ConfigError, InstAccessError, KeyRefused, KeyUnavailable, Reason, UnsealError
 from ..logs import get_logger
 from ..models import Key
 from ..tokens import PrivateKey
@@ -115,7 +115,7 @@ def _usable_future(keys: QuerySet[Key], use: Key.Use, *, previous_has_private: b
             continue
         try:
             check_usable(key)
-        except KeyUnavailable as error:
+        except (ConfigError, KeyRefused, KeyUnavailable) as error:
             logger.error("a future key was skipped: %(detail)s", kid=key.kid, reason=error.code, detail=str(error))
         else:
             return key

@@ -56,6 +56,6 @@ def find_issuers(token: str) -> list[Any]:
         raw = base64.urlsafe_b64decode(segment + "==")  # Padding that isn't needed is ignored.
         text = raw.decode(json.detect_encoding(raw), "replace")
         pairs = None if nests_too_deep(text) else json.loads(text, object_pairs_hook=tuple)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return [value for name, value in pairs if name == "iss"] if isinstance(pairs, tuple) else []

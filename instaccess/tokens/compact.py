@@ -64,9 +64,8 @@ def split_compact(token: str, parts: int) -> list[bytes]:
     segments = []
     for encoded in encoded_segments:
         try:
-            # Two padding characters are always enough, and `urlsafe_b64decode` ignores excess padding.
-            decoded = base64.urlsafe_b64decode(encoded + "==")
-        except binascii.Error:
+            decoded = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+        except (binascii.Error, ValueError):
             raise InvalidToken("a segment is not base64url", code=Reason.MALFORMED) from None
         # Compare only the last two or three characters, because a non-canonical encoding differs only in these
         # characters.
@@ -116,7 +115,7 @@ def json_object(raw: bytes, what: str) -> dict[str, Any]:
         value = json.loads(
             text, object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant, parse_float=_parse_finite
         )
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidToken(f"strict JSON parsing of the {what} failed", code=Reason.MALFORMED) from None
     if not isinstance(value, dict):
         raise InvalidToken(f"the segment of the {what} is not a JSON object", code=Reason.MALFORMED)

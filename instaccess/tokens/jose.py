@@ -36,6 +36,7 @@ LEGACY_KEY_ALGORITHMS = ("RSA1_5",)
 """RSAES-PKCS1-v1_5, which Canvas's published sample uses. RSA1_5 is accepted only if ENCRYPTION_ALG is RSA1_5."""
 CONTENT_ALGORITHMS = ("A128CBC-HS256", "A256GCM")
 
+MAX_PLAINTEXT_BYTES = 8192
 MAX_KEY_ATTEMPTS = 3
 """The maximum number of keys that are tried for a token whose header has no `kid`, as in Canvas.
 
@@ -117,9 +118,10 @@ def _decrypt_with_key(segments: list[bytes], header: Mapping[str, str], key: Pri
     """Return the plaintext, or None if this key doesn't decrypt the token."""
     jwe = _new_jwe(segments, header["alg"], header["enc"])
     try:
-        jwe.decrypt(key.reveal())
+        jwe.decrypt(key.reveal(), max_plaintext=MAX_PLAINTEXT_BYTES)
         return str(jwe.payload.decode("ascii"))
-    except (JWException, UnicodeDecodeError):
+    # jwcrypto raises KeyError, TypeError and other errors, besides JWException, for malformed input.
+    except (JWException, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
         return None
 
 
@@ -183,7 +185,7 @@ def _find_verifying_kid(segments: list[bytes], keys: Mapping[str, JWK]) -> str |
         jws = _new_jws(segments)
         try:
             jws.verify(key)
-        except JWException:
+        except (JWException, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
             continue
         return kid
     return None
@@ -192,8 +194,7 @@ def _find_verifying_kid(segments: list[bytes], keys: Mapping[str, JWK]) -> str |
 def _new_jws(segments: list[bytes]) -> JWS:
     """Build the same JWS as `JWS().deserialize`, but from segments that have already been parsed."""
     jws = copy(_JWS)
-    protected, payload, signature = segments
-    jws.objects = {"protected": protected.decode("utf-8"), "payload": payload, "signature": signature}
+    jws.objects = _parts(("protected", "payload", "signature"), segments)
     jws.allowed_algs = list(SIGNING_ALGORITHMS)
     return jws
 
@@ -201,16 +202,15 @@ def _new_jws(segments: list[bytes]) -> JWS:
 def _new_jwe(segments: list[bytes], *algs: str | None) -> JWE:
     """Build the same JWE as `JWE(algs=…).deserialize`, but from segments that have already been parsed."""
     jwe = copy(_JWE)
-    protected, encrypted_key, iv, ciphertext, tag = segments
-    jwe.objects = {
-        "protected": protected.decode("utf-8"),
-        "encrypted_key": encrypted_key,
-        "iv": iv,
-        "ciphertext": ciphertext,
-        "tag": tag,
-    }
+    jwe.objects = _parts(("protected", "encrypted_key", "iv", "ciphertext", "tag"), segments)
     jwe.allowed_algs = list(algs)
     return jwe
+
+
+def _parts(names: tuple[str, ...], segments: list[bytes]) -> dict[str, Any]:
+    parts: dict[str, Any] = dict(zip(names, segments, strict=True))
+    parts["protected"] = parts["protected"].decode("utf-8")
+    return parts
 
 
 def _candidates(header: Mapping[str, str], keys: Mapping[str, K]) -> Iterable[tuple[str, K]]:
