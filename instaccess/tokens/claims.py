@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from ..exceptions import ClaimsTooLarge, ForeignToken, InvalidToken, Reason
@@ -84,7 +84,7 @@ class Claims:
     shard_id: int | str | None = None
     client_id: str | None = None
     instructure_service: bool = False
-    extra: Mapping[str, Any]
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Every new instance runs this method, so reserved names are always dropped. With reserved names, CLAIMS_HOOK

@@ -73,7 +73,7 @@ class TestTheEntryInTheRevocationLog:
 
     def test_revoked_key_that_is_no_longer_stored_is_not_recorded_again(self):
         gone = audit.Scope.key("a kid that is no longer stored")
-        audit.record_revocation([gone], keks=conf.key_encryption_keys, reason="lost")
+        audit.record_revocation([gone], keks=conf.key_encryption_keys, reason="lost", now=audit.current_time())
         kid = key_of(SIG, "current").kid
         lifecycle.revoke(kid)
         lifecycle.rotate(SIG)

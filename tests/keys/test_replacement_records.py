@@ -74,7 +74,7 @@ class TestKeysThatAreRecordedAlready:
 
     def test_revoked_key_that_the_backup_does_not_contain_is_not_recorded_again(self):
         gone = audit.Scope.key("a kid that the backup does not contain")
-        audit.record_revocation([gone], keks=conf.key_encryption_keys, reason="lost")
+        audit.record_revocation([gone], keks=conf.key_encryption_keys, reason="lost", now=audit.current_time())
         old = list(Key.objects.values_list("kid", flat=True))
         keys.replace_all()
 
