@@ -137,7 +137,7 @@ def _lost_race(keys: QuerySet[Key], use: Key.Use, now: datetime) -> Rotation:
     return Rotation(use, next_due=_decide(keys, use, now, force=False).next_due, lost_race=True)
 
 
-def activate(kid: str, *, force: bool = False) -> Key:
+def activate(kid: str, *, force: bool = False, now: datetime | None = None) -> Key:
     """Make a future key the current signing or encryption key, and return the key.
 
     The previous current key becomes a past key.
@@ -154,7 +154,7 @@ def activate(kid: str, *, force: bool = False) -> Key:
             the lead time of the future key has not passed, and `force` is False.
         UnsealError: the stored private key can't be unsealed, or a row can't be checked.
     """
-    now = ring.current_time()
+    now = now or ring.current_time()
     with store.locked() as keys:
         key = queries.find_key(kid, keys)
         if key.status != Key.Status.FUTURE:
@@ -170,7 +170,7 @@ def activate(kid: str, *, force: bool = False) -> Key:
         return key
 
 
-def revoke(kid: str, *, reason: str = "", by: Any = None) -> Revocation:
+def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None = None) -> Revocation:
     """Revoke a compromised key: refuse its tokens, erase its private key, and mark its live tokens as revoked.
 
     One transaction changes the keys and adds an entry to the revocation log. After the commit, gateways refuse all
@@ -204,7 +204,7 @@ def revoke(kid: str, *, reason: str = "", by: Any = None) -> Revocation:
     with store.locked() as keys:
         # Read the clock after the keys were generated. If the clock were read earlier, the lead time would begin
         # before the keys are stored.
-        now = ring.current_time()
+        now = now or ring.current_time()
         key = queries.find_key(kid, keys)
         recorded = _record([key.kid], keks, reason=reason, by=by, now=now)
         if key.status != Key.Status.REVOKED or not queries.is_authentic(key, keks):
