@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -79,9 +79,12 @@ class TestTheConnectionOfALoadingThread:
         monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 3600)
 
     @pytest.fixture
-    def thread(self, monkeypatch: pytest.MonkeyPatch) -> DatabaseThread:
+    def thread(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[DatabaseThread]:
         monkeypatch.setattr(loading, "IDLE_SECONDS", 3600)
-        return DatabaseThread()
+        thread = DatabaseThread()
+        yield thread
+        # PostgreSQL doesn't drop a test database that has open connections.
+        run(thread, connections.close_all)
 
     def connect(self) -> tuple[Any, Any]:
         """Connect to the database, and return Django's connection and the connection of the driver."""
