@@ -19,6 +19,11 @@ pytestmark = pytest.mark.django_db
 NO_DIFFERENCE = Comparison([], False, False)
 
 
+def sizes(queries: CaptureQueriesContext) -> list[int]:
+    """Return the number of users or applications that each query selects."""
+    return sorted(query["sql"].partition(" IN (")[2].count(",") + 1 for query in queries.captured_queries)
+
+
 def stored() -> list[StoredRow]:
     return [loaded for _, loaded in load(issued_tokens().order_by("pk")) if loaded is not None]
 
@@ -36,8 +41,7 @@ class TestCompareWithMatchingReferences:
         with CaptureQueriesContext(connection) as queries:
             assert compare(rows, {}) == NO_DIFFERENCE
 
-        sizes = [query["sql"].partition(" IN (")[2].count(",") + 1 for query in queries.captured_queries]
-        assert sorted(sizes) == [1, 2, 1000]
+        assert sizes(queries) == [1, 2, 1000]
 
     def test_rows_with_the_same_users_and_applications_as_earlier_rows_need_no_query(self, row):
         row()
@@ -51,6 +55,18 @@ class TestCompareWithMatchingReferences:
             with CaptureQueriesContext(connection) as further:
                 assert compare(rows, matching) == NO_DIFFERENCE
             assert (len(queries), len(further)) == (1, 0)
+
+    def test_row_with_another_application_needs_a_query_for_this_application_only(self, row, user):
+        row()
+        row(application=get_application_model().objects.create(client_id="other", user=user), client_id="other")
+        first, second = stored()
+        matching: dict[str, set[Pair]] = {}
+        assert compare([first], matching) == NO_DIFFERENCE
+
+        with CaptureQueriesContext(connection) as queries:
+            assert compare([second], matching) == NO_DIFFERENCE
+
+        assert sizes(queries) == [1]
 
     @pytest.mark.parametrize(("known", "remembered"), [(50_000, 50_001), (50_001, 1)])
     def test_pairs_of_earlier_rows_are_forgotten_if_more_than_50000_pairs_match(self, row, known, remembered):

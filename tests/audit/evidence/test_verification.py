@@ -284,13 +284,14 @@ class TestVerifyWithAnAttackerWhoHasAllKeys:
 
     def test_a6_verify_with_a_copy_of_only_a_later_checkpoint_reports_the_difference_but_no_row(self, audit, forge):
         kept = copies()
-        forge(audit[1], "modified")
+        # Whether the digest of the forged checkpoint is greater or less than the original digest depends on the row.
+        for number in range(8):
+            forge(audit[1], f"modified {number}")
 
-        texts = [problem.text for problem in verification.verify(evidence_keys(), kept[1:]).problems]
+            differs, replaced = verification.verify(evidence_keys(), kept[1:]).problems
 
-        assert texts[0] == "checkpoint 2 differs from its exported copy"
-        assert "an exported copy of an earlier checkpoint" in texts[1]
-        assert len(texts) == 2
+            assert differs.text == "checkpoint 2 differs from its exported copy"
+            assert "an exported copy of an earlier checkpoint" in replaced.text
         assert audit[1].pk in [problem.first for problem in verification.verify(evidence_keys(), kept).problems]
 
     def test_a6_verify_with_exported_copies_reports_checkpoints_that_were_created_again(self, audit, time_machine):
@@ -324,7 +325,9 @@ class TestReadExported:
         header, payload, signature = document["jws"].split(".")
         document["jws"] = ".".join([header, payload, signature[:-4] + "AAAA"])
 
-        with pytest.raises(AuditAltered, match=r"kept\.json was modified: its signature is invalid \(.+\)"):
+        with pytest.raises(
+            AuditAltered, match=r"kept\.json was modified: its signature is invalid \(no key verifies"
+        ):
             checkpoint_index.read_exported(json.dumps(document), evidence_keys(), name="kept.json")
 
     def test_read_exported_refuses_a_copy_whose_index_was_modified(self, audit):
