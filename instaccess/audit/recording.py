@@ -97,7 +97,7 @@ def _fit(row: IssuedToken, using: str) -> None:
     for column in _TEXT_COLUMNS:
         value = getattr(row, column.attname)
         # ASCII text is skipped to save time, because this function runs for every token.
-        if not value.isascii() or "\0" in value:
+        if isinstance(value, str) and (not value.isascii() or "\0" in value):
             setattr(row, column.attname, charsets.fit(value, column, using=using))
 
 
