@@ -1,4 +1,4 @@
-"""InstAccess tokens as strings and as claims.
+"""Creation, parsing and validation of InstAccess tokens.
 
 This package doesn't import Django and doesn't read settings. Callers pass in the keys and the current time.
 """

@@ -1,4 +1,4 @@
-"""Validation of single claims in a verified payload: the type of a value, and the times of the token."""
+"""Validation of the claims in a verified payload: the types of the values, and the times of the token."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Canvas's tokens are valid for one hour. A token with a longer lifetime is refuse
 CLOCK_SKEW = 60
 """The maximum time, in seconds, by which the clock of an issuer may be ahead of the clock of a reader.
 
-A token whose `iat` is further in the future is refused.
+A token is refused if its `iat` is further in the future than `CLOCK_SKEW` and than the leeway.
 """
 
 MAX_LEEWAY = 300
-"""The largest value of the LEEWAY setting, in seconds. The leeway begins at `exp`."""
+"""The largest value of LEEWAY, in seconds. LEEWAY is the time past `exp` for which a token is still accepted."""
 
 AFTERLIFE = MAX_LEEWAY + CLOCK_SKEW
-"""The time, in seconds past `exp`, after which every gateway refuses a token, with any leeway and clock skew."""
+"""The time, in seconds past `exp`, after which every gateway refuses a token, with any LEEWAY and clock skew."""
 
 
 def check_times(

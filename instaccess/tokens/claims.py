@@ -87,8 +87,8 @@ class Claims:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Every new instance runs this method, so reserved names are always dropped. With reserved names, CLAIMS_HOOK
-        # could change the lifetime or the user of a token.
+        # Drop reserved names from `extra`. If reserved names were kept, CLAIMS_HOOK could change the lifetime or the
+        # user of a token.
         object.__setattr__(self, "extra", {name: value for name, value in self.extra.items() if name not in RESERVED})
 
     @classmethod
@@ -208,8 +208,8 @@ class Claims:
             TokenExpired: the token is past its `exp` and the leeway.
             InvalidToken: the token has any other problem; `code` is the precise reason.
         """
-        # A tuple is used, because `in` would search a string for substrings, and would raise TypeError for a set if
-        # `iss` is a list.
+        # Convert `issuers` to a tuple. With a string, `in` would search for a substring. With a set, `in` would raise
+        # TypeError if `iss` is a list.
         if payload.get("iss") not in tuple(issuers):
             raise ForeignToken("the issuer (iss) of the token is not accepted")
         values: dict[str, Any] = {"issuer": payload["iss"]}

@@ -1,8 +1,8 @@
 """Signing, encryption, decryption and verification of compact JWS and JWE (RFC 7515, RFC 7516).
 
-jwcrypto decrypts and verifies tokens. Because jwcrypto's parser is lenient, `compact` first parses each token
-strictly. The caller decides which algorithms are accepted; the header of the token can only name one of the accepted
-algorithms.
+jwcrypto decrypts and verifies tokens. Because jwcrypto's parser is lenient, the module `compact` first parses each
+token strictly. The caller decides which algorithms are accepted. A token whose header contains another algorithm is
+refused.
 
 Public keys are `jwcrypto.jwk.JWK` objects, and private keys are `PrivateKey` objects. The `use` member of each key
 must be set. Reuse the objects, because loading a private key takes about as long as a hundred signatures.
@@ -33,7 +33,7 @@ K = TypeVar("K", JWK, PrivateKey)
 SIGNING_ALGORITHMS = ("RS256",)
 KEY_ALGORITHMS = ("RSA-OAEP", "RSA-OAEP-256")
 LEGACY_KEY_ALGORITHMS = ("RSA1_5",)
-"""RSAES-PKCS1-v1_5, which Canvas's published sample uses. RSA1_5 is accepted only if ENCRYPTION_ALG is RSA1_5."""
+"""RSAES-PKCS1-v1_5, which the sample in Canvas's documentation uses. Accepted only if ENCRYPTION_ALG is RSA1_5."""
 CONTENT_ALGORITHMS = ("A128CBC-HS256", "A256GCM")
 
 MAX_PLAINTEXT_BYTES = 8192
@@ -43,13 +43,14 @@ MAX_KEY_ATTEMPTS = 3
 The number is limited, because each attempt is an RSA operation.
 """
 
-# RFC 7518 §5.2.3 and §5.3 require these lengths. `parse_encrypted` checks the lengths, because jwcrypto does not
-# check them for A256GCM.
+# RFC 7518 §5.2.3 and §5.3 require these lengths of the initialization vector and the tag. `parse_encrypted` checks
+# the lengths, because jwcrypto does not check the lengths for A256GCM.
 _IV_BYTES, _TAG_BYTES = {"A128CBC-HS256": 16, "A256GCM": 12}, 16
 
 _SAFE_KID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-# Each JWS and JWE is a copy of `_JWS` or `_JWE`. A new object would copy jwcrypto's header registry, and only the RSA
-# operations take longer than this copying. The copies share one registry, which is never modified.
+# Each JWS and JWE object is a copy of `_JWS` or `_JWE`. The copies share jwcrypto's header registry, which is never
+# modified. Calling `JWS()` or `JWE()` for each token would copy the registry, which is slow: only the RSA operations
+# take longer.
 _JWS, _JWE = JWS(), JWE()
 _JWS_MEMBERS = frozenset({"alg", "kid", "typ", "cty"})
 _JWE_MEMBERS = frozenset({"alg", "enc", "kid", "typ", "cty"})
@@ -120,7 +121,7 @@ def _decrypt_with_key(segments: list[bytes], header: Mapping[str, str], key: Pri
     try:
         jwe.decrypt(key.reveal(), max_plaintext=MAX_PLAINTEXT_BYTES)
         return str(jwe.payload.decode("ascii"))
-    # jwcrypto raises KeyError, TypeError and other errors, besides JWException, for malformed input.
+    # For malformed input, jwcrypto raises not only JWException, but also KeyError, TypeError and other errors.
     except (JWException, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
         return None
 

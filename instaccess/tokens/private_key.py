@@ -20,7 +20,7 @@ class PrivateKey(Opaque[JWK]):
     DESCRIPTION = "private key"
 
     has_private = True
-    """Whether the object contains a private key. The value is always True, in contrast to `JWK.has_private`."""
+    """Whether the object contains a private key: always True. `JWK.has_private` is False for a public key."""
 
     @concealed
     def public(self) -> JWK:

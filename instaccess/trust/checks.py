@@ -1,7 +1,7 @@
 """System checks of the keys and the deny list, for the issuer, a gateway and a service.
 
-This module imports no models. Each missing or unsafe setting has a separate check id. The numbers in the ids continue
-the numbers in `instaccess/conf/checks.py`.
+This module imports no models, because a gateway or a service may lack this app's tables. Each missing or unsafe
+setting has a separate check id.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def check_http_urls(**kwargs: Any) -> list[CheckMessage]:
 
 
 def _verify_path() -> str | None:
-    """Return the path of the gateway's endpoint without the leading slash, or None if no URL refers to a gateway."""
+    """Return the path of the gateway's endpoint without the leading slash, or None if the project has no gateway."""
     if not getattr(settings, "ROOT_URLCONF", None):
         return None
     try:

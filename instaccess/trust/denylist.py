@@ -27,7 +27,7 @@ RESTORED = (
 def current() -> DenyList:
     """Return the deny list, at most DENY_LIST_SECONDS old.
 
-    If the source of the deny list is unavailable, the deny list may be older by MAX_STALENESS seconds.
+    If the source of the deny list is unavailable, the deny list may be up to MAX_STALENESS seconds older.
 
     Raises:
         DatabaseError, SourceUnavailable: the source is unavailable, and the cached deny list is too old.

@@ -21,14 +21,15 @@ _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=([0-9]{1,9})(?:[\s,]|$)", re.ASCII | 
 TIMEOUT = 1.0
 """The time limit, in seconds, for connecting and for each wait for the server's next bytes.
 
-The example proxies wait longer than this limit for the gateway. If a server doesn't answer, the gateway can therefore
-still decide with cached keys or a cached deny list.
+The proxies in the examples wait longer than this limit for the gateway. If the server doesn't answer, the gateway
+therefore has time to decide with cached keys or a cached deny list.
 """
 
 BODY_SECONDS = 3.0
 """The time limit, in seconds, for the whole body.
 
-A request can take longer if the server sends its headers slowly. `Refreshed` limits how long other threads wait.
+A request can take longer if the server sends its headers slowly. `Refreshed` limits how long other threads wait for
+the request.
 """
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -118,12 +119,13 @@ def fetch_json(
                 if time.monotonic() > deadline:
                     raise SourceUnavailable(f"{without_query(url)} took longer than {BODY_SECONDS} s")
             return Fetched(json.loads(body), response.headers.get("ETag", ""), _max_age(response))
-    except (HTTPError, OSError, ValueError, RecursionError) as error:  # Each error of requests is an OSError.
+    # The exceptions of the requests library are subclasses of OSError.
+    except (HTTPError, OSError, ValueError, RecursionError) as error:
         raise SourceUnavailable(f"{without_query(url)} can't be read ({_error_names(error)})") from None
 
 
 def _error_names(error: Exception) -> str:
-    """Return the class names of an error and its cause. The messages can contain the query and are left out."""
+    """Return the class names of an error and its cause, without the messages, which can contain the URL's query."""
     inner = error.args[0] if error.args else None
     inner = getattr(inner, "reason", inner)
     names = [type(error).__name__] + [type(inner).__name__] * isinstance(inner, Exception)

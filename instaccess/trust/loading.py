@@ -22,7 +22,7 @@ IDLE_SECONDS = 10
 """The time, in seconds, after which an idle thread ends and closes its database connections."""
 
 TIMEOUT = 5
-"""The time limit, in seconds, for a connection attempt of a thread.
+"""The time limit, in seconds, for connecting to a database. On MariaDB, also the limit for each read and write.
 
 Without the limit, a thread could wait forever for a database that accepts connections but never answers.
 """
@@ -121,8 +121,8 @@ def _close_old_connections() -> None:
 def _with_timeouts(connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
     """Limit the duration of connection attempts, unless DATABASES sets limits. Returns the connection.
 
-    The project's connection pool is not used. While the database doesn't answer, request threads may hold all
-    connections of the pool.
+    The project's connection pool is not used, because request threads may hold all connections of the pool while the
+    database doesn't answer.
     """
     limits: dict[str, Any] = {}
     if connection.vendor == "postgresql":
@@ -138,8 +138,9 @@ def _with_timeouts(connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
 def load_from_database(load: Callable[[], T], alias: str) -> T:
     """Call a function that queries a database, and return its result. If the connection is dead, retry once.
 
-    A persistent connection is dead after a restart of the database, for example. Django notices a dead connection
-    only when a query fails. Without the retry, a gateway would accept revoked tokens until the next request.
+    A persistent connection is dead after a restart of the database, for example. Django detects a dead connection
+    only when a query fails. Without the retry, a gateway would use its old deny list until the next load, and would
+    accept recently revoked tokens.
 
     Args:
         load: the function. Its errors are raised, except the first error of a dead connection.

@@ -31,7 +31,8 @@ _FAILED = "loading the keys or the deny list failed, so the cached value is kept
 PATIENCE = 0.5
 """The maximum time, in seconds after the start of a load, for which callers wait before they use the cached value.
 
-A gateway may wait for the keys and then for the deny list. The example proxies wait longer than the sum.
+A gateway may wait for the keys and then for the deny list. The proxies in the examples wait longer than twice this
+time for the gateway.
 """
 
 LAST_PATIENCE = 5.0
@@ -46,10 +47,12 @@ AHEAD = 0.75
 STALLED_SECONDS = 2.0
 """The time, in seconds, after which a load counts as stalled and a new load is started.
 
-The connection of a stalled load may be dead. The time doubles with each stalled load, up to `MAX_STALLED_SECONDS`.
+The connection of a stalled load may be dead. The time doubles with each stalled load, up to `MAX_STALLED_SECONDS`. If
+no value is cached, the time starts at `LAST_PATIENCE` instead.
 """
 
 MAX_STALLED_SECONDS = 30.0
+"""The largest value, in seconds, of the time after which a load counts as stalled."""
 
 RECENT_TROUBLE = 10.0
 """The time, in seconds after a load failed or stalled, during which callers wait less for the next load.
@@ -101,7 +104,8 @@ class _Load(Generic[T]):
 
     def wait(self, patience: float) -> None:
         """Wait until the load ends. Raises _LoadIsSlow after `patience` seconds from the start of the load."""
-        if not self._ended.wait(self.started_at + patience - time.monotonic()):  # A negative time doesn't wait.
+        # If the time has already passed, the argument is negative, and `Event.wait` returns immediately.
+        if not self._ended.wait(self.started_at + patience - time.monotonic()):
             raise _LoadIsSlow("loading the keys or the deny list takes too long")
 
     def result(self, patience: float) -> T:
@@ -165,7 +169,7 @@ class Refreshed(Generic[T]):
 
     @property
     def cached(self) -> T | None:
-        """The cached value, however old. None if no value is cached."""
+        """The cached value, even if the value is too old. None if no value is cached."""
         return self._held.value
 
     def get(self, *, interval: float, max_staleness: float, patience: float | None = None) -> T:

@@ -126,7 +126,7 @@ class RemoteKeys(ReloadableKeys):
 
 
 class _CachedKeys(ReloadableKeys):
-    """The keys of `RemoteKeys` without waiting, for callers in an event loop."""
+    """The keys of `RemoteKeys`, for callers in an event loop. Raises MustWait instead of waiting for the server."""
 
     def __init__(self, keys: RemoteKeys) -> None:
         self._keys = keys
@@ -184,8 +184,8 @@ def read_jwks(document: Any) -> dict[str, JWK]:
         except KeyRefused as error:
             logger.warning("a member of a JWK set was skipped: %(detail)s", reason=error.code, detail=str(error))
             continue
-        # Use the kid in the JWK set, because tokens contain this kid. An issuer other than this package may use kids
-        # that aren't thumbprints.
+        # Use the kid in the JWK set, because tokens contain this kid. An issuer that doesn't use this package may use
+        # kids that aren't thumbprints.
         kid = member.get("kid")
         kid = kid if isinstance(kid, str) else key.thumbprint()
         if kid in keys:

@@ -188,8 +188,9 @@ def _read_all(connection: Any, cursor: Any, number: int, after: datetime, id_: i
     now = min(datetime.now(UTC), database_clock.now(connection.alias))
     adapt = connection.ops.adapt_datetimefield_value
     earliest = now - timedelta(seconds=RETENTION)
-    # Include tokens that have expired within the largest possible leeway. The gateway's LEEWAY may be larger than the
-    # LEEWAY of this process, and the gateway would accept a revoked token whose revocation was left out.
+    # Include tokens that have expired within the largest possible leeway, because the gateway's LEEWAY may be larger
+    # than the LEEWAY of this process. If the revocation of such a token were left out, the gateway would accept the
+    # token.
     cutoff = now - timedelta(seconds=AFTERLIFE)
     start = adapt(max(after, earliest))
     cursor.execute(_TOKENS, [start, start, id_, adapt(cutoff)])
@@ -210,8 +211,8 @@ def _read_all(connection: Any, cursor: Any, number: int, after: datetime, id_: i
 def _page(tokens: list[str], rows: Sequence[Any], *, cursor: str, more: bool) -> Page:
     scopes: dict[str, dict[str, int]] = {"user": {}, "account": {}}
     for _, kind, value, latest_iat in rows:
-        # SQLite stores values of any type. If an attacker has stored a wrong type, skip the row, so that the other
-        # revocations stay readable.
+        # SQLite stores values of any type. If an attacker has stored a value of the wrong type, skip the row, so that
+        # the other revocations stay readable.
         if kind in scopes and isinstance(latest_iat, int):
             scopes[kind][str(value)] = max(latest_iat, scopes[kind].get(str(value), latest_iat))
     keys = [str(value) for _, kind, value, _ in rows if kind == "key"]

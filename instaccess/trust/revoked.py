@@ -19,12 +19,12 @@ Afterwards, every gateway refuses the revoked tokens, because the tokens have ex
 """
 
 NO_TOKENS = -1
-"""The largest `iat` of an empty set of revoked tokens: lower than the `iat` of every token."""
+"""The value that means "no tokens" in place of the largest `iat` of revoked tokens. Lower than every real `iat`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of revocations: the revocations that a database or another issuer returns at once.
+    """A page of revocations: the revocations that a database or another issuer returns in one response.
 
     Attributes:
         tokens: the `jti` of each revoked token.
@@ -54,9 +54,9 @@ class Page:
 class DenyList(AbstractSet[str]):
     """A set of the `jti` of each revoked token, with the users, accounts and keys whose tokens are all revoked.
 
-    Entries are only added, because a revocation can't be undone. Entries other than keys are dropped at least
-    `RETENTION` seconds after they were added, so the memory is limited. Threads may use the deny list while another
-    thread adds entries.
+    A revocation can't be undone, so every entry is kept for at least `RETENTION` seconds. Older entries are dropped
+    to limit the memory, except keys, which are never dropped. Threads may use the deny list while another thread adds
+    entries.
     """
 
     def __init__(self) -> None:

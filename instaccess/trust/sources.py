@@ -49,7 +49,8 @@ _key_table = _KeyTable()
 def use(load_ring: Callable[[float], Ring]) -> None:
     """Set the function that loads the keys of this deployment's database. `apps.py` calls this function.
 
-    The keys are used unless DECRYPTION_KEYS or VERIFICATION_KEYS configures the keys.
+    If DECRYPTION_KEYS is not set, the database contains the decryption keys. If VERIFICATION_KEYS is not set, the
+    database contains the verification keys.
 
     Args:
         load_ring: a function that returns the key ring. The argument is the time, in seconds, by which the age of the
