@@ -25,6 +25,7 @@ REPLACE_PRIVATE_KEY = gettext_lazy(
 def remaining_work(use: str) -> list[Any]:
     """Return the instructions for the work that remains after the revocation of a key with this use.
 
-    The command and the admin show the same instructions. They are translated when they are converted to strings.
+    The command and the admin show these instructions. The instructions are translated when they are converted to
+    strings.
     """
     return [RELOAD_JWKS, REMOVE_PUBLIC_KEY] if use == Key.Use.SIGNING else [REPLACE_PRIVATE_KEY]

@@ -1,4 +1,4 @@
-"""The signal `key_changed`, with the facts of a key."""
+"""Functions that send the signal `key_changed` with the facts of a key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def announce(key: Key, change: KeyChange, *, reason: str = "", by: Any = None) -
 
     Args:
         key: the key after the change. The facts are read now, because later code may change the object.
-        reason, by: the reason and the operator of a revocation: a user or a string.
+        reason: the reason for a revocation. Empty for any other change.
+        by: the operator who revoked the key, as a user or a name. None for any other change.
     """
     facts = KeyChanged(
         kid=key.kid,

@@ -18,7 +18,7 @@ def evidence_keys() -> audit.EvidenceKeys:
 
     A signing key whose row was modified in the database is logged and left out. If the current signing key is
     missing or can't be unsealed, this function raises no error, because checking the audit log needs only public
-    keys. `sign` then raises KeyUnavailable or UnsealError.
+    keys. The function `sign` in the result then raises KeyUnavailable or UnsealError.
 
     Raises ConfigError or DatabaseError.
     """

@@ -18,9 +18,9 @@ from . import audit_keys, provision, queries
 _MAX_REPORTED = 20
 
 CLOCK_DIFFERENCE = 5
-"""The smallest difference, in seconds, between the clocks of this host and of the database that is reported.
+"""The smallest difference, in seconds, that is reported between the clock of this host and the clock of the database.
 
-With NTP, clocks differ by milliseconds.
+With NTP, clocks differ only by milliseconds.
 """
 
 
@@ -103,9 +103,9 @@ def check_clock(databases: Sequence[str] | None = None, **kwargs: Any) -> list[C
 
 
 def _report(problems: Sequence[KeyUnavailable]) -> list[CheckMessage]:
-    """Report at most `_MAX_REPORTED` modified rows, and the first other key that can't be used.
+    """Report at most `_MAX_REPORTED` modified rows, and the first key that can't be used for another reason.
 
-    The reason, such as a missing key-encryption key, usually applies to several keys, so one message is enough.
+    Another reason, such as a missing key-encryption key, usually applies to several keys, so one message is enough.
     """
     altered = [problem for problem in problems if isinstance(problem, KeyAltered)]
     others = [problem for problem in problems if not isinstance(problem, KeyAltered)]

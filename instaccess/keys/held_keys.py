@@ -1,4 +1,4 @@
-"""Stored keys parsed for jwcrypto, and mappings from kid to key for the functions of `tokens`.
+"""Stored keys parsed for jwcrypto, and mappings from kid to key for the functions of the `tokens` package.
 
 This module never reads or writes the database.
 """
@@ -64,7 +64,7 @@ class HeldKey:
         return other
 
     def same_material_as(self, row: Key) -> bool:
-        """Return whether a row contains the key material of this key, so that the row need not be parsed again."""
+        """Return whether a row contains the key material of this key. If so, the row need not be parsed again."""
         return (self.use, self._sealed) == (row.use, row.sealed_private_jwk) and self.public == row.public_jwk
 
     def private(self) -> PrivateKey:

@@ -1,7 +1,8 @@
 """Functions that rotate, activate and revoke keys.
 
-RSA keys are generated before the lock for keys is acquired, because generation is slow. Each function decides again
-while the lock is held. If another process has made the same change in the meantime, the function changes nothing.
+RSA keys are generated before the lock for keys is acquired, because generation is slow. Another process may change
+the keys in the meantime, so each function reads the keys again while it holds the lock. If another process has made
+the same change, the function changes nothing.
 """
 
 from __future__ import annotations
@@ -115,7 +116,10 @@ def rotate(
 def _rotate_locked(
     keys: QuerySet[Key], expected: Key, pregenerated: list[PrivateKey], *, now: datetime, force: bool
 ) -> Rotation:
-    """Decide again while the lock is held, and apply the decision if `expected` is still the current key."""
+    """Decide again while the lock is held, and apply the decision.
+
+    If `expected` is no longer the current key, change nothing, because another process has rotated.
+    """
     use = Key.Use(expected.use)
     if queries.current_key(keys, use) != expected:
         return _lost_race(keys, use, now)
@@ -176,7 +180,8 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
     One transaction changes the keys and adds an entry to the revocation log. After the commit, gateways refuse all
     tokens of the key. The tokens are marked as revoked in the audit log after the commit. If marking is interrupted,
     a second call or `rotate` marks the remaining tokens. If a database router stores the audit log in another
-    database, the entry is committed first. If the call is interrupted afterwards, a second call revokes the key.
+    database, the entry is committed before the changes to the keys. If the call is interrupted between these two
+    commits, a second call revokes the key.
 
     If the key is current, the next future key becomes current. If there is no future key and the private key was on
     this server, a new key is generated. If the key was revoked before, only the tokens that another process has

@@ -30,7 +30,8 @@ def measure() -> Iterator[Sample]:
             row.activated_at.timestamp(),
             {"use": row.use},
         )
-        # Nothing is due at the time of the activation, so the decision contains the due time of the next rotation.
+        # Decide for the time of the activation. No rotation is due at this time, so `next_due` is the time of the
+        # next rotation.
         due = rotation.decide(rows, use=Key.Use(row.use), now=row.activated_at, times=times).next_due
         if due is not None:
             yield Sample(

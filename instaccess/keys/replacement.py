@@ -1,7 +1,7 @@
 """Replacement of all keys after the database was restored from a backup.
 
-The backup contains keys and tokens that were revoked after the backup, and lacks the rows of these revocations. The
-database doesn't show which keys and tokens these are. Therefore, all keys and all issued tokens are revoked.
+The restored database lacks all revocations that were made after the backup. It doesn't show which of its keys and
+tokens were revoked after the backup. Therefore, all keys and all issued tokens are revoked.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Plan:
 
     Attributes:
         revoked: the keys to revoke.
-        kept: the keys of `keep`.
+        kept: the keys that the operator asked to keep.
         generated: the use and the status of each key to generate.
         missing: whether no encryption key is current afterwards, because only a gateway has the private key of the
             current encryption key. This server can't generate a new key for the gateway.
@@ -64,15 +64,17 @@ class Replacement:
 def plan_replacement(keep: Collection[str] = (), *, keys: QuerySet[Key] | None = None) -> Plan:
     """Decide what `replace_all` would do, without changing anything.
 
-    `replace_all` describes the arguments and the errors.
-
     Args:
-        keys: the keys, if the caller holds the lock.
+        keep: as in `replace_all`.
+        keys: a queryset of all keys, if the caller holds the lock. None reads the keys without the lock.
+
+    Raises ConfigError, UnsealError, KeyUnavailable, KeyRefused or DatabaseError, as `replace_all` does.
     """
     rows, errors = queries.examine(keys)
     for error in errors.values():
-        # Stop if a key-encryption key is missing. Without this key-encryption key, the rows of old keys aren't
-        # authentic, and the checkpoints that were signed with these keys can't be verified.
+        # Stop if a key-encryption key is missing. Without this key-encryption key, the rows of old keys can't be
+        # authenticated, so `mark_revoked` would erase their public keys. Checkpoints that were signed with these keys
+        # could then not be verified.
         if error.code == Reason.KEK_MISSING:
             raise error
     revocable = [row for row in rows if row.status != Key.Status.REVOKED and row_hmac.is_revocable(row)]
@@ -93,14 +95,15 @@ def replace_all(*, keep: Collection[str] = (), reason: str = REASON, by: Any = N
     The changes to keys and the entries of the revocation log are written in one transaction. After the commit of this
     transaction, gateways refuse all tokens that were issued before the commit. The live tokens are marked as revoked
     afterwards. If the function is interrupted, the next call repeats these changes, and marks the remaining tokens.
-    If a database router stores the audit log in another database, the entries are committed first.
+    If a database router stores the audit log in another database, the entries are committed before the changes to
+    keys.
 
-    The tokens of the next `CLOCK_SKEW` seconds are refused too. The reason is that a server with a fast clock may
-    have issued tokens with such times, and the backup doesn't contain their rows.
+    Tokens that are issued in the next `CLOCK_SKEW` seconds are refused too, because a server with a fast clock may
+    already have issued tokens with these times of issue. The backup doesn't contain the audit rows of these tokens.
 
     Args:
-        keep: the kids of encryption keys or signing keys that are not revoked. This server must not have their
-            private keys. Only the owner of a private key knows whether the key was revoked after the backup.
+        keep: the kids of the encryption keys and signing keys to keep. This server must not have their private keys.
+            Before the operator keeps a key, the owner of its private key must confirm that the key is not revoked.
         by: the operator, as a user or a name.
 
     Raises:
@@ -174,7 +177,7 @@ def _record(
     by: Any,
     now: datetime,
 ) -> list[Revocation]:
-    # Keys that were revoked before the backup are recorded too, unless their revocation is recorded.
+    # Add keys that were revoked before the backup too, unless the revocation log already contains these keys.
     stored = {key.kid for key in row_hmac.load(keys)[0] if row_hmac.is_revocable(key)}
     kids = stored - {key.kid for key in plan.kept} - audit.recorded_keys()
     scopes = [audit.Scope.everything(), *map(audit.Scope.key, sorted(kids))]

@@ -50,7 +50,7 @@ class KeyRing:
         return self._current(Key.Use.SIGNING)
 
     def encryption_key(self) -> HeldKey:
-        """Return the current encryption key. The private key may be stored on another server, such as the gateway's.
+        """Return the current encryption key. The private key may be stored only on another server, such as a gateway.
 
         Raises:
             KeyUnavailable: there is no usable current encryption key.
@@ -200,7 +200,7 @@ def check_issuing_keys() -> None:
 
 
 def sign_once() -> None:
-    """Sign and verify a string with the current signing key. OpenSSL then loads and prepares the key."""
+    """Sign and verify a string with the current signing key, so that OpenSSL prepares the key for later requests."""
     ring = current_ring()
     key = ring.signing_key()
     tokens.verify(tokens.sign(b"{}", key.private(), kid=key.kid), ring.verification_keys())

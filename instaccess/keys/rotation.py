@@ -1,9 +1,9 @@
-"""The key lifecycle (`future → current → past → gone`) as pure decisions on timestamps.
+"""Decisions about the key lifecycle (`future → current → past → gone`), computed only from keys and times.
 
 A past key is *gone* when its retention has passed, because all tokens of the key have then expired. A key that is
 gone is no longer published or accepted, and its private key is erased.
 
-This module reads no clock, setting or database. `lifecycle.py` applies the decisions.
+This module doesn't read the clock, the settings or the database. `lifecycle.py` applies the decisions.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
     due = max(served, ready_at(waiting[0], times)) if waiting else None
     rotates = due is not None and (force or now >= due)
 
-    # The rest of this function assumes the statuses that the keys have after the current key was replaced.
+    # The rest of this function plans for the time after the rotation, if any, when `successor` is the current key.
     successor = waiting[0] if rotates else current
     remaining = [
         key
@@ -140,8 +140,8 @@ def hand_over(retired: Key | None, activated: Key, *, now: datetime) -> None:
 def can_rotate_automatically(key: Key, *, previous_has_private: bool) -> bool:
     """Return whether a rotation may make a future key current, without an activation by an operator.
 
-    A signing key without its private key can't sign. The current encryption key may be a gateway's public key. In
-    this case, a key pair that was generated here must not become current, because the gateway lacks its private key.
+    A signing key without its private key can't sign. If the current encryption key is the public key of a gateway, a
+    key pair that this server generated must not become current, because the gateway lacks the new private key.
 
     Args:
         previous_has_private: whether the private key of the current key is stored on this server.
@@ -152,7 +152,7 @@ def can_rotate_automatically(key: Key, *, previous_has_private: bool) -> bool:
 
 
 def is_next(key: Key, keys: Iterable[Key]) -> bool:
-    """Return whether a rotation may make a future key current, if the current key doesn't change before.
+    """Return whether a rotation may make a future key current, if the current key doesn't change before the rotation.
 
     Args:
         keys: all stored keys.

@@ -109,7 +109,7 @@ def check(row: Key, keks: Sequence[KeyEncryptionKey]) -> None:
 
 
 def is_revocable(row: Key) -> bool:
-    """Return whether an operator can revoke the key of a row with the command. If not, the row must be deleted.
+    """Return whether an operator can revoke the key of a row by its `kid`. If not, the row must be deleted with SQL.
 
     An attacker who can insert a row chooses its `kid` and `use`. If the `kid` contained shell syntax, an operator who
     copies the command with this `kid` into a shell would run code of the attacker.

@@ -66,8 +66,8 @@ def ensure_next_key(
 def check_usable(key: Key) -> None:
     """Check that a key can become current.
 
-    The row must be authentic. A signing key must have a private key. A stored private key must be unsealed without
-    an error.
+    The row must be authentic. A signing key must have a private key. If the private key is stored, unsealing must
+    succeed.
 
     Raises:
         KeyAltered: the row was modified.
@@ -85,7 +85,7 @@ def check_key_encryption_key(key: Key) -> None:
     """Check that the row of a key is authentic, and that its key-encryption key is configured.
 
     A rotation may replace a key whose sealed private key was modified. Such a key therefore causes no error, unless
-    the modified text names a key-encryption key that is not configured.
+    the modified text contains the id of a key-encryption key that is not configured.
 
     Raises:
         KeyAltered: the row was modified.
