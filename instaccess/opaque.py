@@ -26,7 +26,8 @@ P = ParamSpec("P")
 class Opaque(Generic[T]):
     """An object that contains a secret. `repr`, `str` and `format` return a fixed text instead of the secret.
 
-    Call `reveal` only in a function with the decorator `concealed`, or directly in an argument of such a function.
+    Call `reveal` only in a function with the decorator `concealed`, or directly in the arguments of a call to such a
+    function.
 
     The class is not a mapping, a sequence or a dataclass, because error reporters print the members of such objects.
     Copying an opaque object returns the same object. Opaque objects can't be pickled.

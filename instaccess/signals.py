@@ -48,13 +48,13 @@ class TokenIssued(TypedDict):
 
 
 class TokenRefused(TypedDict):
-    """The facts of `token_refused`. Facts that the role doesn't know are None or "".
+    """The facts of `token_refused`. Facts that are unknown to the role are None or "".
 
     Attributes:
         role: the role that refused the request: `issuer`, `gateway` or `service`.
         reason: the reason code, as in the log. Clients never see this code.
         status: the status of the response. A status of 500 or more is a server-side error.
-        user_id: the primary key of the authenticated user. Only the issuer knows the primary key.
+        user_id: the primary key of the authenticated user. None if the gateway or a service refused the request.
         user_uuid, client_id: the user and the application, from the tables or from a token with a valid signature.
         jti: the token id, from a token with a valid signature.
         ip_address: the address of the client.
@@ -78,7 +78,7 @@ class TokensRevoked(TypedDict):
         count: the number of revoked tokens. This number is larger than the number of `jtis` if rows can't be read.
         reason: the reason of the operator.
         by: the operator, for example a user name or `uid 0 (root), command line`; "" if unknown.
-        by_user_id: the primary key of the user who revoked the tokens, or None if no user of the project did.
+        by_user_id: the primary key of the user who revoked the tokens, or None if the operator used the command line.
     """
 
     jtis: list[str]
@@ -109,8 +109,8 @@ class KeyChanged(TypedDict):
         change: what happened to the key.
         status: the status of the key after the change: `future`, `current`, `past` or `revoked`.
         has_private: whether the private key is stored on this server after the change.
-        reason, by, by_user_id: the reason and the operator of a revocation, as in `TokensRevoked`; otherwise "" and
-            None.
+        reason, by, by_user_id: the reason and the operator of a revocation, as in `TokensRevoked`. For any other
+            change, `reason` and `by` are "", and `by_user_id` is None.
     """
 
     kid: str
@@ -140,7 +140,7 @@ class FactSignal(Signal, Generic[Facts]):
         self._logger = logger
 
     def announce(self, sender: Any, build_facts: Callable[[], Facts]) -> None:
-        """Send the signal. Without a receiver, the facts are not built, so that the signal costs nothing.
+        """Send the signal. If the signal has no receiver, the facts are not built, to save time.
 
         Call this method outside of `except` blocks. Within such a block, receivers and the log could reach the
         exception, whose frames may contain a token.
@@ -168,13 +168,17 @@ class FactSignal(Signal, Generic[Facts]):
     def announce_after_commit(self, sender: Any, build_facts: Callable[[], Facts], *, using: str) -> None:
         """Send the signal after the transaction on the database `using` was committed.
 
-        If there is no transaction, the signal is sent now. If the transaction is rolled back, the signal is not sent.
+        Without a transaction, the signal is sent immediately. If the transaction is rolled back, the signal is never
+        sent.
         """
         if self.has_listeners(sender):
             transaction.on_commit(lambda: self.announce(sender, build_facts), using=using, robust=True)
 
     def _log_robust_failure(self, receiver: Any, err: Exception) -> None:
-        """Log nothing here. Django would log the message of the error, and fail for a receiver without a name."""
+        """Do nothing, because `announce` logs the failure.
+
+        Django's method would log the message of the error, and would fail for a receiver without a name.
+        """
 
 
 def _describe(error: Exception) -> str:

@@ -34,9 +34,9 @@ _IMPOSSIBLE_VALUE = (ValidationError, ValueError, TypeError, OverflowError, Data
 def user_uuid(user: Any) -> str:
     """Return the uuid of a user. If the user has no uuid yet, create a uuid.
 
-    If USER_UUID_FIELD is set, the uuid is the value of this field of the user. If this
-    setting is not set, the uuid is random and is stored in `UserIdentity`. No query is needed if the user was loaded
-    with `select_related("instaccess_identity")`.
+    If USER_UUID_FIELD is set, the uuid is the value of this field of the user. If USER_UUID_FIELD is not set, the
+    uuid is random and is stored in `UserIdentity`. No query is needed if the user was loaded with
+    `select_related("instaccess_identity")`.
 
     Raises ConfigError if the user model has no field USER_UUID_FIELD, or if the value of the field is empty or longer
     than 255 characters.

@@ -62,8 +62,8 @@ BAD_SETTING_IDS = {
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
     """Report unknown names and invalid values in INSTACCESS."""
     try:
-        # Do not store the settings in a variable. Reading a hook setting imports a module of the project, which can
-        # raise any error, and error reporters print the variables.
+        # Do not store the settings in a variable, because error reporters would print the secrets in the variable.
+        # Reading a hook setting below imports a module of the project, which can raise any error.
         unknown = [name for name in read_project_settings() if name not in SETTINGS]
     except ConfigError as error:
         return [

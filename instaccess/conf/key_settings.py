@@ -58,9 +58,10 @@ class KeySettings(Values):
     def key_encryption_keys(self) -> list[KeyEncryptionKey]:
         """The key-encryption keys. These keys seal private keys, that is, encrypt private keys at rest.
 
-        The first key-encryption key seals; every key-encryption key can unseal. By default, the key-encryption keys
-        are derived from SECRET_KEY and SECRET_KEY_FALLBACKS with HKDF-SHA256 (RFC 5869). The entry "SECRET_KEY"
-        represents the derived keys, so that a deployment can replace the derived keys step by step.
+        The first key-encryption key seals new private keys. The other key-encryption keys unseal older private keys.
+        By default, the key-encryption keys are derived from SECRET_KEY and SECRET_KEY_FALLBACKS with HKDF-SHA256 (RFC
+        5869). The entry "SECRET_KEY" represents the derived keys, so that a deployment can replace the derived keys
+        step by step.
         """
         value = self._get("KEY_ENCRYPTION_KEYS", [DERIVED])
         if not isinstance(value, (list, tuple)) or not value:

@@ -28,7 +28,7 @@ The scope is not a setting, because clients of Canvas already request the scope 
 """
 
 REVOCATION_SECONDS = 5
-"""The time, in seconds, after which no request with a revoked token passes a gateway or its proxy."""
+"""The maximum time, in seconds, from a revocation until gateways and their proxies refuse the revoked tokens."""
 
 KEEPING_SLACK = 2
 """The additional time, in seconds, for which a proxy may use a decision of the gateway after KEEP_DECISION_SECONDS.
@@ -269,7 +269,7 @@ class Conf(KeySettings):
 
     @property
     def keep_decision_seconds(self) -> int:
-        """The time, in seconds, for which a proxy may keep a 204 from the gateway. If 0, a proxy may not keep a 204.
+        """The time, in seconds, for which a proxy may keep a 204 from the gateway. If 0, a proxy must not keep a 204.
 
         The sum of DENY_LIST_SECONDS, KEEP_DECISION_SECONDS and KEEPING_SLACK is at most five seconds, so that a
         revocation takes effect within five seconds.
@@ -328,5 +328,6 @@ SETTINGS = {
 
 @receiver(setting_changed)
 def _reset_conf(**kwargs: Any) -> None:
-    # Only tests change settings, and another read of INSTACCESS is cheap, so the name of the setting is ignored.
+    # Drop the cached settings after a change of any setting, not only of INSTACCESS. Only tests change settings, and
+    # reading INSTACCESS again is fast.
     conf.reset()

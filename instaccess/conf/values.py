@@ -95,7 +95,7 @@ class Values:
         return value
 
     def _at_least(self, name: str, minimum: int, formula: str) -> int:
-        """Read an integer that is at least the safe minimum. Returns the minimum if the value is None, the default.
+        """Read an integer that is at least the safe minimum. If the setting is None or absent, return the minimum.
 
         Args:
             formula: the settings from which the minimum is computed, for the error.
@@ -119,7 +119,7 @@ class Values:
         return value
 
     def _choice(self, name: str, default: _T, choices: tuple[_T, ...]) -> _T:
-        """Read a value that is one of the choices, with the type of the default. For example, `429.0` is refused."""
+        """Read a value that is one of the choices and has the type of the default, so `429.0` is refused."""
         value = self._get(name, default)
         if value not in choices or type(value) is not type(default):
             raise self._invalid(name, "one of " + ", ".join(map(repr, choices)))

@@ -38,8 +38,8 @@ _BEARER = re.compile(r"bearer +([^\s,\ud800-\udfff]+)", re.ASCII | re.IGNORECASE
 class AccessTokenAuthentication(BaseAuthentication):
     """The DRF authentication class of the issuing endpoint. `authenticate` returns the user and the access token.
 
-    `authenticate` raises the refusals in the table of docs/wire-contract.md §1, in the order of the table, up to and
-    including the refusal for a missing scope.
+    `authenticate` raises the refusals in the table of docs/wire-contract.md §1, in the order of the table. The last
+    of these refusals is the refusal for a missing scope. The view raises the later refusals.
     """
 
     def authenticate(self, request: Request) -> tuple[Any, Any]:
@@ -131,7 +131,7 @@ def _validate(text: Opaque[str], request: HttpRequest) -> tuple[Any, Any]:
 
 
 def _can_be_refreshed(access_token: Any) -> bool:
-    """Return whether a client can refresh the access token: whether a refresh token exists and is not revoked."""
+    """Return whether the access token has a refresh token that is not revoked."""
     model = get_refresh_token_model()
     refresh_tokens = model._default_manager.using(router.db_for_write(model))
     return bool(refresh_tokens.filter(access_token=access_token, revoked=None).exists())

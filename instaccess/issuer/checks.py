@@ -29,7 +29,7 @@ def check_user_uuid_field(**kwargs: Any) -> list[CheckMessage]:
         name = conf.user_uuid_field
         field: Any = name and get_user_model()._meta.get_field(name)
     except ConfigError:
-        return []  # E016 reports the invalid setting.
+        return []  # `check_settings` reports the invalid setting.
     except FieldDoesNotExist:
         field = None
     if name is None or (field is not None and field.concrete and field.unique and not field.is_relation):
@@ -98,7 +98,9 @@ def check_permissions(**kwargs: Any) -> list[CheckMessage]:
     try:
         sources = [] if conf.masquerade_hook else users.sources_of_unlisted_permissions()
     except (ConfigError, ImportError):
-        return []  # E043 reports an invalid setting. If a backend can't be imported, every login fails visibly.
+        # `check_settings` reports an invalid setting. If a backend can't be imported, every login fails, so this
+        # check doesn't report the backend.
+        return []
     if not sources:
         return []
     return [

@@ -118,7 +118,7 @@ class LazyRequest:
 
 
 def is_usable_client(client_id: str, request: HttpRequest | None = None) -> bool:
-    """Return whether an application exists and is usable. `Application.is_usable` decides, as for access tokens.
+    """Return whether an application exists and its method `is_usable` returns True.
 
     Args:
         client_id: the client id of the application.

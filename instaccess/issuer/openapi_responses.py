@@ -28,7 +28,7 @@ _DESCRIPTIONS = {
         "the scope, or the caller may not masquerade as the user in `as_user_id`. After `Invalid access token.`, the "
         "client can refresh its access token. After `Expired access token.`, the client needs a new authorization."
     ),
-    403: "The bearer token is an InstAccess token, which can't be exchanged for another one.",
+    403: "The bearer token is an InstAccess token, which can't be exchanged for another InstAccess token.",
     503: "The service is temporarily unavailable. The client may retry the request.",
 }
 _THROTTLED = "The rate limit of the access token was exceeded."

@@ -264,8 +264,8 @@ def _parameter(request: Request, name: str) -> str:
     return ""
 
 
-# `takes_secrets` removes the query and the form before an error report. A client may send an access token there, even
-# if the settings don't allow access tokens in the query or the form.
+# `takes_secrets` removes the query and the form from the request before an error is reported. A client may send an
+# access token in the query or the form, even if the settings don't allow this.
 _issue = IssueView.as_view()
 issue = isolated_view(web.takes_secrets(_issue))
 
