@@ -16,7 +16,7 @@ Canvas's tokens are valid for one hour. A token with a longer lifetime is refuse
 CLOCK_SKEW = 60
 """The maximum time, in seconds, by which the clock of an issuer may be ahead of the clock of a reader.
 
-A token is refused if its `iat` is further in the future than `CLOCK_SKEW` and than the leeway.
+A token is refused if its `iat` is ahead of the reader's clock by more than this time and by more than LEEWAY.
 """
 
 MAX_LEEWAY = 300
@@ -75,7 +75,7 @@ def get_string(payload: Mapping[str, Any], name: str) -> str:
 
 
 def get_id(payload: Mapping[str, Any], name: str) -> str:
-    """Return a claim that must be a string or an integer, as a string. Raises InvalidToken."""
+    """Return a claim that must be a string or an integer. An integer is returned as a string. Raises InvalidToken."""
     value = format_id(payload.get(name))
     if not value:
         raise InvalidToken(
@@ -96,7 +96,7 @@ def format_id(value: Any) -> str | None:
 
 
 def get_shard_id(payload: Mapping[str, Any], name: str) -> int | str:
-    """Return a claim that must be an integer or a non-empty string, unchanged. Raises InvalidToken."""
+    """Return the unchanged value of a claim that must be an integer or a non-empty string. Raises InvalidToken."""
     value = payload.get(name)
     if type(value) is int or (isinstance(value, str) and value):
         return value

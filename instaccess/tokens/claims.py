@@ -56,7 +56,7 @@ _OPTIONAL_SHARD_IDS = ("masquerading_user_shard_id", "shard_id")
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 ATTRIBUTES = {name: attribute for attribute, name in _NAMES.items()}
-"""A mapping from the name of a claim to the name of the attribute of `Claims`."""
+"""A mapping from the name of each claim to the name of the attribute of `Claims` that contains the claim."""
 
 RESERVED = frozenset(_NAMES.values()) | {"aud", "nbf"}
 """Claims that CLAIMS_HOOK can't set. The issuer never writes `aud` or `nbf`, but readers may check both claims."""
@@ -231,7 +231,8 @@ class Claims:
             if not isinstance(payload["instructure_service"], bool):
                 raise InvalidToken("instructure_service is neither true nor false", code=Reason.BAD_CLAIM)
             values["instructure_service"] = payload["instructure_service"]
-        # As in Canvas, a masquerade needs both claims (docs/wire-contract.md §2).
+        # As in Canvas, ignore the masquerade unless the token contains both `masq_sub` and `masq_shard`
+        # (docs/wire-contract.md §2).
         if None in (values.get("masquerading_user_uuid"), values.get("masquerading_user_shard_id")):
             values["masquerading_user_uuid"] = values["masquerading_user_shard_id"] = None
         return cls(**values, extra=payload)

@@ -116,7 +116,7 @@ def decrypt(
 
 @concealed
 def _decrypt_with_key(segments: list[bytes], header: Mapping[str, str], key: PrivateKey) -> str | None:
-    """Return the plaintext, or None if this key doesn't decrypt the token."""
+    """Decrypt a parsed JWE with one key. Returns the plaintext, or None if the key doesn't decrypt the JWE."""
     jwe = _new_jwe(segments, header["alg"], header["enc"])
     try:
         jwe.decrypt(key.reveal(), max_plaintext=MAX_PLAINTEXT_BYTES)
@@ -170,8 +170,8 @@ def verify(token: str, keys: Mapping[str, JWK], *, typ: str = "JWT") -> tuple[di
     tried = dict(_candidates(header, keys))
     kid = _find_verifying_kid(segments, tried)
     if kid is None and "kid" not in header and isinstance(keys, ReloadableKeys):
-        # The key may be new, so the keys are reloaded. For a token with a `kid`, looking up the key has already
-        # reloaded the keys.
+        # A new key may have signed the token, so the keys are reloaded. If the header contains a `kid`, looking up
+        # this `kid` has already reloaded the keys.
         keys.reload()
         reloaded = dict(_candidates(header, keys))
         kid = _find_verifying_kid(segments, {kid: key for kid, key in reloaded.items() if tried.get(kid) != key})

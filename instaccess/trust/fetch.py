@@ -26,14 +26,14 @@ therefore has time to decide with cached keys or a cached deny list.
 """
 
 BODY_SECONDS = 3.0
-"""The time limit, in seconds, for the whole body.
+"""The time limit, in seconds, for reading the whole body of a response.
 
 A request can take longer if the server sends its headers slowly. `Refreshed` limits how long other threads wait for
 the request.
 """
 
 MAX_BYTES = 4 * 1024 * 1024
-"""The default size limit of a body, in bytes."""
+"""The default limit for the size of a response body, in bytes."""
 
 
 def without_query(url: str) -> str:

@@ -110,7 +110,8 @@ def open_own_connections() -> None:
 def _close_old_connections() -> None:
     try:
         close_old_connections()
-    except DbError as error:  # The thread must not end, because callers wait for the function that the thread runs.
+    except DbError as error:
+        # Don't let the error end the thread, because callers wait for the function that the thread runs.
         logger.warning(
             "a database connection could not be closed (%(error)s): %(detail)s",
             error=type(error).__name__,

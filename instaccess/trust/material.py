@@ -45,7 +45,7 @@ def public_members(key: JWK | PrivateKey, *, use: str) -> dict[str, str]:
 
 @concealed
 def for_use(key: PrivateKey, *, use: str) -> PrivateKey:
-    """Return a copy of a private key with the members `use` and `kid`."""
+    """Return a copy of a private key with the given `use`, and with its RFC 7638 thumbprint as `kid`."""
     members = {name: key.reveal()[name] for name in PRIVATE_MEMBERS}
     return PrivateKey(JWK(**public_members(key, use=use), **members))
 

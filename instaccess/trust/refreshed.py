@@ -183,8 +183,9 @@ class Refreshed(Generic[T]):
         Args:
             interval: the maximum age, in seconds, while loading works.
             max_staleness: the time, in seconds, by which the age may exceed `interval` while loading fails.
-            patience: the maximum time, in seconds from the start of a load, to wait for the load if the cached value
-                is less than `interval` + `max_staleness` seconds old; PATIENCE by default.
+            patience: the maximum time, in seconds from the start of a load, to wait for the load; PATIENCE by
+                default. The argument is ignored if no cached value is less than `interval` + `max_staleness` seconds
+                old.
 
         Raises:
             SourceUnavailable: loading takes too long, and no cached value is less than `interval` + `max_staleness`

@@ -180,11 +180,11 @@ def _read_all(connection: Any, cursor: Any, number: int, after: datetime, id_: i
     Args:
         number: the number of the last revocation when the first page was read. Later revocations are read after the
             last page.
-        after, id_: the time of the revocation and the id of the last audit row of the previous page.
+        after, id_: the columns `revoked_at` and `id` of the last audit row on the previous page.
     """
-    # Use the earlier of the time of this process and the time of the database. An issuer whose clock is fast would
-    # leave out revocations that gateways in other deployments need. A gateway whose clock is slow accepts tokens for
-    # longer, and therefore needs older revocations.
+    # Use the earlier of two times: the time of this process, and the time of the database. An issuer with a fast
+    # clock would leave out revocations that gateways in other deployments need. A gateway with a slow clock accepts
+    # tokens for longer, and therefore needs older revocations.
     now = min(datetime.now(UTC), database_clock.now(connection.alias))
     adapt = connection.ops.adapt_datetimefield_value
     earliest = now - timedelta(seconds=RETENTION)

@@ -19,7 +19,7 @@ Afterwards, every gateway refuses the revoked tokens, because the tokens have ex
 """
 
 NO_TOKENS = -1
-"""The value that means "no tokens" in place of the largest `iat` of revoked tokens. Lower than every real `iat`."""
+"""A number lower than every `iat`. It replaces the largest `iat` of the revoked tokens if no tokens are revoked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class DenyList(AbstractSet[str]):
             self.cursor, self.etag = page.cursor, page.etag
 
     def find(self, claims: Claims, *kids: str) -> str | None:
-        """Return the reason for the log if a token is revoked, or None if the token isn't revoked.
+        """Return the reason, for the log, why a token is revoked. Returns None if the token isn't revoked.
 
         Args:
             kids: the kids of the keys that verified and decrypted the token.
@@ -105,7 +105,7 @@ class DenyList(AbstractSet[str]):
         return None
 
     def sizes(self) -> Mapping[str, int]:
-        """Return the number of entries by kind. An entry that was added again counts twice."""
+        """Return the number of entries by kind. An entry that was added in two `RETENTION` periods counts twice."""
         recent, older = self._recent, self._older
         return {
             "token": len(recent.tokens) + len(older.tokens),

@@ -218,7 +218,8 @@ def _parse_decryption_key(text: str) -> Mapping[str, PrivateKey]:
         raise KeyRefused("decryption needs a private key, but this is a public key")
     configured_kid = (_parse_json(text) or {}).get("kid")
     private = material.for_use(key, use="enc")
-    private.op_key("unwrapKey")  # Let OpenSSL load the key now, because loading would delay the first request.
+    # Let OpenSSL load the key now, because loading the key later would delay the first request.
+    private.op_key("unwrapKey")
     return {configured_kid if isinstance(configured_kid, str) else key.thumbprint(): private}
 
 
