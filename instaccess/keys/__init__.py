@@ -1,4 +1,4 @@
-"""This deployment's keys: generation, sealing, publication, rotation and revocation."""
+"""This deployment's keys: generation, encryption at rest, publication, rotation and revocation."""
 
 from .after_revocation import RELOAD_JWKS, REMOVE_PUBLIC_KEY, REPLACE_PRIVATE_KEY, remaining_work
 from .audit_keys import evidence_keys, keks_for_revocation

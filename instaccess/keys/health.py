@@ -91,7 +91,8 @@ def load_health(*, since: datetime, now: datetime, live: Mapping[str, int] | Non
 def live_tokens(*, now: datetime, limit: int | None = None) -> dict[str, int]:
     """Return a mapping from kid to the number of live tokens.
 
-    Runs one query, which reads the audit rows of about the last hour, and at most the latest `limit` live tokens.
+    Runs one query, which reads the audit rows of about the last hour. If `limit` is given, only the latest `limit`
+    live tokens are counted.
     """
     counts: Counter[str] = Counter()
     pairs = audit.live_tokens(now=now).order_by().values_list("signing_kid", "encryption_kid")

@@ -58,7 +58,7 @@ class HeldKey:
         return bool(self._sealed)
 
     def at(self, status: str) -> HeldKey:
-        """Return a copy of the key with the given status. The original key stays unchanged for older key rings."""
+        """Return a copy of the key with the given status. The original key stays unchanged."""
         other = copy(self)
         other.status = status
         return other
@@ -113,8 +113,8 @@ class RefusedKey:
 class PublicKeys(Mapping[str, JWK]):
     """A mapping from kid to public signing key.
 
-    Looking up a key whose row can't be checked raises UnsealError. If such a key were missing instead, the
-    server-side error would look like an invalid token.
+    Looking up a key whose row can't be checked raises UnsealError. If the mapping left out the key, the server-side
+    error would look like an invalid token.
     """
 
     def __init__(self, keys: Mapping[str, JWK], unchecked: Mapping[str, RefusedKey]) -> None:
@@ -136,9 +136,9 @@ class PublicKeys(Mapping[str, JWK]):
 class PrivateKeys(Mapping[str, PrivateKey]):
     """A mapping from kid to private encryption key. A private key is unsealed when it is first looked up.
 
-    Looking up a key that can't be unsealed raises UnsealError. If such a key were missing instead, the server-side
-    error would look like an invalid token. Iteration logs and skips keys that can't be unsealed, and raises
-    UnsealError if no key remains.
+    Looking up a key that can't be unsealed raises UnsealError. If the mapping left out the key, the server-side error
+    would look like an invalid token. Iteration logs and skips keys that can't be unsealed, and raises UnsealError if
+    no key remains.
     """
 
     def __init__(self, keys: Mapping[str, HeldKey], unchecked: Mapping[str, RefusedKey]) -> None:

@@ -56,7 +56,8 @@ class Revocation:
 
     Attributes:
         key: the revoked key.
-        successor: the key that became current, or None if the current key did not change or no key could replace it.
+        successor: the key that became current. None if the revoked key was not current, or if no key could replace
+            the revoked key.
         generated: the new future key, or None if no future key was generated.
         tokens: the number of live tokens that were marked as revoked.
         failure: the reason why a required new key could not be generated; empty if there was no failure. The key was

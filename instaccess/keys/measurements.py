@@ -11,7 +11,7 @@ from . import queries, ring, rotation
 
 
 def measure() -> Iterator[Sample]:
-    """Yield the number of keys, the activation of each current key and the time of the next rotation.
+    """Yield the number of keys, the activation time of each current key, and the time of its next rotation.
 
     Raises DatabaseError or ConfigError.
     """

@@ -43,7 +43,7 @@ def unreadable_rows() -> list[int]:
 def authentic_keys(keys: QuerySet[Key] | None = None) -> list[Key]:
     """Load the keys whose HMAC matches. Other rows are logged and skipped.
 
-    Decisions and routine changes use only these keys. If other rows were used too, an attacker who can write to the
+    Decisions and routine changes use only these keys. If other rows were used, an attacker with write access to the
     table could add a key to a rotation, or get an HMAC for a modified row.
 
     Raises ConfigError or DatabaseError.

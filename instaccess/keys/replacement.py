@@ -1,7 +1,7 @@
 """Replacement of all keys after the database was restored from a backup.
 
-The restored database lacks all revocations that were made after the backup. It doesn't show which of its keys and
-tokens were revoked after the backup. Therefore, all keys and all issued tokens are revoked.
+The restored database lacks all revocations that were made after the backup, so the database doesn't show which keys
+and tokens these revocations concerned. Therefore, all keys and all issued tokens are revoked.
 """
 
 from __future__ import annotations
@@ -98,8 +98,9 @@ def replace_all(*, keep: Collection[str] = (), reason: str = REASON, by: Any = N
     If a database router stores the audit log in another database, the entries are committed before the changes to
     keys.
 
-    Tokens that are issued in the next `CLOCK_SKEW` seconds are refused too, because a server with a fast clock may
-    already have issued tokens with these times of issue. The backup doesn't contain the audit rows of these tokens.
+    Tokens that are issued in the next `CLOCK_SKEW` seconds are refused too. Before the restore, a server with a fast
+    clock may have issued tokens with these times of issue, and the backup doesn't contain the audit rows of these
+    tokens.
 
     Args:
         keep: the kids of the encryption keys and signing keys to keep. This server must not have their private keys.
@@ -163,7 +164,7 @@ def _belongs_to_gateway(keys: Iterable[Key]) -> bool:
 
 
 def _is_erased(key: Key) -> bool:
-    """Return whether the private key may have been erased after the retention of a past key."""
+    """Return whether a key is a past key. The private key of a past key may have been erased after its retention."""
     return key.status == Key.Status.PAST
 
 

@@ -37,7 +37,8 @@ class KeyRing:
     """The keys that were accepted when the key ring was loaded.
 
     Attributes:
-        keys: the accepted keys: current keys, then past keys, then future keys; in each group, the newest key first.
+        keys: the accepted keys, ordered by status (current, past, future). Keys with the same status are ordered by
+            age, the newest first.
         refused: the keys whose rows aren't authentic or can't be checked. If such a key is needed, its error is
             raised, because the error contains the command that fixes the problem.
     """
@@ -187,7 +188,7 @@ def clear_cache() -> None:
 
 
 def check_issuing_keys() -> None:
-    """Get the keys that issuing needs, and unseal the private signing key.
+    """Check that the current signing and encryption keys are available, and unseal the private signing key.
 
     Raises:
         KeyUnavailable: there is no usable current signing or encryption key.

@@ -140,8 +140,8 @@ def hand_over(retired: Key | None, activated: Key, *, now: datetime) -> None:
 def can_rotate_automatically(key: Key, *, previous_has_private: bool) -> bool:
     """Return whether a rotation may make a future key current, without an activation by an operator.
 
-    A signing key without its private key can't sign. If the current encryption key is the public key of a gateway, a
-    key pair that this server generated must not become current, because the gateway lacks the new private key.
+    A signing key without its private key can't sign. The current encryption key may be the public key of a gateway. A
+    key pair that this server generated must not replace this key, because the gateway lacks the new private key.
 
     Args:
         previous_has_private: whether the private key of the current key is stored on this server.

@@ -24,9 +24,9 @@ _FORMAT = "instaccess key row 1"
 _PURPOSE = b"instaccess key row authentication v1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# Sort the members of the public key, because PostgreSQL doesn't keep their order. Encode bytes, which SQLite can
-# store in a text column, with `repr`, so that the HMAC doesn't match. Without `default=repr`, `json` would
-# raise TypeError.
+# Sort the members of the public key, because PostgreSQL doesn't keep their order. An attacker can store bytes in a
+# text column of SQLite. The bytes are encoded with `repr`, so that the HMAC doesn't match. Without `default=repr`,
+# `json` would raise TypeError.
 _encode = json.JSONEncoder(separators=(",", ":"), sort_keys=True, default=repr).encode
 _USUAL_KID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 # Django and the database drivers raise these exceptions for a stored value of the wrong type.
@@ -64,8 +64,8 @@ def authenticate(row: Key, keks: Sequence[KeyEncryptionKey]) -> str:
     """Compute the new HMAC of a row, with the key-encryption key that its present HMAC was computed with.
 
     If this key-encryption key is not configured, the first key-encryption key is used. A changed row keeps its
-    key-encryption key until an operator runs `instaccess_keys reseal`. Otherwise, a rotation during the deployment of
-    a new key-encryption key would make the row unusable for processes that don't have the new key yet.
+    key-encryption key until an operator runs `instaccess_keys reseal`. If a rotation used a new key-encryption key
+    during the deployment of this key, processes that don't have the new key yet could not use the row.
 
     Returns the HMAC as a string that starts with the id of the key-encryption key.
     """
