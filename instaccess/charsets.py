@@ -19,13 +19,13 @@ from django.db import connections
 _UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 """A pattern for NUL, which PostgreSQL can't store, and for lone surrogates, which can't be encoded as UTF-8."""
 
-# This name means the first 65,536 characters of Unicode (plane 0) in `_CODECS`, because no codec of Python contains
+# In `_CODECS`, this name means the first 65,536 characters of Unicode (plane 0), because no codec of Python contains
 # exactly these characters.
 _PLANE_0 = "plane 0"
 _BEYOND_PLANE_0 = re.compile("[\U00010000-\U0010ffff]")
 
-# A database with the encoding SQL_ASCII stores any bytes, and limits a column's bytes instead of its characters.
-# This package therefore stores only ASCII in such a database. Columns of other apps may contain any characters.
+# A database with the encoding SQL_ASCII stores any bytes, and limits the length of a column in bytes instead of
+# characters. This package therefore stores only ASCII in such a database. Other apps may store any characters.
 _BYTES = "us-ascii"
 
 # For each database vendor and character set, this mapping contains the Python codec with exactly the same characters.

@@ -37,9 +37,9 @@ class Difference:
 def now(using: str) -> datetime:
     """Return the current time of a database, in UTC.
 
-    In a transaction, the result is the time of the call and not of the start of the transaction. If the database is
-    not PostgreSQL, MariaDB, MySQL or SQLite, the result is the time of this host, because this package has no
-    statement for the database.
+    In a transaction, the result is the time of the call and not of the start of the transaction. For PostgreSQL,
+    MariaDB, MySQL and SQLite, this package has a statement that reads the time. For any other database, the result is
+    the time of this host.
 
     Args:
         using: the alias of the database.

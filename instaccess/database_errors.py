@@ -66,7 +66,7 @@ def describe(error: BaseException) -> str:
 
 
 def without_passwords(text: str) -> str:
-    """Replace passwords in a string: the passwords of DATABASES, and text after `://user:` or `password=`."""
+    """Replace passwords in a string: the passwords of DATABASES, and the text after `://user:` or `password=`."""
     for password in sorted(_passwords(), key=len, reverse=True):
         text = text.replace(password, _HIDDEN)
     return _NAMED_PASSWORD.sub(rf"\1{_HIDDEN}", _URL_PASSWORD.sub(rf"\1{_HIDDEN}@", text))

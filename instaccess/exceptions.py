@@ -103,7 +103,7 @@ class InstAccessError(Exception):
 
 
 class UnexpectedError(InstAccessError):
-    """An unexpected exception in code that handles secrets.
+    """The error that replaces an unexpected exception in code that handles secrets.
 
     The text contains only the class and the location of the exception, because the message may contain a secret.
     """

@@ -114,7 +114,7 @@ class IssuedToken(models.Model):
     """The audit row of one issued token, committed before the token is returned.
 
     The row never contains the token or a digest of the token. The uuids and names of users, and the ids of
-    applications, are also stored as strings, so that the row stays readable after a user or an application has been
+    applications, are also stored as strings. The row therefore stays readable after a user or an application has been
     deleted.
 
     `audit/row_ids.py` computes the id. If the database assigned the id, the HMAC of the row couldn't cover the id,

@@ -76,9 +76,9 @@ class TokensRevoked(TypedDict):
     Attributes:
         jtis: the token ids of the revoked tokens, at most a few hundred.
         count: the number of revoked tokens. This number is larger than the number of `jtis` if rows can't be read.
-        reason: the reason of the operator.
+        reason: the reason that the operator gave for the revocation, or "".
         by: the operator, for example a user name or `uid 0 (root), command line`; "" if unknown.
-        by_user_id: the primary key of the user who revoked the tokens, or None if the operator used the command line.
+        by_user_id: the primary key of the user who revoked the tokens, or None if the operator isn't a known user.
     """
 
     jtis: list[str]

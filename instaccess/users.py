@@ -211,10 +211,10 @@ def is_own_id(caller: Any, as_user_id: str) -> bool:
 
 
 def check_may_masquerade(caller: Any) -> None:
-    """Check that the caller may masquerade at all. Call this function before you look up the target user.
+    """Check that the caller has the permission to masquerade. Call this function before you look up the target user.
 
-    The refusal and its timing then don't depend on which users exist. With MASQUERADE_HOOK, every caller is accepted
-    here, because only the hook decides, and the hook needs the target user.
+    The refusal and its timing then don't depend on which users exist. With MASQUERADE_HOOK, this function accepts
+    every caller, because only the hook decides, and the hook needs the target user.
 
     Raises MasqueradeRefused.
     """

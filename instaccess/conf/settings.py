@@ -104,7 +104,7 @@ class Conf(KeySettings):
 
     @property
     def account_uuid(self) -> str | None:
-        """The `acct` claim of every token. If None, the claim depends on the request's host (`web.account_uuid`)."""
+        """The `acct` claim of every token. If None, `web.account_uuid` derives the claim from the request's host."""
         return self._optional_string("ACCOUNT_UUID")
 
     @property
@@ -199,7 +199,7 @@ class Conf(KeySettings):
     def decryption_keys(self) -> list[OpaqueText] | None:
         """The private encryption keys of a gateway, newest first: PEM or JWK strings, or paths of files.
 
-        If None, the keys are read from this database.
+        If None, the keys are read from this deployment's database.
         """
         return self._key_list("DECRYPTION_KEYS")
 
@@ -209,7 +209,7 @@ class Conf(KeySettings):
         """The public signing keys of a gateway or a service: a list, or a JWKS URL.
 
         Each entry of the list is a PEM, JWK or JWK set string, or the path of a file. If None, the keys are read from
-        this database.
+        this deployment's database.
         """
         value = self._get("VERIFICATION_KEYS", None)
         if not isinstance(value, str):
@@ -323,7 +323,7 @@ SETTINGS = {
     for name, member in (vars(KeySettings) | vars(Conf)).items()
     if isinstance(member, property) and name not in _NOT_SETTINGS
 }
-"""A mapping from the name of a setting to the name of its property of Conf."""
+"""A mapping from the name of each setting to the name of the `Conf` property that reads the setting."""
 
 
 @receiver(setting_changed)

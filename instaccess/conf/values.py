@@ -73,7 +73,7 @@ class Values:
         return ConfigError(f"{self._describe(name)} must be {expected}{actual}", setting=name)
 
     def _describe(self, name: str) -> str:
-        """Return the text that identifies a value in an error."""
+        """Return the text that identifies a setting in an error message."""
         return f"INSTACCESS[{name!r}]"
 
     def _string(self, name: str, default: str) -> str:
@@ -131,7 +131,7 @@ class Values:
         if isinstance(value, str):
             try:
                 value = import_string(value)
-            # TypeError and ValueError are caught too, because `import_string` raises them for ".hook" and "..hook".
+            # `import_string` raises TypeError or ValueError for dotted paths such as ".hook" and "..hook".
             except (ImportError, TypeError, ValueError) as error:
                 raise ConfigError(
                     f"INSTACCESS[{name!r}] can't be imported: {error}; correct the dotted path", setting=name

@@ -39,7 +39,7 @@ class _Part:
     Attributes:
         model: the model whose instances are built from the columns.
         names: the attribute names of the columns' fields. The primary key comes first.
-        start, stop: the first column of the model in a row, and the first column after the model.
+        start, stop: the index of the model's first column in a row, and the index after the model's last column.
         converters: for each column that needs conversion: its index in `names`, the functions that convert the value,
             and the column expression that these functions receive.
     """

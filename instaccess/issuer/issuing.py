@@ -149,7 +149,8 @@ def _announce(row: IssuedToken, *, user: Any, real_user: Any) -> None:
             "expires_at": row.expires_at,
         }
 
-    # The row is committed, except in tests of a project, which run in a transaction that is rolled back.
+    # The row is already committed, so the signal is sent immediately. In a project's test, the row may be part of the
+    # test's transaction, which is never committed. The signal is then not sent.
     signals.token_issued.announce_after_commit(IssuedToken, build_facts, using=str(row._state.db))
 
 

@@ -95,8 +95,8 @@ def find_missing_timeouts(cache: Any) -> list[str]:
     """Return the names of the timeout options that a Redis cache lacks.
 
     The names are in lower case for Django's backend, and in upper case for django-redis. From redis-py 8 on, the
-    timeouts have default values. Returns an empty list for other caches, if redis-py isn't installed, and for clients
-    with connection settings of their own, such as clients of a cluster.
+    timeouts have default values. Returns an empty list for a cache other than Redis, for a client with another class
+    of connection pool, such as a client of a cluster, and if redis-py isn't installed.
     """
     is_djangos = isinstance(cache, RedisCache)
     if redis is None or not (is_djangos or hasattr(getattr(cache, "client", None), "get_client")):
@@ -193,7 +193,7 @@ def _create_client(cache: Any) -> Any:
     The project may limit the connections of the cache's pool (`max_connections`). If a burst of requests exhausted
     this pool, the cache would seem to be unavailable, and the burst would not be throttled.
 
-    Returns the cache's own client if its class is not `redis.Redis`, as for clusters, Sentinel and valkey.
+    Returns the cache's own client if the client or its pool has another class, as for clusters, Sentinel and valkey.
     """
     client = (cache._cache if isinstance(cache, RedisCache) else cache.client).get_client(write=True)
     if redis is None or type(client) is not redis.Redis:

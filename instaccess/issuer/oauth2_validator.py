@@ -127,8 +127,8 @@ def is_usable_client(client_id: str, request: HttpRequest | None = None) -> bool
     # Do not read from a replica, because a replica may still contain an application that was recently deleted.
     model = get_application_model()
     applications = model._default_manager.using(router.db_for_write(model))
-    # Some databases reject a query that compares a column with a string that the column can't store, such as a NUL
-    # character.
+    # Some databases reject a query that compares a column with a string that the column can't store, for example a
+    # string that contains a NUL character.
     if not charsets.can_store(client_id, model._meta.get_field("client_id"), using=applications.db):
         return False
     try:

@@ -61,7 +61,7 @@ class AccessTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[misc]
 
 
 class IssueViewExtension(OpenApiViewExtension):  # type: ignore[misc]
-    """The issuing endpoint with its parameters and all responses of the contract."""
+    """The issuing endpoint with its parameters and all responses that docs/wire-contract.md §1 defines."""
 
     target_class = "instaccess.issuer.views.IssueView"
 
@@ -71,7 +71,8 @@ class IssueViewExtension(OpenApiViewExtension):  # type: ignore[misc]
             "type": "object",
             "properties": {name: {"type": "string", "description": text} for name, text in names.items()},
         }
-        view: Any = self.target_class  # drf-spectacular replaces the path with the class.
+        # Before drf-spectacular calls this method, it replaces the import path in `target_class` with the class.
+        view: Any = self.target_class
         described = type(view.__name__, (view,), {})
         return extend_schema_view(
             post=extend_schema(

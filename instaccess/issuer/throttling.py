@@ -125,7 +125,9 @@ def peek(access_token_pk: Any) -> Level:
 
 
 def check_cache() -> None:
-    """Read a bucket, even shortly after a failure. Does nothing if throttling is off.
+    """Read a bucket to check that the cache is available, even during the pause after a failure.
+
+    Does nothing if throttling is off.
 
     Raises the errors of the cache backend, and ConfigError.
     """
@@ -135,7 +137,7 @@ def check_cache() -> None:
 
 
 def missing_timeouts() -> list[str]:
-    """Return the options that CACHES lacks, and without which a request could wait forever for Redis.
+    """Return the missing timeout options in CACHES. Without these options, a request could wait forever for Redis.
 
     Returns an empty list if throttling is off, or if the backend rejects the configuration of the cache. Raises
     ConfigError.
@@ -145,7 +147,8 @@ def missing_timeouts() -> list[str]:
     cache = _cache(conf.throttle_cache)
     try:
         return find_missing_timeouts(cache)
-    except Exception:  # Each cache backend raises its own errors. The throttle logs the error at the first request.
+    except Exception:
+        # Each cache backend raises its own errors. `charge` logs the error when the first request arrives.
         return []
 
 
@@ -192,7 +195,7 @@ def _cache(alias: str) -> Any:
     """Return the cache that CACHES configures under `alias`. Raises ConfigError."""
     try:
         return caches[alias]
-    except Exception as error:  # The backend is unknown, its package is missing, or it rejects the options.
+    except Exception as error:  # The backend is unknown, its package is missing, or the backend rejects the options.
         raise ConfigError(
             f"the cache {alias!r} in INSTACCESS['THROTTLE_CACHE'] can't be created ({type(error).__name__}): correct "
             f"CACHES[{alias!r}]",

@@ -80,8 +80,10 @@ class IssueView(APIView):
     def post(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
         """Issue a token to an authenticated client, and return the 201 response.
 
-        Raises a Refusal if the client may not get a token, SuspiciousOperation if the query has too many parameters,
-        and another InstAccessError or DatabaseError for a server-side error.
+        Raises:
+            Refusal: the client may not get a token.
+            SuspiciousOperation: the query has too many parameters.
+            InstAccessError, DatabaseError: a server-side error.
         """
         as_user_id = _parameter(request, "as_user_id").strip()
         started = web.metrics.clock()
@@ -234,7 +236,7 @@ def _set_remaining(response: HttpResponse, level: throttling.Level) -> None:
 
 
 def _traceback(error: Exception, request: Request) -> str:
-    """Format the traceback of an error without the client's credentials, because error messages may contain them."""
+    """Format the traceback of an error, and replace the client's credentials, which error messages may contain."""
     text = "".join(traceback.format_exception(error)).rstrip()
     credentials = request.META.get("HTTP_AUTHORIZATION", "").split()[1:]
     try:
