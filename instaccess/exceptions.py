@@ -14,7 +14,7 @@ class Reason(StrEnum):
     The codes appear in logs, in the refusal counts and in `--json` output. Clients never receive the codes.
     """
 
-    # Problems with the bearer token of a request. All roles use these codes.
+    # All roles use these codes for problems with the bearer token of a request.
     NO_CREDENTIALS = "no_credentials"
     MALFORMED_HEADER = "malformed_header"
     MALFORMED = "malformed"
@@ -61,7 +61,7 @@ class Reason(StrEnum):
     BAD_REQUEST = "bad_request"
     SERVICE_SECRET = "service_secret"
 
-    # Server-side errors: the response is 503, or a command fails.
+    # These codes are for server-side errors: the response is 503, or a command fails.
     NO_KEY = "no_key"
     SOURCE_UNAVAILABLE = "source_unavailable"
     UNSEAL = "unseal"
@@ -76,7 +76,7 @@ class Reason(StrEnum):
     KEY_REFUSED = "key_refused"
     FAULT = "fault"
 
-    # Defaults for errors without a more precise code.
+    # These codes are the defaults for errors without a more precise code.
     ERROR = "error"
     OTHER = "other"
 

@@ -249,8 +249,8 @@ class Revocation(models.Model):
         KEY = "key"
         ALL = "all"
 
-    # The number is a time in microseconds since 1970, so that a database restored from a backup never uses a number
-    # twice.
+    # The number is a time in microseconds since 1970. After the database is restored from a backup, new rows
+    # therefore never get the numbers of lost rows.
     number = models.BigIntegerField(primary_key=True)
     kind = models.CharField(max_length=8, choices=Kind.choices)
     # The value is the uuid of the user or the account, or the key id. The value is empty for all tokens and for a

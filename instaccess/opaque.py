@@ -97,7 +97,7 @@ def concealed(function: Callable[P, T]) -> Callable[P, T]:
             failure = error
         except Exception as error:
             failure = UnexpectedError(_describe(error))
-        except BaseException as error:  # For example, SystemExit when a server stops a worker.
+        except BaseException as error:  # For example, a server raises SystemExit to stop a worker.
             failure = error
         # Raise the exception after the `except` block. Within the block, Python would store the caught exception in
         # `__context__`, and the frames of the caught exception contain the secret.

@@ -140,7 +140,7 @@ def display_name(user: Any, uuid: str, recorded_name: str = "") -> str | None:
 
 
 def named(name: str) -> QuerySet[Any]:
-    """Return the existing users with the user name `name`."""
+    """Return a queryset of the users with this user name."""
     model = get_user_model()
     users = model._default_manager.all()
     storable = charsets.can_store(name, model._meta.get_field(model.USERNAME_FIELD), using=users.db)
@@ -177,7 +177,7 @@ def active_user(uuid_string: str) -> Any:
 
 
 def with_uuids(uuids: Iterable[str]) -> list[Any]:
-    """Return the existing users with these uuids, even if the users are inactive."""
+    """Return the users with these uuids, even if the users are inactive. Unknown uuids are skipped."""
     wanted, field = set(uuids), _uuid_field()
     path = field or "instaccess_identity__uuid"
     try:

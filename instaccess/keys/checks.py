@@ -1,4 +1,4 @@
-"""System checks of the stored keys, of lost rows, and of the clock of the database."""
+"""System checks of the stored keys and the database's clock, and a check that the database has not lost rows."""
 
 from __future__ import annotations
 

@@ -157,8 +157,8 @@ class Refreshed(Generic[T]):
         self._running: _Load[T] | None = None
         self._stalled = 0
         self._held: _Held[T] = _Held(None, float("-inf"))
-        # The first attribute is the time of the last failed load. The second attribute is the last time when a caller
-        # stopped waiting for a slow load.
+        # `_failed_at` is the time of the last failed load. `_waited_at` is the last time when a caller stopped
+        # waiting for a slow load.
         self._failed_at = self._waited_at = float("-inf")
 
     @property
