@@ -51,7 +51,7 @@ def fit(text: str, column: Any, *, using: str) -> str:
     r"""Escape the characters of a string that a column can't store, and shorten the result to the column's length.
 
     An escaped character, such as `\U0001f631`, is never cut. NUL and lone surrogates become U+FFFD. Two calls with
-    the same string and column have the same result, so also call this function for a string to search for.
+    the same string and column have the same result, so also call this function for a string that you search for.
 
     Args:
         text: a string from a client or an operator.

@@ -1,4 +1,4 @@
-"""HTTP GET of a JSON document from another server, with limits on time and size and without redirects."""
+"""A function that fetches a JSON document from another server, with limits on time and size, and no redirects."""
 
 from __future__ import annotations
 

@@ -75,13 +75,13 @@ class LoadingThread:
         self._after_all()
 
     def _before_all(self) -> None:
-        """Prepare the thread for its functions."""
+        """Prepare the thread before its first function runs. Subclasses override this method."""
 
     def _around_each(self) -> None:
-        """Prepare the thread for a function, or clean up after a function."""
+        """Clean up before and after each function. Subclasses override this method."""
 
     def _after_all(self) -> None:
-        """Clean up before the thread ends."""
+        """Clean up before the thread ends. Subclasses override this method."""
 
 
 class DatabaseThread(LoadingThread):

@@ -208,7 +208,7 @@ class Refreshed(Generic[T]):
             return usable
 
     def get_without_waiting(self, *, interval: float, max_staleness: float) -> T | None:
-        """Return the value that `get` returns without a load, or None if `get` would load the value.
+        """Return the value that `get` would return immediately, or None if `get` would have to load the value.
 
         This method has the same arguments as `get`. If the value is nearly too old, the value is reloaded in the
         background.

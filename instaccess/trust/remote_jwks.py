@@ -63,7 +63,7 @@ class RemoteKeys(ReloadableKeys):
         os.register_at_fork(after_in_child=self._replace_lock)
 
     def ensure_loaded(self) -> RemoteKeys:
-        """Load the JWK set unless the JWK set is cached, and return this mapping. Raises SourceUnavailable."""
+        """Load the JWK set if no usable JWK set is cached, and return this mapping. Raises SourceUnavailable."""
         self.current()
         return self
 
@@ -102,11 +102,11 @@ class RemoteKeys(ReloadableKeys):
         return len(self.current())
 
     def current(self) -> dict[str, JWK]:
-        """Return the JWK set, and load the JWK set if the cached JWK set is too old. Raises SourceUnavailable."""
+        """Return the JWK set. If the cached JWK set is too old, load the JWK set first. Raises SourceUnavailable."""
         return self._jwks.get(interval=self._interval, max_staleness=self._max_staleness())
 
     def cached(self) -> dict[str, JWK] | None:
-        """Return the JWK set that `current` returns without a load, or None if `current` would load the JWK set."""
+        """Return the JWK set that `current` would return immediately, or None if `current` would have to load it."""
         return self._jwks.get_without_waiting(interval=self._interval, max_staleness=self._max_staleness())
 
     def _replace_lock(self) -> None:
@@ -152,7 +152,10 @@ class _CachedKeys(ReloadableKeys):
 
 
 def _find(keys: RemoteKeys | _CachedKeys, kid: str) -> JWK:
-    """Return the key with this kid, after a reload if the kid is unknown. Raises KeyError if there is no such key."""
+    """Return the key with this kid. If the kid is unknown, reload the keys first.
+
+    Raises KeyError if the reloaded keys don't contain the kid either.
+    """
     current = keys.current()
     if kid not in current:
         keys.reload()

@@ -69,7 +69,7 @@ _RECENT = (
 
 
 class _Audit:
-    """The function that returns the alias of the audit log's database. `use` sets the function."""
+    """The function that returns the alias of the audit log's database. None until `use` sets the function."""
 
     find_alias: Callable[[], str] | None = None
 

@@ -2,8 +2,8 @@
 
 A faulty library of Infineon chips generated primes of the form `k * M + (65537 ** a mod M)`, where `M` is the product
 of the first primes. Modulo each of these primes, the modulus of such a key is therefore a power of 65537. An attacker
-can factor the modulus. See M. Nemec, M. Sýs, P. Švenda, D. Klinec and V. Matyáš: "The Return of
-Coppersmith's Attack", ACM CCS 2017, section 3.
+can compute the private key from such a modulus. See M. Nemec, M. Sýs, P. Švenda, D. Klinec and V. Matyáš: "The Return
+of Coppersmith's Attack", ACM CCS 2017, section 3.
 """
 
 from __future__ import annotations

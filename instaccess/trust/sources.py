@@ -38,7 +38,7 @@ class Ring(Protocol):
 
 
 class _KeyTable:
-    """The function that reads the key table, or None. `use` sets the function."""
+    """The function that reads the key table. None until `use` sets the function."""
 
     load_ring: Callable[[float], Ring] | None = None
 
