@@ -243,7 +243,7 @@ def load_last_issued(client_ids: set[str]) -> dict[str, datetime]:
     if not ordered:
         return {}
     last = [Subquery(_last_issued(audit.fit(client_id, "client_id"))) for client_id in ordered]
-    # The outer query reads only the latest audit row. No row means that no token was issued.
+    # The outer query reads only the latest audit row. If there is no audit row, no token was issued.
     times = IssuedToken._default_manager.order_by("-issued_at").values_list(*last)[:1].first() or ()
     return {client_id: time for client_id, time in zip(ordered, times, strict=False) if time is not None}
 

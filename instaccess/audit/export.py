@@ -129,8 +129,8 @@ class Export:
             format=str(self._format),
             filters=json.dumps(self._filters),
         )
-        # The CSV header is part of the first batch. Otherwise, the view could not return an error if the first query
-        # fails.
+        # The CSV header is part of the first batch. If the header were sent before the first query, the view could no
+        # longer return an error when this query fails.
         text = as_csv([COLUMNS]) if self._format is Format.CSV else ""
         try:
             for batch in _pages(self._rows, self._batch):

@@ -69,7 +69,7 @@ def find_uuids(user: str) -> set[str]:
 
 
 def count(uuid: str) -> int:
-    """Return the number of names of the user in all audit rows. Raises DatabaseError if a query fails."""
+    """Count the names of a user in all audit rows, except erased names. Raises DatabaseError if a query fails."""
     return sum(len(_named_rows(uuid, uuid_column)) for uuid_column in _COLUMNS)
 
 
@@ -89,7 +89,7 @@ def erase(uuid: str, *, keks: Sequence[KeyEncryptionKey], by: str) -> int:
     erased = 0
     try:
         for uuid_column, name_column in _COLUMNS.items():
-            # If another process changes a row at the same time, the batch skips the row. Repeat until no row is left.
+            # A batch skips a row that another process changes at the same time. Repeat until no row contains a name.
             while pks := _named_rows(uuid, uuid_column):
                 for batch in slices(pks, BATCH):
                     erased += _erase_batch(batch, name_column, keks)

@@ -72,7 +72,7 @@ def revoke_with_oauth2_tokens(
 
 
 def _ensure_uuid(owner: Any) -> str:
-    """Return the uuid of a user, and create a missing uuid. Returns "" if an invalid setting prevents this."""
+    """Return the uuid of a user, and create a missing uuid. Returns "" if a setting for uuids is invalid."""
     with suppress(ConfigError):
         return existing_uuid(owner) or user_uuid(owner)
     return ""

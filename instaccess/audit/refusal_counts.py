@@ -111,7 +111,7 @@ def refusal_spikes(*, now: datetime | None = None) -> list[RefusalSpike]:
             before=Sum("count", filter=Q(hour__lt=previous), default=0),
         )
     )
-    # If the first refusal was counted less than seven days ago, the mean is over the hours since then.
+    # If the first refusal was counted less than seven days ago, the mean covers only the hours since this refusal.
     hours = max((previous - min((group["first"] for group in groups), default=previous)) / _HOUR, 1)
     counts = [
         RefusalSpike(

@@ -84,7 +84,7 @@ def finish(
     moment: datetime,
     now: datetime | None = None,
 ) -> int:
-    """Mark the audit rows of revocations that were just recorded, and revoke the tokens outside their scopes.
+    """Mark the audit rows of revocations that were just recorded, and revoke each token outside the recorded scopes.
 
     `moment` is the time of the recorded revocations. `revoke` describes the other arguments and the result.
     """
@@ -190,7 +190,7 @@ def latest_iat(tokens: QuerySet[IssuedToken], now: datetime) -> int:
 def _revoke_single(
     pks: Sequence[int], keks: Sequence[KeyEncryptionKey], reason: str, by: Any, now: datetime | None
 ) -> int:
-    """Revoke single tokens in batches, and return their number. Gateways refuse tokens of every committed batch."""
+    """Revoke single tokens in batches, one transaction per batch. Returns the number of revoked tokens."""
     revoked = 0
     for batch in slices(pks, BATCH):
         act = _act(reason, by, now or current_time())
@@ -248,6 +248,7 @@ def _ids(tokens: QuerySet[IssuedToken]) -> list[int]:
 
 def _ids_outside(tokens: QuerySet[IssuedToken], coverage: Coverage) -> list[int]:
     """Return the ids of the audit rows that are outside the scopes of `coverage`."""
-    if connections[tokens.db].vendor == "mysql":  # MariaDB ignores case, so the values are compared again.
+    if connections[tokens.db].vendor == "mysql":
+        # MariaDB ignores case in comparisons, so `is_in_scope` compares the values again.
         return [row.pk for row in read_columns(tokens) if not coverage.is_in_scope(row)]
     return _ids(tokens.exclude(coverage.filter()))

@@ -110,7 +110,7 @@ class HmacChecker:
 
     Args:
         keks: the key-encryption keys, with any of which an HMAC may have been computed.
-        purpose: the label that `authenticate` got.
+        purpose: the label that was passed to `authenticate`.
     """
 
     def __init__(self, keks: Sequence[KeyEncryptionKey], *, purpose: bytes = _PURPOSE) -> None:

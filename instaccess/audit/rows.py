@@ -87,7 +87,7 @@ def revocable_tokens(*, now: datetime | None = None) -> QuerySet[IssuedToken]:
 
 
 def expiry_cutoff(now: datetime) -> datetime:
-    """Return the latest `expires_at` with which every gateway refuses a token as expired."""
+    """Return the latest `expires_at` of the tokens that every gateway refuses as expired at the time `now`."""
     return now - timedelta(seconds=AFTERLIFE)
 
 

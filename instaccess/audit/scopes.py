@@ -1,4 +1,7 @@
-"""The scopes of revocations (all tokens, or all tokens of a user, an account or a key), and their audit rows."""
+"""The scopes of revocations, and the lookup of the revocation that covers an audit row.
+
+The scope of a revocation is all tokens, or all tokens of a user, an account or a key.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ class Columns(NamedTuple):
     issued_at: datetime | None
     """The time of issue. None if an attacker has stored an invalid time.
 
-    For None, `find` ignores the times, so every revocation of a scope of the row covers the row.
+    If the time is None, `Coverage.find` compares only the scopes, so every revocation of a matching scope covers the
+    row.
     """
 
 

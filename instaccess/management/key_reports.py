@@ -139,7 +139,7 @@ def rotation_messages(outcome: keys.Rotation) -> list[str]:
 
 
 def after_revocation(key: Key) -> list[str]:
-    """Return sentences about the servers that still accept tokens of a revoked key, and about the fix."""
+    """Return sentences about when gateways refuse the tokens of a revoked key, and about the remaining work."""
     return ["Gateways refuse the tokens within 5 seconds.", *map(str, keys.remaining_work(key.use))]
 
 

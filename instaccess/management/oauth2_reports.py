@@ -43,7 +43,7 @@ def facts(tokens: Sequence[audit.OAuth2Tokens]) -> list[dict[str, Any]]:
 
 
 def lines(tokens: Sequence[audit.OAuth2Tokens]) -> list[str]:
-    """Return one line per user and application."""
+    """Describe the usable OAuth2 tokens, with one line per user and application."""
     return [
         f"  {each.user}, {each.application or 'no application'}: {_numbers(each)}, last used {iso(each.last_used)}"
         for each in tokens

@@ -1,4 +1,4 @@
-"""The progress of long work on a terminal, and the end of long work after Ctrl-C."""
+"""The progress line of long-running commands, and the stop of these commands after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class ProgressLine:
         self._width = len(text)
 
     def _write(self, text: str) -> None:
-        # The cursor returns to the start of the line, so that a line of the log replaces the progress.
+        # The cursor returns to the start of the line, so that the next line of the log overwrites the progress line.
         self._stream.write(f"{text}\r", style_func=str, ending="")
         self._stream.flush()
 

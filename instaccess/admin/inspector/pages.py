@@ -128,6 +128,6 @@ def _inspect_request(request: HttpRequest) -> Inspection:
 
 @sensitive_variables()
 def _take_token(request: HttpRequest) -> str:
-    """Remove the pasted text from the request, and return it. Later error reports then don't contain the text."""
+    """Return the pasted text, and remove it from the request, so that later error reports don't contain the text."""
     form, _files = take_form(request)
     return form.get("token", "")

@@ -30,7 +30,7 @@ class Step:
 
     Attributes:
         text: the instruction.
-        deadline: a sentence about what happens before the work is done, and until when.
+        deadline: a sentence that describes what can happen until the work is done, with the time limit.
         label: a sentence that introduces the commands; empty if there are no commands.
         commands: the commands that the operator should run on this server.
     """

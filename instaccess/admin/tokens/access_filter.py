@@ -53,7 +53,7 @@ class AccessFilter(admin.SimpleListFilter):
         return [*self.parameter_names]
 
     def choices(self, changelist: Any) -> Iterator[Any]:
-        """Yield the links, and keep the other parameters of the URL for the form."""
+        """Yield the links for the predefined periods, and keep the other parameters of the URL for the form."""
         dropped = {*self.parameter_names, PAGE_VAR, ERROR_FLAG}
         self.hidden = [(name, value) for name, value in changelist.params.items() if name not in dropped]
         current = {name: self.used_parameters.get(name, "") for name in self.parameter_names}
@@ -97,7 +97,8 @@ class AccessFilter(admin.SimpleListFilter):
 
     def _parse(self) -> tuple[datetime | None, datetime | None, str]:
         try:
-            # When clocks go back, an hour occurs twice. The period begins in the first and ends in the second.
+            # When clocks go back, an hour occurs twice. The period begins in the first hour, or ends in the second
+            # hour, so that the period includes both hours.
             since = _parse_time(self.used_parameters.get("since"), fold=0)
             until = _parse_time(self.used_parameters.get("until"), fold=1)
         except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""The page of one issued token: the next step, links to related pages, buttons that revoke, and the history."""
+"""The page of one issued token: the next step, links to related pages, buttons for revocation, and the history."""
 
 from __future__ import annotations
 

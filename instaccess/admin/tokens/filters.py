@@ -90,7 +90,7 @@ class MasqueradeFilter(admin.SimpleListFilter):
 class _ValueFilter(admin.SimpleListFilter):
     """A filter for rows with a given value in an indexed column.
 
-    The filter offers at most `OFFERED` values. The filter applies any other value in the URL too.
+    The page offers at most `OFFERED` values. A URL can also contain another value.
     """
 
     template = "admin/instaccess/issuedtoken/value_filter.html"

@@ -165,7 +165,7 @@ class IssuedTokenAdmin(DashboardPage, InspectorPages, ExportPages, DetailPages):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[IssuedToken], search_term: str
     ) -> tuple[QuerySet[IssuedToken], bool]:
-        """Return the rows that match every search term. The search is fast, because all its columns are indexed."""
+        """Return the rows that match every search term. Each searched column has an index, for a fast search."""
         for term in search.find_terms(search_term):
             queryset = queryset.filter(search.tokens_matching(term))
         return queryset, False

@@ -40,7 +40,10 @@ ROWS = 10_000
 """The maximum number of audit rows that one checkpoint covers, and that `seal` and `verify` hold in memory."""
 
 AT_ONCE = 4
-"""The maximum number of checkpoints that one query reads or deletes. The index of a checkpoint can contain 700 KB."""
+"""The maximum number of checkpoints that one query reads or deletes.
+
+This number limits the use of memory, because the index of a checkpoint can contain 700 KB.
+"""
 
 SETTLED = MAX_LIFETIME + AFTERLIFE + CLOCK_SKEW + 600
 """The age of a token, in seconds, from which the token's audit row can no longer change.
@@ -96,13 +99,13 @@ def seal(
 ) -> Sealed:
     """Create checkpoints for all audit rows that no checkpoint covers yet and that can no longer change.
 
-    Several processes can call this function at once, because only one process can insert the next checkpoint. A
-    process can be killed at any time, because each checkpoint is inserted with one statement. The next call continues
-    after the last checkpoint.
+    Several processes can call this function at the same time, because only one of them can insert the next
+    checkpoint. A process can be killed at any time, because each checkpoint is inserted with one statement. The next
+    call continues after the last checkpoint.
 
     Args:
         cut: a time at which a checkpoint ends, in addition to every midnight UTC.
-        progress: the function that gets the progress.
+        progress: the function to which the progress is reported.
 
     Raises KeyUnavailable or UnsealError if there is no usable signing key.
     """

@@ -36,7 +36,7 @@ def reauthenticate(keys: EvidenceKeys, *, progress: Progress = ignore_progress) 
     of rows is changed with one statement. If a call is interrupted, the next call recomputes the remaining HMACs.
 
     Args:
-        progress: the function that gets the progress.
+        progress: the function to which the progress is reported.
 
     Returns the number of replaced HMACs.
     """

@@ -20,7 +20,7 @@ Pair = tuple[Any, Any]
 """A foreign key, and the user uuid or the client id that the same audit row contains."""
 
 _KNOWN_PAIRS = 50_000
-"""The number of matching pairs in memory above which all pairs are dropped, to limit the use of memory."""
+"""The maximum number of matching pairs that are kept in memory. If this number is exceeded, all pairs are dropped."""
 
 
 class Reference(NamedTuple):

@@ -28,7 +28,7 @@ class Kind(StrEnum):
     REFERENCE = "reference"
     """The audit row no longer refers to its original user or application."""
     NAMES = "names"
-    """The HMAC of the audit row's user names doesn't match, or its key-encryption key is no longer configured."""
+    """The HMAC of the row's user names doesn't match, or the HMAC's key-encryption key is no longer configured."""
     CHECKPOINT = "checkpoint"
     PRUNE_MARKER = "prune_marker"
     REVIEW = "review"
@@ -162,7 +162,8 @@ class Collector:
     """A collector of problems for a report. The problems with consecutive audit rows are joined to limit memory use.
 
     Args:
-        report: the report to which problems are added. Problems that `report.incidents` contains are only counted.
+        report: the report to which problems are added. Problems that an operator has reviewed are not added. The
+            collector counts them in `Incident.present`.
     """
 
     def __init__(self, report: Report) -> None:

@@ -1,4 +1,4 @@
-"""The checks of audit rows in `verify`: each row must match its checkpoint, or else its HMAC."""
+"""The checks of audit rows in `verify`: each row must match its HMACs, and its checkpoint if there is one."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ class RowChecker:
     def _is_unmodified(self, token: StoredRow, line: str) -> bool:
         """Return whether an audit row matches both of its HMACs and the next line of the index.
 
-        Almost every row does, so this method does no other work. If a row doesn't match, other methods find out why.
+        This method is fast, because almost every row matches. If a row doesn't match, `_compare` and `_check_names`
+        find the problem.
         """
         row_bytes, authentic = row_hmac.canonical_bytes(token), HmacStatus.AUTHENTIC
         return (
@@ -123,7 +124,8 @@ class RowChecker:
         rows = issued_tokens().order_by("pk")
         if through is not None:
             rows = rows.filter(pk__lte=through)
-        # A checkpoint almost always ends with an existing row, so this comparison saves a query per checkpoint.
+        # Stop when the row `through` has been read. Without this comparison, one more query per checkpoint would look
+        # for further rows.
         while after != through and (
             page := row_hmac.load((rows if after is None else rows.filter(pk__gt=after))[:ROWS])
         ):
@@ -192,7 +194,10 @@ class RowChecker:
         return []
 
     def _added(self, row: int, token: StoredRow | None, text: str) -> Finding:
-        """Return the problem of an added audit row. `text` says when the row was added, or with which id."""
+        """Return the problem that an audit row was added.
+
+        `text` completes the sentence "row … was added", with the time of the addition or a description of the id.
+        """
         if token is None:
             return unreadable(row)
         row_bytes = row_hmac.canonical_bytes(token)

@@ -160,7 +160,7 @@ def authenticate(row: _Row, keys: EvidenceKeys) -> None:
 
 
 def insert(row: _Row, keys: EvidenceKeys) -> None:
-    """Compute the HMAC of an unsaved checkpoint, prune marker or review, and insert it.
+    """Compute the HMAC of an unsaved checkpoint, prune marker or review, and insert the row.
 
     Raises IntegrityError if another process inserted a row with the same number.
     """

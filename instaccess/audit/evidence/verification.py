@@ -50,7 +50,7 @@ def verify(
         exported: copies of checkpoints from another machine.
         until: the contents of the last checkpoint to check. If `until` is given, later checkpoints, later rows and
             reviews are not checked.
-        progress: the function that gets the progress.
+        progress: the function to which the progress is reported.
     """
     copies = {copy.statement.number: copy for copy in exported}
     while True:
