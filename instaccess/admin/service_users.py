@@ -195,7 +195,7 @@ class ServiceUserAdmin(DashboardPage, OfferedFiltersAdmin):
         return label_cell(gettext("last token"), link)
 
     def _can_search(self, request: HttpRequest, name: str) -> bool:
-        """Return whether the user may use the search view for users or applications. `name` is the foreign key."""
+        """Return whether the user may use the search view for a foreign key. `name` is `user` or `application`."""
         related: Any = ServiceUser._meta.get_field(name).related_model
         page: Any = self.admin_site._registry.get(related)
         return page is not None and bool(page.get_search_fields(request)) and page.has_view_permission(request)

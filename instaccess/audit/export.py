@@ -229,7 +229,7 @@ def _incomplete(file_format: Format, count: int) -> str:
 
 
 # These characters start a formula in spreadsheets. Their full-width, small, superscript and subscript forms are
-# included, because Unicode normalization or a Windows code page converts these forms to the characters.
+# included, because Unicode normalization or a Windows code page converts these forms to the ASCII characters.
 _FORMULA = (
     "=+@\\-"
     "\uff1d\uff0b\uff20\uff0d\ufe66\ufe62\ufe6b\ufe63\u207c\u207a\u207b\u208c\u208a\u208b\u2212\ufb29\u2a75\u2a76"

@@ -101,7 +101,7 @@ def erase(uuid: str, *, keks: Sequence[KeyEncryptionKey], by: str) -> int:
 
 
 def _named_rows(uuid: str, uuid_column: str) -> list[int]:
-    """Return the ids of the audit rows that contain a name of the user with this uuid, not counting erased names."""
+    """Return the ids of the audit rows that contain a name of the user with this uuid. Erased names are ignored."""
     rows = issued_tokens().filter(**{uuid_column: uuid}).exclude(**{f"{_COLUMNS[uuid_column]}__in": ("", ERASED)})
     # The uuid is compared again in Python, because some databases ignore case and accents.
     return [pk for pk, value in rows.order_by("pk").values_list("pk", uuid_column) if value == uuid]

@@ -79,7 +79,7 @@ def _ensure_uuid(owner: Any) -> str:
 
 
 def _note_count(reason: str, count: int) -> str:
-    """Add the number of revoked OAuth2 tokens to a reason. The result fits into the column."""
+    """Add the number of revoked OAuth2 tokens to a reason. Shorten the reason if the result would be too long."""
     note = f" ({count} OAuth2 token{'s' * (count != 1)} revoked too)"
     length: Any = IssuedToken._meta.get_field("revocation_reason").max_length
     return fit(reason, "revocation_reason")[: length - len(note)] + note

@@ -1,4 +1,4 @@
-"""Detection of a restored database: its progress is behind the progress that Django's cache remembers.
+"""Detection of a restored database: its progress is behind the progress that is stored in Django's cache.
 
 All three values of a `_Progress` only grow, unless rows are lost. A value in the database that is smaller than the
 remembered value has one of three causes. The database was restored, a replica without the last transactions has

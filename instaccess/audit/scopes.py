@@ -129,7 +129,7 @@ class Coverage:
         return any(scope in self._by_scope for scope in _scopes(row))
 
     def find(self, row: Columns) -> Revocation | None:
-        """Return the first revocation that covers an audit row, or None if no revocation covers the row."""
+        """Return the earliest revocation that covers an audit row, or None if no revocation covers the row."""
         iat = 0 if row.issued_at is None else int(row.issued_at.timestamp())
         covering = (
             revocation

@@ -23,7 +23,7 @@ from ..opaque import Opaque
 from ..times import format_rfc3339
 from .progress_line import INTERRUPTED, ProgressLine, stoppable
 
-with suppress(ImportError):  # Windows has no user ids, so the module doesn't exist there.
+with suppress(ImportError):  # Windows has no user ids, so the module `pwd` doesn't exist there.
     import pwd
 
 
@@ -113,7 +113,7 @@ class SubcommandCommand(OperatorCommand):
             self.stdout.write(text)
 
     def print_json(self, value: Any) -> None:
-        """Print one JSON document to standard output."""
+        """Print a value as one JSON document to standard output."""
         self.stdout.write(json.dumps(value, indent=2))
 
 

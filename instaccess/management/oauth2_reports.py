@@ -51,7 +51,7 @@ def lines(tokens: Sequence[audit.OAuth2Tokens]) -> list[str]:
 
 
 def advice(owners: Sequence[Any], tokens: Sequence[audit.OAuth2Tokens], *, revoked: bool) -> list[str]:
-    """Return the lines about access that the user keeps, with the next step for each kind of access."""
+    """Return the lines that explain which access the user keeps, and how an operator can end this access."""
     total, result = sum(each.total for each in tokens), []
     if total and not revoked:
         result += [f"{total} OAuth2 tokens stay valid, so a client can get a new InstAccess token:", *lines(tokens)]

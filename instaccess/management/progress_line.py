@@ -27,8 +27,8 @@ _INTERVAL = 0.2
 class ProgressLine:
     """A line on standard error that shows the number of rows, the rate and the remaining time.
 
-    An instance is an `audit.Progress` function. The line is rewritten in place, and contains only ASCII characters.
-    If standard error isn't a terminal, nothing is written, and no rows are counted.
+    Callers pass an instance as the argument `progress` (see `audit.Progress`). The line is rewritten in place, and
+    contains only ASCII characters. If standard error isn't a terminal, nothing is written, and no rows are counted.
 
     Attributes:
         stop_requested: True if the work must stop at the end of the current batch.

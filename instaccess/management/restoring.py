@@ -66,7 +66,7 @@ def result_lines(result: keys.Replacement) -> list[str]:
 
 
 def facts(result: keys.Replacement) -> dict[str, Any]:
-    """Describe the result for `--json`."""
+    """Return the JSON members that describe the result of the command."""
     return {
         "refused_until": iso(result.refused_until),
         "tokens": result.tokens,

@@ -15,7 +15,7 @@ from ...keys import Times, decide, forecast, gone_at
 from ...models import Key
 
 MAX_ROWS = 12
-"""The maximum number of signing keys, and of encryption keys, in the timeline."""
+"""The maximum number of signing keys in the timeline, and the maximum number of encryption keys."""
 
 MIN_WIDTH = 2.0
 """The minimum width of a drawn bar, as a percentage of the timeline's width. On a phone, 2 percent are 7 pixels."""
@@ -99,7 +99,7 @@ def draw(keys: Sequence[Key], *, total: int, now: datetime, times: Times) -> Tim
     """Compute the timeline of keys. Returns None if there is no key to draw.
 
     Args:
-        keys: the keys to draw, the most useful key first.
+        keys: the keys to draw, the most relevant key first (see `keys.load_health`).
         total: the number of all stored keys, including keys that `keys` doesn't contain.
     """
     drawable = [key for key in keys if (ended := _ended(key, times)) is None or ended >= begins(now, times)]
@@ -112,7 +112,7 @@ def draw(keys: Sequence[Key], *, total: int, now: datetime, times: Times) -> Tim
         pairs = [(key, planned_key) for key, planned_key in zip(drawable, planned, strict=True) if key.use == use]
         if not pairs:
             continue
-        # Omit the least useful keys, which are last in `keys`, because a timeline of all keys could be very long.
+        # Omit the least relevant keys, which are last in `keys`, because a timeline of all keys could be very long.
         drawn = sorted(pairs[:MAX_ROWS], key=lambda pair: _order(pair[1]))
         rows = [
             _draw_row(key, planned_key, y + HEADING + n * ROW, start=start, end=end, now=now, times=times)

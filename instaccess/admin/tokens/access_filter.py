@@ -124,12 +124,12 @@ def _format_input(time: datetime) -> str:
 
 
 def preset_parameters(key: str) -> dict[str, str]:
-    """Return the parameters of the URL for a period by its key in `lookups`."""
+    """Return the URL parameters for a predefined period. `key` is a key in `AccessFilter.lookups`."""
     return dict(zip(AccessFilter.parameter_names, map(_format_input, _preset(key)), strict=True))
 
 
 def _preset(key: str) -> tuple[datetime, datetime]:
-    """Return the start and the end of a period by its key in `lookups`."""
+    """Return the start and the end of a predefined period. `key` is a key in `AccessFilter.lookups`."""
     midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
     match key:
         case "night":

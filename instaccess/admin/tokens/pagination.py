@@ -26,8 +26,8 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
             rows: Any = _sort_after_lookup(self.object_list)
             self.object_list = rows
             page: Any = super().page(number)
-            # Select the rows of this page first. Otherwise, a database joins the other tables to every matching row,
-            # and sorts the rows afterwards.
+            # Select the ids of this page first. With only one query, a database may join the other tables to every
+            # matching row before it selects the rows of the page.
             pks = list(page.object_list.values_list("pk", flat=True))
             page.object_list = rows.filter(pk__in=pks)
             return page

@@ -159,7 +159,7 @@ class _Range:
 
 
 class Collector:
-    """A collector of problems for a report. The problems with consecutive audit rows are joined to limit memory use.
+    """A collector of problems for a report. Problems with consecutive rows become one problem, to limit memory use.
 
     Args:
         report: the report to which problems are added. Problems that an operator has reviewed are not added. The

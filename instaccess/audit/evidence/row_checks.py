@@ -103,9 +103,11 @@ class RowChecker:
         return first
 
     def check_pruned(self, marker: Marker) -> bool:
-        """Check that each audit row with a pruned id was left behind by an interrupted pruning.
+        """Check the audit rows whose ids a prune marker covers.
 
-        Returns whether an interrupted pruning left any rows behind.
+        An interrupted pruning leaves such rows, and their HMACs match. All other rows are reported as added.
+
+        Returns whether an interrupted pruning left any rows.
         """
         left = False
         for row, token, modified_keys in self._rows(None, marker.last):
@@ -194,7 +196,7 @@ class RowChecker:
         return []
 
     def _added(self, row: int, token: StoredRow | None, text: str) -> Finding:
-        """Return the problem that an audit row was added.
+        """Build the finding that an audit row was added.
 
         `text` completes the sentence "row … was added", with the time of the addition or a description of the id.
         """
@@ -213,7 +215,10 @@ class RowChecker:
         return Finding(Kind.ADDED, row_state(token), text)
 
     def _modified(self, token: StoredRow, text: str) -> Finding:
-        """Return the problem that an audit row was modified. If only the id was changed, `text` is replaced."""
+        """Build the finding that an audit row was modified, with the description `text`.
+
+        If only the id of the row was changed, the finding contains another description.
+        """
         original = self._original_id(token)
         if original is not None:
             text = (

@@ -69,7 +69,7 @@ def _latest_marker() -> PruneMarker | None:
 
 
 class _Verification:
-    """One verification of the audit log."""
+    """A single run of the verification, which produces one report."""
 
     def __init__(
         self,
@@ -184,7 +184,11 @@ class _Verification:
             yield number, None, self._copies[number]
 
     def _read(self, number: int, checkpoint: Checkpoint | None, copy: Exported | None) -> _Trusted | None:
-        """Return the verified contents of an exported copy, or of the checkpoint if there is no copy."""
+        """Check a checkpoint and its exported copy, and report the problems.
+
+        Returns the contents of the copy, or of the checkpoint if there is no copy. Returns None if the contents can't
+        be trusted.
+        """
         statement = None
         if checkpoint is not None:
             statement, error = signatures.try_read(signatures.read_checkpoint, checkpoint, self._keys)
