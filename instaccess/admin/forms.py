@@ -53,8 +53,8 @@ class RotateForm(ConfirmForm):
     """A form to rotate a key.
 
     `expected_current` is the id of the key that was current when the page was rendered. After a double click, the
-    first request changes the current key. The second request contains the id of the previous key, so it changes
-    nothing.
+    first request changes the current key. The second request contains the id of the previous key, so the second
+    request changes nothing.
     """
 
     expected_current = forms.CharField(widget=forms.HiddenInput)

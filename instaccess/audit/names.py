@@ -38,7 +38,7 @@ _COLUMNS = {"user_uuid": "user_name", "real_user_uuid": "real_user_name"}
 def canonical_bytes(row: IssuedToken | StoredRow) -> bytes:
     """Return the canonical encoding of the user names in an audit row: a JSON array in ASCII.
 
-    The array contains the token id, because an attacker could otherwise copy the names and the HMAC of another row.
+    The array contains the token id. Without this id, an attacker could copy the names and the HMAC of another row.
     """
     return _encode([_FORMAT, row.jti.hex, row.user_name, row.real_user_name]).encode("ascii")
 

@@ -1,4 +1,4 @@
-"""Revocation of the tokens of users together with the OAuth2 tokens with which clients get new tokens."""
+"""Revocation of InstAccess tokens together with the OAuth2 tokens that clients exchange for new InstAccess tokens."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def revoke_with_oauth2_tokens(
     by: Any = None,
     scopes: Sequence[Scope] = (),
 ) -> Revoked:
-    """Revoke tokens together with the OAuth2 tokens of users, so that clients get no new tokens with OAuth2 tokens.
+    """Revoke tokens together with the OAuth2 tokens of users, so that clients can't get new InstAccess tokens.
 
     One transaction revokes the OAuth2 tokens and records the revocation of the scopes. The recorded reason ends with
     the number of revoked OAuth2 tokens. If a call is interrupted, the next call completes the revocation.

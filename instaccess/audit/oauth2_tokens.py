@@ -1,8 +1,8 @@
-"""The OAuth2 tokens with which users get InstAccess tokens: a summary for operators, and their revocation.
+"""The OAuth2 tokens that clients exchange for InstAccess tokens: a summary for operators, and their revocation.
 
-A client exchanges an OAuth2 access token for an InstAccess token, and a refresh token, an authorization code or a
-device code for a new access token. If only the InstAccess tokens of a user are revoked, an attacker with one of these
-OAuth2 tokens or codes can get a new InstAccess token.
+A client exchanges an OAuth2 access token for an InstAccess token. A client can also exchange a refresh token, an
+authorization code or a device code for a new access token. If only the InstAccess tokens of a user are revoked, an
+attacker with one of these OAuth2 tokens or codes can get a new InstAccess token.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from ..models import IssuedToken
 from . import names, row_hmac, writability
 from .row_ids import row_id
 
-# `_fit` replaces characters in these columns. HMACs are always ASCII, so `_fit` leaves them unchanged.
+# `_fit` replaces characters in these columns. HMACs are always ASCII, so `_fit` doesn't change HMACs.
 _TEXT_COLUMNS = tuple(field for field in IssuedToken._meta.concrete_fields if isinstance(field, models.CharField))
 
 _OPEN_TRANSACTION = (

@@ -77,7 +77,7 @@ def try_insert() -> None:
 
     The rows are never committed, and no signal is sent. PostgreSQL and MariaDB allocate space when a row is
     inserted. SQLite writes to the disk only when a transaction is committed. On SQLite, the function therefore
-    can't detect a full disk. It detects only that the limit `PRAGMA max_page_count` is reached.
+    can't detect a full disk, but can detect that the limit `PRAGMA max_page_count` is reached.
     """
     alias = router.db_for_write(IssuedToken)
     rows = [_build_row() for _ in range(_ROWS)]

@@ -18,7 +18,7 @@ MAX_ROWS = 12
 """The maximum number of signing keys in the timeline, and the maximum number of encryption keys."""
 
 MIN_WIDTH = 2.0
-"""The minimum width of a drawn bar, as a percentage of the timeline's width. On a phone, 2 percent are 7 pixels."""
+"""The minimum width of a drawn bar, as a percentage of the timeline's width. On a phone, 2% is about 7 pixels."""
 
 TOP, HEADING, ROW, AXIS = 22, 26, 38, 22
 _PHASES = (Key.Status.FUTURE, Key.Status.CURRENT, Key.Status.PAST)

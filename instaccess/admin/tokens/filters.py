@@ -128,8 +128,8 @@ class _ValueFilter(admin.SimpleListFilter):
 class ClientFilter(_ValueFilter):
     """A filter by application. The choices are the existing applications, ordered by name.
 
-    The filter compares the client id in the audit row instead of the foreign key, because the HMAC of the row does
-    not cover the foreign key.
+    The filter compares the client id in the audit row, because the HMAC of the row covers the client id. The HMAC
+    doesn't cover the foreign key.
     """
 
     title = _("application")

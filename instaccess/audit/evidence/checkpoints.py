@@ -113,7 +113,7 @@ def seal(
     signatures.check_signing_key(keys)  # Fail before reading rows if no key is usable.
     made: list[Statement] = []
     # Only the ids determine which rows can no longer change. If the column `issued_at` were used, an attacker could
-    # stop `seal` with a row that can't be read, or with a time of issue in the future.
+    # stop `seal` by storing an unreadable time or a time in the future.
     settled = first_id(now - timedelta(seconds=SETTLED))
     end = _log_modified(chain_end(keys))
     review = reviews.last_number(keys)

@@ -123,7 +123,7 @@ def _delete_pruned(marker: Marker, batch: int, progress: Progress) -> int:
     """Delete the audit rows that a prune marker covers, in ranges of ids. Returns the number of deleted rows.
 
     A row is deleted only if both its id and its time of issue are in the pruned range. If only the id were checked,
-    an attacker could change the id in the row of a live token, and this function would delete the row.
+    an attacker could change the id in the row of a live token. This function would then delete the row.
 
     Each range begins after the previous range. If each range began at the first row, PostgreSQL would read the index
     entries of all deleted rows again, because only VACUUM removes these entries.

@@ -81,7 +81,7 @@ def _renew(
 def _replace(column: str, changes: Sequence[tuple[int, str, str]]) -> int:
     """Replace HMACs with one hand-written UPDATE. Django would take ten times as long to compile the statement.
 
-    Rows whose HMAC another process has changed meanwhile are not changed.
+    If another process has changed an HMAC since the rows were loaded, this function doesn't replace the HMAC.
 
     Args:
         column: the column with the HMACs.

@@ -43,8 +43,8 @@ class Comparison(NamedTuple):
     """The result of `compare`.
 
     Attributes:
-        modified: the foreign keys that must have been modified, because the uuid or client id in the row belongs to
-            another user or application, or is empty.
+        modified: the foreign keys that must have been modified. The uuid or client id in the row belongs to another
+            user or application, or is empty.
         users_differ: True if a foreign key that is not in `modified` refers to a user whose uuid differs from the
             uuid in the row. The row may have been written before INSTACCESS['USER_UUID_FIELD'] was changed.
         applications_differ: True if a foreign key that is not in `modified` refers to an application whose client id

@@ -171,8 +171,8 @@ class Collector:
         self._open: dict[Kind, _Range] = {}
         self._incidents = {problem.digest: each for each in report.incidents for problem in each.problems}
         reviewed = [problem for each in report.incidents for problem in each.problems]
-        # Never join the rows of a reviewed problem with other rows, because a new problem with a neighbouring row
-        # would change the digest of the reviewed problem.
+        # Never join the rows of a reviewed problem with other rows. The joined problem would have a different digest,
+        # so `verify` would report the reviewed problem again.
         self._begins = {(problem.kind, problem.first) for problem in reviewed}
         self._ends = {(problem.kind, problem.last) for problem in reviewed}
 

@@ -43,8 +43,8 @@ def verify(
 ) -> Report:
     """Compare all audit rows with their HMACs, with the checkpoints, and with exported copies of checkpoints.
 
-    The verification continues after a problem. Meanwhile, other processes may issue, revoke or prune tokens, and
-    create checkpoints.
+    The verification continues after a problem. While the function runs, other processes may issue, revoke or prune
+    tokens, and create checkpoints.
 
     Args:
         exported: copies of checkpoints from another machine.
@@ -165,7 +165,7 @@ class _Verification:
             )
 
     def _numbered(self, start: int) -> Iterator[tuple[int, Checkpoint | None, Exported | None]]:
-        """Yield each checkpoint number with the checkpoint and its exported copy, either of which may be None."""
+        """Yield each checkpoint number with the checkpoint (or None) and its exported copy (or None)."""
         waiting = sorted(number for number in self._copies if number > start)
         stored = checkpoints().filter(number__gt=start)
         if self._until is not None:
