@@ -2,7 +2,7 @@
 
 A client exchanges an OAuth2 access token for an InstAccess token. A client can also exchange a refresh token, an
 authorization code or a device code for a new access token. If only the InstAccess tokens of a user are revoked, an
-attacker with one of these OAuth2 tokens or codes can get a new InstAccess token.
+attacker with an OAuth2 token or a code of the user can get a new InstAccess token.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def token_status(revoked_at: datetime | None, expires_at: datetime, *, now: date
 
 
 def fit(text: str, column: str) -> str:
-    """Return a string in the form that a column stores (see `charsets.fit`). Raises DatabaseError if a query fails."""
+    """Convert a string to the form that a column stores (see `charsets.fit`). Raises DatabaseError."""
     return charsets.fit(text, IssuedToken._meta.get_field(column), using=issued_tokens().db)
 
 
