@@ -190,5 +190,5 @@ def write_new_file(path: str, text: Opaque[str], *, mode: int) -> None:
 
 
 def iso(when: datetime | None) -> str | None:
-    """Format a time as RFC 3339 in UTC, without fractions of a second. If `when` is None, return None."""
+    """Format a time as RFC 3339 in UTC, without fractions of a second. Returns None if `when` is None."""
     return format_rfc3339(when) if when else None

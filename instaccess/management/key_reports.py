@@ -85,7 +85,7 @@ def next_step(key: Key, all_keys: Iterable[Key] | None = None) -> str:
             return f"due for rotation at {iso(served)}"
         case Key.Status.PAST:
             if keys.is_gone(key, now=now, times=times):
-                return "gone: its last token has expired"
+                return "no longer used: its last token has expired"
             gone = keys.gone_at(key, times)
             return (
                 f"its tokens are accepted until {iso(gone)}"

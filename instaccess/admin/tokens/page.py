@@ -121,7 +121,7 @@ class IssuedTokenAdmin(DashboardPage, InspectorPages, ExportPages, DetailPages):
 
     @admin.display(description=_("actor"))
     def actor(self, token: IssuedToken) -> str:
-        """Return the user who requested the token in a masquerade. For all other tokens, return "-"."""
+        """Return the user who requested the token in a masquerade. Returns "-" for all other tokens."""
         if not token.real_user_uuid:
             return "-"
         return _render_user(token.real_user, token.real_user_uuid, token.real_user_name)

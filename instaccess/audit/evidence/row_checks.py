@@ -227,7 +227,7 @@ class RowChecker:
         return Finding(Kind.MODIFIED, row_state(token), text)
 
     def _original_id(self, token: StoredRow) -> int | None:
-        """Return the original id of an audit row if only its id was changed. In all other cases, return None."""
+        """Return the original id of an audit row if only its id was changed. Returns None in all other cases."""
         original = token._replace(pk=row_id(to_datetime(token.issued_at), token.jti))
         moved = original.pk != token.pk and row_hmac.row_status(original, self._keks) is HmacStatus.AUTHENTIC
         return original.pk if moved else None
