@@ -22,7 +22,7 @@ def find_owners(options: dict[str, Any]) -> list[Any]:
     """
     if [name for name in _FILTERS if options[name] is not None] != ["user"]:
         if options["oauth2_tokens"]:
-            raise CommandError("--oauth2-tokens needs --user, and no other filter: leave out the other filters.")
+            raise CommandError("--oauth2-tokens needs --user and no other filter: use only the filter --user.")
         return []
     found = [*users.named(options["user"]), *users.with_uuids([options["user"]])]
     return list({user.pk: user for user in found}.values())

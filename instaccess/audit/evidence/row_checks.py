@@ -159,7 +159,7 @@ class RowChecker:
             case HmacStatus.AUTHENTIC, True:
                 text = f"{name} was restored: checkpoint {number} covers a modified version of the row"
             case HmacStatus.AUTHENTIC, False:
-                text = f"{name} was replaced by its older version after checkpoint {number} was created"
+                text = f"{name} was replaced by an older version of the row after checkpoint {number} was created"
             case _:
                 text = f"{name} was modified after checkpoint {number} was created"
         return [self._modified(token, text)]
