@@ -34,7 +34,11 @@ def explain_signing_permission(*, may_import_signing: bool) -> str:
 
 
 class ConfirmForm(forms.Form):
-    """A form without visible fields. Only the button on the confirmation page sends the field `confirmed`."""
+    """A form without visible fields, for a confirmation page.
+
+    A view makes the change only if the request contains the field `confirmed`. Only the confirmation page sends this
+    field.
+    """
 
     confirmed = forms.CharField(widget=forms.HiddenInput, initial="yes")
 
@@ -49,8 +53,8 @@ class RotateForm(ConfirmForm):
     """A form to rotate a key.
 
     `expected_current` is the id of the key that was current when the page was rendered. After a double click, the
-    first request changes the current key. The second request contains the id of the previous key, so it changes
-    nothing.
+    first request changes the current key. The second request contains the id of the previous key, so the second
+    request changes nothing.
     """
 
     expected_current = forms.CharField(widget=forms.HiddenInput)
@@ -73,7 +77,7 @@ class RevokeForm(ConfirmForm):
 
 
 class RevokeUsersForm(RevokeForm):
-    """A form to revoke all live tokens of users and, unless the box is not checked, the users' OAuth2 tokens."""
+    """A form to revoke all live tokens of users. If the box is checked, the users' OAuth2 tokens are revoked too."""
 
     oauth2_tokens = forms.BooleanField(
         label=_("Revoke the OAuth2 tokens too"),
@@ -139,7 +143,10 @@ class ImportForm(GenerateForm):
 
 
 class InspectForm(forms.Form):
-    """A form to paste the token to inspect. No code binds this form to data, so the form never contains a token."""
+    """A form to paste the token to inspect.
+
+    The submitted data is never passed to this form, so the page never shows the token again.
+    """
 
     token = forms.CharField(
         label=_("Token"),

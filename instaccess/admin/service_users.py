@@ -195,7 +195,7 @@ class ServiceUserAdmin(DashboardPage, OfferedFiltersAdmin):
         return label_cell(gettext("last token"), link)
 
     def _can_search(self, request: HttpRequest, name: str) -> bool:
-        """Return whether the user may use the search view for users or applications. `name` is the foreign key."""
+        """Return whether the user may use the search view for a foreign key. `name` is `user` or `application`."""
         related: Any = ServiceUser._meta.get_field(name).related_model
         page: Any = self.admin_site._registry.get(related)
         return page is not None and bool(page.get_search_fields(request)) and page.has_view_permission(request)
@@ -243,7 +243,7 @@ def load_last_issued(client_ids: set[str]) -> dict[str, datetime]:
     if not ordered:
         return {}
     last = [Subquery(_last_issued(audit.fit(client_id, "client_id"))) for client_id in ordered]
-    # The outer query reads only the latest audit row. No row means that no token was issued.
+    # The outer query reads only the latest audit row. If there is no audit row, no token was issued.
     times = IssuedToken._default_manager.order_by("-issued_at").values_list(*last)[:1].first() or ()
     return {client_id: time for client_id, time in zip(ordered, times, strict=False) if time is not None}
 

@@ -113,8 +113,8 @@ def check_timeouts(**kwargs: Any) -> list[CheckMessage]:
     return _report_timeouts(alias, _find_missing_timeouts(connection.vendor, connection.settings_dict["OPTIONS"]))
 
 
-# Django 6.1 passes every alias to a check without this tag, even if the command has no `--database`. Without the tag,
-# a deployment check would therefore connect to a database that may be unreachable.
+# Django 6.1 passes every alias to a check without the tag `Tags.database`, even if the command has no `--database`.
+# Without this tag, `check --deploy` would therefore connect to a database that may be unreachable.
 @register(Tags.database, deploy=True)
 def check_statement_timeout(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Warn if PostgreSQL never cancels a statement that waits for a lock. Other databases are not checked."""

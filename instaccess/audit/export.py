@@ -129,8 +129,8 @@ class Export:
             format=str(self._format),
             filters=json.dumps(self._filters),
         )
-        # The CSV header is part of the first batch. Otherwise, the view could not return an error if the first query
-        # fails.
+        # The CSV header is part of the first batch. If the header were sent before the first query, the view could no
+        # longer return an error when this query fails.
         text = as_csv([COLUMNS]) if self._format is Format.CSV else ""
         try:
             for batch in _pages(self._rows, self._batch):
@@ -229,7 +229,7 @@ def _incomplete(file_format: Format, count: int) -> str:
 
 
 # These characters start a formula in spreadsheets. Their full-width, small, superscript and subscript forms are
-# included, because Unicode normalization or a Windows code page converts these forms to the characters.
+# included, because Unicode normalization or a Windows code page converts these forms to the ASCII characters.
 _FORMULA = (
     "=+@\\-"
     "\uff1d\uff0b\uff20\uff0d\ufe66\ufe62\ufe6b\ufe63\u207c\u207a\u207b\u208c\u208a\u208b\u2212\ufb29\u2a75\u2a76"

@@ -26,7 +26,7 @@ def mark_batch(
 
     Args:
         pks: the ids of the audit rows, at most a few hundred.
-        act: the revocation.
+        act: the time, the author and the reason of the revocation.
         keks: the key-encryption keys, for the new HMACs. If empty, the HMACs are not replaced.
         now: the current time. The rows of tokens that every gateway refuses as expired are not changed.
 

@@ -38,7 +38,7 @@ _COLUMNS = {"user_uuid": "user_name", "real_user_uuid": "real_user_name"}
 def canonical_bytes(row: IssuedToken | StoredRow) -> bytes:
     """Return the canonical encoding of the user names in an audit row: a JSON array in ASCII.
 
-    The array contains the token id, because an attacker could otherwise copy the names and the HMAC of another row.
+    The array contains the token id. Without this id, an attacker could copy the names and the HMAC of another row.
     """
     return _encode([_FORMAT, row.jti.hex, row.user_name, row.real_user_name]).encode("ascii")
 
@@ -69,7 +69,7 @@ def find_uuids(user: str) -> set[str]:
 
 
 def count(uuid: str) -> int:
-    """Return the number of names of the user in all audit rows. Raises DatabaseError if a query fails."""
+    """Count the names of a user in all audit rows, except erased names. Raises DatabaseError if a query fails."""
     return sum(len(_named_rows(uuid, uuid_column)) for uuid_column in _COLUMNS)
 
 
@@ -89,7 +89,7 @@ def erase(uuid: str, *, keks: Sequence[KeyEncryptionKey], by: str) -> int:
     erased = 0
     try:
         for uuid_column, name_column in _COLUMNS.items():
-            # If another process changes a row at the same time, the batch skips the row. Repeat until no row is left.
+            # A batch skips a row that another process changes at the same time. Repeat until no row contains a name.
             while pks := _named_rows(uuid, uuid_column):
                 for batch in slices(pks, BATCH):
                     erased += _erase_batch(batch, name_column, keks)
@@ -101,7 +101,7 @@ def erase(uuid: str, *, keks: Sequence[KeyEncryptionKey], by: str) -> int:
 
 
 def _named_rows(uuid: str, uuid_column: str) -> list[int]:
-    """Return the ids of the audit rows that contain a name of the user with this uuid, not counting erased names."""
+    """Return the ids of the audit rows that contain a name of the user with this uuid. Erased names are ignored."""
     rows = issued_tokens().filter(**{uuid_column: uuid}).exclude(**{f"{_COLUMNS[uuid_column]}__in": ("", ERASED)})
     # The uuid is compared again in Python, because some databases ignore case and accents.
     return [pk for pk, value in rows.order_by("pk").values_list("pk", uuid_column) if value == uuid]

@@ -1,4 +1,4 @@
-"""Revocation of the tokens of users together with the OAuth2 tokens with which clients get new tokens."""
+"""Revocation of InstAccess tokens together with the OAuth2 tokens that clients exchange for new InstAccess tokens."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def revoke_with_oauth2_tokens(
     by: Any = None,
     scopes: Sequence[Scope] = (),
 ) -> Revoked:
-    """Revoke tokens together with the OAuth2 tokens of users, so that clients get no new tokens with OAuth2 tokens.
+    """Revoke tokens together with the OAuth2 tokens of users, so that clients can't get new InstAccess tokens.
 
     One transaction revokes the OAuth2 tokens and records the revocation of the scopes. The recorded reason ends with
     the number of revoked OAuth2 tokens. If a call is interrupted, the next call completes the revocation.
@@ -72,14 +72,14 @@ def revoke_with_oauth2_tokens(
 
 
 def _ensure_uuid(owner: Any) -> str:
-    """Return the uuid of a user, and create a missing uuid. Returns "" if an invalid setting prevents this."""
+    """Return the uuid of a user, and create a missing uuid. Returns "" if a setting for uuids is invalid."""
     with suppress(ConfigError):
         return existing_uuid(owner) or user_uuid(owner)
     return ""
 
 
 def _note_count(reason: str, count: int) -> str:
-    """Add the number of revoked OAuth2 tokens to a reason. The result fits into the column."""
+    """Add the number of revoked OAuth2 tokens to a reason. Shorten the reason if the result would be too long."""
     note = f" ({count} OAuth2 token{'s' * (count != 1)} revoked too)"
     length: Any = IssuedToken._meta.get_field("revocation_reason").max_length
     return fit(reason, "revocation_reason")[: length - len(note)] + note

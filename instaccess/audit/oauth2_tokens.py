@@ -1,8 +1,8 @@
-"""The OAuth2 tokens with which users get InstAccess tokens: a summary for operators, and their revocation.
+"""The OAuth2 tokens that clients exchange for InstAccess tokens: a summary for operators, and their revocation.
 
-A client exchanges an OAuth2 access token for an InstAccess token, and a refresh token, an authorization code or a
-device code for a new access token. If only the InstAccess tokens of a user are revoked, a thief with one of these
-OAuth2 tokens gets a new InstAccess token.
+A client exchanges an OAuth2 access token for an InstAccess token. A client can also exchange a refresh token, an
+authorization code or a device code for a new access token. If only the InstAccess tokens of a user are revoked, an
+attacker with an OAuth2 token or a code of the user can get a new InstAccess token.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ logger = get_logger("instaccess.revocation")
 KINDS = ("access_tokens", "refresh_tokens", "authorization_codes", "device_codes", "id_tokens")
 
 _BATCH = 500
-"""The number of OAuth2 tokens that are loaded at once for their revocation."""
+"""The maximum number of OAuth2 tokens that one query loads to revoke the tokens."""
 
 _LAST_USES = 5_000
 """The maximum number of audit rows that `summarize` reads to find the last use of each application."""
@@ -134,14 +134,15 @@ def revoke(owners: Sequence[Any], *, reason: str, by: Any) -> int:
             for model, group in groupby(found, key=itemgetter(0)):
                 _revoke(model, [pk for _, pk in group])
         alias = router.db_for_write(get_access_token_model())
-        # Django logs an error of the function with the name of the function, and a `functools.partial` has no name.
+        # Don't replace the lambda with a `functools.partial`. If the function fails, Django logs the name of the
+        # function, and a `functools.partial` has no name.
         transaction.on_commit(lambda: _announce(owners, len(seen), reason=reason, by=by), using=alias, robust=True)
     return len(seen)
 
 
 def _revoke(model: Any, pks: Sequence[Any]) -> None:
     for batch in slices(pks, _BATCH):
-        # Load the rows only now, because the revocation of a refresh token deletes its access token.
+        # Load each batch just before its revocation, because revoking a refresh token deletes its access token.
         for token in _writable(model).filter(pk__in=batch).order_by("pk"):
             # Delete codes, because the toolkit has no method to revoke a code.
             getattr(token, "revoke", token.delete)()

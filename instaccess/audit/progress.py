@@ -1,9 +1,9 @@
-"""Detection of a restored database: its progress is behind the progress that Django's cache remembers.
+"""Detection of a restored database: its progress is behind the progress that is stored in Django's cache.
 
 All three values of a `_Progress` only grow, unless rows are lost. A value in the database that is smaller than the
 remembered value has one of three causes. The database was restored, a replica without the last transactions has
-replaced the database, or rows were deleted. The cache must be outside the processes, such as Redis. If the cache
-entry is lost, a restore isn't noticed here. `verify --checkpoint` doesn't need the cache.
+replaced the database, or rows were deleted. All processes must share the cache, as with Redis. If the cache entry is
+lost, this module can't detect a restore. `verify --checkpoint` detects a restore without the cache.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ def check_progress(evidence_keys: EvidenceKeys) -> str:
     """Compare the database with the remembered progress, and remember the progress if nothing was lost.
 
     Returns a description of what was lost, for operators. Returns an empty string if nothing was lost, if there are
-    no keys yet, or if the cache is unavailable or belongs to this process. Raises DatabaseError if a
-    query fails.
+    no keys yet, or if the cache is unavailable or isn't shared between processes. Raises DatabaseError if a query
+    fails.
     """
     name = _cache_key()
     if not name:
         return ""
-    # Read the cache before the database. If another process stored its progress between the two reads, the database
-    # would seem to have lost rows.
+    # Read the cache before the database. In the reverse order, another process could issue a token and store its
+    # progress between the two reads. This process would then report lost rows.
     remembered = _recall(name)
     progress = _Progress.load(evidence_keys)
     if remembered is not None and (lost := "; ".join(_compare(remembered, progress))):

@@ -23,7 +23,7 @@ from ..models import IssuedToken
 from . import names, row_hmac, writability
 from .row_ids import row_id
 
-# `_fit` replaces characters in these columns. HMACs are always ASCII, so `_fit` leaves them unchanged.
+# `_fit` replaces characters in these columns. HMACs are always ASCII, so `_fit` doesn't change HMACs.
 _TEXT_COLUMNS = tuple(field for field in IssuedToken._meta.concrete_fields if isinstance(field, models.CharField))
 
 _OPEN_TRANSACTION = (
@@ -84,7 +84,8 @@ def commit(row: IssuedToken, *, keks: Sequence[KeyEncryptionKey]) -> None:
         raise
     except (DbError, RuntimeError, ValueError) as error:
         if database_errors.is_outage(error):
-            writability.record_failure()  # The next probe of this process then inserts rows and rolls them back.
+            # The next health check of this process then inserts rows and rolls them back, to detect a full disk.
+            writability.record_failure()
         if connection.in_atomic_block and isinstance(error, RuntimeError):
             raise AuditError(_OPEN_TRANSACTION) from error
         raise AuditError(
@@ -102,10 +103,11 @@ def _fit(row: IssuedToken, using: str) -> None:
 
 
 def insert(row: IssuedToken, *, using: str) -> None:
-    """Insert an audit row with one fixed SQL statement, in less time than `row.save`, which inserts the same row.
+    """Insert an audit row with one fixed SQL statement.
 
-    If `pre_save` or `post_save` has receivers, or if the fixed statement doesn't support the database vendor, calls
-    `row.save` instead. Raises the same errors as `row.save`.
+    The inserted row is the same as with `row.save`, which takes longer. If `pre_save` or `post_save` has receivers,
+    or if the fixed statement doesn't support the database vendor, calls `row.save` instead. Raises the same errors as
+    `row.save`.
     """
     connection = connections[using]
     statement = _statement(using, connection.vendor)

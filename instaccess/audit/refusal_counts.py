@@ -38,7 +38,10 @@ def connection() -> Any:
 
 
 def add(counts: Mapping[Kind, int]) -> None:
-    """Add refusals to the counts in the table, in one transaction. Raises DatabaseError if a query fails."""
+    """Add refusals to the counts in the table. One transaction updates all counts.
+
+    Raises DatabaseError if a query fails.
+    """
     db = connection()
     names = {
         kind: {**kind._asdict(), "hour": datetime.fromtimestamp(kind.hour * 3600, UTC)} for kind in sorted(counts)
@@ -72,7 +75,7 @@ def trim() -> bool:
 
 
 AT_LEAST, TIMES = 20, 5
-"""The thresholds of a refusal spike: the minimum refusals per hour, and the minimum ratio to the usual number."""
+"""The thresholds of a refusal spike: the minimum number of refusals per hour, and its ratio to the usual number."""
 _DAYS_BEFORE = timedelta(days=7)
 
 _HOUR = timedelta(hours=1)
@@ -111,7 +114,7 @@ def refusal_spikes(*, now: datetime | None = None) -> list[RefusalSpike]:
             before=Sum("count", filter=Q(hour__lt=previous), default=0),
         )
     )
-    # If the first refusal was counted less than seven days ago, the mean is over the hours since then.
+    # If the first refusal was counted less than seven days ago, the mean covers only the hours since this refusal.
     hours = max((previous - min((group["first"] for group in groups), default=previous)) / _HOUR, 1)
     counts = [
         RefusalSpike(

@@ -1,9 +1,9 @@
 """Revocation of issued tokens. No other code revokes tokens.
 
-Gateways refuse the tokens of a user, an account or a key as soon as the revocation is recorded
-(`revocation_log.py`). The audit rows of the tokens are marked afterwards, in batches. If a process is killed before
-all rows are marked, `complete` marks the remaining rows. Gateways refuse a single token as soon as its audit row is
-marked.
+To revoke all tokens of a user, an account or a key, one revocation is recorded (`revocation_log.py`). Gateways then
+refuse the tokens. The audit rows of the tokens are marked afterwards, in batches. If a process is killed before all
+rows are marked, `complete` marks the remaining rows. To revoke single tokens, their audit rows are marked. Gateways
+then refuse these tokens.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def revoke(
     Gateways refuse a token within five seconds after its revocation was committed. The row of a token that is already
     revoked is not changed.
 
-    Each batch of tokens is revoked in one transaction. If a call is interrupted, the next call revokes or marks the
-    remaining tokens. After each commit, a log line is written and the signal `tokens_revoked` is sent. If the caller
-    has opened a transaction, this happens after the caller's commit.
+    Each batch of tokens is revoked in one transaction. If a call is interrupted, call the function again to revoke or
+    mark the remaining tokens. After each commit, the function writes a log line, and sends the signal
+    `tokens_revoked`. If the caller has opened a transaction, the log line and the signal follow the caller's commit.
 
     Args:
         tokens: the rows of the tokens, filtered from `revocable_tokens()`.
@@ -84,14 +84,14 @@ def finish(
     moment: datetime,
     now: datetime | None = None,
 ) -> int:
-    """Mark the audit rows of revocations that were just recorded, and revoke the tokens outside their scopes.
+    """Mark the audit rows of revocations that were just recorded, and revoke each token outside the recorded scopes.
 
     `moment` is the time of the recorded revocations. `revoke` describes the other arguments and the result.
     """
     revoked = _revoke_single(_ids_outside(tokens, Coverage(recorded)), keks, reason, by, now)
     marked = complete(keks=keks, recorded=recorded, by=by, now=now)
     # The recorded revocation doesn't cover tokens of an issuer whose clock is fast by more than `CLOCK_SKEW`. Revoke
-    # these tokens one by one, because a gateway with a fast clock would accept them.
+    # these tokens one by one, because a gateway with a fast clock would accept these tokens.
     ahead = tokens.filter(issued_at__gt=moment + timedelta(seconds=CLOCK_SKEW))
     revoked += _revoke_single(_ids(ahead), keks, reason, by, now)
     return revoked + sum(marked[scope] for scope in map(Scope.of, recorded))
@@ -156,8 +156,8 @@ def mark(
 ) -> int:
     """Mark the audit rows of tokens that a recorded revocation already covers.
 
-    For example, a process with cached keys may have signed a token after the signing key was revoked. The arguments
-    are the arguments of `revoke`. Returns the number of marked rows. Raises DatabaseError if a query fails.
+    For example, a process with cached keys may have signed a token after the signing key was revoked. `revoke`
+    describes the arguments. Returns the number of marked rows. Raises DatabaseError if a query fails.
     """
     return _mark(_ids(tokens), _act(reason, by, now), keks, by, now)
 
@@ -190,7 +190,7 @@ def latest_iat(tokens: QuerySet[IssuedToken], now: datetime) -> int:
 def _revoke_single(
     pks: Sequence[int], keks: Sequence[KeyEncryptionKey], reason: str, by: Any, now: datetime | None
 ) -> int:
-    """Revoke single tokens in batches, and return their number. Gateways refuse tokens of every committed batch."""
+    """Revoke single tokens in batches, one transaction per batch. Returns the number of revoked tokens."""
     revoked = 0
     for batch in slices(pks, BATCH):
         act = _act(reason, by, now or current_time())
@@ -248,6 +248,7 @@ def _ids(tokens: QuerySet[IssuedToken]) -> list[int]:
 
 def _ids_outside(tokens: QuerySet[IssuedToken], coverage: Coverage) -> list[int]:
     """Return the ids of the audit rows that are outside the scopes of `coverage`."""
-    if connections[tokens.db].vendor == "mysql":  # MariaDB ignores case, so the values are compared again.
+    if connections[tokens.db].vendor == "mysql":
+        # MariaDB ignores case in comparisons, so `is_in_scope` compares the values again.
         return [row.pk for row in read_columns(tokens) if not coverage.is_in_scope(row)]
     return _ids(tokens.exclude(coverage.filter()))

@@ -109,8 +109,8 @@ class HmacChecker:
     """A checker of many HMACs, which derives each HMAC key only once.
 
     Args:
-        keks: the key-encryption keys, with any of which an HMAC may have been computed.
-        purpose: the label that `authenticate` got.
+        keks: the key-encryption keys. An HMAC may have been computed with any of these keys.
+        purpose: the label that was passed to `authenticate`.
     """
 
     def __init__(self, keks: Sequence[KeyEncryptionKey], *, purpose: bytes = _PURPOSE) -> None:

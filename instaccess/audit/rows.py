@@ -87,7 +87,7 @@ def revocable_tokens(*, now: datetime | None = None) -> QuerySet[IssuedToken]:
 
 
 def expiry_cutoff(now: datetime) -> datetime:
-    """Return the latest `expires_at` with which every gateway refuses a token as expired."""
+    """Return the latest `expires_at` of the tokens that every gateway refuses as expired at the time `now`."""
     return now - timedelta(seconds=AFTERLIFE)
 
 
@@ -99,7 +99,7 @@ def token_status(revoked_at: datetime | None, expires_at: datetime, *, now: date
 
 
 def fit(text: str, column: str) -> str:
-    """Return a string as a column stores it (see `charsets.fit`). Raises DatabaseError if a query fails."""
+    """Convert a string to the form that a column stores (see `charsets.fit`). Raises DatabaseError."""
     return charsets.fit(text, IssuedToken._meta.get_field(column), using=issued_tokens().db)
 
 

@@ -1,4 +1,7 @@
-"""The scopes of revocations (all tokens, or all tokens of a user, an account or a key), and their audit rows."""
+"""The scopes of revocations, and the lookup of the revocation that covers an audit row.
+
+The scope of a revocation is all tokens, or all tokens of a user, an account or a key.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ class Columns(NamedTuple):
     issued_at: datetime | None
     """The time of issue. None if an attacker has stored an invalid time.
 
-    For None, `find` ignores the times, so every revocation of a scope of the row covers the row.
+    If the time is None, `Coverage.find` compares only the scopes, so every revocation of a matching scope covers the
+    row.
     """
 
 
@@ -125,7 +129,7 @@ class Coverage:
         return any(scope in self._by_scope for scope in _scopes(row))
 
     def find(self, row: Columns) -> Revocation | None:
-        """Return the first revocation that covers an audit row, or None if no revocation covers the row."""
+        """Return the earliest revocation that covers an audit row, or None if no revocation covers the row."""
         iat = 0 if row.issued_at is None else int(row.issued_at.timestamp())
         covering = (
             revocation

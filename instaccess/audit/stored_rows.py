@@ -25,7 +25,7 @@ _UNREADABLE = (DbError, ArithmeticError, AttributeError, LookupError, TypeError,
 class StoredRow(NamedTuple):
     """The values of one audit row. The times are microseconds since 1970.
 
-    The columns have the names of the fields of `IssuedToken`.
+    The attributes have the names of the fields of `IssuedToken`.
     """
 
     pk: int

@@ -1,8 +1,8 @@
-"""Health checks that the database of the audit log answers, and that rows can be inserted.
+"""Health checks that the database of the audit log answers, and that rows can be inserted into the audit log.
 
-A full disk shows only if rows are inserted. `try_insert` inserts rows and rolls them back. The rolled-back rows take
+Only an INSERT of rows reveals a full disk. `try_insert` inserts rows and rolls them back. The rolled-back rows take
 space until the database cleans its table, so a health endpoint must not insert rows in each probe. The health check
-therefore runs `try_insert` only after this process has failed to insert the row of a token.
+therefore calls `try_insert` only after this process has failed to insert the row of a token.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def check_writable() -> None:
     """Run an INSERT that inserts no row. Raises DatabaseError if rows can't be inserted into the audit log.
 
     The statement fails if the database is read-only, if the table or a column is missing, or if the database user
-    lacks a permission. The statement leaves nothing behind, so it doesn't notice a full disk. If this process could
-    not insert the row of a token, rows are inserted and rolled back instead, until an insert succeeds.
+    lacks a permission. The statement stores nothing, so it doesn't detect a full disk. After this process has failed
+    to insert the row of a token, each call inserts rows and rolls them back instead, until an insert succeeds.
     """
     if _last_insert.failed:
         try_insert()
@@ -68,7 +68,7 @@ def record_failure() -> None:
 
 
 def reset() -> None:
-    """Forget earlier failures."""
+    """Forget that this process could not insert the row of a token. Tests call this function between tests."""
     _last_insert.failed = False
 
 
@@ -77,7 +77,7 @@ def try_insert() -> None:
 
     The rows are never committed, and no signal is sent. PostgreSQL and MariaDB allocate space when a row is
     inserted. SQLite writes to the disk only when a transaction is committed. On SQLite, the function therefore
-    doesn't notice a full disk, but only that the limit `PRAGMA max_page_count` is reached.
+    can't detect a full disk, but can detect that the limit `PRAGMA max_page_count` is reached.
     """
     alias = router.db_for_write(IssuedToken)
     rows = [_build_row() for _ in range(_ROWS)]
@@ -87,7 +87,7 @@ def try_insert() -> None:
 
 
 def _build_row() -> IssuedToken:
-    """Build a row in which every text has its maximum length, without a user and without HMACs that match."""
+    """Build an audit row without a user. Every text column contains only the letter x, in its maximum length."""
     jti, now = uuid.uuid4(), timezone.now()
     columns: list[Any] = [each for each in IssuedToken._meta.concrete_fields if isinstance(each, models.CharField)]
     texts = {column.name: "x" * column.max_length for column in columns}

@@ -77,7 +77,7 @@ def write(
     filters = {name: str(options[name]) for name in names if options[name]}
     export = Export(rows, Format(options["format"]), by=operator(), filters=filters)
     if options["file"] is None and stdout.isatty():
-        progress.hide()  # Otherwise, the line appears between the exported rows.
+        progress.hide()  # The progress line would appear between the exported rows.
     # Don't count filtered rows, because counting can take as long as the export.
     advance = progress("exporting", None if filters else rows.count)
     path = options["file"]

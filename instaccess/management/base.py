@@ -23,12 +23,12 @@ from ..opaque import Opaque
 from ..times import format_rfc3339
 from .progress_line import INTERRUPTED, ProgressLine, stoppable
 
-with suppress(ImportError):  # Windows has no user ids, so the module doesn't exist there.
+with suppress(ImportError):  # Windows has no user ids, so the module `pwd` doesn't exist there.
     import pwd
 
 
 CONTINUE = "To continue, run the same command again."
-"""The text for work that continues where Ctrl-C has stopped the work."""
+"""The message after Ctrl-C if the next run of the command continues where this run was stopped."""
 
 
 class OperatorCommand(BaseCommand):
@@ -44,7 +44,7 @@ class OperatorCommand(BaseCommand):
             except Error as error:
                 raise CommandError(f"{self.failure}{describe_database_error(error)}") from error
             except KeyboardInterrupt:
-                # If another program has called the command, this program may handle KeyboardInterrupt.
+                # If Python code has called the command with `call_command`, let this code handle KeyboardInterrupt.
                 if not getattr(self, "_called_from_command_line", False):
                     raise
                 raise CommandError("Interrupted.", returncode=INTERRUPTED) from None
@@ -69,8 +69,8 @@ class SubcommandCommand(OperatorCommand):
     ) -> dict[str, CommandParser]:
         """Add a parser for each subcommand.
 
-        Each parser also accepts Django's common options, so that `… list --settings x` works. A common option before
-        the subcommand keeps its value.
+        Each parser also accepts Django's common options, so that `… list --settings x` works. If a common option is
+        given before the subcommand, the parser of the subcommand doesn't overwrite the value.
 
         Args:
             texts: the help text of each subcommand, by name.
@@ -113,7 +113,7 @@ class SubcommandCommand(OperatorCommand):
             self.stdout.write(text)
 
     def print_json(self, value: Any) -> None:
-        """Print one JSON document to standard output."""
+        """Print a value as one JSON document to standard output."""
         self.stdout.write(json.dumps(value, indent=2))
 
 
@@ -122,8 +122,7 @@ def escaping(stream: Any) -> Iterator[None]:
     """Make a stream print an escape sequence for each character that its encoding doesn't contain.
 
     For example, an ASCII terminal shows `M\\xfcller`. Without escape sequences, a command would fail if a user's name
-    contains such a character.
-    A stream without an encoding, such as `io.StringIO`, is not changed.
+    contains such a character. A stream without an encoding, such as `io.StringIO`, is not changed.
     """
     errors = getattr(stream, "errors", None)
     if not isinstance(stream, io.TextIOWrapper) or errors not in {"strict", "surrogateescape"}:
@@ -137,7 +136,7 @@ def escaping(stream: Any) -> Iterator[None]:
 
 
 def describe_database_error(error: Error) -> str:
-    """Return the database's own message as a sentence. If a table is missing, the command to run follows."""
+    """Return the database's own message as a sentence. If a table is missing, add the command that creates it."""
     message = f"Database error: {database_errors.describe(error).rstrip('.?')}."
     return f"{message} Run `python manage.py migrate`." if database_errors.needs_migration(error) else message
 
@@ -191,5 +190,5 @@ def write_new_file(path: str, text: Opaque[str], *, mode: int) -> None:
 
 
 def iso(when: datetime | None) -> str | None:
-    """Format a time as RFC 3339 in UTC, without fractions of a second. Returns None for None."""
+    """Format a time as RFC 3339 in UTC, without fractions of a second. Returns None if `when` is None."""
     return format_rfc3339(when) if when else None

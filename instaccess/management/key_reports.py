@@ -85,7 +85,7 @@ def next_step(key: Key, all_keys: Iterable[Key] | None = None) -> str:
             return f"due for rotation at {iso(served)}"
         case Key.Status.PAST:
             if keys.is_gone(key, now=now, times=times):
-                return "gone: its last token has expired"
+                return "no longer used: its last token has expired"
             gone = keys.gone_at(key, times)
             return (
                 f"its tokens are accepted until {iso(gone)}"
@@ -139,7 +139,7 @@ def rotation_messages(outcome: keys.Rotation) -> list[str]:
 
 
 def after_revocation(key: Key) -> list[str]:
-    """Return sentences about the servers that still accept tokens of a revoked key, and about the fix."""
+    """Return sentences about when gateways refuse the tokens of a revoked key, and about the remaining work."""
     return ["Gateways refuse the tokens within 5 seconds.", *map(str, keys.remaining_work(key.use))]
 
 

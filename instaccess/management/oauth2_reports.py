@@ -22,7 +22,7 @@ def find_owners(options: dict[str, Any]) -> list[Any]:
     """
     if [name for name in _FILTERS if options[name] is not None] != ["user"]:
         if options["oauth2_tokens"]:
-            raise CommandError("--oauth2-tokens needs --user, and no other filter: leave out the other filters.")
+            raise CommandError("--oauth2-tokens needs --user and no other filter: use only the filter --user.")
         return []
     found = [*users.named(options["user"]), *users.with_uuids([options["user"]])]
     return list({user.pk: user for user in found}.values())
@@ -43,7 +43,7 @@ def facts(tokens: Sequence[audit.OAuth2Tokens]) -> list[dict[str, Any]]:
 
 
 def lines(tokens: Sequence[audit.OAuth2Tokens]) -> list[str]:
-    """Return one line per user and application."""
+    """Describe the usable OAuth2 tokens, with one line per user and application."""
     return [
         f"  {each.user}, {each.application or 'no application'}: {_numbers(each)}, last used {iso(each.last_used)}"
         for each in tokens
@@ -51,7 +51,7 @@ def lines(tokens: Sequence[audit.OAuth2Tokens]) -> list[str]:
 
 
 def advice(owners: Sequence[Any], tokens: Sequence[audit.OAuth2Tokens], *, revoked: bool) -> list[str]:
-    """Return the lines about access that the user keeps, with the next step for each kind of access."""
+    """Return the lines that explain which access the user keeps, and how an operator can end this access."""
     total, result = sum(each.total for each in tokens), []
     if total and not revoked:
         result += [f"{total} OAuth2 tokens stay valid, so a client can get a new InstAccess token:", *lines(tokens)]

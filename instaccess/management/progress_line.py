@@ -1,4 +1,4 @@
-"""The progress of long work on a terminal, and the end of long work after Ctrl-C."""
+"""The progress line of long-running commands, and the stop of these commands after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _INTERVAL = 0.2
 class ProgressLine:
     """A line on standard error that shows the number of rows, the rate and the remaining time.
 
-    An instance is an `audit.Progress` function. The line is rewritten in place, and contains only ASCII characters.
-    If standard error isn't a terminal, nothing is written, and no rows are counted.
+    Callers pass an instance as the argument `progress` (see `audit.Progress`). The line is rewritten in place, and
+    contains only ASCII characters. If standard error isn't a terminal, nothing is written, and no rows are counted.
 
     Attributes:
         stop_requested: True if the work must stop at the end of the current batch.
@@ -94,7 +94,7 @@ class ProgressLine:
         self._width = len(text)
 
     def _write(self, text: str) -> None:
-        # The cursor returns to the start of the line, so that a line of the log replaces the progress.
+        # The cursor returns to the start of the line, so that the next line of the log overwrites the progress line.
         self._stream.write(f"{text}\r", style_func=str, ending="")
         self._stream.flush()
 

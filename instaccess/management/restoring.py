@@ -18,8 +18,9 @@ HELP = (
     "issued so far. If the command was interrupted, run the command again."
 )
 KEEP_HELP = (
-    "Don't revoke this key. A key whose private key is stored on this server is refused. Before you add this option, "
-    "ask the owner of the private key whether the key was revoked after the backup. You can repeat this option."
+    "Don't revoke this key. The command refuses a key if its private key is stored on this server. Before you add "
+    "this option, ask the owner of the private key whether the key was revoked after the backup. You can repeat this "
+    "option."
 )
 
 
@@ -66,7 +67,7 @@ def result_lines(result: keys.Replacement) -> list[str]:
 
 
 def facts(result: keys.Replacement) -> dict[str, Any]:
-    """Describe the result for `--json`."""
+    """Return the JSON members that describe the result of the command."""
     return {
         "refused_until": iso(result.refused_until),
         "tokens": result.tokens,
@@ -104,7 +105,7 @@ def _steps(result: keys.Replacement) -> list[str]:
     ]
     return [
         *steps,
-        "OAuth2 access tokens, users and permissions are as old as the backup too. Revoke the access tokens, "
+        "OAuth2 access tokens, users and permissions were also restored from the backup. Revoke the access tokens, "
         "deactivate users and remove permissions as docs/restore.md describes.",
         "To check the restored database, run `python manage.py check --database default` and `python manage.py "
         "instaccess_tokens verify`.",

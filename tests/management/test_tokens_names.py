@@ -102,7 +102,7 @@ class TestEraseName:
         again = get_user_model().objects.create_user("ada")
         second = row(user=again, user_uuid=users.user_uuid(again)).user_uuid
 
-        with pytest.raises(CommandError, match=r"names several users\. Give the uuid of one user") as error:
+        with pytest.raises(CommandError, match=r"matches several users\. Give the uuid of one user") as error:
             tokens("erase-name", "--user", "ada")
         assert first in str(error.value)
         assert second in str(error.value)

@@ -1,4 +1,4 @@
-"""The problems that the dashboard lists: with maintenance commands, health checks and system checks."""
+"""The problems on the dashboard that maintenance commands, health checks and system checks report."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def check_runs(runs: Iterable[MaintenanceRun], commands: dict[str, str], *, now:
 
 
 def check_issuing() -> Iterator[Problem]:
-    """Yield a problem if the health check of the keys fails, so that no tokens can be issued.
+    """Yield a problem if the health check of the keys fails. No tokens can then be issued.
 
-    Raises DatabaseError.
+    Raises DatabaseError if a query fails.
     """
     try:
         keys.check_issuing_keys()
@@ -71,7 +71,7 @@ def is_writable() -> bool:
 
 
 def not_writable() -> Problem:
-    """Return the problem that rows can't be inserted into the audit log, so that no tokens can be issued."""
+    """Return the problem to show if rows can't be inserted into the audit log. No tokens can then be issued."""
     text = _("No tokens can be issued, because rows can't be inserted into the audit log.")
     fix = _("Check the database server and the permissions of the database user. This command adds missing tables:")
     return Problem("audit_not_writable", Severity.ERROR, text, fix, "python manage.py migrate")

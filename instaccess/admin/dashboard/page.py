@@ -41,8 +41,9 @@ class Dashboard:
         activity, key_lines, runs: the content of the sections; None if the user may not see the section, or if the
             database can't be read.
         problems: one tuple per problem: the CSS class suffix and the label of the severity, then the problem.
-        checks: one such tuple per system check message. The messages aren't translated.
-        unavailable: whether a part is missing because the database can't be read.
+        checks: one tuple per system check message: the CSS class suffix and the label of the severity, then the
+            message. The messages aren't translated.
+        unavailable: whether a part of the dashboard is missing because the database can't be read.
         tokens_url, keys_url: the addresses of the lists.
     """
 
@@ -63,7 +64,10 @@ class DashboardPage(ModelAdmin):  # type: ignore[type-arg]
     """An admin that can build the dashboard. The tag in the template of the index page calls `build_dashboard`."""
 
     def build_dashboard(self, request: HttpRequest) -> Dashboard:
-        """Build the dashboard for the user of the request. A database that can't be read doesn't raise an error."""
+        """Build the dashboard for the user of the request.
+
+        If the database can't be read, the dashboard lacks some sections, but no error is raised.
+        """
         return _Builder(self.admin_site, request).build()
 
 

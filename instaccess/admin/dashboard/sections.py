@@ -1,4 +1,4 @@
-"""The sections of the dashboard: their queries, and the messages about a database that can't be used."""
+"""The content of the dashboard's sections: the last 24 hours, the keys, and the runs of maintenance commands."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def load(model: Any, query: Callable[[], _Loaded]) -> _Loaded | None:
     """
     alias = router.db_for_write(model)
     try:
-        # Use a savepoint in a transaction, because a failed statement would break the transaction of the request.
+        # If the request has an open transaction, use a savepoint, because a failed statement would break the
+        # transaction.
         with transaction.atomic(using=alias) if connections[alias].in_atomic_block else nullcontext():
             return query()
     except DbError as error:
@@ -56,7 +57,7 @@ def load(model: Any, query: Callable[[], _Loaded]) -> _Loaded | None:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The number of refusals with one reason. `meaning` is empty if the reason is unknown."""
+    """The number of refusals with one reason. `meaning` explains the reason; empty if the reason is unknown."""
 
     role: str
     reason: str
@@ -66,7 +67,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """The last 24 hours: the numbers of issued, revoked and refused tokens, and the most frequent reasons."""
+    """The numbers of issued tokens, revoked tokens and refused requests in the last 24 hours.
+
+    `reasons` contains the most frequent reasons for refusals.
+    """
 
     issued: str
     revoked: str
@@ -75,7 +79,7 @@ class Activity:
 
 
 def count_activity() -> Activity:
-    """Count the last 24 hours. Raises DatabaseError."""
+    """Count the issued tokens, revoked tokens and refused requests. Raises DatabaseError if a query fails."""
     since = audit.current_time() - _DAY
     # Refusals are counted per hour, so the count begins with a whole hour.
     hour = since.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
@@ -145,7 +149,8 @@ def list_keys(health: keys.KeyHealth, *, now: datetime, times: keys.Times) -> li
                 for key, after in zip(stored, planned, strict=True)
                 if (key.use, key.status) == (use, status) and _is_used(key, now=now, times=times)
             ]
-            # The next future key is enough. More than one past key is accepted only after an early rotation.
+            # Show only the next future key. Show up to three past keys, because gateways may accept tokens of several
+            # past keys after early rotations.
             shown = pairs[: 1 if status == Key.Status.FUTURE else 3]
             lines += [
                 KeyLine(
@@ -186,7 +191,7 @@ class RunLine:
 
 
 def list_runs(runs: Sequence[MaintenanceRun]) -> list[RunLine]:
-    """Return the last runs of the commands that seal and verify the audit log."""
+    """Return one row for each of the commands `seal` and `verify`, with the last run of the command."""
     recorded = {run.command: run for run in runs}
     return [
         RunLine(command, label, f"python manage.py instaccess_tokens {command}", recorded.get(command))

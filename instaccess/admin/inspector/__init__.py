@@ -1,1 +1,1 @@
-"""The inspector in the admin: users paste a token and read why it is accepted or refused."""
+"""The inspector in the admin: users paste a token and read why the token is accepted or refused."""

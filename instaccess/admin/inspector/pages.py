@@ -1,4 +1,4 @@
-"""The page of the inspector, where users paste a token and read why it is accepted or refused.
+"""The page of the inspector, where users paste a token and read why the token is accepted or refused.
 
 The page needs a separate permission. The browser sends the token in a POST request, and the view removes the token
 from the request before the inspection. The token never appears in a response, a log, a session or an error report.
@@ -90,8 +90,8 @@ class InspectorPages(ReadOnlyAdmin):
 def _get_names(row: IssuedToken) -> dict[str, str]:
     """Return the names of the users and of the application in an audit row, for the template.
 
-    The HMAC of the row does not cover the foreign keys. If a foreign key does not match the uuid or the client id in
-    the row, this function returns the uuid or the client id instead of the name.
+    The HMAC of the row does not cover the foreign keys. If a foreign key does not match the uuid or client id in the
+    row, this function returns the uuid or client id instead of the name.
     """
     application: Any = row.application
     matches = application is not None and application.client_id == row.client_id
@@ -112,7 +112,7 @@ def _inspect_request(request: HttpRequest) -> Inspection:
         unexpected = web.describe_unexpected(error)
     if unexpected:
         # Log after the `except` block. If a log handler failed within the block, the traceback of the failure would
-        # contain the message of `error`, and the message may contain the token.
+        # contain the message of `error`. This message may contain the token.
         logger.error("the inspector could not check the token: %(detail)s", detail=unexpected)
         return verdict.failed()
     logger.info(
@@ -128,6 +128,6 @@ def _inspect_request(request: HttpRequest) -> Inspection:
 
 @sensitive_variables()
 def _take_token(request: HttpRequest) -> str:
-    """Remove the pasted text from the request, and return it. Later error reports then don't contain the text."""
+    """Return the pasted text, and remove it from the request, so that later error reports don't contain the text."""
     form, _files = take_form(request)
     return form.get("token", "")

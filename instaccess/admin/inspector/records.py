@@ -209,7 +209,7 @@ def _explain_missing_row() -> str:
 
 
 def _check_hmac(row: IssuedToken) -> audit.HmacStatus | None:
-    """Return the joint status of both HMACs in an audit row. Returns None if the settings don't allow a check."""
+    """Return the worse status of the two HMACs in an audit row. Returns None if the settings don't allow a check."""
     try:
         statuses = [check(row, conf.key_encryption_keys) for check in (audit.row_status, audit.names_status)]
     except (ConfigError, ValueError):

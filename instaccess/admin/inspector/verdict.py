@@ -229,7 +229,7 @@ def _get_reason(error: Exception) -> tuple[Reason, str]:
 
 
 def _get_variant(code: Reason, read: Reading) -> Variant | None:
-    """Return the variant of the explanation that applies to the innermost layer's key; None if no variant applies."""
+    """Return the variant of the explanation for the innermost layer's key. Returns None if no variant applies."""
     if not read.layers:
         return None
     innermost = read.layers[-1]

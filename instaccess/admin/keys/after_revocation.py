@@ -30,7 +30,7 @@ class Step:
 
     Attributes:
         text: the instruction.
-        deadline: a sentence about what happens before the work is done, and until when.
+        deadline: a sentence that describes what can happen until the work is done, with the time limit.
         label: a sentence that introduces the commands; empty if there are no commands.
         commands: the commands that the operator should run on this server.
     """
@@ -54,7 +54,7 @@ def shown_since(now: datetime, jwks_age: timedelta) -> datetime:
     """Return the time of the earliest revocation whose remaining work is shown at `now`.
 
     Args:
-        jwks_age: the maximum age of the JWKS of another deployment.
+        jwks_age: the maximum age of the copy of the JWKS that another deployment uses.
     """
     return now - max(SHOWN, jwks_age)
 
@@ -64,7 +64,7 @@ def find_revoked(keys: Iterable[Key], *, now: datetime, jwks_age: timedelta) -> 
 
     Args:
         keys: all stored keys that are current, future, or recently revoked.
-        jwks_age: the maximum age of the JWKS of another deployment.
+        jwks_age: the maximum age of the copy of the JWKS that another deployment uses.
 
     Returns:
         At most `MAX_KEYS` revoked keys, and the number of other recently revoked keys.

@@ -1,6 +1,6 @@
-"""The problems with keys that the key change list shows (overdue, missing and unsafe keys), with fixes.
+"""The problems with keys that the key change list shows, with a fix for each problem.
 
-This module reads neither the clock nor the database.
+Examples are overdue, missing and unsafe keys. This module reads neither the clock nor the database.
 """
 
 from __future__ import annotations

@@ -56,7 +56,10 @@ def panel(*, now: datetime) -> dict[str, Any]:
 
 
 def _get_jwks_age() -> timedelta:
-    """Return the maximum age of the JWKS in another deployment: the age of the issuer's keys plus the copy's age."""
+    """Return the maximum age of the keys in another deployment's copy of the JWKS.
+
+    The issuer may create the JWKS from cached keys, so the result is the sum of the two cache times.
+    """
     return timedelta(seconds=conf.key_cache_seconds + conf.jwks_max_age)
 
 

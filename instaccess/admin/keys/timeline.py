@@ -15,10 +15,10 @@ from ...keys import Times, decide, forecast, gone_at
 from ...models import Key
 
 MAX_ROWS = 12
-"""The maximum number of signing keys, and of encryption keys, in the timeline."""
+"""The maximum number of signing keys in the timeline, and the maximum number of encryption keys."""
 
 MIN_WIDTH = 2.0
-"""The minimum width of a drawn bar, as a percentage: seven pixels on a phone."""
+"""The minimum width of a drawn bar, as a percentage of the timeline's width. On a phone, 2% is about 7 pixels."""
 
 TOP, HEADING, ROW, AXIS = 22, 26, 38, 22
 _PHASES = (Key.Status.FUTURE, Key.Status.CURRENT, Key.Status.PAST)
@@ -70,7 +70,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A mark on the time axis. The label is on the right of the mark, and empty if it doesn't fit."""
+    """A mark on the time axis, with a label to the right of the mark. If there is no space, the label is empty."""
 
     time: datetime
     label: str
@@ -99,7 +99,7 @@ def draw(keys: Sequence[Key], *, total: int, now: datetime, times: Times) -> Tim
     """Compute the timeline of keys. Returns None if there is no key to draw.
 
     Args:
-        keys: the keys to draw, the most useful key first.
+        keys: the keys to draw, the most relevant key first (see `keys.load_health`).
         total: the number of all stored keys, including keys that `keys` doesn't contain.
     """
     drawable = [key for key in keys if (ended := _ended(key, times)) is None or ended >= begins(now, times)]
@@ -112,7 +112,7 @@ def draw(keys: Sequence[Key], *, total: int, now: datetime, times: Times) -> Tim
         pairs = [(key, planned_key) for key, planned_key in zip(drawable, planned, strict=True) if key.use == use]
         if not pairs:
             continue
-        # Omit the least useful keys, which are last in `keys`, because a timeline of all keys could be very long.
+        # Omit the least relevant keys, which are last in `keys`, because a timeline of all keys could be very long.
         drawn = sorted(pairs[:MAX_ROWS], key=lambda pair: _order(pair[1]))
         rows = [
             _draw_row(key, planned_key, y + HEADING + n * ROW, start=start, end=end, now=now, times=times)
@@ -184,7 +184,8 @@ def _widen(bars: Iterable[tuple[float, float]], lowest: float, highest: float) -
     Args:
         bars: the start and the end of each bar, from left to right. At most three bars, because a key has three
             phases.
-        lowest, highest: the limits. Their distance is at least 8, so there is enough space for three bars.
+        lowest, highest: the limits, as percentages. The distance between the limits is at least 8, so there is enough
+            space for three bars.
     """
     widened = []
     for start, end in bars:
@@ -200,7 +201,7 @@ def _widen(bars: Iterable[tuple[float, float]], lowest: float, highest: float) -
 
 
 def _spans(key: Key, times: Times) -> Iterable[tuple[str, datetime, datetime | None]]:
-    """Yield each phase of a key lifecycle with its start and its end. The end is None if it is unknown."""
+    """Yield each phase of a key lifecycle with its start and its end. An unknown end is None."""
     # If a revoked key has no revocation time, its row was modified. Use its creation time, so that the timeline
     # doesn't show the key as usable.
     revoked = (key.revoked_at or key.created_at) if key.status == Key.Status.REVOKED else None

@@ -53,7 +53,7 @@ class AccessFilter(admin.SimpleListFilter):
         return [*self.parameter_names]
 
     def choices(self, changelist: Any) -> Iterator[Any]:
-        """Yield the links, and keep the other parameters of the URL for the form."""
+        """Yield the links for the predefined periods, and keep the other parameters of the URL for the form."""
         dropped = {*self.parameter_names, PAGE_VAR, ERROR_FLAG}
         self.hidden = [(name, value) for name, value in changelist.params.items() if name not in dropped]
         current = {name: self.used_parameters.get(name, "") for name in self.parameter_names}
@@ -97,7 +97,8 @@ class AccessFilter(admin.SimpleListFilter):
 
     def _parse(self) -> tuple[datetime | None, datetime | None, str]:
         try:
-            # When clocks go back, an hour occurs twice. The period begins in the first and ends in the second.
+            # When clocks go back, an hour occurs twice. The period begins in the first hour, or ends in the second
+            # hour, so that the period includes both hours.
             since = _parse_time(self.used_parameters.get("since"), fold=0)
             until = _parse_time(self.used_parameters.get("until"), fold=1)
         except (ValueError, OverflowError):
@@ -123,12 +124,12 @@ def _format_input(time: datetime) -> str:
 
 
 def preset_parameters(key: str) -> dict[str, str]:
-    """Return the parameters of the URL for a period by its key in `lookups`."""
+    """Return the URL parameters for a predefined period. `key` is a key in `AccessFilter.lookups`."""
     return dict(zip(AccessFilter.parameter_names, map(_format_input, _preset(key)), strict=True))
 
 
 def _preset(key: str) -> tuple[datetime, datetime]:
-    """Return the start and the end of a period by its key in `lookups`."""
+    """Return the start and the end of a predefined period. `key` is a key in `AccessFilter.lookups`."""
     midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
     match key:
         case "night":

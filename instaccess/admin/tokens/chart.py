@@ -1,4 +1,4 @@
-"""The chart above the list of issued tokens. It counts issued tokens, revoked tokens and refused requests over time.
+"""The chart of issued tokens, revoked tokens and refused requests over time, above the list of issued tokens.
 
 The chart uses the same period, filters and search as the list.
 """
@@ -137,7 +137,7 @@ def build_chart(changelist: ChangeList, *, now: datetime | None = None) -> Token
 
 
 def _get_period(changelist: ChangeList, now: datetime) -> tuple[Any, Period]:
-    """Return the period that the user chose or typed, or the default period: its label and its times."""
+    """Return the label and the times of the period that the user chose or typed, or of the default period."""
     for spec in changelist.filter_specs:
         if isinstance(spec, AccessFilter) and spec.period:
             period = periods.between(spec.since, spec.until, now)

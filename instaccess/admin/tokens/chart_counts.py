@@ -45,10 +45,11 @@ class Counts:
 def issued(tokens: QuerySet[IssuedToken], period: Period, *, few: bool = False) -> Counts:
     """Count the tokens that were issued in each hour or day of the period.
 
-    `few` means that there are few tokens in all periods together. The index on the time is then not used. Otherwise,
-    a database may read every row of the period, instead of the indexes of the columns that the user searched.
+    `few` is true if few tokens match in all periods together. The query then doesn't use the index on the time of
+    issue. With this index, a database may read every row of the period, instead of the indexes of the searched
+    columns.
     """
-    # No index contains this expression, whose value is the time of issue.
+    # `LEAST(issued_at, expires_at)` equals the time of issue, but no index contains this expression.
     return _count(tokens, Least("issued_at", "expires_at") if few else F("issued_at"), period)
 
 

@@ -1,7 +1,7 @@
 """The geometry of a bar chart in SVG. This module doesn't depend on the content of the chart.
 
-Horizontal lengths are percentages of the width, and vertical lengths are in pixels. Without a script, bars therefore
-stretch with the page, while text and heights keep their size, even on phones.
+Horizontal lengths are percentages of the width, and vertical lengths are in pixels. If the page becomes wider, the
+bars become wider without a script, and the text and the heights keep their size.
 """
 
 from __future__ import annotations
@@ -56,7 +56,11 @@ class Rectangle:
 
 @dataclass(frozen=True)
 class Panel:
-    """A panel of the chart. `unknown` covers the bars with unknown counts. `base` is the position of zero."""
+    """A panel of the chart.
+
+    `unknown` covers the part of the panel where the counts are unknown. `base` is the vertical position of the count
+    zero, in pixels.
+    """
 
     name: str
     title: str

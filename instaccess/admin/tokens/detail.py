@@ -1,4 +1,4 @@
-"""The page of one issued token: the next step, links to related pages, buttons that revoke, and the history."""
+"""The page of one issued token: the next step, links to related pages, buttons for revocation, and the history."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class DetailPages(TokenActions):
 
     def _object_links(self, request: HttpRequest, token: IssuedToken) -> Iterator[Link]:
         """Yield links to the users, the application and the keys that the user of the admin may view."""
-        # Compare the ids, because the HMAC of a row doesn't cover foreign keys, so an attacker can modify them.
+        # Compare the ids, because an attacker may have modified a foreign key. The HMAC doesn't cover foreign keys.
         if token.user is not None and users.existing_uuid(token.user) == token.user_uuid:
             yield from self._object_link(request, _("User"), token.user)
         if token.real_user is not None and users.existing_uuid(token.real_user) == token.real_user_uuid:
@@ -98,8 +98,8 @@ class DetailPages(TokenActions):
             yield Link(_("Tokens of the IP address"), token.ip_address, self._search_url(token.ip_address))
 
     def _search_url(self, term: str) -> str:
-        # Quote a term with a space, because the search would split the term otherwise. The uuids of a project can
-        # contain spaces.
+        # Quote a term with a space, because the search would split an unquoted term. If a project defines its own
+        # uuids, a uuid can contain a space.
         quoted = term if term.split() == [term] else f'"{term}"'
         return f"{self._changelist_url()}?{urlencode({'q': quoted})}"
 
@@ -116,12 +116,12 @@ def _actor_name(token: IssuedToken) -> str:
 
 
 def _asker_name(token: IssuedToken) -> str:
-    """Return the name of the user whose client requested the token: in a masquerade, the actor."""
+    """Return the name of the user who requested the token. In a masquerade, this user is the actor."""
     return _actor_name(token) if token.real_user_uuid else _user_name(token)
 
 
 def _choose_actions(token: IssuedToken, status: str) -> list[tuple[str, str]]:
-    """Return the actions of the list that revoke this token or all tokens of its users, with the button labels."""
+    """Return the admin actions that revoke the token, or all tokens of its user and actor, with the button labels."""
     single = [("revoke_chosen", _("Revoke this token…"))] if status == "live" else []
     names = dict.fromkeys([_user_name(token), _asker_name(token)])
     every = _("Revoke all live tokens and OAuth2 tokens of %(names)s…") % {"names": ", ".join(names)}

@@ -83,9 +83,8 @@ def _filters(request: HttpRequest) -> dict[str, str]:
 class _AsyncChunks:
     """An asynchronous iterator over the chunks of an export.
 
-    The thread with the database connection generates the chunks.
-
     Under ASGI, Django would read all chunks of a synchronous iterator into memory before sending the first chunk.
+    `sync_to_async` generates each chunk in the thread that has the database connection.
     """
 
     def __init__(self, chunks: Any) -> None:

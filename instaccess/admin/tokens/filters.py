@@ -90,7 +90,7 @@ class MasqueradeFilter(admin.SimpleListFilter):
 class _ValueFilter(admin.SimpleListFilter):
     """A filter for rows with a given value in an indexed column.
 
-    The filter offers at most `OFFERED` values. The filter applies any other value in the URL too.
+    The page offers at most `OFFERED` values. A URL can also contain another value.
     """
 
     template = "admin/instaccess/issuedtoken/value_filter.html"
@@ -128,8 +128,8 @@ class _ValueFilter(admin.SimpleListFilter):
 class ClientFilter(_ValueFilter):
     """A filter by application. The choices are the existing applications, ordered by name.
 
-    The filter compares the client id in the audit row instead of the foreign key, because the HMAC of the row does
-    not cover the foreign key.
+    The filter compares the client id in the audit row, because the HMAC of the row covers the client id. The HMAC
+    doesn't cover the foreign key.
     """
 
     title = _("application")

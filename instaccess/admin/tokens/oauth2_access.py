@@ -18,7 +18,7 @@ MOST_NAMED = 20
 
 @dataclass(frozen=True)
 class OAuth2Access:
-    """The users whose OAuth2 tokens a revocation can include.
+    """The users of the selected tokens, divided by whether the revocation can include their OAuth2 tokens.
 
     Attributes:
         owners: the users who requested the selected tokens.
@@ -30,7 +30,7 @@ class OAuth2Access:
     others: Sequence[str]
 
     def describe(self) -> list[str]:
-        """Return the sentences that list the OAuth2 tokens and explain which access a thief keeps."""
+        """Return sentences that list the OAuth2 tokens and explain which access remains after the revocation."""
         tokens = audit.summarize_oauth2_tokens(self.owners)
         sentences = [self._describe_total(sum(each.total for each in tokens)), *map(_describe, tokens[:MOST_NAMED])]
         if (rest := len(tokens) - MOST_NAMED) > 0:

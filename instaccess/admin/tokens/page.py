@@ -121,7 +121,7 @@ class IssuedTokenAdmin(DashboardPage, InspectorPages, ExportPages, DetailPages):
 
     @admin.display(description=_("actor"))
     def actor(self, token: IssuedToken) -> str:
-        """Return the user who requested the token, if this user masqueraded; "-" otherwise."""
+        """Return the user who requested the token in a masquerade. Returns "-" for all other tokens."""
         if not token.real_user_uuid:
             return "-"
         return _render_user(token.real_user, token.real_user_uuid, token.real_user_name)
@@ -151,8 +151,8 @@ class IssuedTokenAdmin(DashboardPage, InspectorPages, ExportPages, DetailPages):
     def client(self, token: IssuedToken) -> str:
         """Return the name and the client id of the application.
 
-        If the foreign key does not match the client id, returns only the client id, because the HMAC of the row
-        covers only the client id.
+        If the foreign key does not match the client id, returns only the client id. The HMAC of the row covers the
+        client id, but not the foreign key.
         """
         if token.application is None or token.application.client_id != token.client_id:
             return _render_id(token.client_id or "-")
@@ -165,7 +165,7 @@ class IssuedTokenAdmin(DashboardPage, InspectorPages, ExportPages, DetailPages):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[IssuedToken], search_term: str
     ) -> tuple[QuerySet[IssuedToken], bool]:
-        """Return the rows that match every search term. The search is fast, because all its columns are indexed."""
+        """Return the rows that match every search term. Each searched column has an index, for a fast search."""
         for term in search.find_terms(search_term):
             queryset = queryset.filter(search.tokens_matching(term))
         return queryset, False

@@ -26,8 +26,8 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
             rows: Any = _sort_after_lookup(self.object_list)
             self.object_list = rows
             page: Any = super().page(number)
-            # Select the rows of this page first. Otherwise, a database joins the other tables to every matching row,
-            # and sorts the rows afterwards.
+            # Select the ids of this page first. With only one query, a database may join the other tables to every
+            # matching row before it selects the rows of the page.
             pks = list(page.object_list.values_list("pk", flat=True))
             page.object_list = rows.filter(pk__in=pks)
             return page
@@ -37,10 +37,10 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 def _sort_after_lookup(rows: Any) -> Any:
     """Change the ordering of a queryset with few rows, so that the database finds the rows before it sorts the rows.
 
-    If rows are ordered by the indexed `issued_at`, a database may scan this index from the latest row on, because its
-    planner expects an early match. For a user who left a year ago, such a scan reads most of the table. An ordering
-    by `LEAST(issued_at, expires_at)` prevents the scan, because no index contains this expression. The order of the
-    rows stays the same, because no token expires before it is issued.
+    If rows are ordered by the indexed `issued_at`, a database may scan this index from the latest row on. If all
+    matching rows are a year old, the scan reads most of the table. An ordering by `LEAST(issued_at, expires_at)`
+    prevents the scan, because no index contains this expression. The order of the rows stays the same, because no
+    token expires before its issue.
     """
     time = Least("issued_at", "expires_at")
     by = {"issued_at": time.asc(), "-issued_at": time.desc()}

@@ -67,9 +67,10 @@ def chosen(choice: str | None, now: datetime) -> Period | None:
 
 
 def between(since: datetime | None, until: datetime | None, now: datetime) -> Period:
-    """Return the period of the chart for a period that the user typed. The chart ends now at the latest.
+    """Return the period of the chart for a period that the user typed.
 
-    Without a start, the period has the length of the default period. The period has at most `LONGEST` days.
+    The chart ends with the current hour or day at the latest. If `since` is None, the chart covers the length of the
+    default period. If the typed period is longer than `LONGEST`, the chart covers only the end of the typed period.
     """
     end = max(min(until or now, now), _EPOCH)
     start = since or end - CHOICES[DEFAULT][1]

@@ -75,7 +75,7 @@ class Entries:
         self._next += 1
 
     def take_before(self, row: int | None) -> Iterator[Entry]:
-        """Take and yield the entries of rows whose id is less than `row`. None takes all remaining entries."""
+        """Take and yield the entries of rows whose id is less than `row`. If `row` is None, take all entries."""
         while self.next_line and (row is None or self._row() < row):
             yield self._take()
 

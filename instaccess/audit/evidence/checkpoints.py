@@ -37,10 +37,13 @@ from .statements import START, EvidenceKeys, Marker, Statement, chain_digest, ne
 logger = get_logger("instaccess.audit")
 
 ROWS = 10_000
-"""The maximum number of audit rows that one checkpoint covers, and that `seal` and `verify` hold in memory."""
+"""The maximum number of audit rows that one checkpoint covers, and that `seal` and `verify` keep in memory."""
 
 AT_ONCE = 4
-"""The maximum number of checkpoints that one query reads or deletes. The index of a checkpoint can contain 700 KB."""
+"""The maximum number of checkpoints that one query reads or deletes.
+
+This number limits the use of memory, because the index of a checkpoint can contain 700 KB.
+"""
 
 SETTLED = MAX_LIFETIME + AFTERLIFE + CLOCK_SKEW + 600
 """The age of a token, in seconds, from which the token's audit row can no longer change.
@@ -96,21 +99,21 @@ def seal(
 ) -> Sealed:
     """Create checkpoints for all audit rows that no checkpoint covers yet and that can no longer change.
 
-    Several processes can call this function at once, because only one process can insert the next checkpoint. A
-    process can be killed at any time, because each checkpoint is inserted with one statement. The next call continues
-    after the last checkpoint.
+    Several processes can call this function at the same time, because only one of them can insert the next
+    checkpoint. A process can be killed at any time, because each checkpoint is inserted with one statement. The next
+    call continues after the last checkpoint.
 
     Args:
         cut: a time at which a checkpoint ends, in addition to every midnight UTC.
-        progress: the function that gets the progress.
+        progress: the function to which the progress is reported.
 
     Raises KeyUnavailable or UnsealError if there is no usable signing key.
     """
     now = now or current_time()
     signatures.check_signing_key(keys)  # Fail before reading rows if no key is usable.
     made: list[Statement] = []
-    # The ids alone decide which rows can no longer change. If the times of issue decided, an attacker could stop
-    # `seal` with a row that can't be read, or whose time of issue is in the future.
+    # Only the ids determine which rows can no longer change. If the column `issued_at` were used, an attacker could
+    # stop `seal` by storing an unreadable time or a time in the future.
     settled = first_id(now - timedelta(seconds=SETTLED))
     end = _log_modified(chain_end(keys))
     review = reviews.last_number(keys)
@@ -143,11 +146,12 @@ def _log_modified(end: ChainEnd) -> ChainEnd:
 
 
 def _parts(last: int, settled: int, cut: datetime | None) -> Iterator[list[tuple[int, StoredRow | None]]]:
-    """Yield the audit rows of each checkpoint to create: at most `ROWS` rows of one UTC day, on one side of the cut.
+    """Yield the audit rows of each checkpoint to create: at most `ROWS` rows of one UTC day, on one side of `cut`.
 
     Args:
-        last: the id of the last covered row.
+        last: the id of the last row that a checkpoint already covers.
         settled: the id from which rows can still change.
+        cut: a time at which a checkpoint ends, in addition to every midnight UTC.
     """
     limit = None if cut is None else first_id(cut)
     rows: list[tuple[int, StoredRow | None]] = []

@@ -19,24 +19,24 @@ def row_state(token: StoredRow) -> str:
 
 
 def describe(token: StoredRow) -> str:
-    """Return the name of an audit row in descriptions."""
+    """Return the name by which the descriptions of problems refer to an audit row."""
     return f"row {token.pk} (jti {token.jti})"
 
 
 def deleted(entry: Entry) -> Finding:
-    """Return the problem that an audit row was deleted."""
+    """Build the finding that an audit row was deleted."""
     return Finding(Kind.DELETED, entry.digest, f"row {entry.row} was deleted")
 
 
 def unreadable(row: int) -> Finding:
-    """Return the problem that an audit row can't be read."""
+    """Build the finding that an audit row can't be read."""
     # The state is empty because the contents of the row can't be read. A review of this problem therefore covers any
     # invalid value.
     return Finding(Kind.UNREADABLE, "", f"row {row} was modified: it contains an invalid value and can't be read")
 
 
 def modified_reference(token: StoredRow, modified: Sequence[Reference]) -> Finding:
-    """Return the problem that foreign keys of an audit row were modified."""
+    """Build the finding that foreign keys of an audit row were modified."""
     texts = []
     for reference in modified:
         kind, identifier = ("application", "client id") if reference.name == "application" else ("user", "uuid")

@@ -57,8 +57,8 @@ def prune(
     Before deleting a row, the function creates missing checkpoints, compares the rows with their checkpoints, and
     stores a signed prune marker. The rows that a checkpoint covers are deleted together, when the newest of these
     rows is old enough. The row of a token that a gateway could still accept, or must still refuse, is never deleted.
-    Reviews are never deleted. If the process is killed, the next call deletes the remaining rows. `progress` gets the
-    progress.
+    Reviews are never deleted. If the process is killed, the next call deletes the remaining rows. The progress is
+    reported to `progress`.
 
     Raises AuditAltered if `verify` finds a problem in the rows to be deleted that no operator has reviewed. With
     `force`, deletes the rows anyway and records the tampering in the prune marker. Raises KeyUnavailable or
@@ -122,8 +122,8 @@ def _add_marker(statement: Statement, keys: EvidenceKeys, *, rows: int, altered:
 def _delete_pruned(marker: Marker, batch: int, progress: Progress) -> int:
     """Delete the audit rows that a prune marker covers, in ranges of ids. Returns the number of deleted rows.
 
-    A row is deleted only if both its id and its time of issue are in the pruned range. Otherwise, an attacker could
-    have the row of a live token deleted by changing the id of the row.
+    A row is deleted only if both its id and its time of issue are in the pruned range. If only the id were checked,
+    an attacker could change the id in the row of a live token. This function would then delete the row.
 
     Each range begins after the previous range. If each range began at the first row, PostgreSQL would read the index
     entries of all deleted rows again, because only VACUUM removes these entries.

@@ -36,7 +36,7 @@ def reauthenticate(keys: EvidenceKeys, *, progress: Progress = ignore_progress) 
     of rows is changed with one statement. If a call is interrupted, the next call recomputes the remaining HMACs.
 
     Args:
-        progress: the function that gets the progress.
+        progress: the function to which the progress is reported.
 
     Returns the number of replaced HMACs.
     """
@@ -81,7 +81,7 @@ def _renew(
 def _replace(column: str, changes: Sequence[tuple[int, str, str]]) -> int:
     """Replace HMACs with one hand-written UPDATE. Django would take ten times as long to compile the statement.
 
-    Rows whose HMAC another process has changed meanwhile are not changed.
+    If another process has changed an HMAC since the rows were loaded, this function doesn't replace the HMAC.
 
     Args:
         column: the column with the HMACs.

@@ -20,7 +20,7 @@ Pair = tuple[Any, Any]
 """A foreign key, and the user uuid or the client id that the same audit row contains."""
 
 _KNOWN_PAIRS = 50_000
-"""The number of matching pairs in memory above which all pairs are dropped, to limit the use of memory."""
+"""The maximum number of matching pairs that are kept in memory. If this number is exceeded, all pairs are dropped."""
 
 
 class Reference(NamedTuple):
@@ -43,8 +43,8 @@ class Comparison(NamedTuple):
     """The result of `compare`.
 
     Attributes:
-        modified: the foreign keys that must have been modified, because the uuid or client id in the row belongs to
-            another user or application, or is empty.
+        modified: the foreign keys that must have been modified. The uuid or client id in the row belongs to another
+            user or application, or is empty.
         users_differ: True if a foreign key that is not in `modified` refers to a user whose uuid differs from the
             uuid in the row. The row may have been written before INSTACCESS['USER_UUID_FIELD'] was changed.
         applications_differ: True if a foreign key that is not in `modified` refers to an application whose client id

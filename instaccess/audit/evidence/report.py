@@ -28,7 +28,7 @@ class Kind(StrEnum):
     REFERENCE = "reference"
     """The audit row no longer refers to its original user or application."""
     NAMES = "names"
-    """The HMAC of the audit row's user names doesn't match, or its key-encryption key is no longer configured."""
+    """The HMAC of the row's user names doesn't match, or the HMAC's key-encryption key is no longer configured."""
     CHECKPOINT = "checkpoint"
     PRUNE_MARKER = "prune_marker"
     REVIEW = "review"
@@ -159,10 +159,11 @@ class _Range:
 
 
 class Collector:
-    """A collector of problems for a report. The problems with consecutive audit rows are joined to limit memory use.
+    """A collector of problems for a report. Problems with consecutive rows become one problem, to limit memory use.
 
     Args:
-        report: the report to which problems are added. Problems that `report.incidents` contains are only counted.
+        report: the report to which problems are added. Problems that an operator has reviewed are not added. The
+            collector counts them in `Incident.present`.
     """
 
     def __init__(self, report: Report) -> None:
@@ -170,8 +171,8 @@ class Collector:
         self._open: dict[Kind, _Range] = {}
         self._incidents = {problem.digest: each for each in report.incidents for problem in each.problems}
         reviewed = [problem for each in report.incidents for problem in each.problems]
-        # Never join the rows of a reviewed problem with other rows, because a new problem with a neighbouring row
-        # would change the digest of the reviewed problem.
+        # Never join the rows of a reviewed problem with other rows. The joined problem would have a different digest,
+        # so `verify` would report the reviewed problem again.
         self._begins = {(problem.kind, problem.first) for problem in reviewed}
         self._ends = {(problem.kind, problem.last) for problem in reviewed}
 

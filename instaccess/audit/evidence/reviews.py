@@ -1,8 +1,8 @@
 """Reviews: signed statements that an operator has reviewed problems in the audit log.
 
-`verify` doesn't fail because of a reviewed problem, but still shows the review. A review contains the ids of the
-affected audit rows and a digest of their contents, so a further change to these rows is a new problem. An attacker
-who can only write to the database can't create a review. If the attacker deletes a review, `verify` fails again.
+`verify` doesn't fail because of a reviewed problem, but shows the review. A review contains the ids of the affected
+audit rows and a digest of their contents. A further change to these rows is therefore a new problem. An attacker who
+can only write to the database can't create a review. If the attacker deletes a review, `verify` fails again.
 """
 
 from __future__ import annotations

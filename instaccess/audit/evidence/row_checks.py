@@ -1,4 +1,4 @@
-"""The checks of audit rows in `verify`: each row must match its checkpoint, or else its HMAC."""
+"""The checks of audit rows in `verify`: each row must match its HMACs, and its checkpoint if there is one."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ class RowChecker:
     def _is_unmodified(self, token: StoredRow, line: str) -> bool:
         """Return whether an audit row matches both of its HMACs and the next line of the index.
 
-        Almost every row does, so this method does no other work. If a row doesn't match, other methods find out why.
+        This method is fast, because almost every row matches. If a row doesn't match, `_compare` and `_check_names`
+        find the problem.
         """
         row_bytes, authentic = row_hmac.canonical_bytes(token), HmacStatus.AUTHENTIC
         return (
@@ -102,9 +103,11 @@ class RowChecker:
         return first
 
     def check_pruned(self, marker: Marker) -> bool:
-        """Check that each audit row with a pruned id was left behind by an interrupted pruning.
+        """Check the audit rows whose ids a prune marker covers.
 
-        Returns whether an interrupted pruning left any rows behind.
+        An interrupted pruning leaves such rows, and their HMACs match. All other rows are reported as added.
+
+        Returns whether an interrupted pruning left any rows.
         """
         left = False
         for row, token, modified_keys in self._rows(None, marker.last):
@@ -123,7 +126,8 @@ class RowChecker:
         rows = issued_tokens().order_by("pk")
         if through is not None:
             rows = rows.filter(pk__lte=through)
-        # A checkpoint almost always ends with an existing row, so this comparison saves a query per checkpoint.
+        # Stop when the row `through` has been read. Without this comparison, one more query per checkpoint would look
+        # for further rows.
         while after != through and (
             page := row_hmac.load((rows if after is None else rows.filter(pk__gt=after))[:ROWS])
         ):
@@ -155,7 +159,7 @@ class RowChecker:
             case HmacStatus.AUTHENTIC, True:
                 text = f"{name} was restored: checkpoint {number} covers a modified version of the row"
             case HmacStatus.AUTHENTIC, False:
-                text = f"{name} was replaced by its older version after checkpoint {number} was created"
+                text = f"{name} was replaced by an older version of the row after checkpoint {number} was created"
             case _:
                 text = f"{name} was modified after checkpoint {number} was created"
         return [self._modified(token, text)]
@@ -192,7 +196,10 @@ class RowChecker:
         return []
 
     def _added(self, row: int, token: StoredRow | None, text: str) -> Finding:
-        """Return the problem of an added audit row. `text` says when the row was added, or with which id."""
+        """Build the finding that an audit row was added.
+
+        `text` completes the sentence "row … was added", with the time of the addition or a description of the id.
+        """
         if token is None:
             return unreadable(row)
         row_bytes = row_hmac.canonical_bytes(token)
@@ -208,7 +215,10 @@ class RowChecker:
         return Finding(Kind.ADDED, row_state(token), text)
 
     def _modified(self, token: StoredRow, text: str) -> Finding:
-        """Return the problem that an audit row was modified. If only the id was changed, `text` is replaced."""
+        """Build the finding that an audit row was modified, with the description `text`.
+
+        If only the id of the row was changed, the finding contains another description.
+        """
         original = self._original_id(token)
         if original is not None:
             text = (
@@ -217,7 +227,7 @@ class RowChecker:
         return Finding(Kind.MODIFIED, row_state(token), text)
 
     def _original_id(self, token: StoredRow) -> int | None:
-        """Return the original id of an audit row if only its id was changed. Returns None otherwise."""
+        """Return the original id of an audit row if only its id was changed. Returns None in all other cases."""
         original = token._replace(pk=row_id(to_datetime(token.issued_at), token.jti))
         moved = original.pk != token.pk and row_hmac.row_status(original, self._keks) is HmacStatus.AUTHENTIC
         return original.pk if moved else None

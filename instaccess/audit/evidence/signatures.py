@@ -74,7 +74,7 @@ def read_review(review: IncidentReview, keys: EvidenceKeys) -> Review:
 
 
 def try_read(read: Callable[..., _S], row: _R, keys: EvidenceKeys) -> tuple[_S | None, AuditAltered | None]:
-    """Read a checkpoint or a prune marker. Returns its contents and the error, each of which may be None.
+    """Read a checkpoint or a prune marker. Returns the contents (or None) and the error (or None).
 
     If only the key-encryption key of the HMAC is missing, returns both the error and the contents, because the
     signature proves the contents. `seal` then works, even if an operator removed the key-encryption key too early.
@@ -160,7 +160,7 @@ def authenticate(row: _Row, keys: EvidenceKeys) -> None:
 
 
 def insert(row: _Row, keys: EvidenceKeys) -> None:
-    """Compute the HMAC of an unsaved checkpoint, prune marker or review, and insert it.
+    """Compute the HMAC of an unsaved checkpoint, prune marker or review, and insert the row.
 
     Raises IntegrityError if another process inserted a row with the same number.
     """

@@ -43,14 +43,14 @@ def verify(
 ) -> Report:
     """Compare all audit rows with their HMACs, with the checkpoints, and with exported copies of checkpoints.
 
-    The verification continues after a problem. Meanwhile, other processes may issue, revoke or prune tokens, and
-    create checkpoints.
+    The verification continues after a problem. While the function runs, other processes may issue, revoke or prune
+    tokens, and create checkpoints.
 
     Args:
         exported: copies of checkpoints from another machine.
         until: the contents of the last checkpoint to check. If `until` is given, later checkpoints, later rows and
             reviews are not checked.
-        progress: the function that gets the progress.
+        progress: the function to which the progress is reported.
     """
     copies = {copy.statement.number: copy for copy in exported}
     while True:
@@ -69,7 +69,7 @@ def _latest_marker() -> PruneMarker | None:
 
 
 class _Verification:
-    """One verification of the audit log."""
+    """A single run of the verification, which produces one report."""
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class _Verification:
             )
 
     def _numbered(self, start: int) -> Iterator[tuple[int, Checkpoint | None, Exported | None]]:
-        """Yield each checkpoint number with the checkpoint and its exported copy, either of which may be None."""
+        """Yield each checkpoint number with the checkpoint (or None) and its exported copy (or None)."""
         waiting = sorted(number for number in self._copies if number > start)
         stored = checkpoints().filter(number__gt=start)
         if self._until is not None:
@@ -184,7 +184,11 @@ class _Verification:
             yield number, None, self._copies[number]
 
     def _read(self, number: int, checkpoint: Checkpoint | None, copy: Exported | None) -> _Trusted | None:
-        """Return the verified contents of an exported copy, or of the checkpoint if there is no copy."""
+        """Check a checkpoint and its exported copy, and report the problems.
+
+        Returns the contents of the copy, or of the checkpoint if there is no copy. Returns None if the contents can't
+        be trusted.
+        """
         statement = None
         if checkpoint is not None:
             statement, error = signatures.try_read(signatures.read_checkpoint, checkpoint, self._keys)

@@ -97,12 +97,12 @@ class Command(SubcommandCommand):
             help="Write to this file, which must not exist yet. The file of a private key has mode 0600.",
         )
         sub["export"].add_argument(
-            "--yes", action="store_true", help="Print a private key without asking, and also to a pipe."
+            "--yes", action="store_true", help="Print a private key without asking for confirmation, even to a pipe."
         )
         for name, text in {
             "rotate": (
-                "Rotate before rotation is due. Services may refuse new tokens until the services fetch the JWKS "
-                "again."
+                "Rotate the keys before rotation is due. Services may refuse new tokens until the services fetch the "
+                "JWKS again."
             ),
             "activate": (
                 "Activate the key before its lead time has passed. Services may refuse new tokens until the "

@@ -155,7 +155,7 @@ class Command(audit_evidence.EvidenceSubcommands):
             raise CommandError(f"No audit row contains the user {options['user']!r}. Check the spelling.")
         if len(uuids) > 1:
             raise CommandError(
-                f"{options['user']!r} names several users. Give the uuid of one user: {', '.join(uuids)}."
+                f"{options['user']!r} matches several users. Give the uuid of one user: {', '.join(uuids)}."
             )
         [user_uuid] = uuids
         if options["dry_run"]:

@@ -43,7 +43,7 @@ class TestKeysList:
         assert lines[revoked].endswith("public key only; revoked at 2026-11-23T12:00:00Z")
         assert lines[public].endswith("public key only; ready to become current")
         clock.shift(timedelta(days=1))
-        assert f"{past}  with private key; gone: its last token has expired\n" in run("list")
+        assert f"{past}  with private key; no longer used: its last token has expired\n" in run("list")
 
     def test_keys_list_explains_why_a_key_does_not_become_current_automatically(self, files, rsa_pool):
         generated = lifecycle.rotate(ENC).generated.kid
