@@ -31,11 +31,11 @@ class AccessTokenExpired(AccessTokenRefused):
 
 
 class InsufficientScope(ClientError):
-    """The error for an OAuth2 access token without the scope that issuing requires."""
+    """The error for an OAuth2 access token without the scope that the issuing endpoint requires."""
 
 
 class InvalidAsUserID(ClientError):
-    """The error for an unknown user in `as_user_id`, or a user as whom the caller may not masquerade."""
+    """The error if the user in `as_user_id` is unknown, or if the caller may not masquerade as this user."""
 
 
 class EndpointNotFound(ClientError):

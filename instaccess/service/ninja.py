@@ -59,7 +59,7 @@ class InstAccessBearer(HttpBearer):
             handled the request. By default, a request that the middleware has handled is not authenticated again.
     """
 
-    openapi_bearerFormat: str = "JWT"  # django-ninja writes this value as `bearerFormat`.
+    openapi_bearerFormat: str = "JWT"  # django-ninja writes this value to the OpenAPI schema.
 
     def __init__(
         self, *, allow: Collection[Condition] = (), authentication: RequestAuthentication | None = None

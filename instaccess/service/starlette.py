@@ -131,7 +131,8 @@ async def find_claims(connection: HTTPConnection, verifier: Verifier) -> Claims:
     fault: Fault | None = None
     refused: Refused
     try:
-        # Join several headers with a comma, as Django's servers do. The joined string is not a valid header.
+        # Join several Authorization headers with a comma, as the servers of Django do. The joined string is not a
+        # valid header, so its tokens are not accepted.
         return await verifier.averify(",".join(connection.headers.getlist("authorization")))
     except (NoToken, ForeignToken):
         raise

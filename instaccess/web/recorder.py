@@ -20,10 +20,10 @@ class Recorder(Protocol):
         """Record an issued token. `started` is the time of the clock at the start of the request."""
 
     def decided(self, status: int, started: float) -> None:
-        """Record a decision of the gateway: the status of the response."""
+        """Record a decision of the gateway. `status` is the HTTP status of the response."""
 
     def stage(self, role: str, stage: str, started: float) -> None:
-        """Record the duration of a stage of issuing or deciding."""
+        """Record the duration of a stage, such as `crypto`, of a request to the issuer or the gateway."""
 
     def refused(self, role: str, reason: str) -> None:
         """Record a refusal."""
