@@ -1,4 +1,4 @@
-"""The errors that the client raises. Each message says what to do.
+"""The errors that the client raises. Each message contains the fix.
 
 No message contains a token or text from a response, because a server could repeat the access token in its response.
 """

@@ -79,7 +79,7 @@ def request_token(endpoint: Endpoint, access_token: OpaqueText) -> OpaqueText:
     """Request a token once. Redirects are not followed, because another server could then get the access token.
 
     Raises:
-        ClientError: no token was issued. The class is the cause, and the message contains the fix.
+        ClientError: no token was issued. The class identifies the cause, and the message contains the fix.
     """
     deadline = time.monotonic() + endpoint.timeout
     try:

@@ -24,9 +24,10 @@ LIFETIME = 3600
 """The lifetime of a token, in seconds. The token is encrypted, so a client can't read the time of expiry."""
 
 LONGEST_DELAY = 3600.0
-"""The longest time, in seconds, for which this client sends no request because a response asked the client to wait.
+"""The maximum time, in seconds, for which this client sends no request after a response asked the client to wait.
 
-The response may come from any server in front of the issuer, and its time may be wrong.
+The response may come from a server in front of the issuer, such as a proxy, and the time in the response may be
+wrong.
 """
 
 PAUSE = 30.0
@@ -63,7 +64,7 @@ class InstAccess:
         clock, sleep: replacements for the clock and for `time.sleep`, for tests.
 
     Raises:
-        InvalidArgument: an argument is invalid. The message says what to change.
+        InvalidArgument: an argument is invalid. The message contains the fix.
     """
 
     _lock: threading.Lock
@@ -248,7 +249,7 @@ class InstAccess:
             except TemporaryError as error:
                 if error.retry_after is None and not isinstance(error, RateLimited):
                     raise
-                # Wait longer after each attempt, because a server may always ask for too short a time.
+                # Wait longer after each attempt, because the time in every response may be too short.
                 delay = min(max(error.retry_after or 0.0, float(2 ** min(attempts, 6))), LONGEST_DELAY)
                 self._not_before = self._clock() + delay
                 if self._not_before > deadline:

@@ -19,7 +19,7 @@ try:
     import prometheus_client
     from prometheus_client import core as prometheus_core
     from prometheus_client import multiprocess
-except ImportError:  # The extra `metrics` is optional.
+except ImportError:  # The package belongs to the optional extra `metrics`.
     prometheus_client = None
 
 _PREFIX = "instaccess_"

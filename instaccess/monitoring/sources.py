@@ -52,7 +52,8 @@ def add_source(name: str, read: Callable[[], Iterable[Sample]], *, role: str) ->
 def read_sources(roles: Iterable[str]) -> list[Sample]:
     """Read the sources of these roles at the same time, and wait at most `ANSWER_SECONDS` for all of them.
 
-    The measurements of a source that stalls or fails are missing, and `instaccess_scrape_success` is 0.
+    If a source stalls, its measurements are missing. If a source fails, the measurements after the error are missing.
+    For both kinds of source, `instaccess_scrape_success` is 0.
     """
     deadline = time.monotonic() + background.ANSWER_SECONDS
     runs = {name: source.read.start() for name, source in _sources.items() if source.role in roles}
@@ -86,7 +87,7 @@ def _read_all(read: Callable[[], Iterable[Sample]]) -> tuple[list[Sample], bool]
 def _read_deny_list() -> Iterator[Sample]:
     try:
         # Load the deny list again if the cached deny list is old. A process that gets no requests doesn't load the
-        # deny list, so its age would grow although the process works.
+        # deny list. Without this call, the age would grow although the process works.
         trust.current_deny_list()
     finally:
         age, sizes = trust.deny_list_age(), trust.deny_list_sizes()

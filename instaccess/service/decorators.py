@@ -43,8 +43,8 @@ def token_required(
     """Decorate a view that requires an InstAccess token.
 
     The view gets the claims in `request.instaccess` and the user in `request.user`. A request without a token or with
-    an invalid token gets a 401. If the token can't be checked, the response is a 503. The session never authenticates
-    a request to the view, so the view needs no CSRF check.
+    an invalid token gets a 401. If a server-side error prevents the check of the token, the response is a 503. The
+    session never authenticates a request to the view, so the view needs no CSRF check.
 
     The decorator works with and without `InstAccessMiddleware`, and with synchronous and asynchronous views.
 

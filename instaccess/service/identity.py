@@ -56,12 +56,12 @@ def needs_authentication(request: HttpRequest, own: RequestAuthentication | None
 
 
 def set_identity(request: HttpRequest, user: Any, claims: AcceptedClaims) -> None:
-    """Authenticate a request by a token whose claims have been accepted, and detach the session of the request."""
+    """Set the user and the claims of a request, and replace the session of the request with an empty session."""
 
     async def auser() -> Any:
         return user
 
-    # These attributes are set dynamically, because HttpRequest doesn't declare all of them.
+    # Set these attributes with `setattr`, because HttpRequest doesn't declare all of them.
     attributes: dict[str, Any] = {"instaccess": claims, "user": user, "auser": auser}
     # This attribute turns off the checks of CsrfViewMiddleware. Django's test client sets this attribute too.
     attributes["_dont_enforce_csrf_checks"] = True

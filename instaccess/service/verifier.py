@@ -149,7 +149,7 @@ class Verifier:
         This method has the same argument as `verify`, and raises the same errors.
         """
         header = Opaque(authorization)
-        # Delete the variable, because error reporters print the variables of every function that an exception passes.
+        # Delete the variable, because error reporters print the variables of all functions in a traceback.
         del authorization
         try:
             return self._verify_header(header, self._keys.cached)

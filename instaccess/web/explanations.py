@@ -14,7 +14,7 @@ from ..exceptions import Reason
 
 
 class Explanation(NamedTuple):
-    """The meaning of a reason and the advice, both lazily translated."""
+    """The meaning of a reason code, and advice for operators. Both texts are lazily translated."""
 
     meaning: Any
     advice: Any

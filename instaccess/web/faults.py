@@ -124,14 +124,17 @@ class OutageLog:
                     detail = fault.brief
                 elif fault.brief:
                     self._traced_at = now
-            request_finished.connect(self._log_counts_when_due)  # Django ignores repeated calls.
+            request_finished.connect(self._log_counts_when_due)  # Repeated calls have no effect.
             if previous is not None:
                 _log_count(previous, now)
         logger.log(level, fault.message, stacklevel=4, error=fault.error, reason=fault.reason, detail=detail)
         return True
 
     def _log_counts_when_due(self, **kwargs: Any) -> None:
-        """Log the counts of the outages that were logged at least a minute ago. Called when a request has ended."""
+        """Log the counts of the outages that were logged at least a minute ago.
+
+        Django calls this method when a request has ended.
+        """
         if not self._recent:
             return
         now = time.monotonic()
