@@ -37,7 +37,7 @@ HOT, NEW = "hot", "new"
 TOKENS = {HOT: f"{HOT_TOKENS} tokens, used again and again", NEW: "a new token for each request"}
 
 Rounds = dict[tuple[str, str], list[dict[str, float]]]
-"""The measured values of each round, by kind of tokens and by server."""
+"""The measured values of each round, by kind of token (hot or new) and by server."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +76,7 @@ def _gateway(folder: Path, seconds: int) -> Server:
 
 
 def new_tokens(count: int) -> tuple[str, ...]:
-    """Return Authorization values with new tokens. The tokens have no audit rows."""
+    """Return Authorization values with new tokens. The tokens have no audit rows, because the gateway needs none."""
     from django.contrib.auth import get_user_model
 
     from . import views

@@ -198,7 +198,10 @@ def _cpu(run: Callable[[], Any]) -> float:
 
 
 def _all_tokens_of_a_user(server: Server, count: int) -> dict[str, Any]:
-    """Revoke all tokens of a user. Returns the seconds until a gateway refuses one of the tokens, and other times."""
+    """Revoke all tokens of a user.
+
+    Returns the seconds that the revocation takes, that a plain UPDATE takes, and until a gateway refuses a token.
+    """
     from django.contrib.auth import get_user_model
     from django.db import transaction
     from django.utils import timezone
