@@ -8,7 +8,7 @@ import os
 # If a variable in `os.environ[…]` is missing, Django doesn't start, and the error names the variable.
 SECRET_KEY = os.environ["SECRET_KEY"]
 DEBUG = False
-# The name or the address that the proxy uses for the gateway, for example "gateway.internal,10.0.0.11".
+# The host names or addresses that the proxy uses for the gateway, for example "gateway.internal,10.0.0.11".
 ALLOWED_HOSTS = os.environ["ALLOWED_HOSTS"].split(",")
 
 INSTALLED_APPS = ["instaccess.gateway"]

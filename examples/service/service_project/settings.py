@@ -8,7 +8,7 @@ import os
 # If a variable in `os.environ[…]` is missing, Django doesn't start, and the error names the variable.
 SECRET_KEY = os.environ["SECRET_KEY"]
 DEBUG = False
-# The host name of the API, and the name or the address that the proxy uses for the service.
+# The host names of the API, and the host name or address that the proxy uses for the service.
 ALLOWED_HOSTS = os.environ["ALLOWED_HOSTS"].split(",")
 
 INSTALLED_APPS = ["instaccess.service", "rest_framework"]
