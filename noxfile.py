@@ -1,8 +1,8 @@
 """The sessions of `make test-matrix`: the tests on SQLite, on each supported pair of Python and Django.
 
-One session uses the oldest versions that setup.cfg allows, of the required packages and of the extras for users. The
-other sessions use the newest versions. `tests/support/matrix.py` contains the pairs, and finds the Python versions on
-PATH or under pyenv.
+One session installs the oldest versions that setup.cfg allows for the required packages and for the extras for users.
+The other sessions install the newest versions. `tests/support/matrix.py` contains the pairs, and finds the Python
+versions on PATH or under pyenv.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TESTS = ("pytest", "-n", "auto", "--dist", "worksteal", "-m", "not services and 
 
 
 def find_versions() -> list[str]:
-    """Return the versions for which there is a session. nox finds these versions on PATH afterwards."""
+    """Return the Python versions for which there is a session. Adds their folders to PATH, so that nox finds them."""
     try:
         folders = matrix.find_folders()
     except matrix.MissingPythonError as error:
@@ -51,7 +51,7 @@ nox.options.default_venv_backend = "venv"
 
 @nox.session(python=find_versions())
 def tests(session: nox.Session) -> None:
-    """Run the selection of `make test`. Arguments after `--` replace the selection."""
+    """Run the same tests as `make test`. Arguments after `--` replace the pytest command."""
     version = str(session.python)
     if version == matrix.OLDEST:
         required = requirements("options", "install_requires")
@@ -59,7 +59,8 @@ def tests(session: nox.Session) -> None:
             required += requirements("options.extras_require", extra)
         session.install("--editable", ".[test]", *map(floor, required))
     else:
-        # django-guid works with Django 6, but its metadata for Python 3.12 requires Django 5. pip can't ignore this.
+        # django-guid works with Django 6, but its metadata for Python 3.12 requires Django 5. pip can't ignore this
+        # requirement.
         others = [
             each for each in requirements("options.extras_require", "test") if not each.startswith("django-guid")
         ]

@@ -4,7 +4,7 @@
 
 Three nginx servers with the example configuration forward requests to one service, which answers immediately. The
 first server doesn't authenticate requests. The second server asks the gateway about each request (`auth_request`).
-The third server keeps each decision of the gateway for a second. Each server is measured with a few tokens that all
+The third server keeps each decision of the gateway for one second. Each server is measured with a few tokens that all
 requests share, and with a new token for each request.
 """
 
@@ -37,7 +37,7 @@ HOT, NEW = "hot", "new"
 TOKENS = {HOT: f"{HOT_TOKENS} tokens, used again and again", NEW: "a new token for each request"}
 
 Rounds = dict[tuple[str, str], list[dict[str, float]]]
-"""The measured values of each round, by kind of tokens and by server."""
+"""The measured values of each round, by kind of token (hot or new) and by server."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +76,7 @@ def _gateway(folder: Path, seconds: int) -> Server:
 
 
 def new_tokens(count: int) -> tuple[str, ...]:
-    """Return Authorization values with new tokens. The tokens have no audit rows."""
+    """Return Authorization values with new tokens. The tokens have no audit rows, because the gateway needs none."""
     from django.contrib.auth import get_user_model
 
     from . import views
@@ -89,7 +89,7 @@ def new_tokens(count: int) -> tuple[str, ...]:
 
 
 def _check_responses(name: str, url: str) -> None:
-    """Check that a request with a valid token reaches the service, and that an invalid token is refused.
+    """Check that a valid token reaches the service, and that an invalid token is refused if nginx asks the gateway.
 
     Raises AssertionError.
     """

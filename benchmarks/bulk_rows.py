@@ -16,7 +16,7 @@ TABLE = "instaccess_issuedtoken"
 LIFETIME = 3600
 AGENT = "python-requests/2.32.5"
 CHECKED = 100_000
-"""The number of rows per group. One row of each group is compared with the row that the app would store."""
+"""The number of rows per group. The app's own code checks the HMAC of the first row in each group."""
 
 
 def copy_rows(rows: int, days: int, now: datetime) -> None:
@@ -42,7 +42,10 @@ def copy_rows(rows: int, days: int, now: datetime) -> None:
 
 @contextmanager
 def _without_indexes(cursor: Any) -> Iterator[None]:
-    """Drop the indexes that aren't unique, and create the indexes again, which takes less time than updating them."""
+    """Drop all indexes that aren't unique, and create them again after the `with` block.
+
+    PostgreSQL would need more time to update the indexes for each row.
+    """
     cursor.execute(
         "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = %s AND indexdef NOT LIKE '%% UNIQUE %%'",
         [TABLE],

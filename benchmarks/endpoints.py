@@ -22,7 +22,7 @@ class Endpoint:
     Attributes:
         name: the name of the endpoint, for the option `--only`.
         title: the title of the endpoint in tables.
-        baseline: the name of the endpoint with which this endpoint is compared. A baseline contains its own name.
+        baseline: the name of the endpoint with which this endpoint is compared. For a baseline, this is its own name.
         request: the request that the benchmark sends.
         check: a function that raises AssertionError if a response is wrong.
         invalid_authorization: an Authorization value that must be refused with 401; empty for endpoints without
@@ -107,7 +107,7 @@ def endpoints(url: str, stage: Stage) -> list[Endpoint]:
 
 
 def _tokens(count: int = 20) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Issue tokens. Returns the Authorization values of the encrypted tokens, and of the signed tokens inside."""
+    """Issue tokens. Returns Authorization values with the encrypted tokens, and with the signed tokens inside."""
     import time
 
     from django.contrib.auth import get_user_model

@@ -5,8 +5,8 @@
 The gateways read the JWKS and the revocations from an issuer. The first part measures requests per second through
 nginx with the example configuration. nginx keeps connections to gthread workers open. A sync worker closes each
 connection after one request. The second part suspends the issuer and measures how long decisions and probes take in
-three states. `busy`: clients send requests without a pause. `idle`: clients send 8 requests at once every 3 seconds.
-`cold`: clients send requests without a pause to a gateway that was started after the issuer was suspended.
+three states. `busy`: clients send requests without a pause. `idle`: each of 8 clients sends one request every 3
+seconds. `cold`: clients send requests without a pause to a gateway that was started after the issuer was suspended.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _summary(answers: Answers, seconds: float) -> dict[str, Any]:
 
 
 def _clients(port: int, tokens: tuple[str, ...], seconds: float, pause: float = 0) -> tuple[Answers, Answers]:
-    """Let CLIENTS clients request decisions, and one client send probes. Returns the responses to both.
+    """Let CLIENTS clients request decisions, and one client send probes. Returns both lists of answers.
 
     Args:
         pause: the time between two decisions of a client, in seconds.

@@ -53,9 +53,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 @contextmanager
 def _copies(base: str, sizes: tuple[int, ...]) -> Iterator[dict[int, str]]:
-    """Copy the database `base` for each number of audit rows in `sizes`.
+    """Create one copy of the database `base` for each size, with this number of audit rows.
 
-    Yields the names of the copies by number of rows.
+    Yields the names of the copies by number of rows, and drops the copies afterwards.
     """
     names = {rows: f"{base}_{rows}" for rows in sizes}
     try:

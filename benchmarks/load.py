@@ -50,7 +50,7 @@ class Measured:
 
 
 def drive(request: Request, *, seconds: float) -> Measured:
-    """Send a request for `seconds`, and return the measured speed. Raises RuntimeError if any request fails."""
+    """Send a request repeatedly for `seconds`, and return the result. Raises RuntimeError if any request fails."""
     wrk = shutil.which("wrk")
     if wrk is None:
         raise SystemExit("wrk is not installed: `apt-get install --no-install-recommends wrk`")

@@ -31,7 +31,7 @@ from .stage import psql, stage
 SIZES = (20_000, 200_000)
 DAYS = 400
 AGE = 146
-"""The age in days of the rows that are pruned, so that 63% of the rows are pruned."""
+"""The age, in days, above which `prune` deletes rows. 63% of the rows are older."""
 PAGE = 10_000
 BASELINE, BARE_DELETE = "baseline", "bare DELETE"
 
@@ -70,7 +70,7 @@ def _measure_size(base: str, rows: int) -> dict[str, Any]:
 
 @contextmanager
 def _copy(base: str, rows: int) -> Iterator[None]:
-    """Copy the database `base`, add audit rows, and let this process use the copy."""
+    """Copy the database `base`, add audit rows, and connect this process to the copy. Drop the copy afterwards."""
     from django.db import connection
     from django.utils import timezone
 
@@ -99,7 +99,7 @@ def _measure_in_process(name: str, rows: int) -> dict[str, Any]:
 
 
 def _measure_here(name: str) -> dict[str, Any]:
-    """Measure one operation in this process."""
+    """Run one operation in this process, and return its CPU time, duration and peak memory."""
     import django
 
     django.setup()

@@ -60,7 +60,7 @@ def example(folder: Path, *, gateway: int, service: int, authenticates: bool = T
     """Run nginx with the example configuration. Yields the URL of a path of the service.
 
     Args:
-        folder: the directory of this nginx, which is created.
+        folder: the working directory of nginx, which this function creates.
         gateway, service: the ports to which nginx forwards requests.
         authenticates: whether nginx asks the gateway about each request.
     """

@@ -11,6 +11,6 @@ INSTACCESS: dict[str, Any] = {
     **_SETTINGS,
     "VERIFICATION_KEYS": f"{_INTERNAL}/jwks",
     "DENY_LIST": f"{_INTERNAL}/revocations",
-    # The gateway stays usable for the whole outage of the issuer.
+    # With this value, the gateway uses the cached keys and revocations during the whole outage of the issuer.
     "MAX_STALENESS": 3600,
 }

@@ -106,7 +106,7 @@ def _long_work(long_work: Mapping[str, Any]) -> str:
     growth = peaks["verify"] - least["verify"]["peak memory, bytes"]
     return _LONG_WORK.format_map(
         {
-            # If only this part was run, the summary contains the date and the machine of its run.
+            # If this part was measured separately, `measured` contains the date and the machine of this measurement.
             "measured": f" ({long_work['measured']})" if "measured" in long_work else "",
             "rows": f"{max(sizes):,}",
             "baseline": f"{cpu['baseline']:.0f}",
@@ -126,7 +126,7 @@ _LONG_WORK = """\
 - **Long work**{measured}: with {rows} rows, reading the audit log and computing one HMAC per row takes
   {baseline} µs of CPU per row. `verify` takes {verify} times as long, and `seal` {seal} times. `prune` takes
   {prune} µs per row, `export` {export} µs and `reseal` {reseal} µs. No command uses more than {peak} MiB of memory.
-  `verify` uses {growth} MiB compared with {least} rows.
+  The memory of `verify` changes by {growth} MiB compared with {least} rows.
 """
 
 
@@ -149,9 +149,9 @@ def _revocation(revocation: Mapping[str, Any]) -> str:
 
 _REVOCATION = """\
 - **Revocation**: with {listed} revoked tokens on the deny list, another revocation takes {issuer} ms of CPU time at
-  the issuer, and {database} ms (database) or {url} ms (URL) at a gateway. The gateway's p95 is {p95} times that with
-  an empty list. A revocation of {tokens} tokens of a user is in force after {in_force} s, and takes {ratio} times as
-  long as a plain UPDATE.
+  the issuer, and {database} ms (database) or {url} ms (URL) at a gateway. The gateway's p95 is {p95} times the p95
+  with an empty list. A revocation of {tokens} tokens of a user is in force after {in_force} s, and takes {ratio}
+  times as long as a plain UPDATE.
 """
 
 

@@ -43,10 +43,10 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 _MEANING = """
-The ratios compare with nginx without authentication: the median, and the range of the rounds. With new tokens, the
-rate with kept decisions is {ratio} of the rate with `auth_request`. The gateway has {workers} workers. The
-load generator has {connections} connections. The workers and the load generator share {cores} cores with nginx and
-with a service that answers at once (`python -m benchmarks.behind_nginx`).
+Each ratio compares a rate with the rate of nginx without authentication: the median, and the range of the rounds.
+With new tokens, the rate with kept decisions is {ratio} times the rate with `auth_request`. The gateway has {workers}
+workers. The load generator has {connections} connections. The workers and the load generator share {cores} cores with
+nginx and with a service that answers immediately (`python -m benchmarks.behind_nginx`).
 """
 
 

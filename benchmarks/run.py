@@ -2,11 +2,10 @@
 
     python -m benchmarks.run [--database both] [--seconds 1] [--rounds 15] [--ten-million] [--issues 100000]
 
-Requires PostgreSQL (PGHOST, PGUSER, PGPASSWORD as in the tests), Redis (REDIS_URL), and Debian's packages wrk and
-nginx-light.
-`--only` selects parts (http, behind_nginx, servers, crypto, tamper, growth, long_work, revocation, memory, startup)
-or endpoints (ours, nothing, …). The results of a selection are written only to `--output`. The command never fails
-because of slow results.
+The command requires PostgreSQL (PGHOST, PGUSER, PGPASSWORD as in the tests), Redis (REDIS_URL), and Debian's packages
+wrk and nginx-light. `--only` selects parts (http, behind_nginx, servers, crypto, tamper, growth, long_work,
+revocation, memory, startup) or endpoints (ours, nothing, …). The results of a selection are written only to
+`--output`. The command never fails because of slow results.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def _endpoints(server: Server, env: Any, seconds: float) -> list[Endpoint]:
 
 
 def _turn(server: Server, kind: Kind, endpoints_: list[Endpoint], seconds: float) -> dict[str, Any]:
-    """Put load on each endpoint of one server in turn. Returns the measured values."""
+    """Send requests to each endpoint of one server in turn. Returns the measured values."""
     turn: dict[str, Any] = {}
     for endpoint in endpoints_:
         before = server.cpu()

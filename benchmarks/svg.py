@@ -1,4 +1,4 @@
-"""Functions that write the parts of a chart as SVG, which both charts share."""
+"""Functions that return the parts of a chart as SVG. Both charts use these functions."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Knox(Nothing):
 class Naive(APIView):
     """A simple issuer that uses jwcrypto as its README describes, and inserts an audit row with the ORM.
 
-    The view computes the uuid of the user. The package would read the uuid from the database.
+    The view computes the uuid of the user. In contrast, the package reads the uuid from the database.
     """
 
     authentication_classes = [OAuth2Authentication]

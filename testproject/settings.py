@@ -51,7 +51,7 @@ TEMPLATES = [
     }
 ]
 
-# `make test-services` runs the tests on PostgreSQL and MariaDB too.
+# The default is SQLite. `make test-services` also runs the tests on PostgreSQL and MariaDB.
 DATABASES = {
     "default": {
         "sqlite": {

@@ -1,4 +1,4 @@
-"""The URLs of all three roles, of the admin, of django-oauth-toolkit, and of a first page that links to them."""
+"""The URLs of all three roles, of the admin, of django-oauth-toolkit, and of a first page with links to them."""
 
 from django.contrib import admin
 from django.urls import include, path, re_path

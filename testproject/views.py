@@ -22,7 +22,7 @@ from instaccess.service import InstAccessAuthentication
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    """Return the page to which "View site" in the admin leads."""
+    """Return the first page of the project. The link "View site" in the admin leads to this page."""
     return render(request, "testproject/home.html")
 
 
@@ -39,7 +39,7 @@ class AccessTokenAuthentication(OAuth2Authentication):  # type: ignore[misc]
 
 
 class UsersSelf(APIView):
-    """A view that returns the caller, who sends a signed InstAccess token or an OAuth2 access token."""
+    """A view that returns the user of a signed InstAccess token or of an OAuth2 access token."""
 
     authentication_classes = [InstAccessAuthentication, AccessTokenAuthentication]
     permission_classes = [IsAuthenticated]

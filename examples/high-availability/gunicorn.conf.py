@@ -19,8 +19,8 @@ keepalive = 75
 # Kubernetes (`terminationGracePeriodSeconds`) must wait longer before they kill the server.
 graceful_timeout = 30
 
-# By default, gunicorn refuses a header of more than 8190 bytes. The Authorization header of a token of 8 KiB, the
-# maximum, is longer.
+# By default, gunicorn refuses a header of more than 8190 bytes. A token can be 8 KiB long, so the Authorization
+# header can be longer than this limit.
 limit_request_field_size = 16380
 
 # With preload_app, HUP would not load a new release, because the main process imports the project only once. If you

@@ -1,7 +1,7 @@
 """A client of an issuer: gets an InstAccess token, caches and renews the token, and adds the token to requests.
 
-The package works against Canvas and against this project, and needs neither Django nor settings. It imports `httpx`
-only if a name that needs `httpx` is used (PEP 562).
+The package works against Canvas and against this project, and needs neither Django nor settings. The package imports
+`httpx` only when `HttpxAuth` is used (PEP 562).
 """
 
 from __future__ import annotations

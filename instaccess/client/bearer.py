@@ -1,4 +1,4 @@
-"""The Authorization header with a token, and what the auth classes of all HTTP libraries share.
+"""Functions for the Authorization header, and the base class of the auth classes for all HTTP libraries.
 
 The functions keep the token out of error reports.
 """
@@ -52,6 +52,6 @@ class TokenAuth:
         return status == HTTPStatus.UNAUTHORIZED and contains_token(headers, token) and self._access.refuse(token)
 
     def _note_repeated(self, status: int) -> None:
-        """Note the status of a request that was repeated with a new token."""
+        """Pause renewals (see `PAUSE`) if a request that was repeated with a new token got a 401."""
         if status == HTTPStatus.UNAUTHORIZED:
             self._access.refuse_new()

@@ -1,4 +1,4 @@
-"""The errors that the client raises. Each message says what to do.
+"""The errors that the client raises. Each message contains the fix.
 
 No message contains a token or text from a response, because a server could repeat the access token in its response.
 """
@@ -31,11 +31,11 @@ class AccessTokenExpired(AccessTokenRefused):
 
 
 class InsufficientScope(ClientError):
-    """The error for an OAuth2 access token without the scope that issuing requires."""
+    """The error for an OAuth2 access token without the scope that the issuing endpoint requires."""
 
 
 class InvalidAsUserID(ClientError):
-    """The error for an unknown user in `as_user_id`, or a user as whom the caller may not masquerade."""
+    """The error if the user in `as_user_id` is unknown, or if the caller may not masquerade as this user."""
 
 
 class EndpointNotFound(ClientError):

@@ -32,7 +32,7 @@ PATH = "/api/v1/inst_access_tokens"
 SCOPE = "url:POST|/api/v1/inst_access_tokens"
 
 MAX_BYTES = 64 * 1024
-"""The largest accepted body, in bytes. A token has at most 8 KiB."""
+"""The maximum size of a response body, in bytes. A token has at most 8 KiB."""
 
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]+")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){2,4}")
@@ -41,7 +41,7 @@ _REFRESH = "Get a new access token through the OAuth2 provider of the issuer, or
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The endpoint and the options of the requests.
+    """The issuing endpoint and the options of each request.
 
     Attributes:
         base_url: the URL of the issuer, without the path of the endpoint.
@@ -79,7 +79,7 @@ def request_token(endpoint: Endpoint, access_token: OpaqueText) -> OpaqueText:
     """Request a token once. Redirects are not followed, because another server could then get the access token.
 
     Raises:
-        ClientError: there is no token. The class says why, and the text says what to do.
+        ClientError: no token was issued. The class identifies the cause, and the message contains the fix.
     """
     deadline = time.monotonic() + endpoint.timeout
     try:

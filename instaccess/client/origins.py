@@ -39,7 +39,7 @@ class Origin(NamedTuple):
 
     @property
     def is_safe(self) -> bool:
-        """Whether a token may be sent to the origin: over TLS, or without TLS on this machine."""
+        """Whether a token may be sent to the origin: over TLS, or without TLS if the origin is this machine."""
         return bool(self.host) and (self.scheme == "https" or (self.scheme == "http" and self._is_loopback))
 
     @property

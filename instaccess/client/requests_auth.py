@@ -33,7 +33,8 @@ class RequestsAuth(TokenAuth, AuthBase):
         _ = response.content
         response.close()
         new_token = self._access.get()
-        # Change the request itself, because `requests` copies its headers if the server then redirects.
+        # Change the original request and not a copy, because `requests` copies its headers if the server then
+        # redirects.
         add_token(request.headers, new_token)
         repeated: requests.Response = response.connection.send(request, **options)
         repeated.history.append(response)

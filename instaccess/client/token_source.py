@@ -24,16 +24,17 @@ LIFETIME = 3600
 """The lifetime of a token, in seconds. The token is encrypted, so a client can't read the time of expiry."""
 
 LONGEST_DELAY = 3600.0
-"""The longest time, in seconds, for which this client sends no request because a response asked the client to wait.
+"""The maximum time, in seconds, for which this client sends no request after a response asked the client to wait.
 
-The response may come from any server in front of the issuer, and its time may be wrong.
+The response may come from a server in front of the issuer, such as a proxy, and the time in the response may be
+wrong.
 """
 
 PAUSE = 30.0
 """The time, in seconds, for which a 401 causes no renewal after a service has refused a new token.
 
-The next token would be refused too, for example because the user has no account at the service. Renewals would
-only use up the rate limit.
+The next token would probably be refused too, for example because the user has no account at the service. Renewals
+would only use up the rate limit.
 """
 
 
@@ -55,15 +56,15 @@ class InstAccess:
         origins: further addresses that may receive the token, for example the address of a gateway on another host.
         lifetime: the lifetime of the issuer's tokens, in seconds. If your issuer has a shorter LIFETIME, pass its
             value.
-        margin: the seconds before the expiry at which the token is renewed. The default is a minute, or a quarter of
-            shorter lifetimes.
+        margin: the time before the expiry, in seconds, at which the token is renewed. The default is 60 seconds or a
+            quarter of the lifetime, whichever is shorter.
         max_wait: the longest time, in seconds, for which a renewal waits because the issuer asks the client to wait.
         timeout: the time limit of a request to the issuer, in seconds.
         ca_bundle: a file with the certificates to trust, or None for the default of the library `requests`.
         clock, sleep: replacements for the clock and for `time.sleep`, for tests.
 
     Raises:
-        InvalidArgument: an argument is invalid. The message says what to change.
+        InvalidArgument: an argument is invalid. The message contains the fix.
     """
 
     _lock: threading.Lock
@@ -115,7 +116,7 @@ class InstAccess:
         """Return a valid token, for clients without an auth class. The caller must not log the token.
 
         Raises:
-            ClientError: there is no token. The text says what to do.
+            ClientError: no token could be obtained. The message contains the fix.
         """
         return self.get().reveal()
 
@@ -159,7 +160,7 @@ class InstAccess:
     def refuse(self, token: OpaqueText) -> bool:
         """Discard a token after a 401. Returns whether the caller may repeat the request with a new token.
 
-        If the token has already been replaced, the replacement stays.
+        If the token has already been replaced, the new token stays in the cache.
         """
         with self._lock:
             if self._cached is not None and self._cached.token == token:
@@ -178,7 +179,7 @@ class InstAccess:
         return cached.token if cached is not None and self._clock() < cached.renew_at else None
 
     def _join(self) -> tuple[Future[OpaqueText], bool]:
-        """Return the current renewal, and whether the caller must run the renewal. The caller holds the lock."""
+        """Return the current renewal, and whether the caller must run the renewal. The caller must hold the lock."""
         if self._renewal is not None:
             if self._renewing_thread == threading.get_ident():
                 raise InvalidArgument("`refresh` must not use the token that it helps to renew. Use another client.")
@@ -192,7 +193,7 @@ class InstAccess:
         try:
             thread.start()
         except RuntimeError:
-            # Without this step, all later callers would wait for a renewal that nothing runs.
+            # Without this step, all later callers would wait forever for a renewal that no thread runs.
             self._finish(renewal, None, IssuerUnavailable("This process can't start a thread. Try again later."))
 
     def _run(self, renewal: Future[OpaqueText]) -> None:
@@ -235,7 +236,7 @@ class InstAccess:
         return self._access_token
 
     def _issue(self, access_token: OpaqueText) -> _Cached:
-        """Request a token, and wait and repeat the request if the issuer asks the client to wait."""
+        """Request a token. If the issuer asks the client to wait, wait and repeat the request."""
         deadline = self._clock() + self._max_wait
         attempts = 0
         while True:
@@ -248,7 +249,7 @@ class InstAccess:
             except TemporaryError as error:
                 if error.retry_after is None and not isinstance(error, RateLimited):
                     raise
-                # Wait longer after each attempt, because a server may always ask for too short a time.
+                # Wait longer after each attempt, because the time in every response may be too short.
                 delay = min(max(error.retry_after or 0.0, float(2 ** min(attempts, 6))), LONGEST_DELAY)
                 self._not_before = self._clock() + delay
                 if self._not_before > deadline:
@@ -272,7 +273,8 @@ class InstAccess:
             self._sleep(delay)
 
     def _reset_after_fork(self) -> None:
-        # The thread that holds the lock or runs the renewal doesn't exist in the new process.
+        # The thread that holds the lock or runs the renewal doesn't exist in the new process, so nothing would
+        # release the lock or end the renewal.
         self._lock = threading.Lock()
         self._renewal = self._renewing_thread = None
 

@@ -1,4 +1,4 @@
-"""The time for which a client waits: the Retry-After header, and a clock that no other program can set."""
+"""Parsing of the Retry-After header, and a clock that changes of the system time don't affect."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def parse_retry_after(value: str | None, *, date: str | None, now: float) -> flo
 
     Args:
         value: the header: a number of seconds, or an HTTP date.
-        date: the Date header of the same response. If the header is valid, an HTTP date is compared with the clock of
-            the server, because the clock of the client may be wrong.
+        date: the Date header of the same response, or None. If this header is valid, an HTTP date in `value` is
+            compared with this header and not with `now`, because the clock of the client may be wrong.
         now: the time of the client in seconds since 1970.
     """
     text = (value or "").strip()

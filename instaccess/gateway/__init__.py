@@ -1,4 +1,4 @@
-"""The gateway role: decryption of a token. A proxy forwards the signed token that the encrypted token contains."""
+"""The gateway role: decrypts a token, so that a reverse proxy can forward the signed token to a service."""
 
 from .unwrapping import TokenCache, Unwrapped, unwrap, unwrap_with_settings
 

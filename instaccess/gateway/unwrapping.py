@@ -51,8 +51,8 @@ class TokenCache:
     """A least-recently-used cache of unwrapped tokens, shared by the threads of a process.
 
     Tokens are looked up by the SHA-256 digest of the token string. Only tokens that have been decrypted and verified
-    are stored. A non-canonical encoding of a cached token has a different digest than the token. The cache therefore
-    does not contain the encoding, and the strict parser refuses the encoding.
+    are stored. A non-canonical encoding of a cached token has a different digest, so the cache returns no result, and
+    the strict parser refuses the encoding.
     """
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ def unwrap(
         cache_size: the maximum number of tokens in the cache. If 0, the cache is not used.
 
     Raises:
-        InvalidToken: the token is refused; `code` is the precise reason. No other exception is caused by a bad token.
+        InvalidToken: the token is refused; `code` is the precise reason. A bad token causes no other exception.
     """
     unwrapped = cache.get(token) if cache is not None and cache_size else None
     if unwrapped is None:
@@ -182,10 +182,10 @@ def unwrap_with_settings(token: Opaque[str], *, now: float, cache: TokenCache | 
 
 
 class _RecordingKeys(tokens.ReloadableKeys):
-    """A wrapper of a mapping from kid to key that records each key that was looked up.
+    """A mapping from kid to key that records each key that is looked up.
 
     The key that verified a token is read from `returned`. A second look-up of the same kid could return a different
-    key than the first look-up, because a JWK set can be reloaded between two look-ups.
+    key, because the JWK set may have been reloaded after the first look-up.
     """
 
     def __init__(self, keys: Mapping[str, JWK]) -> None:

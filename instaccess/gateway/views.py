@@ -119,10 +119,12 @@ def _bearer_token(request: HttpRequest) -> Opaque[str]:
 
 
 def _let_pass(response: HttpResponse, token: Opaque[str]) -> bool:
-    """Add the Authorization header for the upstream service to a 204. Raises InvalidToken.
+    """Add the Authorization header for the upstream service to the 204 response.
 
     Returns whether the proxy may keep the response. A response with a bearer token that isn't an InstAccess token is
-    never kept, because the gateway knows neither the expiry nor the revocation of such a token.
+    never kept, because the gateway can check neither the expiry nor the revocation of such a token.
+
+    Raises InvalidToken if the token is refused.
     """
     if token.reveal().count(".") != 4:
         response["Authorization"] = f"Bearer {_allow_other_bearer(token.reveal())}"
@@ -143,7 +145,7 @@ def _allow_keeping(response: HttpResponse, seconds: int) -> bool:
     The URL is the same for all users. A cache that stores one response per URL would therefore give one user the
     identity of another user. `private` forbids shared caches to store the response (RFC 9111 §3.5 and §5.2.2.7), and
     `Vary` makes the Authorization header a part of every cache key. `must-revalidate` forbids caches to use the
-    response after its time if the gateway is unavailable. nginx prefers X-Accel-Expires to Cache-Control.
+    response after `max-age`, even if the gateway is unavailable. nginx prefers X-Accel-Expires to Cache-Control.
     """
     if seconds <= 0:
         return False

@@ -1,4 +1,4 @@
-"""Functions that run in separate threads. Requests are then answered even if a server stalls."""
+"""Background threads for health checks and metrics, so that a stalled server can't delay the responses."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .. import trust
 T = TypeVar("T")
 
 ANSWER_SECONDS = 0.7
-"""The time, in seconds, after which a probe or a scrape is answered. Load balancers usually wait for a second."""
+"""The maximum time, in seconds, until a probe or a scrape is answered. Load balancers usually wait for one second."""
 
 
 class Run(Generic[T]):
-    """One run of a function. The run has ended, or is still in progress.
+    """One run of a function in a background thread, in progress or ended.
 
     Attributes:
-        outcome: the value in a tuple, or the error. None if the run hasn't ended.
+        outcome: a tuple with the return value of the function, or the exception. None while the run is in progress.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Run(Generic[T]):
 
     @property
     def seconds(self) -> float:
-        """The time since the start of the run."""
+        """The time since the start of the run, in seconds."""
         return time.monotonic() - self._started_at
 
     def end(self, outcome: tuple[T] | Exception) -> None:
@@ -46,13 +46,16 @@ class Run(Generic[T]):
         self._ended.set()
 
     def wait(self, deadline: float) -> tuple[T] | Exception | None:
-        """Return the outcome, or None if the run hasn't ended at `deadline`, a time of the monotonic clock."""
+        """Wait until the run ends, or until `deadline`, which is a value of `time.monotonic()`.
+
+        Returns the outcome, or None if the run is still in progress.
+        """
         self._ended.wait(max(deadline - time.monotonic(), 0))
         return self.outcome
 
 
 class Background(Generic[T]):
-    """A function that runs in at most one thread per process. While a run stalls, later callers get the stalled run.
+    """A function that runs in at most one thread per process. While a run is in progress, `start` returns this run.
 
     Args:
         name: the name of the thread.
@@ -71,7 +74,7 @@ class Background(Generic[T]):
         self._run: Run[T] | None = None
 
     def start(self) -> Run[T]:
-        """Return the run that hasn't ended. If there is no such run, start a new run in a new thread."""
+        """Return the run that is in progress. If no run is in progress, start a run in a new thread."""
         with self._lock:
             if self._run is not None and not self._run.has_ended:
                 return self._run
@@ -91,8 +94,7 @@ class Background(Generic[T]):
         except Exception as error:  # A hook or a cache backend of the project can raise any error.
             outcome = error
         finally:
-            # Close the connections of this run, because each run opens new connections, and open connections would
-            # stay open after the thread has ended.
+            # Close the connections that this run has opened, because they would stay open after the thread has ended.
             with suppress(DbError):
                 connections.close_all()
             run.end(outcome)

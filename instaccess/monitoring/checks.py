@@ -36,7 +36,7 @@ def check_redirects(**kwargs: Any) -> list[CheckMessage]:
 
 
 def _path(name: str) -> str:
-    """Return the path of a URL without the leading slash, or an empty string if the project lacks the URL."""
+    """Return the path of a named URL without the leading slash, or an empty string if no URL has this name."""
     if not getattr(settings, "ROOT_URLCONF", None):
         return ""
     try:

@@ -13,7 +13,7 @@ from ..exceptions import InstAccessError
 
 
 class Status(StrEnum):
-    """Whether a part of a process works. A warning doesn't prevent the process from answering requests."""
+    """The status that a health check reports. A process with a warning can still answer requests."""
 
     OK = "ok"
     WARNING = "warning"
@@ -34,7 +34,7 @@ class Finding:
     values: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object for the finding in the response."""
+        """Return the finding as an object for the JSON response of the health endpoint."""
         return {"status": self.status, **({"detail": self.detail} if self.detail else {}), **self.values}
 
 

@@ -11,14 +11,15 @@ from .findings import Finding, Status, describe
 
 
 class Check:
-    """A health check of this process. Each check has at most one thread.
+    """A health check of this process. Each check runs in at most one thread at a time.
 
     Args:
         name: the name of the check in the response.
         function: the function that runs the check. The function returns the finding, or None if there is no
-            problem. An exception is an error.
-        roles: the roles that need the part that is checked.
-        required: whether the roles can't answer requests without the part. If False, an error is only a warning.
+            problem. An exception counts as an error.
+        roles: the roles that need the part that the function checks.
+        required: whether these roles need the part to answer requests. If False, a failed check, or a check without
+            an answer at the deadline, is reported as a warning.
     """
 
     def __init__(
@@ -29,7 +30,7 @@ class Check:
         self.start = Background(name, function).start
 
     def finding(self, run: Run[Finding | None], deadline: float) -> Finding:
-        """Return the finding of a run, or a finding without a result if the run hasn't ended at the deadline."""
+        """Return the finding of a run. If the run hasn't ended at the deadline, the finding is "no answer yet"."""
         outcome = run.wait(deadline)
         if outcome is None:
             return Finding(self._failure, "no answer yet", {"pending_seconds": round(run.seconds, 1)})
@@ -44,7 +45,10 @@ _checks: dict[str, Check] = {}
 def add_check(
     name: str, function: Callable[[], Finding | None], *, roles: Iterable[str], required: bool = True
 ) -> None:
-    """Add a health check, with the arguments of `Check`. `apps.py` adds the checks that need the tables."""
+    """Add a health check. The arguments are the arguments of `Check`.
+
+    `instaccess/apps.py` adds the checks that need the issuer's tables.
+    """
     _checks[name] = Check(name, function, roles=roles, required=required)
 
 

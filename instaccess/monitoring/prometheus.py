@@ -19,7 +19,7 @@ try:
     import prometheus_client
     from prometheus_client import core as prometheus_core
     from prometheus_client import multiprocess
-except ImportError:  # The extra `metrics` is optional.
+except ImportError:  # The package belongs to the optional extra `metrics`.
     prometheus_client = None
 
 _PREFIX = "instaccess_"
@@ -31,7 +31,7 @@ _STAGES = {"issuer": ("lookup", "throttle", "crypto", "audit"), "gateway": ("loo
 
 
 class PrometheusRecorder:
-    """A `web.Recorder` that stores its metrics in a separate registry."""
+    """A `web.Recorder` that stores its metrics in its own registry, and not in the default registry of Prometheus."""
 
     def __init__(self) -> None:
         self.registry = prometheus_client.CollectorRegistry()
@@ -88,8 +88,8 @@ class PrometheusRecorder:
             return
 
     def refused(self, role: str, reason: str) -> None:
-        # A hook can raise an error with its own code. Count these codes together, because each label value would
-        # create a new series.
+        # A hook can raise an error with its own code. Count these codes together as `other`, because each new value
+        # of a label would create a new time series.
         try:
             self._refusals.labels(role, str(reason) if reason in _REASONS else str(Reason.OTHER)).inc()
         except OSError:
@@ -97,7 +97,7 @@ class PrometheusRecorder:
 
 
 class Scrape:
-    """A collector of the metrics of this process, and in multi-process mode of all workers of this server.
+    """A collector of this app's metrics in this process or, in multi-process mode, in all workers of this server.
 
     Metrics that the project itself defines are left out.
     """

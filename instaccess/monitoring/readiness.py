@@ -11,7 +11,10 @@ from .findings import Finding, Status, describe
 from .probes import add_check
 
 LATE_SECONDS = 5
-"""The age, in seconds, above which the deny list is too old: a revocation must take effect in five seconds."""
+"""The age, in seconds, above which the health check warns about the deny list.
+
+A revocation must take effect within five seconds.
+"""
 
 
 def _check_decryption_keys() -> None:

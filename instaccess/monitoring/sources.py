@@ -15,7 +15,7 @@ from .background import Background
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The value of a gauge.
+    """One measurement, which is reported as a Prometheus gauge.
 
     Attributes:
         name: the name of the metric.
@@ -42,8 +42,8 @@ def add_source(name: str, read: Callable[[], Iterable[Sample]], *, role: str) ->
 
     Args:
         name: the value of the label `source` of `instaccess_scrape_success`.
-        read: a function that returns the measurements with bounded cost. The function may raise any error, even after
-            it has returned some measurements.
+        read: a function that returns the measurements at a bounded cost. The function may raise any error, even after
+            some measurements have been read.
         role: the role that reports the measurements.
     """
     _sources[name] = _Source(role, Background(f"metrics-{name}", partial(_read_all, read)))
@@ -52,7 +52,8 @@ def add_source(name: str, read: Callable[[], Iterable[Sample]], *, role: str) ->
 def read_sources(roles: Iterable[str]) -> list[Sample]:
     """Read the sources of these roles at the same time, and wait at most `ANSWER_SECONDS` for all of them.
 
-    The measurements of a source that stalls or fails are missing, and `instaccess_scrape_success` is 0.
+    If a source stalls, its measurements are missing. If a source fails, the measurements after the error are missing.
+    For both kinds of source, `instaccess_scrape_success` is 0.
     """
     deadline = time.monotonic() + background.ANSWER_SECONDS
     runs = {name: source.read.start() for name, source in _sources.items() if source.role in roles}
@@ -73,20 +74,20 @@ def read_sources(roles: Iterable[str]) -> list[Sample]:
 
 
 def _read_all(read: Callable[[], Iterable[Sample]]) -> tuple[list[Sample], bool]:
-    """Return all measurements up to the first error, and whether there was no error."""
+    """Return the measurements that precede the first error, and whether all measurements could be read."""
     samples: list[Sample] = []
     try:
         for sample in read():
             samples.append(sample)
-    except Exception:  # The scrape reports the failure. The health endpoint names the reason.
+    except Exception:  # The gauge `instaccess_scrape_success` reports the failure.
         return samples, False
     return samples, True
 
 
 def _read_deny_list() -> Iterator[Sample]:
     try:
-        # Load the deny list again if the cached deny list is old. A process without requests doesn't load the deny
-        # list, so the cached deny list would seem too old.
+        # Load the deny list again if the cached deny list is old. A process that gets no requests doesn't load the
+        # deny list. Without this call, the age would grow although the process works.
         trust.current_deny_list()
     finally:
         age, sizes = trust.deny_list_age(), trust.deny_list_sizes()

@@ -67,7 +67,7 @@ def metrics_view(request: HttpRequest, role: str) -> HttpResponse:
 
 
 def monitoring_urls(role: str) -> list[URLPattern]:
-    """Return the URL patterns of the endpoints for monitoring. The URLs of each role contain these patterns."""
+    """Return the URL patterns of the endpoints for monitoring. The `urls.py` of each role includes these patterns."""
     return [
         path("internal/health/live", live, name=f"instaccess-live-{role}"),
         path("internal/health/ready", ready, {"role": role}, name=f"instaccess-ready-{role}"),

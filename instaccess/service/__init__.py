@@ -2,7 +2,7 @@
 
 Django imports this package during the setup of `INSTALLED_APPS`, before Django REST framework can be imported.
 Services with other frameworks need neither Django REST framework nor Django's settings. This package therefore
-imports the file of a name only when the name is first used (PEP 562).
+imports the file that defines a name only when the name is first used (PEP 562).
 """
 
 from __future__ import annotations

@@ -15,14 +15,15 @@ from .request_authentication import AcceptedClaims, RequestAuthentication, chall
 class _Refused(APIException):
     """The refusal of a token: a 401 response with Canvas's body, identical for every reason.
 
-    DRF's AuthenticationFailed is not used. With this exception, DRF sends the challenge of the view's first
-    authenticator, or a 403 if the first authenticator has no challenge.
+    DRF's AuthenticationFailed is not used, because DRF would send the challenge of the view's first authenticator, or
+    a 403 if the first authenticator has no challenge.
     """
 
     status_code = 401
 
     def __init__(self) -> None:
-        # DRF's constructor, which sets only `detail`, is not called, because it would convert the strings.
+        # DRF's constructor, which sets only `detail`, is not called, because the constructor would convert the
+        # strings of the body.
         detail: Any = InvalidAccessToken.body
         self.detail = detail
         self.auth_header = challenge_or_bearer()
@@ -58,7 +59,8 @@ class InstAccessAuthentication(RequestAuthentication, BaseAuthentication):
             answer = _Refused
         except Unavailable:
             answer = _Unavailable
-        # Raise after the `except` blocks, so that the first exception doesn't become the `__context__` of the second.
+        # Raise after the `except` blocks, so that the caught exception doesn't become the `__context__` of the new
+        # exception.
         raise answer
 
     def authenticate_header(self, request: Request) -> str:

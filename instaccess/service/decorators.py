@@ -43,8 +43,8 @@ def token_required(
     """Decorate a view that requires an InstAccess token.
 
     The view gets the claims in `request.instaccess` and the user in `request.user`. A request without a token or with
-    an invalid token gets a 401. If the token can't be checked, the response is a 503. The session never authenticates
-    a request to the view, so the view needs no CSRF check.
+    an invalid token gets a 401. If a server-side error prevents the check of the token, the response is a 503. The
+    session never authenticates a request to the view, so the view needs no CSRF check.
 
     The decorator works with and without `InstAccessMiddleware`, and with synchronous and asynchronous views.
 
@@ -65,7 +65,7 @@ def token_required(
 
             @functools.wraps(view)
             async def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-                # A thread is used, because the keys or the user may be read from a database.
+                # Use a thread, because a database query for the keys or the user would block the event loop.
                 refusal = await sync_to_async(refuse)(request)
                 return protect_from_caches(request, refusal or await view(request, *args, **kwargs))
         else:
@@ -75,7 +75,7 @@ def token_required(
                 return protect_from_caches(request, refuse(request) or view(request, *args, **kwargs))
 
         wrapped.csrf_exempt = True  # type: ignore[attr-defined]
-        # LoginRequiredMiddleware would redirect requests with a token to a login page.
+        # Without this attribute, LoginRequiredMiddleware would redirect requests with a token to a login page.
         wrapped.login_required = False  # type: ignore[attr-defined]
         return wrapped
 
@@ -87,7 +87,7 @@ def _refuse(
 ) -> HttpResponseBase | None:
     """Return the response to a request that may not use the view, or None if the request may use the view.
 
-    `own` is the authentication of the view, if it has one.
+    `own` is the object that authenticates requests to this view only, or None.
     """
     authentication = own or _authentication
     if needs_authentication(request, own) and (refusal := identify(request, authentication)) is not None:

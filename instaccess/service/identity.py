@@ -43,22 +43,25 @@ def identify(request: HttpRequest, authentication: RequestAuthentication) -> Htt
 
 
 def needs_authentication(request: HttpRequest, own: RequestAuthentication | None) -> bool:
-    """Return whether a view must authenticate a request. `own` is the authentication of the view, if it has one.
+    """Return whether a view must authenticate a request.
 
     InstAccessMiddleware authenticates a request for all views without their own authentication. A subclass of the
     middleware may have stricter rules, or may read the token from another header. Views without their own
     authentication therefore use the result of the middleware.
+
+    Args:
+        own: the object that authenticates requests to this view only, or None.
     """
     return own is not None or not hasattr(request, "instaccess")
 
 
 def set_identity(request: HttpRequest, user: Any, claims: AcceptedClaims) -> None:
-    """Authenticate a request by a token whose claims have been accepted, and detach the session of the request."""
+    """Set the user and the claims of a request, and replace the session of the request with an empty session."""
 
     async def auser() -> Any:
         return user
 
-    # These attributes are set dynamically, because HttpRequest doesn't declare all of them.
+    # Set these attributes with `setattr`, because HttpRequest doesn't declare all of them.
     attributes: dict[str, Any] = {"instaccess": claims, "user": user, "auser": auser}
     # This attribute turns off the checks of CsrfViewMiddleware. Django's test client sets this attribute too.
     attributes["_dont_enforce_csrf_checks"] = True
@@ -69,8 +72,8 @@ def set_identity(request: HttpRequest, user: Any, claims: AcceptedClaims) -> Non
         attributes["session"] = import_module(settings.SESSION_ENGINE).SessionStore()
     for name, value in attributes.items():
         setattr(request, name, value)
-    # Without the cookie, SessionMiddleware doesn't delete the client's session, which is not the empty session above.
-    # If SessionMiddleware runs later, it loads no session.
+    # Remove the session cookie from the request. Because the session above is empty, SessionMiddleware would
+    # otherwise tell the browser to delete the cookie. If SessionMiddleware runs later, it loads no session.
     request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
 
 
@@ -92,7 +95,7 @@ def set_no_identity(request: HttpRequest) -> None:
 
 
 def protect_from_caches(request: HttpRequest, response: ResponseT) -> ResponseT:
-    """Add `Vary: Authorization` to a response, and `Cache-Control: private` after a valid token.
+    """Add `Vary: Authorization` to a response, and `Cache-Control: private` if the request has a valid token.
 
     Without these headers, a cache could send the response of one user to another user. A cache could also send the
     response again after the token has expired or was revoked. Returns the response.

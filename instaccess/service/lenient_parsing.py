@@ -53,7 +53,7 @@ def find_issuers(token: str) -> list[Any]:
     """
     segment = _NOT_BASE64.sub("", token.split(".")[1].replace("+", "-").replace("/", "_"))
     try:
-        raw = base64.urlsafe_b64decode(segment + "==")  # Padding that isn't needed is ignored.
+        raw = base64.urlsafe_b64decode(segment + "==")  # `urlsafe_b64decode` ignores surplus padding.
         text = raw.decode(json.detect_encoding(raw), "replace")
         pairs = None if nests_too_deep(text) else json.loads(text, object_pairs_hook=tuple)
     except (ValueError, RecursionError):

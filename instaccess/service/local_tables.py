@@ -1,6 +1,6 @@
 """The functions that look up users and applications in this deployment's database.
 
-`apps.py` sets the functions if the issuer's app is installed too.
+`instaccess/apps.py` sets the functions if the issuer's app is installed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ local_tables = LocalTables()
 def use(*, find_user: Callable[[str], Any], is_usable_client: IsUsableClient) -> None:
     """Set the functions that look up users and applications in this deployment's database.
 
-    `apps.py` calls this function. The arguments are the attributes of `LocalTables`.
+    `instaccess/apps.py` calls this function. The attributes of `LocalTables` describe the arguments.
     """
     local_tables.find_user = find_user
     local_tables.is_usable_client = is_usable_client

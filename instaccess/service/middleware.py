@@ -25,7 +25,8 @@ class InstAccessMiddleware:
     The issuer, the gateway and the other views of this app read the Authorization header themselves, so the
     middleware doesn't change their requests. Synchronous and asynchronous views are supported.
 
-    A subclass can set `authentication` to an object of a subclass of `RequestAuthentication`.
+    To change the authentication, write a subclass that sets `authentication` to its own `RequestAuthentication`
+    object.
     """
 
     sync_capable = True
@@ -47,8 +48,8 @@ class InstAccessMiddleware:
 
     async def _call_asynchronously(self, request: HttpRequest) -> HttpResponseBase:
         if request.META.get("HTTP_AUTHORIZATION") or type(self.authentication) is not RequestAuthentication:
-            # A thread is used, because the keys or the user may be read from a database. A subclass may read the
-            # token from another header.
+            # Use a thread, because a database query for the keys or the user would block the event loop. A subclass
+            # may read the token from another header.
             refusal = await sync_to_async(self._identify)(request)
         else:
             refusal = self._identify(request)

@@ -38,7 +38,7 @@ _authentication = _Authentication()
 
 
 class Refused(HttpError):
-    """The refusal of a request. `answer_refusals` makes an API send `response`."""
+    """The refusal of a request. After a call of `answer_refusals`, the API sends `response` to the client."""
 
     def __init__(self, response: HttpResponse, message: str) -> None:
         super().__init__(response.status_code, message)
@@ -59,7 +59,7 @@ class InstAccessBearer(HttpBearer):
             handled the request. By default, a request that the middleware has handled is not authenticated again.
     """
 
-    openapi_bearerFormat: str = "JWT"  # django-ninja writes this value as `bearerFormat`.
+    openapi_bearerFormat: str = "JWT"  # django-ninja writes this value to the OpenAPI schema.
 
     def __init__(
         self, *, allow: Collection[Condition] = (), authentication: RequestAuthentication | None = None
@@ -81,7 +81,7 @@ class InstAccessBearer(HttpBearer):
         return claims
 
     def authenticate(self, request: HttpRequest, token: str) -> AcceptedClaims | None:
-        """Authenticate a request. `token` is ignored, because the request contains the token."""
+        """Authenticate a request. `token` is ignored, because the token is read from the request."""
         return self(request)
 
     def _authenticate(self, request: HttpRequest) -> AcceptedClaims | None:

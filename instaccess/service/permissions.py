@@ -13,7 +13,7 @@ Condition = Callable[[Any], bool]
 
 
 def not_masquerading(claims: Claims) -> bool:
-    """Return whether the user of the token requested the token. In a masquerade, another user requested the token."""
+    """Return whether the subject of the token requested the token. In a masquerade, another user requests it."""
     return claims.masquerading_user_uuid is None
 
 
@@ -25,7 +25,7 @@ def is_service_user(claims: Claims) -> bool:
 def from_application(*client_ids: str) -> Condition:
     """Return a condition that allows the tokens of OAuth2 applications with these client ids.
 
-    Raises ValueError without client ids, because no token could fulfil the condition.
+    Raises ValueError if there is no client id, or if a client id is empty or not a string.
     """
     if not client_ids or not all(isinstance(client_id, str) and client_id for client_id in client_ids):
         raise ValueError('from_application needs one or more client ids as strings, such as from_application("lms")')
@@ -34,7 +34,8 @@ def from_application(*client_ids: str) -> Condition:
 
 def is_allowed(claims: Claims, conditions: Collection[Condition]) -> bool:
     """Return whether the claims fulfil all conditions."""
-    # Only True counts. The result of an asynchronous function, for example, is a coroutine, which is always truthy.
+    # Only the value True allows a request. An asynchronous function, for example, returns a coroutine, which is
+    # always truthy.
     return all(condition(claims) is True for condition in conditions)
 
 

@@ -42,7 +42,7 @@ def log_refusal(refusal: InvalidToken, known: Mapping[str, str], ip_address: str
 
 
 def describe_fault(error: Exception) -> Fault:
-    """Describe a server-side error. Call the function in the `except` block, and `log_fault` after the block."""
+    """Describe a server-side error. Call this function in the `except` block, and `log_fault` after this block."""
     return Fault.of("the service could not check the token", error)
 
 

@@ -116,7 +116,7 @@ class RequestAuthentication:
 
     @sensitive_variables("token")
     def is_ours(self, token: str) -> bool:
-        """Return whether this authenticator, and no later authenticator, accepts or refuses the token.
+        """Return whether only this authenticator may accept or refuse the token.
 
         Returns True for a token with five segments, as in a JWE, and for a JWT whose `iss` is in ACCEPTED_ISSUERS.
         """

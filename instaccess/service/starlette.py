@@ -25,7 +25,7 @@ from .verifier import Verifier
 
 
 class Refused(HTTPException):
-    """The refusal of a request. `answer_refusals` makes an application send `body`."""
+    """The refusal of a request. After a call of `answer_refusals`, the application sends `body` to the client."""
 
     def __init__(self, status_code: int, body: Mapping[str, Any], headers: dict[str, str] | None = None) -> None:
         super().__init__(status_code, body["errors"][0]["message"], headers)
@@ -43,7 +43,7 @@ class TokenRequired:
     scheme for OpenAPI.
 
     Args:
-        verifier: the verifier. Share one verifier in the whole application.
+        verifier: the verifier. Share one verifier in the whole application, because the verifier caches the keys.
         allow: conditions from `instaccess.service.permissions`, or other functions that get the claims. If a
             condition isn't fulfilled, the response is a 403.
     """
@@ -131,7 +131,8 @@ async def find_claims(connection: HTTPConnection, verifier: Verifier) -> Claims:
     fault: Fault | None = None
     refused: Refused
     try:
-        # Join several headers with a comma, as Django's servers do. The joined string is not a valid header.
+        # Join several Authorization headers with a comma, as the servers of Django do. The joined string is not a
+        # valid header, so its tokens are not accepted.
         return await verifier.averify(",".join(connection.headers.getlist("authorization")))
     except (NoToken, ForeignToken):
         raise

@@ -8,7 +8,7 @@ from ..tokens import Claims
 
 
 class _UserWithoutPermissions:
-    """The methods for permissions. The user has no permission."""
+    """The base class of users without permissions."""
 
     is_staff = False
     is_superuser = False

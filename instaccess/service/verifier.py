@@ -1,6 +1,6 @@
 """Verification of an Authorization header without a web framework (docs/services-without-drf.md).
 
-Django REST framework's authenticator and the integrations for other frameworks use the same object.
+Django REST framework's authenticator and the integrations for other frameworks use the class `Verifier` too.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Arguments(Conf):
 
 
 class _Keys(NamedTuple):
-    """Two functions that return the signing keys. `load` may wait for another server, `cached` raises MustWait."""
+    """Two functions that return the signing keys. `load` may wait for a server; `cached` raises MustWait instead."""
 
     load: Callable[[], Mapping[str, JWK]]
     cached: Callable[[], Mapping[str, JWK]]
@@ -62,7 +62,7 @@ class Verifier:
     and use it for all requests, because the verifier caches the keys. Threads and event loops can share the verifier.
     A forked process can use the verifier of its parent.
 
-    The keys are reloaded at intervals, and at most every 30 seconds for tokens with unknown keys.
+    The keys are reloaded at intervals. Tokens with unknown keys cause a reload at most every 30 seconds.
 
     Args:
         jwks_url: the URL of the issuer's public signing keys.
@@ -149,7 +149,7 @@ class Verifier:
         This method has the same argument as `verify`, and raises the same errors.
         """
         header = Opaque(authorization)
-        # Delete the variable, because error reporters print the variables of every function that an exception passes.
+        # Delete the variable, because error reporters print the variables of all functions in a traceback.
         del authorization
         try:
             return self._verify_header(header, self._keys.cached)
@@ -171,8 +171,8 @@ class Verifier:
             claims = self.read_claims(payload, Claims)
             self.check_account(claims, self._values.account_uuid, "the argument account or ACCOUNT_UUID")
         except InvalidToken as refusal:
-            # A ForeignToken would mean that another authenticator may accept the token, but this verifier decides
-            # about each token of its issuers.
+            # A ForeignToken would mean that another authenticator may accept the token, but only this verifier may
+            # accept tokens of its issuers.
             error = InvalidToken(refusal.detail, code=refusal.code) if isinstance(refusal, ForeignToken) else refusal
             vars(error).update(identifiers(payload))
             raise error from None
@@ -203,7 +203,7 @@ class Verifier:
         return payload
 
     def read_claims(self, payload: Mapping[str, Any], claims_class: type[C]) -> C:
-        """Validate a verified payload, with the current time, and return an object of a subclass of Claims.
+        """Validate a verified payload at the current time, and return the claims as an object of `claims_class`.
 
         Raises InvalidToken.
         """

@@ -126,7 +126,7 @@ class JWTFromJWT(Refusal):
 
 
 class Throttled(Refusal):
-    """The refusal of a request because the bucket of the access token is full.
+    """The refusal of a request because the throttling bucket of the access token is full.
 
     As in Canvas, the response is plain text and not JSON.
     """

@@ -14,10 +14,10 @@ from django.core.checks import CheckMessage, Error, register
 
 @register()
 def check_middleware(**kwargs: Any) -> list[CheckMessage]:
-    """Check that the middleware of `django.contrib.auth` is used only with this app.
+    """Check that the middleware of `django.contrib.auth` is used only if `django.contrib.auth` is installed.
 
-    `startproject` lists this middleware. A project that removes the app and keeps the middleware can't start: Django
-    raises an error about the model ContentType, which doesn't name the setting.
+    `startproject` lists the middleware. If a project removes `django.contrib.auth` but keeps the middleware, the
+    server can't start. Django's error is about the model ContentType, and doesn't name the setting MIDDLEWARE.
     """
     middleware = [name for name in settings.MIDDLEWARE if name.startswith("django.contrib.auth.")]
     if not middleware or apps.is_installed("django.contrib.auth"):

@@ -14,7 +14,7 @@ from ..exceptions import Reason
 
 
 class Explanation(NamedTuple):
-    """The meaning of a reason and the advice, both lazily translated."""
+    """The meaning of a reason code, and advice for operators. Both texts are lazily translated."""
 
     meaning: Any
     advice: Any
@@ -129,8 +129,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.ALREADY_DECRYPTED: Explanation(
         _("The token is a signed token that is not encrypted. The gateway refuses signed tokens from clients."),
         _(
-            "Make the client send the encrypted token that the issuer returned. Find out how the signed token leaked "
-            "from behind the gateway."
+            "Make the client send the encrypted token that the issuer returned. Find out how the client got the "
+            "signed token."
         ),
     ),
     Reason.OTHER_BEARER: Explanation(

@@ -1,6 +1,6 @@
 """Log lines about server-side errors. During an outage, the number of lines is limited.
 
-An outage is a database or another server that is unavailable. Without the limit, each failed request would write a
+In an outage, a database or another server is unavailable. Without the limit, each failed request would write a
 traceback. A process logs each kind of outage at most once per minute, and at most one traceback per minute for all
 kinds together. Further errors of the same kind are counted. The count is logged after the minute, or before the next
 line of this kind. Errors with a cause other than an outage, such as a fault in a hook, are always logged.
@@ -34,18 +34,18 @@ _PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A server-side error that is logged when the exception is no longer being handled.
+    """The description of a server-side error, which is logged after the `except` block has ended.
 
     The object contains no reference to the exception, because log handlers and error reporters could reach a token in
     the frames of the exception.
 
     Attributes:
-        message: the text with the placeholders `%(error)s` and `%(detail)s`.
+        message: the log message with the placeholders `%(error)s` and `%(detail)s`.
         error: the class name of the exception.
-        reason: the code.
+        reason: the reason code.
         detail: the message of the exception, or its traceback.
         brief: the text that replaces a traceback in `detail` if the process has logged a traceback recently.
-        kind: the cause and the place of an outage. None for every other error.
+        kind: the cause of an outage, and the line of code that failed. None for every other error.
     """
 
     message: str
@@ -60,7 +60,7 @@ class Fault:
         """Describe an exception that is being handled.
 
         Args:
-            message: the text without the description, such as `the gateway could not check the token`.
+            message: the log message without the description, such as `the gateway could not check the token`.
             detail: the description of the exception, without secrets. By default, the description is the class and
                 the message of an expected error. For every other error, the description contains only the stack
                 frames.
@@ -92,7 +92,7 @@ class _Outage:
 
 
 class OutageLog:
-    """The outages that this process has logged in the last minute. Threads share one object."""
+    """The outages that this process has logged in the last minute. All threads share one object."""
 
     def __init__(self) -> None:
         self.clear()
@@ -107,7 +107,10 @@ class OutageLog:
         self._traced_at = float("-inf")
 
     def log(self, fault: Fault, logger: Logger, level: int) -> bool:
-        """Log an error, unless it repeats an outage of the last minute. Returns whether the error was logged."""
+        """Log an error, or count the error if it repeats an outage of the last minute.
+
+        Returns whether the error was logged.
+        """
         detail = fault.detail
         if fault.kind is not None:
             key, now = (logger.name, fault.message, *fault.kind), time.monotonic()
@@ -121,14 +124,17 @@ class OutageLog:
                     detail = fault.brief
                 elif fault.brief:
                     self._traced_at = now
-            request_finished.connect(self._log_counts_when_due)  # Django connects the method only once.
+            request_finished.connect(self._log_counts_when_due)  # Repeated calls have no effect.
             if previous is not None:
                 _log_count(previous, now)
         logger.log(level, fault.message, stacklevel=4, error=fault.error, reason=fault.reason, detail=detail)
         return True
 
     def _log_counts_when_due(self, **kwargs: Any) -> None:
-        """Log the counts of the outages that were logged at least a minute ago. Called when a request has ended."""
+        """Log the counts of the outages that were logged at least a minute ago.
+
+        Django calls this method when a request has ended.
+        """
         if not self._recent:
             return
         now = time.monotonic()
@@ -161,7 +167,7 @@ def _log_count(outage: _Outage, now: float) -> None:
 
 
 def _outage_kind(error: BaseException) -> tuple[str, ...] | None:
-    """Return the classes, the code and the place of an outage. Returns None if the cause is not an outage."""
+    """Return the exception classes, the error code and the place of an outage, or None for any other error."""
     if not isinstance(error, SourceUnavailable) and not database_errors.is_outage(error):
         return None
     classes = [type(each).__name__ for each in database_errors.chain(error)]
@@ -179,7 +185,7 @@ def _last_message(trace: str, error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """Return the innermost place in this package that an error passed through, such as ` (audit/recording.py:93)`."""
+    """Return the innermost file and line of this package in a traceback, such as ` (audit/recording.py:93)`."""
     for frame, line in reversed([*traceback.walk_tb(error.__traceback__)]):
         if (name := frame.f_code.co_filename).startswith(_PACKAGE):
             return f" ({name.removeprefix(_PACKAGE)}:{line})"

@@ -11,8 +11,9 @@ def load_openapi(module: str) -> None:
 
     drf-spectacular finds an extension as soon as the extension is imported. The module of a view or an authentication
     class calls this function. A project therefore doesn't need to import anything, or to list this app in
-    INSTALLED_APPS. Django imports all packages in INSTALLED_APPS before a view is imported. Without drf-spectacular
-    in INSTALLED_APPS, nothing is imported, because the import would make the start of every worker slower.
+    INSTALLED_APPS. Django imports all packages in INSTALLED_APPS before a view is imported, so drf-spectacular is
+    already imported if the project uses it. In other projects, nothing is imported, because the import would make the
+    start of every worker slower.
     """
     if sys.modules.get("drf_spectacular") is not None:
         import_module(module)

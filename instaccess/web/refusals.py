@@ -45,7 +45,10 @@ _MAX_ID_CHARS = 255
 
 
 class Table(Protocol):
-    """The interface to the table that stores the counts. `apps.py` passes in the module `audit.refusal_counts`."""
+    """The interface to the table that stores the counts.
+
+    `instaccess/apps.py` passes in the module `audit.refusal_counts`.
+    """
 
     def connection(self) -> Any:
         """Return the connection to the database that contains the table."""
@@ -103,7 +106,7 @@ class RefusalCounter:
 
     def _reset_times(self) -> None:
         # If a thread of the parent holds the lock during a fork, the child can never acquire the lock. The child
-        # therefore calls this method.
+        # therefore calls this method, which creates a new lock.
         self._lock = threading.Lock()
         self._attempted_at = time.monotonic()
         self._logged_at = self._trimmed_at = float("-inf")
@@ -114,7 +117,10 @@ class RefusalCounter:
         return time.monotonic() - self._attempted_at >= INTERVAL
 
     def _write_when_due(self, **kwargs: Any) -> None:
-        """Write pending counts if the interval has passed. Called after the response has been sent."""
+        """Write pending counts if the interval has passed.
+
+        Django calls this method after the response has been sent.
+        """
         if self._table is None or not self._tally or (self._database is not None and not self._is_due()):
             return
         try:

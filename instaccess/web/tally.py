@@ -26,7 +26,7 @@ class Kind(NamedTuple):
 
 
 class Tally:
-    """Counters by kind, with exact counts across threads.
+    """Counters by kind. No count is lost if several threads count at the same time.
 
     Args:
         kinds: the maximum number of kinds that are distinguished per hour. A refusal of any further kind is counted

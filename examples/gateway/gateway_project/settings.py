@@ -8,12 +8,12 @@ import os
 # If a variable in `os.environ[…]` is missing, Django doesn't start, and the error names the variable.
 SECRET_KEY = os.environ["SECRET_KEY"]
 DEBUG = False
-# The name or the address that the proxy uses for the gateway, for example "gateway.internal,10.0.0.11".
+# The host names or addresses that the proxy uses for the gateway, for example "gateway.internal,10.0.0.11".
 ALLOWED_HOSTS = os.environ["ALLOWED_HOSTS"].split(",")
 
 INSTALLED_APPS = ["instaccess.gateway"]
-# A gateway has no sessions, no login and no pages, so it needs no other middleware of `startproject`. In particular,
-# AuthenticationMiddleware needs django.contrib.auth.
+# A gateway has no sessions, no login and no pages, so it needs no other middleware of `startproject`. For example,
+# AuthenticationMiddleware needs django.contrib.auth, which is not installed.
 MIDDLEWARE = ["django.middleware.security.SecurityMiddleware"]
 ROOT_URLCONF = "gateway_project.urls"
 WSGI_APPLICATION = "gateway_project.wsgi.application"
@@ -22,7 +22,8 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 
 INSTACCESS = {
-    # The files with the gateway's private keys, separated by commas. During a replacement, list both files.
+    # The files with the gateway's private keys, separated by commas. While you replace a key, list the files of the
+    # old and of the new key.
     "DECRYPTION_KEYS": os.environ["DECRYPTION_KEYS"].split(","),
     "VERIFICATION_KEYS": os.environ["ISSUER_URL"] + "/internal/services/jwks",
     "DENY_LIST": os.environ["ISSUER_URL"] + "/internal/services/revocations",
@@ -35,7 +36,7 @@ SILENCED_SYSTEM_CHECKS = [
     # The project has no pages and no cookies, so it needs no protection against clickjacking and CSRF.
     "security.W002",
     "security.W003",
-    # The proxy terminates TLS and redirects HTTP to HTTPS. The proxy itself uses HTTP for the gateway.
+    # The proxy terminates TLS and redirects HTTP to HTTPS. The proxy connects to the gateway over HTTP.
     "security.W004",
     "security.W008",
 ]

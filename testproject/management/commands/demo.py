@@ -102,7 +102,7 @@ class Command(BaseCommand):
         call_command("instaccess_init", stdout=self.stderr)
         password = self._password()
         user, _ = get_user_model().objects.get_or_create(username=USERNAME)
-        # A user may have changed the demo's user in the admin. Undo such changes, so that the printed password works.
+        # Undo changes of the demo's user, for example in the admin, so that the printed password works.
         user.is_active = user.is_staff = user.is_superuser = True
         if not user.check_password(password):
             user.set_password(password)
@@ -199,7 +199,7 @@ class Command(BaseCommand):
 
     def _show_next_steps(self, *, proxied: bool) -> None:
         python = Path(sys.executable)
-        # Print the full path if the environment is outside the current folder.
+        # Print the full path of Python if the virtual environment is outside the current folder.
         with contextlib.suppress(ValueError):
             python = python.relative_to(Path.cwd())
         self._headline("Where to look next")
