@@ -42,20 +42,20 @@ exclude_patterns = [
     "**/__pycache__",
 ]
 
-# Headings get the anchors that GitHub generates, so links to headings work on both.
+# Headings get the anchors that GitHub generates, so links to headings work both on the site and on GitHub.
 myst_heading_anchors = 4
 myst_links_external_new_tab = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 python_maximum_signature_line_length = 100
-# Without this setting, `--` would become a dash, so options of commands could not be copied.
+# Without this setting, Sphinx would replace `--` by a dash, so readers could not copy the options of commands.
 smartquotes = False
-# Docstrings write code in single backticks.
+# In docstrings, single backticks mark code.
 default_role = "code"
 
-# No other documentation is available offline, so names of other packages have no target. Neither do the types
-# of this package that appear only in signatures.
+# The site is built offline, without the documentation of other packages, so the names of other packages have no link
+# target. The types of this package that appear only in signatures have no link target either.
 nitpick_ignore_regex = [
     ("py:.*", r"(?!instaccess\b).*"),
     ("py:class", r"instaccess\.(audit|conf|exceptions\.Reason|models|service\.request_authentication)\b.*"),

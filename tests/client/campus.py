@@ -1,4 +1,4 @@
-"""The site of the proxy tests behind nginx, for the tests of the client."""
+"""An issuer, a gateway and a service behind nginx, for the tests of the client."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SELF = "/api/v1/users/self"
 
 
 class Campus:
-    """The site of the proxy tests behind nginx."""
+    """An nginx with the example configuration, and the issuer, the gateway and the service of the proxy tests."""
 
     def __init__(self, folder: Path, set_up: SetUp) -> None:
         self.site = Site(folder, set_up)
@@ -27,7 +27,7 @@ class Campus:
         self.proxy = Proxy("nginx", self._nginx.port, self.site)
 
     def source(self, clock: Clock | None = None, **options: Any) -> InstAccess:
-        """Return a source of tokens with an access token that no other test uses."""
+        """Return a client with an access token that no other test uses."""
         return source(self.url, clock, access_token=self.site.access_tokens["ada"].pop(), **options)
 
     @property

@@ -1,4 +1,4 @@
-"""A clock without real time, an issuer whose responses the test defines, and a search for secrets in tracebacks."""
+"""A clock that a test controls, a server whose responses a test defines, and a report of an exception."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Clock:
     """A clock that advances only if the client sleeps, or if the test calls `advance`.
 
     Attributes:
-        slept: the seconds of each sleep.
-        on_sleep: a function that is called at each sleep.
+        slept: the duration of each sleep, in seconds.
+        on_sleep: a function that is called at the start of each sleep.
     """
 
     def __init__(self) -> None:
@@ -44,13 +44,14 @@ class Clock:
 
 
 class Site:
-    """A server with an issuing endpoint and a service that accepts only the latest token, or no token.
+    """A server with an issuing endpoint and a service. By default, the service accepts only the latest token.
 
     Attributes:
         issued: the number of issued tokens.
         access_tokens: the Authorization header of each request to the issuer.
-        calls: method, path, Authorization header and body of each request to the service.
-        refusals: the responses of the issuer to the next requests, each a status, a body and headers.
+        calls: the method, the path, the Authorization header and the body of each request to the service.
+        refusals: the responses of the issuer to the next requests. Each response is a status, a body and headers.
+        redirects: the URL to which the service redirects a request, by path.
         accepts: the function that returns whether the service accepts a token.
     """
 
@@ -81,7 +82,7 @@ class Site:
         return servers.reply(handler, 200, b'{"name":"Ada Lovelace","login_id":"ada"}')
 
     def revoke(self) -> None:
-        """Refuse all tokens that were issued until now."""
+        """Let the service refuse all tokens that were issued until now, and accept tokens that are issued later."""
         revoked = set(TOKENS[: self.issued])
         self.accepts = lambda token: token in TOKENS and token not in revoked
 
@@ -94,7 +95,7 @@ def running(site: Site) -> Iterator[Site]:
 
 
 def source(url: str, clock: Clock | None = None, **options: Any) -> InstAccess:
-    """Return a source of tokens whose clock doesn't follow real time."""
+    """Return a client that uses `clock`, so that the test doesn't wait in real time."""
     clock = clock or Clock()
     if "refresh" not in options:
         options.setdefault("access_token", ACCESS_TOKEN)
@@ -104,7 +105,7 @@ def source(url: str, clock: Clock | None = None, **options: Any) -> InstAccess:
 def report(error: BaseException) -> str:
     """Return what an error reporter can print, with the variables of all frames except the frames of the tests.
 
-    The frames of the tests contain the secrets, as the frames of a caller do.
+    The function skips the frames of the tests, because the tests themselves have the secrets in variables.
     """
     captured = traceback.TracebackException.from_exception(error, capture_locals=True)
     captured.stack = traceback.StackSummary.from_list(

@@ -102,7 +102,9 @@ class TestRequests:
             ("POST", "/b", f"Bearer {TOKENS[1]}", b"text"),
         ]
 
-    def test_second_401_reaches_the_caller_and_no_token_is_renewed_for_the_next_30_seconds(self, site, send, clock):
+    def test_second_401_is_returned_to_the_caller_and_the_token_is_not_renewed_for_30_seconds(
+        self, site, send, clock
+    ):
         access = source(site.url, clock)
         site.accepts = lambda token: False
 
@@ -113,9 +115,7 @@ class TestRequests:
 
         assert (statuses, issued, site.issued) == ([401] * 3, 2, 3)
 
-    def test_request_whose_body_cannot_be_sent_again_is_not_repeated_but_the_next_request_has_a_new_token(
-        self, site, send
-    ):
+    def test_request_with_a_body_that_cannot_be_sent_again_is_not_repeated_but_the_token_is_renewed(self, site, send):
         access = source(site.url)
         send(access, "GET", f"{site.url}/a")
         site.revoke()
@@ -136,7 +136,7 @@ class TestRequests:
             assert by_requests(access, "POST", f"{site.url}/b", body) == 200
         assert [body for *_, body in site.calls] == [b"text", b"text"]
 
-    def test_refused_access_token_after_a_401_is_an_error_without_a_token(self, site, send):
+    def test_refused_access_token_after_a_401_raises_an_error_that_contains_no_token(self, site, send):
         access = source(site.url)
         send(access, "GET", f"{site.url}/a")
         site.revoke()

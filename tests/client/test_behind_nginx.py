@@ -18,7 +18,7 @@ pytestmark = pytest.mark.services
 
 
 class TestBehindNginx:
-    def test_sixteen_threads_use_one_token_with_one_audit_row(self, campus):
+    def test_sixteen_threads_share_one_token_and_the_issuer_writes_one_audit_row(self, campus):
         access, before = campus.source(), campus.audit_rows
         together = threading.Barrier(16)
 
@@ -31,7 +31,7 @@ class TestBehindNginx:
 
         assert (names, campus.audit_rows - before) == (["ada"] * 16, 1)
 
-    def test_tasks_of_httpx_use_one_token_with_one_audit_row(self, campus):
+    def test_sixteen_tasks_of_httpx_share_one_token_and_the_issuer_writes_one_audit_row(self, campus):
         access, before = campus.source(), campus.audit_rows
 
         async def story() -> list[str]:
@@ -41,7 +41,7 @@ class TestBehindNginx:
 
         assert (asyncio.run(story()), campus.audit_rows - before) == (["ada"] * 16, 1)
 
-    def test_clients_of_a_revoked_key_get_a_new_token_and_see_no_401(self, campus):
+    def test_client_renews_a_token_that_a_revoked_key_signed_and_the_caller_gets_no_401(self, campus):
         access = campus.source()
         auth = RequestsAuth(access)
         first = requests.get(campus.url + SELF, auth=auth, timeout=60)
@@ -61,7 +61,8 @@ class TestBehindNginx:
         access = campus.source(clock)
         issuer = campus.site.service_process.port
         other = campus.site.start_server("issuer-with-empty-buckets")
-        # The buckets of the other issuer are empty, as the bucket would be after the wait.
+        # The test doesn't really wait, so the bucket at the first issuer stays full. After the sleep, the requests
+        # therefore go to another issuer, which has empty buckets.
         clock.on_sleep = lambda: campus.site.issuer.retarget(other.port)
         try:
             for _ in range(4):
@@ -71,11 +72,11 @@ class TestBehindNginx:
             campus.site.issuer.retarget(issuer)
             other.kill()
 
-        # The bucket leaks while the test runs, so the time can be a second shorter.
+        # The bucket leaks in real time while the test runs, so the client may have to wait for less than 20 seconds.
         assert len(clock.slept) == 1
         assert 1 <= clock.slept[0] <= 20
 
-    def test_masquerade_that_is_not_allowed_is_an_error(self, campus):
+    def test_masquerade_that_is_not_allowed_raises_invalid_as_user_id(self, campus):
         with pytest.raises(InvalidAsUserID):
             campus.source(as_user_id=1).token()
 
@@ -85,7 +86,7 @@ class TestBehindNginx:
 
         assert requests.get(campus.url + SELF, auth=RequestsAuth(access), timeout=60).status_code == 200
 
-    def test_unknown_access_token_and_wrong_base_url_are_errors(self, campus):
+    def test_unknown_access_token_and_wrong_base_url_raise_different_errors(self, campus):
         with pytest.raises(AccessTokenRefused):
             source(campus.url, access_token="unknown").token()
         with pytest.raises(EndpointNotFound):

@@ -101,7 +101,7 @@ class TestTheNodeClient:
             (500, ACCESS_TOKEN.encode(), "unavailable"),
         ],
     )
-    def test_node_client_reports_a_refusal_as_an_error_without_a_token(self, site, status, body, code):
+    def test_node_client_reports_a_refusal_as_an_error_that_contains_no_token(self, site, status, body, code):
         site.refusals = [(status, body, {"Location": f"{site.url}/stolen"})]
 
         result = run(site.url, [{"urls": [f"{site.url}/a"]}])

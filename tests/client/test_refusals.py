@@ -1,4 +1,4 @@
-"""Tests of the errors of the client: each error says what to do, and no error contains a token."""
+"""Tests of the errors of the client: each error describes the fix, and no error contains a token."""
 
 from __future__ import annotations
 
@@ -69,9 +69,7 @@ REFUSALS = [
 
 class TestRefusals:
     @pytest.mark.parametrize(("status", "body", "error", "text"), REFUSALS)
-    def test_each_refusal_has_an_error_that_says_what_to_do_and_contains_no_token(
-        self, site, status, body, error, text
-    ):
+    def test_error_about_a_refusal_describes_the_fix_and_contains_no_token(self, site, status, body, error, text):
         site.refusals = [(status, body, {})]
 
         with pytest.raises(ClientError, match=text) as caught:
@@ -104,7 +102,7 @@ class TestRefusals:
             source(server.base_url, timeout=0.1).token()
         done.set()
 
-    def test_server_that_never_answers_is_a_timeout(self):
+    def test_server_that_never_answers_causes_an_error_about_the_timeout(self):
         with socket.create_server((servers.HOST, 0)) as silent:
             url = f"http://{servers.HOST}:{silent.getsockname()[1]}"
 
@@ -113,7 +111,7 @@ class TestRefusals:
 
         assert ACCESS_TOKEN not in report(caught.value)
 
-    def test_server_that_refuses_connections_is_unavailable(self):
+    def test_server_that_refuses_connections_causes_an_error_about_the_base_url(self):
         with pytest.raises(
             IssuerUnavailable, match=r"can't be reached \(ConnectionError\). Check `base_url`"
         ) as caught:
@@ -157,7 +155,7 @@ class TestRefusals:
 
 
 class TestSecrets:
-    def test_no_repr_contains_a_token(self, site):
+    def test_repr_of_the_objects_of_the_client_contains_no_token(self, site):
         from instaccess.client import HttpxAuth, RequestsAuth
 
         access = source(site.url)

@@ -34,7 +34,7 @@ class TestTheCache:
 
         assert [first, still, renewed] == [TOKENS[0], TOKENS[0], TOKENS[1]]
 
-    def test_client_renews_tokens_of_a_shorter_lifetime_after_three_quarters(self, site, clock):
+    def test_client_renews_a_token_with_a_short_lifetime_after_three_quarters_of_the_lifetime(self, site, clock):
         access = source(site.url, clock, lifetime=60)
 
         access.token()
@@ -86,7 +86,7 @@ class TestParallelRenewals:
 
         assert (set(asyncio.run(story())), site.issued) == ({TOKENS[0]}, 1)
 
-    def test_all_threads_get_the_error_of_the_renewal_and_the_next_call_tries_again(self, site):
+    def test_call_after_a_failed_renewal_renews_the_token(self, site):
         access = source(site.url)
         site.refusals = [INVALID]
 
@@ -145,7 +145,7 @@ class TestParallelRenewals:
 
 
 class TestRefresh:
-    def test_refresh_returns_the_first_access_token(self, site):
+    def test_refresh_function_supplies_the_first_access_token_if_the_caller_passes_none(self, site):
         access = source(site.url, refresh=lambda: "fresh")
 
         access.token()
@@ -218,7 +218,9 @@ class TestWaiting:
         assert source(site.url, clock).token() == TOKENS[0]
         assert clock.slept == [1, 2, 4, 8]
 
-    def test_client_does_not_wait_longer_than_the_limit_and_sends_no_request_during_the_time(self, site, clock):
+    def test_client_raises_an_error_if_retry_after_exceeds_max_wait_and_sends_no_request_until_then(
+        self, site, clock
+    ):
         access = source(site.url, clock, max_wait=30)
         site.refusals = [(429, TOO_MANY, {"Retry_After": "100"})]
 
@@ -234,7 +236,7 @@ class TestWaiting:
         assert access.token() == TOKENS[0]
 
     @pytest.mark.parametrize("until", ["999999999", "Fri, 01 Jan 2100 00:00:00 GMT"])
-    def test_client_sends_requests_again_after_an_hour_even_if_retry_after_is_years(self, site, clock, until):
+    def test_client_sends_requests_again_after_an_hour_even_if_retry_after_is_several_years(self, site, clock, until):
         access = source(site.url, clock)
         site.refusals = [(503, b"", {"Retry_After": until})]
 
@@ -311,7 +313,7 @@ class TestArguments:
         with pytest.raises(InvalidArgument, match="remove the line break"):
             source("https://canvas.example.edu", access_token=token)
 
-    def test_source_without_an_access_token_and_without_refresh_is_refused(self):
+    def test_client_without_an_access_token_and_without_a_refresh_function_is_refused(self):
         with pytest.raises(InvalidArgument, match="Pass `access_token`"):
             source("https://canvas.example.edu", access_token=None)
 
@@ -322,7 +324,7 @@ class TestArguments:
         with pytest.raises(InvalidArgument):
             source("https://canvas.example.edu", **options)
 
-    def test_source_cannot_be_pickled_because_it_contains_tokens(self, site):
+    def test_client_object_cannot_be_pickled_because_the_object_contains_tokens(self, site):
         access = source(site.url)
         access.token()
 

@@ -12,7 +12,7 @@ from instaccess.exceptions import ConfigError
 
 
 def error_of(instaccess: Any) -> ConfigError:
-    """Return the error that reading the setting LIFETIME raises with this value of INSTACCESS."""
+    """Read the setting LIFETIME with the given value of INSTACCESS, and return the ConfigError."""
     with override_settings(INSTACCESS=instaccess), pytest.raises(ConfigError) as error:
         _ = conf.lifetime
     return error.value
@@ -59,5 +59,5 @@ class TestTheErrorAboutAnUnknownSetting:
 
 
 class TestTheErrorAboutAnInstaccessSettingThatIsNotADictionary:
-    def test_setting_of_the_error_is_instaccess(self):
+    def test_error_about_an_instaccess_setting_that_is_not_a_dictionary_names_instaccess(self):
         assert error_of(None).setting == "INSTACCESS"

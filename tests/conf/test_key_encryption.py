@@ -65,7 +65,7 @@ class TestTheHMACOfAKeyEncryptionKey:
     def test_hmac_of_a_key_encryption_key_differs_for_each_purpose(self):
         assert KEK.hmac(b"data", info=b"a purpose") != KEK.hmac(b"data", info=b"another")
 
-    def test_prepared_hmac_of_a_key_encryption_key_equals_its_hmac_for_every_data(self):
+    def test_prepared_hmac_of_a_key_encryption_key_equals_its_unprepared_hmac_for_any_data(self):
         prepared = KEK.prepare_hmac(info=b"a purpose")
 
         for data in (b"", b"data", b"data" * 100):

@@ -58,7 +58,7 @@ def derived(secret: str) -> KeyEncryptionKey:
 
 
 def copy(text: str) -> str:
-    """Return an equal string that is another object, as a string that the project reads from its environment."""
+    """Return an equal string that is a different object, as when a project reads the string from its environment."""
     return str(text.encode(), "ascii")
 
 
@@ -391,7 +391,7 @@ class TestTheSettingForKeyEncryptionKeys:
         with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["old"]):
             assert sealing.unseal(sealed, kid=kid, use="sig", keks=conf.key_encryption_keys).thumbprint() == kid
 
-    def test_conf_accepts_own_and_derived_key_encryption_keys_together(self):
+    def test_conf_accepts_configured_and_derived_key_encryption_keys_together(self):
         with override_settings(
             SECRET_KEY_FALLBACKS=["old"],
             INSTACCESS={"KEY_ENCRYPTION_KEYS": [b64(ONE), "SECRET_KEY", b64(TWO)]},
@@ -520,7 +520,7 @@ class TestTheTimeForWhichAProxyMayKeepADecision:
         ):
             _ = conf.keep_decision_seconds
 
-    def test_reading_keep_decision_seconds_names_deny_list_seconds_if_deny_list_seconds_is_invalid(self):
+    def test_error_of_keep_decision_seconds_names_deny_list_seconds_if_deny_list_seconds_is_invalid(self):
         with (
             override_settings(INSTACCESS={"DENY_LIST_SECONDS": 5, "KEEP_DECISION_SECONDS": 1}),
             pytest.raises(ConfigError) as error,

@@ -27,7 +27,7 @@ MOST_STATEMENTS = 300
 
 @pytest.fixture(autouse=True)
 def every_secret(monkeypatch: pytest.MonkeyPatch, settings: Any, rsa_pool: Any) -> Secrets:
-    """Configure separate and derived key-encryption keys and a service secret. Returns a recorder of all secrets."""
+    """Configure random key-encryption keys, SECRET_KEY and a service secret. Returns a recorder of all secrets."""
     secrets = Secrets(monkeypatch)
     texts = [random.token_urlsafe(32), random.token_urlsafe(32)]
     service_secret = random.token_urlsafe(32)
@@ -85,7 +85,7 @@ def project(request: pytest.FixtureRequest, settings: Any) -> None:
 
 
 PROJECTS = ["middleware with a query", "CSRF token in the session", "debug"]
-"""The names of host projects in which more code can fail, or in which Django shows sensitive data."""
+"""The parameters of the fixture `project`: with these settings, more code can fail, or Django displays more data."""
 
 
 def clear_caches() -> None:
@@ -115,7 +115,7 @@ def find_leaks(
     """Return a function that makes each SQL statement of an action fail, and searches all reports for secrets.
 
     Each statement first fails alone, and then together with all later statements. The action is a function that
-    raises an exception, or returns a text such as a page, which is searched too.
+    returns a text, such as a page, or raises an exception. The text or the exception is searched too.
     """
 
     def find(action: Callable[[], str]) -> list[str]:

@@ -23,7 +23,7 @@ def model_admins() -> list[Any]:
 
 
 class School:
-    """A logged-in client, with the rows and texts that the requests contain."""
+    """A client that is logged in to the admin, with the rows, the keys and the tokens that the requests contain."""
 
     def __init__(self, client: Any, pair: Any, row: IssuedToken, service: ServiceUser, tokens: list[str]) -> None:
         self.client, self.pair, self.row, self.service, self.tokens = client, pair, row, service, tokens
@@ -171,7 +171,7 @@ def test_k14_failure_of_any_sql_statement_of_an_admin_page_reveals_no_secret(nam
 
 @pytest.mark.parametrize(("name", "label"), [(f"{KEY}_import", "text"), (f"{TOKEN}_inspect", "encrypted")])
 @pytest.mark.parametrize("project", PROJECTS, indirect=True)
-def test_k14_failure_of_an_admin_page_reveals_no_posted_secret_in_any_project(
+def test_k14_failure_of_an_admin_page_reveals_no_posted_secret_with_other_project_settings(
     name, label, project, school, find_leaks
 ):
     assert find_leaks(lambda: text_of(REQUESTS[name][label](school))) == []

@@ -35,12 +35,12 @@ class Server:
         return out.getvalue()
 
     def run_without_output(self, *args: Any) -> str:
-        """Run a command whose output is a private key. Returns an empty string instead of the output."""
+        """Run a command that intentionally prints a private key. Returns an empty string instead of the output."""
         self.run(*args)
         return ""
 
     def reseal(self) -> str:
-        """Run `instaccess_keys reseal` with the last key-encryption key in the first place. Returns the output."""
+        """Run `instaccess_keys reseal` after moving the last key-encryption key to the first place."""
         keks = self.settings.INSTACCESS["KEY_ENCRYPTION_KEYS"]
         self.settings.INSTACCESS = {**self.settings.INSTACCESS, "KEY_ENCRYPTION_KEYS": [keks[-1], *keks[:-1]]}
         try:
@@ -100,11 +100,11 @@ RUNS: dict[tuple[str, str], dict[str, Callable[[Server], str]]] = {
     ("check", ""): {"": lambda server: server.run("check", "--database", "default")},
     ("dumpdata", ""): {"": lambda server: server.run("dumpdata", "instaccess")},
 }
-"""The functions that run each command and subcommand, by label. Each function returns the output of the command."""
+"""The functions that run each command, by command, subcommand and label. A function returns the command's output."""
 
 
 def subcommands() -> Iterator[tuple[str, str]]:
-    """Yield each command of this package with each of its subcommands; "" if a command has no subcommands."""
+    """Yield each command of this package with each of its subcommands, or with "" if it has no subcommands."""
     for module in pkgutil.iter_modules(commands.__path__):
         parser = load_command_class("instaccess", module.name).create_parser("manage.py", module.name)
         groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]

@@ -88,7 +88,7 @@ def clients(client, user, application, make_access_token, every_secret, settings
 
 
 def text_of(response: Any) -> str:
-    """Return the body of a refusal. Returns "" for a success, whose body contains a token."""
+    """Return the body of a refusal. Returns "" for a success, because this body may contain a token."""
     return response.content.decode() if response.status_code >= 400 else ""
 
 
@@ -99,7 +99,7 @@ def test_p27_failure_of_any_sql_statement_of_an_endpoint_reveals_no_secret(name,
 
 @pytest.mark.parametrize("label", ["query", "form"])
 @pytest.mark.parametrize("project", PROJECTS, indirect=True)
-def test_p8_p27_failure_of_an_endpoint_reveals_no_access_token_in_the_parameters_in_any_project(
+def test_p8_p27_failure_of_an_endpoint_with_other_project_settings_reveals_no_token_in_the_parameters(
     label, project, clients, find_leaks
 ):
     assert find_leaks(lambda: text_of(REQUESTS["instaccess-issue"][label](clients))) == []

@@ -31,7 +31,7 @@ def reports_of(error: BaseException) -> str:
 
 
 def fail(*args: Any, **kwargs: Any) -> Any:
-    # Put the arguments into the message, because the error of a library may contain the arguments too.
+    # Put the arguments into the message, because the error messages of libraries can contain arguments.
     texts = [value for value in (*args, *kwargs.values()) if isinstance(value, (str, bytes))]
     raise AssertionError(f"not expected: {texts}")
 
@@ -104,8 +104,8 @@ class TestAnErrorInCryptography:
                 except Exception as error:
                     errors[name] = error
         assert errors
-        # Skip the error of `unwrap`, whose traceback contains the token, because callers of `unwrap` never report its
-        # exceptions.
+        # Skip the error of `unwrap`. The traceback contains the token, but the callers of `unwrap` never report this
+        # error.
         errors.pop("unwrap", None)
         leaks = {name: every_secret.find_in(reports_of(error)) for name, error in errors.items()}
         assert not any(leaks.values()), leaks
