@@ -1,6 +1,7 @@
 """Tests of unmodified Canvas clients that send requests to a real nginx with the example configuration.
 
-`OF_THE_ISSUER` and `OF_THE_GATEWAY` list what each client raises after each response, as docs/clients.md does.
+`OF_THE_ISSUER` and `OF_THE_GATEWAY` list the exception that each client raises after each response, as in
+docs/clients.md.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ SELF = "users/self"
 
 @dataclass(frozen=True)
 class Refusal:
-    """A request, its response, and what each client raises.
+    """A request, its response, and the exception that each client raises.
 
     Attributes:
         case: the case, as in docs/clients.md.

@@ -39,7 +39,7 @@ def now():
 
 @pytest.fixture(params=HOURS, ids=lambda hours: f"{hours:+}h")
 def wrong_host(request):
-    """Set the clock of this host wrong by the parameter. Yields the number of hours."""
+    """Move the clock of this host by the number of hours in the parameter. Yields this number."""
     ring.clear_cache()
     with host_clock(request.param):
         yield request.param

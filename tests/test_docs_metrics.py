@@ -106,7 +106,7 @@ class TestTheExamples:
         assert len({panel["id"] for panel in panels}) == len(panels)
         assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(panels)
 
-    def test_each_alert_has_a_test_that_expects_the_alert_and_a_test_that_does_not(self):
+    def test_each_alert_has_a_test_that_expects_the_alert_and_a_test_that_expects_no_alert(self):
         tests = yaml.safe_load((EXAMPLES / "alerts_test.yml").read_text())["tests"]
         rules = [rule for test in tests for rule in test["alert_rule_test"]]
         names = {alert["alert"] for alert in self.ALERTS}

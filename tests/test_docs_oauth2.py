@@ -75,7 +75,7 @@ class TestTheGuideToAccessTokens:
             names[name].__globals__["requests"] = requests
         return SimpleNamespace(**names)
 
-    def test_documented_settings_offer_the_scope_but_not_by_default(self):
+    def test_documented_settings_offer_the_issuing_scope_but_do_not_grant_the_scope_by_default(self):
         provider = run(code_of(OAUTH2, "DEFAULT_SCOPES"))["OAUTH2_PROVIDER"]
 
         assert SCOPE in provider["SCOPES"]

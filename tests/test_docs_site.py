@@ -19,7 +19,7 @@ from tests.support.processes import environment
 IMAGES = sorted((ROOT / "docs/images").glob("*.svg"))
 SVG = "{http://www.w3.org/2000/svg}"
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href", "object": "data"}
-"""The attribute of each element with the address of a file that a browser loads."""
+"""For each element that loads a file, the attribute that contains the address of the file."""
 
 
 class Page(HTMLParser):

@@ -87,7 +87,7 @@ class Deployment:
         return self._start(name, arguments, self._folder / name, self.env[name])
 
     def check(self, name: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run the check of an example's README, so that warnings fail too."""
+        """Run the check command in the README of an example. The command also fails for warnings."""
         [[program, *arguments], _] = [shlex.split(line) for line in commands(name)]
         assert program == "python"
         env = self.env[name] | variables
@@ -208,7 +208,7 @@ class StartedProject:
         if role == "service":
             classes = ["instaccess.service.InstAccessAuthentication"]
             self.add_settings(f"REST_FRAMEWORK = {{'DEFAULT_AUTHENTICATION_CLASSES': {classes}}}\n")
-        # Without the admin's app, the admin's URLs of `startproject` can't stay.
+        # Replace the URLs of `startproject`, because the URLs of the admin fail if the admin's app isn't installed.
         head = "from django.urls import include, path\n" + _VIEW * (role == "service")
         lines = [f'    path("", include("{name}")),' for name in includes]
         lines += [f'    path("{WHOAMI[1:]}", WhoAmI.as_view()),'] * (role == "service")

@@ -134,7 +134,7 @@ class TestRevokingAKey:
         return IssuedToken.objects.values_list("signing_kid", flat=True)[0]
 
     def nothing_or_refused_by_gateways(self) -> None:
-        """Check that the key is not revoked, or that gateways refuse every token of the key, even if unmarked."""
+        """Check that the key is not revoked, or that gateways refuse all its tokens, even tokens without a mark."""
         is_revoked = kids(SIG, REVOKED) == [self.stolen()]
         assert list(trust.read_revocations().keys) == ([self.stolen()] if is_revoked else [])
         assert is_revoked or not revoked_tokens()
@@ -331,7 +331,7 @@ class TestChangingKeys:
 
 
 class TestReplacingAllKeys:
-    def test_k22_a_stopped_command_after_a_restore_changes_all_keys_or_none_and_completes_when_run_again(self, check):
+    def test_k22_after_restore_replaces_all_keys_or_none_at_a_failure_and_completes_when_run_again(self, check):
         first: set[str] = set()
 
         def remember() -> None:

@@ -65,7 +65,7 @@ class TestEveryLine:
 
 class TestThePageOfLogLines:
     def test_page_of_log_lines_lists_each_log_line_with_its_logger_its_level_and_its_fields(self):
-        # To write the table again after a change: `python -m tests.support.log_lines`.
+        # If this test fails, run `python -m tests.support.log_lines`, which writes the table again.
         assert log_lines.table() in readme.page("log-lines.md")
 
 

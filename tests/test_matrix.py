@@ -1,4 +1,4 @@
-"""Tests of `make test-matrix`: their Python versions, and the versions that the metadata promises."""
+"""Tests of `make test-matrix`: the Python versions of its runs, and the versions that the metadata promises."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def gunicorn(**instaccess: Any) -> Iterator[int]:
             cwd=ROOT,
             env={**environment(), "INSTACCESS_SETTINGS": json.dumps(instaccess)},
             pass_fds=[listener.fileno()],
-            stderr=subprocess.DEVNULL,  # gunicorn would log a line per token.
+            stderr=subprocess.DEVNULL,  # Discard the log, because it would contain a line for each token.
         )  # fmt: skip
         try:
             yield listener.getsockname()[1]

@@ -33,7 +33,7 @@ from tests.support.receiving import connected, received
 ROTATE = "/admin/instaccess/key/rotate/sig/"
 TOKENS = "/admin/instaccess/issuedtoken/"
 
-# These tests commit, because both signals are sent after a commit.
+# These tests commit their transactions, because both signals are sent after a commit.
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("initial_keys")]
 
 SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION

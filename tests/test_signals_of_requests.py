@@ -42,7 +42,7 @@ def get(client: Any) -> Callable[..., Any]:
     return get_
 
 
-# These tests commit, because the signal of an issued token is sent after a commit.
+# These tests commit their transactions, because the signal of an issued token is sent after a commit.
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("initial_keys")
 class TestTokenIssued:

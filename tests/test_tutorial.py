@@ -90,7 +90,7 @@ class TestTheMistakesInTheTutorial:
 
             assert message in run.follow(command)
 
-    def test_tutorial_says_what_to_do_after_each_mistake(self):
+    def test_tutorial_contains_the_message_and_the_fix_of_each_mistake(self):
         responses = [re.findall('"message":"(.*?)"', body.decode())[0] for _, body, _ in MISTAKES_IN_REQUESTS]
         [table] = readme.tables(readme.section("If something goes wrong", PAGE))
         documented = [message for cell, _ in table for message in readme.code(cell)]

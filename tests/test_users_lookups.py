@@ -136,7 +136,7 @@ class TestTheNameOfAUser:
 
     @pytest.mark.django_db
     @pytest.mark.parametrize("digit", ["0", "f"])
-    def test_display_name_is_none_if_the_uuid_in_the_row_precedes_or_follows_the_uuid_of_the_user(self, user, digit):
+    def test_display_name_is_none_if_the_row_has_a_lower_or_higher_uuid_than_the_user(self, user, digit):
         UserIdentity.objects.create(user=user, uuid=uuid_from("7"))
 
         assert users.display_name(user, uuid_from(digit), "grace") is None
@@ -213,20 +213,20 @@ class TestALookUpOfManyUsers:
 
 @pytest.mark.django_db
 class TestTheIdOfTheCaller:
-    def test_only_the_exact_primary_key_of_the_caller_is_an_own_id(self):
+    def test_is_own_id_accepts_only_the_exact_primary_key_of_the_caller(self):
         caller = User.objects.create_user("ada", pk=5)
 
         assert users.is_own_id(caller, "5")
         assert [text for text in ("4", "6", "05", "50", "", "uuid:5") if users.is_own_id(caller, text)] == []
 
-    def test_only_the_exact_uuid_of_the_caller_is_an_own_id(self, user):
+    def test_is_own_id_accepts_only_the_exact_uuid_of_the_caller(self, user):
         UserIdentity.objects.create(user=user, uuid=uuid_from("7"))
 
         assert users.is_own_id(user, f"uuid:{uuid_from('7')}")
         others = [uuid_from("0"), uuid_from("f"), "", "x"]
         assert [text for text in others if users.is_own_id(user, f"uuid:{text}")] == []
 
-    def test_caller_without_a_uuid_has_no_empty_uuid(self, user):
+    def test_is_own_id_refuses_an_empty_uuid_for_a_caller_without_a_uuid(self, user):
         assert not users.is_own_id(user, "uuid:")
 
 
@@ -258,7 +258,7 @@ class TestTheTargetOfAMasquerade:
 
 
 class TestTheSourcesOfPermissions:
-    def test_backend_that_grants_no_permissions_is_no_source_of_unlisted_permissions(self, settings):
+    def test_backend_that_grants_no_permissions_is_not_a_source_of_unlisted_permissions(self, settings):
         settings.AUTHENTICATION_BACKENDS = [
             "django.contrib.auth.backends.ModelBackend",
             "oauth2_provider.backends.OAuth2Backend",

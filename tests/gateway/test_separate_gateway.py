@@ -365,7 +365,7 @@ class TestARestoredIssuer:
         dumps.copy_sqlite(issuer.folder / "backup", issuer.folder / "demo.sqlite3")
         issuer.process = issuer.start()
 
-    def test_k15_running_gateway_and_new_gateway_refuse_old_tokens_after_the_command_after_restore(
+    def test_k15_running_gateway_and_new_gateway_refuse_old_tokens_when_after_restore_has_run(
         self, own_issuer, gateway, options
     ):
         databases, settings = options

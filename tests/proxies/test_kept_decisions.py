@@ -348,7 +348,7 @@ class TestAFullCache:
 
         assert find_mistakes(small) == []
 
-    def test_g35_request_whose_decision_nginx_cannot_write_never_passes_as_another_user(self, start, site):
+    def test_g35_request_never_passes_as_another_user_if_nginx_cannot_write_its_decision(self, start, site):
         proxy = start(unchanged)
         tokens = {user: proxy.issue(user) for user in ("ada", "boole")}
         with unwritable(site.folder / f"nginx-{proxy.port}" / "decisions"):

@@ -82,7 +82,7 @@ class TestPathsThatAreNotPublic:
         assert answer.status in (401, 404, 405)
         assert site.service.requests == []
 
-    def test_proxy_does_not_redirect_the_parent_path_of_the_api_to_its_own_port(self, proxy):
+    def test_proxy_returns_404_without_a_redirect_for_the_parent_path_of_the_api(self, proxy):
         answer = proxy.raw("GET /api/v1 HTTP/1.1", "Host: canvas.example.edu", CLOSE)
 
         assert answer.status == 404

@@ -1,4 +1,4 @@
-"""Tests that a service recognises InstAccess tokens in encodings that a strict parser would refuse."""
+"""Tests that a service recognizes InstAccess tokens in encodings that a strict parser would refuse."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TestAnotherEncodingOfAnInstAccessToken:
         assert is_left_to_next("Bearer " + service.signed(claims(now(), **{"iss": "them", claim: ISSUER})))
 
     @pytest.mark.parametrize("length", range(4))
-    def test_service_recognizes_claims_of_every_length_that_the_padding_of_base64_depends_on(self, service, length):
+    def test_service_recognizes_an_inst_access_token_with_every_length_of_base64_padding(self, service, length):
         payload = json.dumps(claims(now())).encode() + b" " * length
 
         assert not is_left_to_next("Bearer " + service.signed(payload))

@@ -134,7 +134,9 @@ class TestARequestWithAToken:
         assert accepted.content.decode() == USER
         assert handler(RequestFactory().get("/", **bearer(valid))).status_code == 401
 
-    def test_subclass_that_reads_another_header_does_not_run_in_the_event_loop(self, project, service):
+    def test_subclass_of_the_middleware_reads_another_header_in_a_thread_and_not_in_the_event_loop(
+        self, project, service
+    ):
         threads: list[threading.Thread] = []
 
         class FromAHeader(RequestAuthentication):
@@ -185,10 +187,12 @@ class TestARequestWithASession:
         assert (response.json()["user"], response.json()["jti"]) == (str(user), None)
 
     @pytest.mark.parametrize("other", ["Bearer opaque", "Bearer a.b.c", "Basic YTpi", "Bearer", "x"])
-    def test_another_authorization_header_does_not_turn_off_the_csrf_check(self, project, browser, other):
+    def test_authorization_header_without_an_inst_access_token_does_not_turn_off_the_csrf_check(
+        self, project, browser, other
+    ):
         assert browser.post("/sync/", **bearer(other)).status_code == 403
 
-    def test_another_authorization_header_does_not_turn_off_the_session(self, project, browser, user):
+    def test_session_is_used_if_the_authorization_header_contains_no_inst_access_token(self, project, browser, user):
         assert browser.get("/sync/", **bearer("Bearer opaque")).json()["user"] == str(user)
 
     @pytest.mark.parametrize("path", TOKEN_VIEWS)
@@ -361,7 +365,9 @@ class TestAProjectWithAllRoles:
         assert refusal(client.post("/sync/", **bearer(f"Bearer {encrypted}"))) == INVALID
 
     @pytest.mark.django_db(transaction=True)
-    def test_middleware_leaves_the_refusal_of_an_exchange_to_the_issuer(self, project, initial_keys, user, client):
+    def test_issuer_and_not_the_middleware_refuses_to_exchange_an_inst_access_token(
+        self, project, initial_keys, user, client
+    ):
         project.INSTACCESS = {}
 
         assert client.post("/api/v1/inst_access_tokens", **bearer(issued(user))).status_code == 403

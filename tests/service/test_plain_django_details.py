@@ -1,4 +1,4 @@
-"""Tests of how the middleware and the decorator fit into a Django project: what Django and other code see of both."""
+"""Tests of how Django runs the middleware, and of what the decorator keeps of a view."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.service.test_plain_django import AsgiClient, bearer
 
 
 class Recording(InstAccessMiddleware):
-    """The middleware, which records whether Django passes an asynchronous function to it."""
+    """A subclass of the middleware that records whether Django passes an asynchronous function to the middleware."""
 
     is_async: list[bool] = []
 

@@ -159,7 +159,7 @@ class TestAnApplication:
 
         assert parts(asyncio.run(main())) == UNAUTHENTICATED
 
-    def test_refusal_sends_no_signal(self, app, token_factory):
+    def test_refusal_of_an_asgi_endpoint_sends_no_signal(self, app, token_factory):
         with received(signals.token_refused) as facts:
             answer = ask(app, good(token_factory, acct="theirs"))
 

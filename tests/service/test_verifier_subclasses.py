@@ -1,4 +1,4 @@
-"""Tests of a verifier with the default arguments, and of a subclass that decides which tokens are its own."""
+"""Tests of a verifier with default arguments, and of a subclass that treats every token as an InstAccess token."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ class Clients:
 
     Attributes:
         statuses: the statuses of all responses.
-        jtis: the ids of all tokens that a client got.
+        jtis: the ids of all tokens that the clients received.
     """
 
     def __init__(self, server: Issuer, access_token: Any, count: int = 3) -> None:
@@ -140,7 +140,7 @@ class Clients:
             self.statuses.append(answer.status)
 
     def wait_for_tokens(self, count: int = 20) -> None:
-        """Wait until the clients have got `count` more tokens."""
+        """Wait until the clients have received `count` more tokens."""
         wanted = len(self.jtis) + count
         servers.wait_until(lambda: len(self.jtis), lambda number: number >= wanted)
 

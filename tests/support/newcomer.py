@@ -51,10 +51,10 @@ class Step(NamedTuple):
 
 
 class Run(NamedTuple):
-    """The result of a run. The keys are the numbers of the steps.
+    """The result of a run. The keys of both dictionaries are the numbers of the steps.
 
     Attributes:
-        outputs: what the first terminal shows.
+        outputs: the lines that the first terminal shows.
         seconds: the time of the commands, in seconds. The start of a server lasts until its port accepts connections.
         log: the log of the project.
         folder: the folder, which contains the environment and the project.
@@ -166,7 +166,8 @@ def run(wheel: Path, *, offline: bool) -> Iterator[Run]:
         environment |= wheels.offline_installation(wheel)
     else:
         environment |= {"PIP_FIND_LINKS": str(wheel.parent), "PIP_NO_CACHE_DIR": "1"}
-    # Don't use pytest's temporary directory, because nginx workers that root starts can't enter this directory.
+    # Don't use pytest's temporary directory, which only its owner can enter. If root starts nginx, the workers run as
+    # another user.
     with tempfile.TemporaryDirectory(prefix="instaccess-tutorial-") as name:
         folder = Path(name)
         folder.chmod(0o755)

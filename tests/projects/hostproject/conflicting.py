@@ -1,4 +1,4 @@
-"""Classes that a host project may configure for its own API. Each class conflicts with the issuer."""
+"""Classes that a host project may configure for its own API. The classes must not change the issuer's responses."""
 
 from __future__ import annotations
 

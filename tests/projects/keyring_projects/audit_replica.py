@@ -1,4 +1,4 @@
-"""A script that runs commands on the audit log and on the keys while reads go to an empty replica.
+"""A script that runs commands on the audit log and on the keys while reads go to an outdated replica.
 
 A database router sends the reads to the replica. The script prints the results, and the tables that were read from
 the replica.
@@ -70,6 +70,6 @@ if __name__ == "__main__":
             run("instaccess_keys", "rotate", "--force")
             facts["keys"] = Key.objects.using("default").count()
         facts["read from the replica"] = sorted(read)
-        # This query must be recorded, because it reads the replica.
+        # This query reads the replica on purpose, to show that the script records such queries.
         facts["tokens on the replica"] = IssuedToken.objects.count()
     subproject.print_result(facts | {"recorded": sorted(read)})

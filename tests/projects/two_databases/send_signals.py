@@ -20,7 +20,7 @@ if __name__ == "__main__":
     django.setup()
     from django.core.management import call_command
 
-    # `set_up` migrates only the database `default`, which gets no table.
+    # Create the tables here, because `set_up` migrates only the database `default`, which must contain no table.
     call_command("migrate", database="second", verbosity=0, interactive=False)
     subproject.set_up()
     from django.contrib.auth import get_user_model
@@ -69,7 +69,7 @@ if __name__ == "__main__":
         *,
         commit: bool,
     ) -> tuple[int, int]:
-        """Act in a transaction on a database. Returns what was collected before and after its end, as numbers."""
+        """Call `act` in a transaction. Returns the numbers of collected items before and after its end."""
         with collect() as facts:
             with transaction.atomic(using=alias):
                 act()
