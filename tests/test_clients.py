@@ -258,7 +258,8 @@ class Campus:
                 self._processes.append(server)
             self._processes.append(start_nginx(self.site, port, server))
             self._ports[name] = port
-            if "THROTTLE_COST" in settings:  # One request fills the bucket.
+            if "THROTTLE_COST" in settings:
+                # Fill the bucket with one request, so that the issuer refuses the next request.
                 Proxy("nginx", port, self.site).call("POST", f"/api/v1/{ISSUE}", self.tokens["hasty"])
         return self._ports[name]
 

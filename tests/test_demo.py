@@ -254,7 +254,7 @@ class TestARunningDemo:
 
 
 class TestTheFirstPageOfTheDemo:
-    # The health check reads the keys in another thread, which can't read uncommitted rows.
+    # Commit the keys, because the health check reads the keys in another thread, which can't read uncommitted rows.
     @pytest.mark.django_db(transaction=True)
     def test_view_site_link_of_the_admin_leads_to_a_page_with_working_links(self, admin_client, initial_keys):
         admin = admin_client.get("/admin/").content.decode()

@@ -117,13 +117,13 @@ def wheel(packages: tuple[Path, Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def host(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the wheel and its dependencies into a new virtual environment. Returns its Python."""
+    """Install the wheel and its dependencies into a new virtual environment. Returns the path of its interpreter."""
     return install(wheel, tmp_path_factory.mktemp("host") / "venv")
 
 
 @pytest.fixture(scope="module")
 def host_with_extras(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the wheel and its extras for servers and clients into a new virtual environment. Returns its Python."""
+    """Install the wheel with the extras for servers and clients. Returns the path of the interpreter to use."""
     return install(wheel, tmp_path_factory.mktemp("host-with-extras") / "venv", *RUNTIME_EXTRAS)
 
 

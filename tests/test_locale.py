@@ -24,10 +24,10 @@ TAG = re.compile(
     re.DOTALL,
 )
 
-# A test compares the name of the model of issued tokens with this name in each language.
+# The expected name of the model of issued tokens in each language.
 ISSUED_TOKENS = {"de": "ausgestellte Token", "es": "tokens emitidos", "fr": "jetons émis"}
 
-# Only French has a space before a colon.
+# These texts are the same in English and in all languages except French, which has a space before a colon.
 COLONS = {"%(heading)s: %(count)s", "<strong>%(label)s:</strong> %(text)s"}
 
 # Each of these texts is the same in English and in the other language, and therefore doesn't count as untranslated.

@@ -20,7 +20,7 @@ from tests.support.paths import ROOT
 INSTALLATION = readme.section("Installation", readme.page("installation.md"))
 SHIPPED = {".py", ".typed", ".html", ".txt", ".po", ".mo", ".css", ".js"}
 
-# docs/installation.md assumes that the project already uses DRF and django-oauth-toolkit.
+# These settings are needed because docs/installation.md assumes a project with DRF and django-oauth-toolkit.
 HOST_SETTINGS = """
 INSTALLED_APPS += ["rest_framework", "oauth2_provider"]
 OAUTH2_PROVIDER = {"SCOPES": {"read": "Read"}, "DEFAULT_SCOPES": ["read"]}

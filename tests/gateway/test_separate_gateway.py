@@ -328,7 +328,8 @@ class TestARevokedKey:
         own_issuer.revoke_key(use)
 
         assert refused_within_five_seconds(process, token)
-        if use == "sig":  # Without the private key of a new encryption key, the gateway can't decrypt new tokens.
+        # The gateway doesn't have the private key of a new encryption key, so it can't decrypt tokens for this key.
+        if use == "sig":
             # The issuer signs with the revoked key until the issuer reloads its keys, so request tokens until a new
             # key is used.
             assert within(servers.PATIENCE, lambda: verify_status(process, own_issuer.token()) == 204)

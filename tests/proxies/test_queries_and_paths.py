@@ -60,8 +60,8 @@ class TestPathsThatAreNotPublic:
         assert b"keys" not in answer.body
         assert site.issuer.requests == []
         for line in site.service.requests:
-            # The path must stay below /api/v1/. Only a service that decodes the path twice could then reach an
-            # internal path.
+            # The path must stay below /api/v1/, so that only a service that decodes the path twice could treat the
+            # path as an internal path.
             assert line.split(" ")[1].startswith("/api/v1/")
 
     @pytest.mark.parametrize(

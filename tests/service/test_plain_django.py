@@ -45,7 +45,7 @@ def project(settings: Any, service: Any) -> Any:
 
 @pytest.fixture
 def browser(user: Any) -> Client:
-    """Return a client that is signed in through a session, whose requests get the CSRF check."""
+    """Return a test client with the session of a signed-in user, and with the CSRF check enabled."""
     client = Client(enforce_csrf_checks=True)
     client.force_login(user)
     session = client.session
@@ -55,13 +55,13 @@ def browser(user: Any) -> Client:
 
 
 class AsgiClient:
-    """A client of the ASGI handler, with the interface of the client of the WSGI handler."""
+    """A test client for the ASGI handler, with the synchronous method `post` of the client for the WSGI handler."""
 
     def __init__(self) -> None:
         self._client = AsyncClient(enforce_csrf_checks=True)
 
     def post(self, path: str, **kwargs: Any) -> Any:
-        # With `async_to_sync`, the database connection of the test is used, and not a connection of another thread.
+        # Use `async_to_sync`, because the view then uses the database connection of the test.
         return async_to_sync(self._client.post)(path, **kwargs)
 
 
@@ -71,7 +71,7 @@ def bearer(authorization: str) -> dict[str, dict[str, str]]:
 
 @pytest.fixture(params=[lambda: Client(enforce_csrf_checks=True), AsgiClient], ids=["WSGI", "ASGI"])
 def client(request: pytest.FixtureRequest) -> Any:
-    """Return a client without cookies, of the WSGI or the ASGI handler, whose requests get the CSRF check."""
+    """Return a test client for WSGI or for ASGI, without cookies and with the CSRF check enabled."""
     return request.param()
 
 

@@ -54,7 +54,7 @@ def starlette(verifier: Verifier) -> Any:
 
 
 def fastapi(verifier: Verifier) -> Any:
-    """Return a FastAPI application with a dependency."""
+    """Return a FastAPI application with endpoints that depend on `InstAccessBearer`."""
     app = FastAPI()
     answer_refusals(app)
     dependency = Depends(InstAccessBearer(verifier))

@@ -16,11 +16,11 @@ from tests.support import servers
 
 SUPERUSER = "postgres"
 WAL_SEGMENT = 1024 * 1024
-"""The size, in bytes, of the files with the write-ahead log. A smaller limit for files would crash the server."""
+"""The size of each write-ahead log file, in bytes. The server would crash if `limit_files` set a smaller limit."""
 
 
 def find_programs() -> Path | None:
-    """Return the folder of the latest PostgreSQL's server programs. Debian doesn't add this folder to PATH."""
+    """Return the folder with the server programs of the latest PostgreSQL. Debian doesn't add this folder to PATH."""
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     if versions:
         return versions[-1].parent

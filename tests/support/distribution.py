@@ -119,7 +119,10 @@ def check_packages(sdist: Path, wheel: Path) -> None:
 
 
 def install(wheel: Path, folder: Path, *extras: str) -> Path:
-    """Install the wheel, its dependencies and these extras into a new virtual environment. Returns its Python."""
+    """Install the wheel, its dependencies and these extras into a new virtual environment.
+
+    Returns the path of the Python interpreter in the environment.
+    """
     run_tool("venv", "--without-pip", folder)
     python = folder / "bin" / "python"
     required = f"{wheel}[{','.join(extras)}]" if extras else wheel

@@ -70,12 +70,14 @@ class Issuer:
         return self._log.read_text()
 
     def tracebacks_per_minute(self) -> float:
-        """Return the number of tracebacks in the log. A traceback also contains the tracebacks of the error's
-        causes."""
+        """Return the average number of tracebacks per minute in the log.
+
+        A traceback and the tracebacks of its causes count as one traceback.
+        """
         return len(_TRACEBACK.findall(self.log())) / self._minutes
 
     def lines_per_minute(self, text: str) -> float:
-        """Return the number of times that the log contains a text."""
+        """Return how often per minute, on average, the log contains a text."""
         return self.log().count(text) / self._minutes
 
     @property
