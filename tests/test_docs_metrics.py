@@ -45,7 +45,7 @@ def scraped(transactional_db: None, initial_keys: Any, row: Any, monkeypatch: py
 
 
 def base_name(name: str) -> str:
-    """Return the name of a metric without the suffix of a series of a histogram."""
+    """Return the name of a metric without the suffix that a histogram adds, such as `_bucket`."""
     return re.sub(r"(?<=_duration_seconds)_(?:bucket|sum|count)$", "", name)
 
 

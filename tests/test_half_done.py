@@ -298,7 +298,8 @@ class TestChangingKeys:
         pem = [public_pem(rsa_pool) for _ in range(4)][-1]
 
         def import_key() -> None:
-            with suppress(KeyRefused):  # A second import of a stored key is refused.
+            # The import fails if an earlier run has already stored the key.
+            with suppress(KeyRefused):
                 key_texts.import_key(pem, use=ENC)
 
         def after() -> None:

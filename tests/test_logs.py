@@ -45,7 +45,7 @@ class TestEveryLine:
         positional = [argument for argument in line.call.args if argument not in line.texts]
         placeholders = "".join(text.value for text in line.texts if isinstance(text, ast.Constant))
 
-        # Besides the text, only the level of `log` may be a positional argument.
+        # The text, and the level in a call of `log`, are the only arguments that may be positional.
         assert len(positional) <= (line.call.func.attr == "log") + (not line.texts)
         assert not re.search(r"%[^(%]", placeholders)
 
@@ -74,7 +74,7 @@ class Colour(StrEnum):
 
 
 class TestALogger:
-    def test_log_record_contains_values_in_its_text_and_in_its_fields(self, caplog):
+    def test_log_record_contains_each_value_in_its_text_and_in_a_field(self, caplog):
         get_logger("instaccess.test").warning("refused reason=%(reason)s jti=%(jti)r", reason=Colour.RED, jti="a")
 
         [record] = caplog.records

@@ -112,7 +112,7 @@ class TestTheWheel:
             "instaccess/management/commands/instaccess_init.py",
         ],
     )
-    def test_wheel_contains_files_that_no_module_imports(self, wheel, name):
+    def test_wheel_contains_the_type_marker_the_migrations_and_the_commands(self, wheel, name):
         assert name in zipfile.ZipFile(wheel).namelist()
 
     def test_metadata_of_the_wheel_contains_the_name_the_licence_and_the_readme(self, wheel):

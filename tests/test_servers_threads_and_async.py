@@ -130,7 +130,7 @@ class Caller:
         return self.ask("POST", ISSUE_URL, self._access_token)[:2]
 
     def use(self) -> Used:
-        """Issue and return a token that gateway and service accept. Check that they refuse modified tokens."""
+        """Issue and return a token that gateway and service accept. Check that both refuse modified tokens."""
         status, body = self.issue()
         assert status == 201, body
         text = json.loads(body)["token"]
@@ -234,7 +234,8 @@ class TestConcurrentClients:
             assert read_by_joserfc(token.text, {past.kid: past, current.kid: current}) == claims[token]
 
     def test_threads_and_processes_share_one_bucket_of_the_throttle(self, initial_keys, access_token, start):
-        # A fourth request could pass only after 90 s of leaking, so a slow machine does not change the result.
+        # The bucket accepts a fourth request only after it has leaked for 90 s, so a slow machine does not change the
+        # result.
         port = start(THROTTLE_LIMIT=500, THROTTLE_COST=200, THROTTLE_LEAK=1)
         caller = Caller(port, access_token.user_id, access_token.token)
         together = threading.Barrier(24)

@@ -54,19 +54,19 @@ class TestTheMiddlewareInAProject:
 
 
 def sync_view(request: HttpRequest) -> HttpResponse:
-    """Answer synchronously."""
+    """Return a response synchronously."""
     return HttpResponse()
 
 
 async def async_view(request: HttpRequest) -> HttpResponse:
-    """Answer asynchronously."""
+    """Return a response asynchronously."""
     return HttpResponse()
 
 
 class TestADecoratedView:
     @pytest.mark.parametrize("view", [sync_view, async_view])
     @pytest.mark.parametrize("decorate", [token_required, token_required(allow=[])])
-    def test_decorated_view_keeps_its_name_its_docstring_and_its_kind(self, view, decorate):
+    def test_decorated_view_keeps_its_name_and_docstring_and_stays_synchronous_or_asynchronous(self, view, decorate):
         decorated = decorate(view)
 
         assert (decorated.__name__, decorated.__doc__) == (view.__name__, view.__doc__)

@@ -1,4 +1,4 @@
-"""Functions that give the audit rows of tests the ids that the package computes."""
+"""Functions that create the ids of audit rows for tests, in the same way as the package."""
 
 from __future__ import annotations
 

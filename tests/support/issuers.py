@@ -1,4 +1,4 @@
-"""A server process with all roles, and clients that request tokens from it while a database or Redis fails."""
+"""A server process with all roles, and clients that request tokens while the database or Redis fails."""
 
 from __future__ import annotations
 

@@ -161,7 +161,8 @@ class Mutant:
         try:
             mutated: str | None = mutate_code(source, _operators()[self.operator], self.occurrence)
             ast.parse(mutated or "")
-        except (AttributeError, SyntaxError):  # ExceptionReplacer fails for a name with a dot.
+        except (AttributeError, SyntaxError):
+            # The operator ExceptionReplacer raises AttributeError for an exception name with a dot.
             return None
         return mutated if mutated != source else None
 
