@@ -224,7 +224,7 @@ class Campus:
             self.users: dict[str, dict[str, Any]] = made["users"]
             self.tokens = self._tokens(made["tokens"])
             self.admin_tokens = [token for name, token in made["tokens"].items() if name.startswith("admin")]
-            """The access tokens of a user who may masquerade. Use each token once, because of the throttle."""
+            """The access tokens of a user who may masquerade. Use each token only once, because of the throttle."""
         except BaseException:
             self.close()
             raise
@@ -457,7 +457,7 @@ class TestTheInstalledClients:
 
     @pytest.mark.parametrize("name", [name for name in CLIENTS if name.startswith("canvasapi")])
     def test_source_files_of_the_installed_canvasapi_are_unmodified(self, name):
-        """Compare the hash of each source file, because the tests must apply to every installation of the version."""
+        """Compare the hash of each source file, so that the results apply to every installation of this version."""
         [installed] = distributions(name="canvasapi", path=[str(FOLDER / name.replace(" ", "-"))])
         sources = [file for file in installed.files or [] if file.suffix == ".py"]
 

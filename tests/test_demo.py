@@ -243,7 +243,7 @@ class TestARunningDemo:
 
         assert len(rows(served.folder, "instaccess_issuedtoken")) == 2001
 
-    def test_demo_names_commands_and_pages_for_the_next_steps_that_exist(self, shared_demo):
+    def test_commands_and_pages_that_the_demo_names_for_the_next_steps_exist(self, shared_demo):
         text = shared_demo.paragraph("Where to look next")
         targets = re.findall(r"`make ([a-z-]+)`", text)
 

@@ -92,7 +92,7 @@ class TestNamesOnThePageOfHighAvailability:
         assert named
         assert named <= set(SETTINGS)
 
-    def test_page_of_high_availability_contains_the_default_times_of_copies(self):
+    def test_page_of_high_availability_contains_the_default_times_of_cached_copies(self):
         [_, copies, *_] = readme.tables(readme.section("Nodes", TEXT))
         kept = {setting: readme_seconds(text) for _, text, cell in copies for setting in readme.code(cell)}
 

@@ -69,7 +69,7 @@ class TestTheTableOfMetrics:
         assert f"{measurements.MAX_COUNTED:,}" in DOCUMENTED["instaccess_audit_unsealed_rows"][3]
 
     def test_shell_commands_on_the_page_of_monitoring_are_the_commands_that_the_tests_run(self):
-        """Compare with literals, because tests/monitoring/test_prometheus.py starts gunicorn with this variable."""
+        """Compare with literals. tests/monitoring/test_prometheus.py starts gunicorn with the documented variable."""
         lines = [line for snippet in readme.snippets(SECTION) for line in snippet.lines]
 
         assert [shlex.split(line)[0] for line in lines] == ["python", "mkdir", f"{VARIABLE}=/run/instaccess/metrics"]

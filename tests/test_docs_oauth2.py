@@ -52,7 +52,7 @@ class TestTheGuideToAccessTokens:
 
     @pytest.fixture
     def code(self, application: Any, user: Any, client: Client) -> tuple[str, str]:
-        """Open the documented authorization page and agree. Returns the authorization code and the verifier."""
+        """Allow the access on the documented authorization page. Returns the authorization code and the verifier."""
         names = run(code_of(OAUTH2, "code_challenge"))
         client.force_login(user)
         url = urlsplit(names["authorization_url"])

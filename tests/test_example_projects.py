@@ -115,7 +115,7 @@ def deployment(set_up_once: SetUp, tmp_path_factory: pytest.TempPathFactory) -> 
 class TestTheExampleProjects:
     @pytest.mark.parametrize("name", EXAMPLES)
     def test_documented_check_of_an_example_project_reports_nothing(self, deployment, name):
-        # The issuer of this test has no TLS, unlike an issuer in production.
+        # Use an https URL as in production, because the check would report the http URL of this test's issuer.
         done = deployment.check(name, ISSUER_URL="https://canvas.internal", ALLOW_HTTP_URLS="")
 
         assert (done.returncode, done.stdout) == (0, "System check identified no issues (4 silenced).\n"), done.stderr
@@ -159,7 +159,7 @@ class TestTheExampleProjects:
         assert "secret-of-the-client" not in log
 
     @pytest.mark.parametrize("name", EXAMPLES)
-    def test_missing_variable_of_an_example_project_is_named(self, deployment, name):
+    def test_error_names_a_missing_environment_variable_of_an_example_project(self, deployment, name):
         env = {key: value for key, value in deployment.env[name].items() if key != "ISSUER_URL"}
         done = run("manage.py", "check", cwd=deployment._folder / name, env=env)
 

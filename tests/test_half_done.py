@@ -1,4 +1,4 @@
-"""Tests of operations that fail at each of their SQL statements, and that a second run completes."""
+"""Tests of operations that fail at each of their SQL statements in turn. A second run completes the operation."""
 
 from __future__ import annotations
 
@@ -178,7 +178,9 @@ class TestRevokingAKey:
 
         check(send, between=self.nothing_or_refused_by_gateways, after=self.everything, least=10)
 
-    def test_k22_tokens_of_a_revoked_key_are_announced_once_and_only_if_they_are_revoked(self, check, announced):
+    def test_k22_tokens_revoked_signal_is_sent_once_for_each_token_and_only_for_revoked_tokens(
+        self, check, announced
+    ):
         def between() -> None:
             assert set(announced) == revoked_tokens()
             self.nothing_or_refused_by_gateways()

@@ -1,4 +1,4 @@
-"""Tests of the rules for imports in docs/architecture.md, by the syntax trees of all modules of the app."""
+"""Tests that read the syntax tree of each module, and check the rules for imports in docs/architecture.md."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ class TestARunningGateway:
         assert "the issuer's database no longer contains revocations that this process has read" in lines[0]
         assert "run `python manage.py instaccess_keys after-restore`" in lines[0]
 
-    def test_k15_revocation_list_after_a_restore_reports_that_the_position_of_a_gateway_was_lost(
+    def test_k15_issuer_reports_after_a_restore_that_revocations_that_a_gateway_read_were_lost(
         self, story, client, caplog
     ):
         url, headers = reverse("instaccess-revocations"), {"Authorization": f"Bearer {SECRET}"}

@@ -138,7 +138,9 @@ class TestAnIssuerThatStopsBeforeItAnswers:
             yield received
         restart(issuer)
 
-    def test_o21_nginx_sends_the_request_to_the_other_issuer(self, nodes, received):
+    def test_o21_nginx_sends_the_request_to_the_other_issuer_if_one_issuer_closes_the_connection(
+        self, nodes, received
+    ):
         assert [nodes.request_token().status for _ in range(4)] == [201] * 4
         assert received
 
@@ -239,7 +241,7 @@ def signing_kid(node: Node, token: str) -> Any:
 
 
 class TestAGatewayThatWasStartedWhileAllIssuersWereUnavailable:
-    def test_g36_gateway_is_not_ready_and_nginx_asks_the_other_gateway(self, nodes):
+    def test_g36_gateway_started_without_issuers_is_not_ready_and_nginx_asks_the_other_gateway(self, nodes):
         [gateway, other] = nodes.gateways
         token = nodes.issue()
         for issuer in nodes.issuers:

@@ -117,7 +117,7 @@ class Caller:
         self._port, self._user_pk, self._access_token = port, user_pk, access_token
 
     def ask(self, method: str, url: str, bearer: str) -> tuple[int, bytes, str | None]:
-        """Send a request, and return the status, the body, and the Authorization header for the upstream."""
+        """Send a request, and return the status, the body, and the Authorization header of the response."""
         connection = http.client.HTTPConnection(servers.HOST, self._port, timeout=servers.PATIENCE)
         try:
             connection.request(method, url, headers={"Authorization": f"Bearer {bearer}"})

@@ -41,7 +41,7 @@ COMMAND_LINE = f"uid {os.getuid()} "
 
 
 class Deployment:
-    """A deployment with one live token of a user, and the ways to change it."""
+    """A deployment with one live token of a user, and methods that change keys and tokens."""
 
     def __init__(self, user: Any, application: Any, superuser: Any, folder: Path, rsa_pool: Any) -> None:
         self.user, self.application, self.superuser = user, application, superuser
@@ -184,7 +184,7 @@ class TestTokensRevoked:
         assert (sent["jtis"], sent["count"], sent["reason"]) == ([str(row.jti)], 1, reason)
         assert sent["by"].startswith(operator)
 
-    def test_revocation_in_the_admin_has_the_primary_key_of_the_operator(self, deployment):
+    def test_facts_of_a_revocation_in_the_admin_contain_the_primary_key_of_the_operator(self, deployment):
         deployment.issue()
 
         with received(signals.tokens_revoked) as facts:

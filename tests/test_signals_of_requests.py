@@ -79,7 +79,9 @@ class TestTokenIssued:
         assert (sent["user_id"], sent["real_user_id"]) == (grace.pk, user.pk)
         assert (sent["user_uuid"], sent["real_user_uuid"]) == (users.user_uuid(grace), users.user_uuid(user))
 
-    def test_facts_of_an_application_name_its_service_user(self, post, make_access_token, application, grace):
+    def test_facts_of_a_token_of_an_application_name_its_service_user(
+        self, post, make_access_token, application, grace
+    ):
         ServiceUser.objects.create(application=application, user=grace)
 
         with received(signals.token_issued) as facts:

@@ -52,7 +52,7 @@ def mutant(genuine: bytes, order: random.Random) -> bytes:
 
 
 class ScarceKeys(dict[str, Any]):
-    """Keys that can be looked up at most `RSA_AT_MOST` times."""
+    """A mapping of keys that finds a key only in the first `RSA_AT_MOST` look-ups."""
 
     uses = 0
 

@@ -267,7 +267,9 @@ class TestARefusal:
         assert response["Retry-After"] == ask(good(service))["Retry-After"] == "10"
 
     @pytest.mark.parametrize("path", TOKEN_VIEWS)
-    def test_view_that_requires_a_token_refuses_other_requests_with_the_challenge(self, project, client, path):
+    def test_view_that_requires_a_token_refuses_requests_without_a_token_with_the_challenge(
+        self, project, client, path
+    ):
         assert refusal(client.post(path)) == UNAUTHENTICATED
         assert refusal(client.post(path, **bearer("Basic YTpi"))) == UNAUTHENTICATED
         assert refusal(client.post(path, **bearer("Bearer opaque"))) == INVALID

@@ -37,7 +37,7 @@ class TestAVerifierWithTheDefaultArguments:
 
 
 class TestASubclassThatClaimsEveryToken:
-    def test_refusal_of_a_token_of_another_issuer_does_not_leave_the_token_to_another_authenticator(
+    def test_subclass_refuses_a_token_of_another_issuer_and_does_not_raise_foreign_token(
         self, server: servers.ScriptedServer, token_factory
     ):
         class EveryToken(Verifier):

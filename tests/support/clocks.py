@@ -26,7 +26,7 @@ class Clock:
 
 
 class EventsOnAClock:
-    """A replacement for the module `threading` of a module, in which waiting takes no time.
+    """A replacement for the name `threading` in a module. Waiting for its events takes no real time.
 
     If the event is not set, the waiting caller advances the clock by its own time limit, and continues.
     """

@@ -114,7 +114,7 @@ def _lines(block: readme.Block, ports: Mapping[str, int]) -> list[str]:
 
 
 def _script(page: str, ports: Mapping[str, int]) -> str:
-    """Return a script that follows the page. It prints the byte 0 after a block, and the byte 1 after a step."""
+    """Return a script that follows the page. The script prints byte 0 after a block, and byte 1 after a step."""
     lines = ["set -e", "trap 'kill $(jobs -p)' EXIT"]
     for step in steps(page):
         for block in step.blocks:
@@ -130,7 +130,7 @@ def _follow(script: str, folder: Path, environment: Mapping[str, str]) -> tuple[
         RuntimeError: a command failed. The text contains the output of all commands and servers.
     """
     output, ends = b"", [time.monotonic()]
-    # Commands write messages for a person to stderr, so stderr doesn't contain the bytes of the script.
+    # Write stderr to a file, so that the messages of commands don't mix with the bytes that the script prints.
     with (folder / "stderr.log").open("w+") as messages:
         command = ["timeout", "600", "bash", "-c", script]
         with subprocess.Popen(
@@ -172,7 +172,7 @@ def run(wheel: Path, *, offline: bool) -> Iterator[Run]:
         folder = Path(name)
         folder.chmod(0o755)
         [example] = re.findall(r"\[nginx\.conf\]\((\S+)\)", page)
-        # The tutorial asks the reader to download this file.
+        # Copy the file that the tutorial asks the reader to download.
         (folder / "nginx.conf").write_text(_replace_ports((PAGE.parent / example).read_text(), ports))
         outputs, seconds = _follow(_script(page, ports), folder, environment)
         numbers = [step.number for step in steps(page)]

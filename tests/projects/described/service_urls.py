@@ -1,4 +1,4 @@
-"""The URLs of a service, whose views use the authentication of the app, and a subclass of this authentication."""
+"""The URLs of a service with views that use the authentication class of the app, or a subclass of this class."""
 
 from typing import Any
 

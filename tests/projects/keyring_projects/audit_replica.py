@@ -23,7 +23,7 @@ if __name__ == "__main__":
     from instaccess.issuer import issuing
     from instaccess.models import IssuedToken, Key
 
-    # The replica misses all changes after this copy, so a read from the replica would return old rows.
+    # The replica doesn't receive any change after this copy, so a read from the replica would return old rows.
     connections.close_all()
     shutil.copy(connections["default"].settings_dict["NAME"], connections["replica"].settings_dict["NAME"])
     user = get_user_model().objects.create_user("ada")

@@ -79,7 +79,8 @@ if __name__ == "__main__":
 
     issue_token()
     acts: dict[str, tuple[Callable[[], AbstractContextManager[list[Any]]], Callable[[], object]]] = {
-        # A token can't be issued in a transaction on the database with the audit log.
+        # The loop below doesn't issue tokens in a transaction on `second`, because the database with the audit log
+        # must not have an open transaction.
         "token_issued": (partial(received, signals.token_issued), issue_token),
         "tokens_revoked": (partial(received, signals.tokens_revoked), revoke_tokens),
         "log of revoked OAuth2 tokens": (partial(logged, "OAuth2 tokens"), revoke_oauth2_tokens),
