@@ -378,11 +378,11 @@ class TestARestoredIssuer:
 
         self.restore(own_issuer)
 
-        def has_noticed() -> bool:
+        def reports_the_restore() -> bool:
             assert verify_status(running, revoked) == 401
             return "instaccess_keys after-restore" in running.log.read_text()
 
-        assert within(servers.PATIENCE, has_noticed)
+        assert within(servers.PATIENCE, reports_the_restore)
         assert verify_status(running, issued_later) == 204
 
         own_issuer.manage("instaccess_keys", "after-restore", "--yes")
