@@ -56,7 +56,7 @@ class TestTheExpiryOfAToken:
 
     @pytest.mark.parametrize("leeway", [0, 5])
     @pytest.mark.parametrize("late", [0, 0.001, 1, 3600, 10**9])
-    def test_c9_reader_refuses_a_token_from_the_time_of_its_exp(self, leeway, late):
+    def test_c9_reader_refuses_a_token_at_and_after_the_time_of_its_exp(self, leeway, late):
         error = refusal(payload(), now=NOW + 3600 + leeway + late, leeway=leeway)
 
         assert isinstance(error, TokenExpired)
@@ -102,7 +102,7 @@ class TestATokenFromTheFuture:
     def test_reader_refuses_a_token_before_its_nbf(self):
         assert refusal(payload(nbf=NOW + 1)).code == "not_yet"
 
-    def test_reader_accepts_a_token_from_the_time_of_its_nbf(self):
+    def test_reader_accepts_a_token_at_the_time_of_its_nbf(self):
         assert read(payload(nbf=NOW)).user_uuid == "ada"
 
     def test_reader_accepts_a_token_before_its_nbf_within_the_leeway(self):

@@ -1,4 +1,4 @@
-"""Tests of the claims of a token: the written claims (docs/wire-contract.md §2) and the accepted claims."""
+"""Tests of the claims that the issuer writes (docs/wire-contract.md §2), and of the claims that a reader accepts."""
 
 from __future__ import annotations
 
@@ -217,11 +217,11 @@ class TestExtraClaims:
         with pytest.raises(ClaimsTooLarge):
             new(extra={"x": deep}).to_json()
 
-    def test_p16_depth_of_extra_claims_is_limited_to_what_readers_accept(self):
+    def test_p16_extra_claims_that_nest_deeper_than_readers_accept_are_refused(self):
         def nested(depth: int) -> list[Any]:
             return [nested(depth - 1)] if depth else ["x"]
 
-        # The claims set itself is the first of 32 levels.
+        # A reader accepts 32 levels. The object that contains all claims is the first level.
         deepest = new(extra={"x": nested(30), "empty": [{}], "text": "[" * 100}).to_json()
         assert compact.json_object(deepest, "claims") == json.loads(deepest)
         with pytest.raises(ClaimsTooLarge, match="nest deeper"):
@@ -258,7 +258,7 @@ class TestTheIssuerOfAToken:
             assert claims.issuer == issuer
 
     @pytest.mark.parametrize("iss", ["instructure", ["instructure:inst_access"], {}])
-    def test_c2_reader_refuses_a_part_of_the_issuer_if_the_accepted_issuers_are_one_string(self, iss):
+    def test_c2_reader_refuses_a_part_of_the_accepted_issuer_if_the_caller_passes_one_string(self, iss):
         with pytest.raises(ForeignToken):
             Claims.from_payload(payload(iss=iss), now=NOW, issuers=ISSUER)
 
@@ -293,7 +293,7 @@ class TestTheClaimsOfCanvas:
 
 
 class TestAMasquerade:
-    def test_reader_accepts_a_masquerade_with_user_and_shard(self):
+    def test_reader_accepts_a_masquerade_with_a_user_and_a_shard(self):
         claims = read(payload(masq_sub="real", masq_shard=1))
 
         assert (claims.masquerading_user_uuid, claims.masquerading_user_shard_id) == ("real", 1)
