@@ -26,7 +26,7 @@ from tests.support import key_texts
 PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi"}
 PEM = serialization.Encoding.PEM
 PKCS8 = serialization.PrivateFormat.PKCS8
-# Keep the original function, because a fixture replaces the function in every test.
+# Keep the original function, because a fixture replaces `material.generate` in every test.
 generate = material.generate
 
 
