@@ -116,7 +116,7 @@ class TestARevocationOfAllTokens:
 class TestALostPosition:
     @pytest.fixture
     def position(self, row):
-        """Create two revocations, delete the second row as a restored backup does, and return the position of the row."""
+        """Create two revocations, delete the second row (as a restored backup does), and return its position."""
         revoke(row())
         revoke(row())
         position = read().cursor

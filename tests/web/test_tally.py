@@ -1,4 +1,4 @@
-"""Tests of counters in memory: exact across threads, limited in number, and returned once."""
+"""Tests of a tally, which is a limited number of counters in memory that several threads share."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class TestTheLimitOfKindsInATally:
 
 
 class TestCountsThatAreNotTaken:
-    def test_tally_keeps_counts_that_are_not_taken_for_a_day(self, tally):
+    def test_tally_keeps_counts_for_24_hours_if_no_caller_takes_the_counts(self, tally):
         for hour in range(100):
             tally.add(kind(hour=HOUR + hour))
 

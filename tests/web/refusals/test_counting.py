@@ -245,7 +245,7 @@ class TestAFloodOfRefusals:
                 token = f"{number}.b.c.d.e" if number % 2 else str(number)
                 request.META["HTTP_AUTHORIZATION"] = f"Bearer {token}"
                 response = views.verify(request)
-                response.close()  # A server closes each response after sending the response.
+                response.close()  # The end of a request writes the counts that are due.
                 assert response.status_code == 401
                 clock.advance(30.5 / 10_000)
 
