@@ -78,7 +78,7 @@ def rows_shown(client: Any, **query: str) -> set[uuid.UUID]:
 class TestEveryPageOfTheAdmin:
     @staticmethod
     def answers(client: Any) -> dict[str, str]:
-        """Request every admin page about the rows of the test, including filtered lists. Returns the texts by URL."""
+        """Request every admin page about the rows of the test, including filtered lists. Returns the HTML by URL."""
         addresses = [reverse("admin:index"), reverse("admin:app_list", args=["instaccess"])]
         for model in (Key, IssuedToken):
             name = f"admin:instaccess_{model._meta.model_name}"
@@ -464,7 +464,7 @@ class TestAListWithManyRows:
             row(user, application, real_user=user)
 
     def test_list_of_issued_tokens_runs_the_same_number_of_queries_for_many_rows(self, admin_client):
-        self.fill(25)  # More rows than fit on one page.
+        self.fill(25)  # Create more rows than fit on one page.
         few = self.queries(admin_client, TOKENS)
         self.fill(45)
 
@@ -487,10 +487,12 @@ class TestAListWithManyRows:
         few = self.queries(admin_client, TOKENS, **query)
         self.fill(20)
 
-        # A full page needs one additional query for pagination.
+        # Pagination needs one additional query if the page is full.
         assert len(self.queries(admin_client, TOKENS, **query)) <= len(few) + 1
 
-    def test_list_of_issued_tokens_has_pages_only_for_counted_rows(self, admin_client, monkeypatch):
+    def test_list_of_issued_tokens_has_pages_only_for_the_latest_rows_up_to_the_limit(
+        self, admin_client, monkeypatch
+    ):
         monkeypatch.setattr("instaccess.admin.tokens.pagination.COUNTED", 3)
         self.fill(5)
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 PASSWORD = "correct horse battery staple"
 
 
-# The scope is the package because tests outside this package must not run in a thread with Playwright's event loop.
+# Use the scope `package`, so that Playwright stops before tests outside this package run. These tests must not run in
+# a thread with Playwright's event loop.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with chromium() as running:

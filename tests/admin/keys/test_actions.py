@@ -46,7 +46,7 @@ ACTS = ("rotate", "generate", "import", "revoke")
 
 @pytest.fixture
 def confirmed_request(rsa_pool: Any) -> Callable[[str], tuple[str, dict[str, str]]]:
-    """Return a function that returns the URL and the form data of the confirmation page of an action."""
+    """Return a function that returns the URL and the form data with which a user confirms an action."""
 
     def request(act: str) -> tuple[str, dict[str, str]]:
         current, public = key_of(SIG, "current").kid, rsa_pool.take().export_public()

@@ -77,7 +77,7 @@ class TestTheTimelineOfACurrentKey:
         assert rows(drawing)["current"].bars[0].end == NOW
         assert rows(drawing)["next"].bars[-1].start == NOW + 30 * DAY
 
-    def test_timeline_continues_an_external_current_key_to_the_end(self):
+    def test_timeline_draws_an_external_current_key_until_the_end_of_the_timeline(self):
         drawing = draw(current(private=False, use=ENC))
 
         assert rows(drawing)["current"].bars[-1].end == drawing.end
@@ -332,7 +332,8 @@ class TestTheTimelineOfAnyHistory:
     @given(history=histories())
     @hypothesis_settings(max_examples=60, deadline=None)
     def test_drawn_bars_of_any_history_are_close_to_their_exact_positions(self, history):
-        # A key has at most three phases, so a bar moves by at most three minimum widths.
+        # The timeline widens short phases to the minimum width. A key has at most three phases, so a bar moves by at
+        # most three minimum widths.
         furthest = 3 * timeline.MIN_WIDTH + 0.01
         for row in rows(self.drawing(history)).values():
             for bar in row.bars:
