@@ -114,7 +114,7 @@ class TestEveryPageOfTheAdmin:
             assert not any(secret in html.unescape(text) for secret in secrets), address
             assert "PRIVATE KEY" not in text, address
 
-    def test_a1_page_of_a_key_shows_no_private_key_even_if_the_row_contains_a_private_key_as_its_public_key(
+    def test_a1_page_of_a_key_shows_no_private_key_even_if_public_jwk_contains_a_private_key(
         self, initial_keys, admin_client
     ):
         private = ring.current_ring().signing_key().private().reveal()
@@ -217,7 +217,7 @@ class TestTheAuditLogInTheAdmin:
 
 
 class TestDeletingReferencedObjects:
-    def test_a3_deleting_a_user_keeps_the_audit_row_and_its_uuid(self, user, application, admin_client):
+    def test_a3_deleting_a_user_keeps_the_audit_row_and_the_uuid_of_the_user(self, user, application, admin_client):
         issuer_row = row(user, application, real_user=user)
 
         response = admin_client.post(reverse("admin:auth_user_delete", args=[user.pk]), {"post": "yes"})
@@ -230,7 +230,7 @@ class TestDeletingReferencedObjects:
         assert issuer_row.user_uuid in page(admin_client, TOKENS)
         assert rows_shown(admin_client, q=issuer_row.user_uuid) == {kept.jti}
 
-    def test_a3_deleting_an_application_keeps_the_audit_row_and_its_client_id(self, user, application, admin_client):
+    def test_a3_deleting_an_application_keeps_the_audit_row_and_the_client_id(self, user, application, admin_client):
         client_id = application.client_id
         issuer_row = row(user, application)
         address = reverse("admin:oauth2_provider_application_delete", args=[application.pk])

@@ -1,4 +1,4 @@
-"""Two RSA keys, and a token that is signed with the first key and encrypted for the second key."""
+"""Fixtures: two RSA keys, and a token that is signed with the first key and encrypted for the second key."""
 
 from __future__ import annotations
 

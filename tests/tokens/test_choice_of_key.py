@@ -158,9 +158,7 @@ class TestATokenWithKid:
 
         assert (decryption.value.code, verification.value.code) == ("decrypt_failed", "bad_signature")
 
-    def test_decrypt_and_verify_refuse_a_key_whose_use_does_not_match(
-        self, encrypted, signed, signing_key, encryption_key
-    ):
+    def test_decrypt_and_verify_refuse_a_key_for_the_wrong_use(self, encrypted, signed, signing_key, encryption_key):
         # Simulate an operator who has swapped the signing key and the encryption key in the settings.
         with pytest.raises(InvalidToken):
             jose.decrypt(encrypted, {"e1": PrivateKey(JWK(**{**encryption_key, "use": "sig"}))})

@@ -1,4 +1,4 @@
-"""Tests of the values of claims that readers accept: types and times."""
+"""Tests of the types and the times that a reader accepts in claims."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ class TestTheTimeAfterWhichEveryGatewayRefusesAToken:
         assert MAX_LEEWAY == 300
 
     def test_every_gateway_refuses_a_token_six_minutes_after_its_expiry(self):
-        # The leeway of a gateway is at most 5 minutes, and its clock may be a minute behind the clock of the issuer.
+        # The leeway of a gateway is at most 5 minutes. The clock of a gateway may be a minute behind the clock of the
+        # issuer.
         assert AFTERLIFE == 360
 
 

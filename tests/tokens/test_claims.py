@@ -76,7 +76,7 @@ class TestThePayloadOfClaims:
             ("department", "physics"),
         ]
 
-    def test_payload_omits_claims_without_a_value_instead_of_null_or_false(self):
+    def test_payload_omits_optional_claims_that_are_none_or_false(self):
         text = new().to_json()
 
         assert set(json.loads(text)) == {"iss", "jti", "iat", "exp", "sub", "acct", "canvas_domain"}
@@ -138,7 +138,7 @@ class TestIsCanonicalUuid:
             " 6f1c2f5e-2e0e-4a4c-9a52-1a6c2a1f0d11",
         ],
     )
-    def test_is_canonical_uuid_refuses_a_uuid_in_another_format_and_text_without_a_uuid(self, text):
+    def test_is_canonical_uuid_refuses_other_formats_of_a_uuid_and_other_strings(self, text):
         assert not is_canonical_uuid(text)
 
 
@@ -284,7 +284,7 @@ class TestTheClaimsOfCanvas:
     def test_c12_reader_accepts_an_id_that_is_a_string_or_an_integer(self, name, value):
         assert read(payload(**{name: value})).to_payload()[name] == str(value)
 
-    def test_c12_reader_accepts_a_token_whose_instructure_service_claim_is_false(self):
+    def test_c12_reader_accepts_an_instructure_service_claim_that_is_false(self):
         assert read(canvas_claims(instructure_service=False)).instructure_service is False
 
     def test_c12_identifiers_for_the_log_contain_an_integer_client_id_as_a_string(self):

@@ -46,7 +46,7 @@ class TestALoadingThreadWithoutWork:
         timed_out, ran = threading.Event(), threading.Event()
 
         class Queue(queue.SimpleQueue[Any]):
-            """A queue that receives a function only after the wait of the thread for a function has timed out."""
+            """A queue that stores a function only after the thread has stopped waiting for a function."""
 
             def get(self, block: bool = True, timeout: float | None = None) -> Any:
                 try:

@@ -137,7 +137,7 @@ class TestTheExactTimesOfARefreshedValue:
 
 
 class TestAFailedLoadOfARefreshedValue:
-    def test_last_value_is_returned_while_loading_fails_until_interval_and_staleness_have_passed(
+    def test_cached_value_is_returned_after_a_failed_load_until_interval_and_staleness_have_passed(
         self, clock, source, value
     ):
         value.get(interval=2, max_staleness=60)
@@ -165,7 +165,7 @@ class TestAFailedLoadOfARefreshedValue:
 
         assert source.loads == 3
 
-    def test_successful_load_after_a_failed_load_replaces_the_last_value(self, clock, source, value):
+    def test_successful_load_after_a_failed_load_replaces_the_cached_value(self, clock, source, value):
         value.get(interval=2, max_staleness=60)
         source.error = OSError("unavailable")
         clock.now += 30
@@ -343,7 +343,8 @@ class TestAForkedProcess:
         context = multiprocessing.get_context("fork")
         assert value.get(interval=3600, max_staleness=0) == 1
         parent_end, child_end = context.Pipe()
-        # Hold the lock during the fork, as a thread of a real parent may do. The child must not wait for this lock.
+        # Hold the lock during the fork, as a thread of a real parent process may do. The child process must not wait
+        # for the lock, because no thread of the child releases it.
         with value._lock:
             child = context.Process(target=_child, args=(value, child_end))
             child.start()

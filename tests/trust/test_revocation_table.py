@@ -114,6 +114,8 @@ class TestARevocationOfAllTokens:
 
 
 class TestALostPosition:
+    """Tests of positions that the database no longer contains, for example after a backup was restored."""
+
     @pytest.fixture
     def position(self, row):
         """Create two revocations, delete the second row (as a restored backup does), and return its position."""
@@ -132,7 +134,7 @@ class TestALostPosition:
         revoke(row())
         assert read(position).position_lost
 
-    def test_revocation_position_whose_row_was_pruned_is_not_lost(self, row):
+    def test_position_of_a_pruned_revocation_is_not_lost(self, row):
         revoke(row())
         old = int(read().cursor) - (RETENTION + 1) * 10**6
         assert not read(str(old)).position_lost

@@ -141,7 +141,7 @@ class TestTheAgeOfRevocations:
         assert read().tokens == [str(denied.jti)]
 
     @pytest.mark.usefixtures("frozen_time")
-    def test_first_page_contains_users_whose_tokens_were_revoked_within_the_retention(self):
+    def test_first_page_contains_only_users_that_were_revoked_within_the_retention(self):
         oldest = number(NOW - RETENTION)
         insert((oldest, "user", "old", 6), (oldest + 1, "user", "recent", 6))
 
@@ -150,6 +150,8 @@ class TestTheAgeOfRevocations:
 
 @pytest.mark.usefixtures("frozen_time")
 class TestALostPosition:
+    """Tests of positions that the database no longer contains, for example after a backup was restored."""
+
     def test_k15_recent_position_without_a_revocation_is_lost(self):
         insert((number(NOW), "key", "k", None))
         oldest = number(NOW - RETENTION)

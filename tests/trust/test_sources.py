@@ -237,7 +237,7 @@ class TestReadingAJWKSet:
         assert list(remote_jwks.read_jwks({"keys": [other, public(key)]})) == [key.thumbprint()]
 
     @pytest.mark.parametrize("key_ops", [["verify"], ["verify", "encrypt"]])
-    def test_c13_member_of_a_jwk_set_whose_key_ops_contain_verify_is_accepted(self, key, key_ops):
+    def test_c13_member_of_a_jwk_set_with_verify_in_its_key_ops_is_accepted(self, key, key_ops):
         member = public(key, key_ops=key_ops)
         del member["use"]
 
@@ -385,7 +385,7 @@ class TestKeysOfAJWKSURL:
         assert len(jwks.requests) == 2
 
     @pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
-    def test_c16_a_jwks_whose_content_encoding_is_identity_is_read(self, jwks, key, encoding):
+    def test_c16_a_jwks_with_the_content_encoding_identity_is_read(self, jwks, key, encoding):
         jwks.answer_with(200, document(key), Content_Encoding=encoding)
 
         assert list(sources.verification_keys()) == [key.thumbprint()]
@@ -580,7 +580,8 @@ class TestAForkedProcess:
         keys, new = sources.verification_keys(), rsa_pool.take()
         context = multiprocessing.get_context("fork")
         parent_end, child_end = context.Pipe()
-        # Hold the lock during the fork, as a thread of a real parent may do. The child must not wait for this lock.
+        # Hold the lock during the fork, as a thread of a real parent process may do. The child process must not wait
+        # for the lock, because no thread of the child releases it.
         with keys._refetch_lock:
             child = context.Process(target=_look_up_a_new_key, args=(keys, new.thumbprint(), child_end))
             child.start()

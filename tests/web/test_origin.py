@@ -183,7 +183,7 @@ class TestTheAccountOfAHost:
             assert origin.account_uuid("canvas.example.edu") == account
 
     @pytest.mark.parametrize("account", ["", "x" * 256, None, 7, True, b"account", ["a"]])
-    def test_account_hook_that_returns_another_value_is_an_error_of_the_setting(self, account):
+    def test_account_hook_that_returns_another_value_raises_config_error(self, account):
         with (
             override_settings(INSTACCESS={"ACCOUNT_HOOK": lambda host: account}),
             pytest.raises(ConfigError, match="must return a string of 1 to 255 characters") as caught,

@@ -1,4 +1,4 @@
-"""Tests that the parameters of a request to a view that takes secrets are kept out of Django's reports."""
+"""Tests that Django's error reports contain no parameters of a request to a view that takes secrets."""
 
 from __future__ import annotations
 

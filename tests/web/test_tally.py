@@ -124,7 +124,8 @@ class TestAForkedProcess:
             tally.add(kind(reason="expired"))
             counted.put(tally.take())
 
-        # Hold the lock during the fork, as a thread of a real parent may do. The child must not wait for this lock.
+        # Hold the lock during the fork, as a thread of a real parent process may do. The child process must not wait
+        # for the lock, because no thread of the child releases it.
         with tally._lock:
             process = context.Process(target=child)
             process.start()

@@ -74,7 +74,7 @@ class TestTheLast24Hours:
 
         assert "Issued tokens 2 " in dashboard(admin_client)
 
-    def test_dashboard_counts_tokens_by_the_time_of_their_revocation(self, admin_client):
+    def test_dashboard_counts_revoked_tokens_by_the_time_of_their_revocation(self, admin_client):
         add_token(age=30 * HOUR, revoked_age=HOUR)
         add_token(age=30 * HOUR, revoked_age=29 * HOUR)
 
@@ -162,7 +162,7 @@ class TestKeys:
         assert f"encryption {previous.kid[:8]} past" in text
         assert "Its tokens are accepted until 2026-11-23" in text
 
-    def test_dashboard_links_each_key(self, admin_client, initial_keys):
+    def test_dashboard_links_to_the_page_of_each_key(self, admin_client, initial_keys):
         text = admin_client.get("/admin/instaccess/").content.decode()
 
         for key in initial_keys:
@@ -224,7 +224,7 @@ class TestWhatNeedsAttention:
 
 
 class TestTheAuditLog:
-    def test_dashboard_shows_the_last_seal_and_the_last_verification(self, admin_client, initial_keys):
+    def test_dashboard_shows_the_last_runs_of_the_commands_seal_and_verify(self, admin_client, initial_keys):
         call_command("instaccess_tokens", "seal", verbosity=0)
         call_command("instaccess_tokens", "verify", verbosity=0)
 
@@ -269,7 +269,7 @@ class TestADatabaseThatCantBeRead:
             ("instaccess_key", "Current since", "Issued tokens"),
         ],
     )
-    def test_dashboard_reports_missing_information_and_shows_the_other_sections(
+    def test_dashboard_reports_that_a_table_cannot_be_read_and_shows_the_other_sections(
         self, admin_client, initial_keys, table, missing, shown
     ):
         with connection.execute_wrapper(without_table(table)):
@@ -286,7 +286,7 @@ class TestADatabaseThatCantBeRead:
         assert "no such table" not in text
         assert "hunter2" not in text
 
-    def test_dashboard_reports_that_no_tokens_can_be_issued(self, admin_client, initial_keys):
+    def test_dashboard_reports_that_no_tokens_can_be_issued_without_the_audit_log(self, admin_client, initial_keys):
         with connection.execute_wrapper(without_table("instaccess_issuedtoken")):
             text = dashboard(admin_client)
 

@@ -102,7 +102,7 @@ class TestTheKeyPageAfterARevocation:
         )
 
     @pytest.mark.parametrize("revoked", ["current", "past"])
-    def test_remaining_work_of_the_key_pair_of_a_gateway_in_another_deployment_contains_no_command(
+    def test_remaining_work_for_the_key_of_a_gateway_in_another_deployment_contains_no_command(
         self, revoked, operator_client, rsa_pool
     ):
         Key.objects.filter(use=ENC).delete()

@@ -55,7 +55,7 @@ class TestAHealthyDeployment:
 
         assert problems_of(old, key("future"), gone, current(use=ENC)) == {}
 
-    def test_find_problems_accepts_an_encryption_key_whose_private_key_is_stored_elsewhere(self):
+    def test_find_problems_accepts_an_encryption_key_if_its_private_key_is_stored_elsewhere(self):
         assert problems_of(current(), key("future"), current(use=ENC, private=False)) == {}
 
 
@@ -71,7 +71,7 @@ class TestAnIdleEncryptionKey:
 
 
 class TestMissingKeys:
-    def test_find_problems_returns_one_problem_with_the_command_if_there_are_no_keys(self):
+    def test_find_problems_returns_one_problem_with_the_command_instaccess_init_without_keys(self):
         only = problems_of()
 
         assert list(only) == ["no_keys"]
@@ -141,7 +141,7 @@ class TestOverdueChanges:
         assert gone.kid[:8] in problem.text
         assert problem.command == "python manage.py instaccess_keys rotate"
 
-    def test_k12_find_problems_ignores_a_past_key_whose_private_key_is_erased(self):
+    def test_k12_find_problems_ignores_a_past_key_with_an_erased_private_key(self):
         assert problems_of(*IN_ORDER, key("past", private=False, retired_at=NOW - 9 * DAY)) == {}
 
 

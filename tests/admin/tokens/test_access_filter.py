@@ -192,7 +192,7 @@ class TestTheChartOfAPeriod:
         assert chart.heading.endswith(unit)
 
 
-class TestTheFilterOnAccess:
+class TestFilterByAccess:
     def test_filter_by_access_matches_live_tokens_at_the_current_time(self, row):
         live, expired = row(), row(age=7200)
 

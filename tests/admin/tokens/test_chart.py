@@ -246,7 +246,9 @@ class TestTheCountsInTheChart:
 @pytest.mark.django_db
 @pytest.mark.usefixtures("_now")
 class TestTheChartOnThePage:
-    def test_table_below_the_chart_contains_the_numbers_of_issued_revoked_and_refused(self, row, admin_client):
+    def test_table_below_the_chart_contains_the_numbers_of_issued_and_revoked_tokens_and_refusals(
+        self, row, admin_client
+    ):
         row(age=60)
         row(age=3 * 86400)
         row(age=120, revoked_at=NOW)

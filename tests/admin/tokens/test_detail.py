@@ -133,7 +133,9 @@ class TestTheLinksOfAToken:
         assert "User" not in found
         assert found["Tokens and refusals of the user"][0] == "ada"
 
-    def test_a24_page_of_a_token_names_the_refused_requests_of_its_users_around_the_token(self, log_in, row, grace):
+    def test_a24_page_of_a_token_counts_the_requests_of_its_users_that_were_refused_at_about_its_time(
+        self, log_in, row, grace
+    ):
         token = row(real_user=grace, real_user_uuid=users.user_uuid(grace))
         hour = timezone.now().replace(minute=0, second=0, microsecond=0)
         for reason, user_uuid, age, count in (

@@ -71,9 +71,9 @@ class TestAUserNameWithASpace:
         assert sum(int(line.cells[-1]) for line in refused) == 7
 
 
-class TestAnAddressInBothForms:
+class TestAnAddressAndItsMappedAddress:
     @pytest.mark.parametrize("text", ["192.0.2.7", "::ffff:192.0.2.7", "::FFFF:c000:207", "0:0:0:0:0:ffff:192.0.2.7"])
-    def test_a23_search_finds_an_ipv4_address_in_both_forms(self, text, row, admin_client):
+    def test_a23_search_finds_an_ipv4_address_and_its_mapped_ipv6_address(self, text, row, admin_client):
         tokens = {row(ip_address=address) for address in ("192.0.2.7", "::ffff:192.0.2.7")}
         row(ip_address="192.0.2.8")
         row(ip_address="2001:db8::7")

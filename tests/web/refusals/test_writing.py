@@ -217,7 +217,7 @@ class FailingRouter:
 
 
 class OtherDatabaseRouter:
-    """A database router that sends counts to another database."""
+    """A database router that selects another database for the refusal counts."""
 
     def db_for_write(self, model: Any, **hints: Any) -> str | None:
         return "elsewhere" if model is RefusalCount else None
