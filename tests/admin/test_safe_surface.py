@@ -152,7 +152,7 @@ class TestTheAuditLogInTheAdmin:
         return row(user, application, ip_address="192.0.2.7")
 
     @pytest.fixture(autouse=True)
-    def _stays_as_it_is(self, token):
+    def _audit_row_stays_unchanged(self, token):
         before = IssuedToken.objects.values(*self.COLUMNS, "jti").get()
         yield
         assert IssuedToken.objects.values(*self.COLUMNS, "jti").get() == before

@@ -344,7 +344,7 @@ class TestAForkedProcess:
         assert value.get(interval=3600, max_staleness=0) == 1
         parent_end, child_end = context.Pipe()
         # Hold the lock during the fork, as a thread of a real parent process may do. The child process must not wait
-        # for the lock, because no thread of the child releases it.
+        # for the lock, because no thread of the child process would release the lock.
         with value._lock:
             child = context.Process(target=_child, args=(value, child_end))
             child.start()

@@ -125,7 +125,7 @@ class TestAForkedProcess:
             counted.put(tally.take())
 
         # Hold the lock during the fork, as a thread of a real parent process may do. The child process must not wait
-        # for the lock, because no thread of the child releases it.
+        # for the lock, because no thread of the child process would release the lock.
         with tally._lock:
             process = context.Process(target=child)
             process.start()

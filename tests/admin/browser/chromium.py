@@ -47,8 +47,8 @@ def chromium() -> Iterator[Browser]:
 
     # Disable Chromium's sandbox only for root, because the sandbox cannot run as root.
     arguments = [*_ARGUMENTS, "--no-sandbox"] if os.geteuid() == 0 else _ARGUMENTS
-    # Playwright runs an event loop in this thread. Without this variable, Django would refuse database queries in the
-    # thread.
+    # Playwright runs an event loop in this thread. Without the environment variable, Django would refuse database
+    # queries in the thread.
     before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     try:
@@ -66,7 +66,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Watch:
-    """A recorder of errors in a browser window: CSP violations, script errors, missing files and foreign hosts."""
+    """A recorder of errors in a window: CSP violations, script errors, missing files and requests to other hosts."""
 
     def __init__(self, context: BrowserContext, base_url: str) -> None:
         self.errors: list[str] = []

@@ -148,7 +148,7 @@ def make_outer(signed: str) -> str:
 class TestAnInspection:
     @pytest.fixture
     def texts(self, issue, make, rsa_pool, access_token):
-        """Return a list with a token of each kind that the inspector distinguishes."""
+        """Return one token of each kind that the inspector distinguishes."""
         token = issue()[1]
         signed = signed_inside(token)
         foreign = TokenFactory(rsa_pool.take("sig"), rsa_pool.take("enc"))

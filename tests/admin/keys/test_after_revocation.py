@@ -41,7 +41,7 @@ def page_at(clock: Any, operator_client: Any) -> Any:
 
 
 def remaining(client: Any) -> Any:
-    """Return the remaining work of the only recently revoked key on the key page."""
+    """Return the remaining work that the key page shows for the only key that was revoked recently."""
     [revoked] = client.get(LIST).context["revoked_keys"]
     return revoked
 

@@ -133,7 +133,7 @@ class TestTheLinksOfAToken:
         assert "User" not in found
         assert found["Tokens and refusals of the user"][0] == "ada"
 
-    def test_a24_page_of_a_token_counts_the_requests_of_its_users_that_were_refused_at_about_its_time(
+    def test_a24_page_of_a_token_counts_requests_of_user_and_actor_that_were_refused_near_its_issue(
         self, log_in, row, grace
     ):
         token = row(real_user=grace, real_user_uuid=users.user_uuid(grace))

@@ -22,7 +22,7 @@ LIST = reverse("admin:instaccess_issuedtoken_changelist")
 
 @pytest.fixture
 def lovelace(row):
-    """Create the audit row of a token of an existing user whose name contains a space."""
+    """Create a user with a space in the name, and the audit row of a token of this user."""
     user = get_user_model().objects.create_user("Ada Lovelace")
     return row(user=user, user_uuid=users.user_uuid(user), client_id="tool-1")
 
