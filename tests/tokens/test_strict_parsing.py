@@ -94,8 +94,8 @@ class TestANonCanonicalToken:
     def test_g4_decrypt_refuses_a_token_with_bytes_moved_from_one_segment_to_the_next(
         self, enc, moved, signed, encryption_key
     ):
-        # If bytes move from the IV to the ciphertext, only the length of the IV reveals the change, because the tag
-        # of CBC-HMAC covers the concatenated segments.
+        # If bytes move from the IV to the ciphertext, only the length of the IV reveals the change. The tag of
+        # CBC-HMAC stays valid, because the tag covers the concatenated segments.
         token = jose.encrypt(signed, encryption_key, kid="e1", alg="RSA-OAEP", enc=enc)
         header, *parts = token.split(".")
         for left in range(3):

@@ -85,17 +85,17 @@ class TestTheTimeOfAFetch:
 
 class TestTheErrorOfAFetch:
     @pytest.mark.parametrize("status", [201, 302, 400, 403, 404, 500])
-    def test_error_of_a_status_other_than_401_contains_no_advice(self, server, status):
+    def test_error_for_a_status_other_than_401_contains_no_advice(self, server, status):
         server.answer_with(status)
 
         assert error(server, secret=SECRET) == f"{server.base_url} answered {status}"
 
-    def test_error_of_a_401_without_a_secret_contains_no_advice(self, server):
+    def test_error_for_a_401_contains_no_advice_if_the_request_had_no_secret(self, server):
         server.answer_with(401)
 
         assert error(server) == f"{server.base_url} answered 401"
 
-    def test_error_of_a_document_that_is_cut_off_names_the_error(self, server):
+    def test_error_for_an_incomplete_document_names_the_protocol_error(self, server):
         def answer(handler: Any) -> None:
             handler.send_response(200)
             handler.send_header("Content-Length", "100")
@@ -106,7 +106,7 @@ class TestTheErrorOfAFetch:
 
         assert error(server) == f"{server.base_url} can't be read (ProtocolError)"
 
-    def test_error_of_an_invalid_chunk_names_the_error(self, server):
+    def test_error_for_an_invalid_chunk_names_the_protocol_error(self, server):
         def answer(handler: Any) -> None:
             handler.protocol_version = "HTTP/1.1"
             handler.close_connection = True
@@ -119,7 +119,7 @@ class TestTheErrorOfAFetch:
 
         assert error(server) == f"{server.base_url} can't be read (ProtocolError)"
 
-    def test_error_of_a_document_that_is_not_json_names_the_error(self, server):
+    def test_error_for_a_document_that_is_not_json_names_the_json_error(self, server):
         server.answer_with(200, b"<html>")
 
         assert error(server) == f"{server.base_url} can't be read (JSONDecodeError)"

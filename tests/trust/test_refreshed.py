@@ -107,7 +107,9 @@ class TestTheExactTimesOfARefreshedValue:
 
         assert value.get(interval=2, max_staleness=0) == 2
 
-    def test_value_is_loaded_on_each_call_if_the_interval_is_0_and_no_time_passes(self, frozen_clock, source, value):
+    def test_value_is_loaded_on_each_call_if_the_interval_is_0_even_if_no_time_passes(
+        self, frozen_clock, source, value
+    ):
         assert [value.get(interval=0, max_staleness=0) for _ in range(3)] == [1, 2, 3]
         assert source.last_values == [None, 1, 2]
         assert value.cached == 3

@@ -40,7 +40,7 @@ class TestAllTokens:
     @pytest.mark.parametrize(
         ("all_until", "refused"), [(NOW - 1, False), (NOW, True), (NOW + 1, True)], ids=["before", "equal", "after"]
     )
-    def test_k15_revocation_of_all_tokens_refuses_tokens_that_were_issued_until_its_time(self, all_until, refused):
+    def test_k15_deny_list_refuses_tokens_that_were_issued_until_a_revocation_of_all_tokens(self, all_until, refused):
         assert (reason(Page(all_until=all_until)) is not None) is refused
 
     def test_k15_deny_list_uses_the_latest_time_of_several_revocations_of_all_tokens(self):

@@ -231,7 +231,7 @@ class TestRefusalSpikes:
         assert list(problems_of(spikes=[RefusalSpike("issuer", "no_key", 50, 0)])) == ["no_keys", "unusual_refusals"]
 
 
-class TestTheOrderOfFindings:
+class TestTheOrderOfProblems:
     def test_find_problems_returns_the_most_severe_problems_first(self):
         made = problems_of(
             current(age=40 * DAY),

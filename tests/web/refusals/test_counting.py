@@ -251,7 +251,8 @@ class TestAFloodOfRefusals:
 
             during = list(statements.seen)
             assert counted() == {("gateway", "malformed", "", ""): 5000, ("gateway", "other_bearer", "", ""): 5000}
-        # Each write is an INSERT and two UPDATEs, one UPDATE per reason. The first write also trimmed the table.
+        # Each write consists of an INSERT and two UPDATEs, one UPDATE per reason. The first write also trims the
+        # table.
         assert (during.count("INSERT"), during.count("UPDATE"), during.count("DELETE")) == (3, 6, 0)
         assert len(during) == 3 * 3 + 2
 
