@@ -114,7 +114,7 @@ class TestARevocationOfAllTokens:
 
 
 class TestALostPosition:
-    """Tests of positions that the database no longer contains, for example after a backup was restored."""
+    """Tests that a position is lost if its revocation is missing from the database but was not pruned."""
 
     @pytest.fixture
     def position(self, row):

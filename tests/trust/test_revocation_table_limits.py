@@ -150,9 +150,9 @@ class TestTheAgeOfRevocations:
 
 @pytest.mark.usefixtures("frozen_time")
 class TestALostPosition:
-    """Tests of positions that the database no longer contains, for example after a backup was restored."""
+    """Tests that a position is lost if its revocation is missing from the database but was not pruned."""
 
-    def test_k15_recent_position_without_a_revocation_is_lost(self):
+    def test_k15_recent_position_of_a_missing_revocation_is_lost(self):
         insert((number(NOW), "key", "k", None))
         oldest = number(NOW - RETENTION)
 
@@ -163,7 +163,7 @@ class TestALostPosition:
     def test_k15_position_after_the_last_revocation_is_lost_even_if_the_position_is_old(self):
         assert read(str(number(NOW - RETENTION - timedelta(days=1)))).position_lost
 
-    def test_k15_old_position_without_a_revocation_is_not_lost_if_later_revocations_exist(self):
+    def test_k15_old_position_of_a_missing_revocation_is_not_lost_if_later_revocations_exist(self):
         insert((number(NOW), "key", "k", None))
 
         assert not read(str(number(NOW - RETENTION - timedelta(days=1)))).position_lost

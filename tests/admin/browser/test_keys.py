@@ -91,7 +91,7 @@ class TestThePageOfKeys:
 
 
 def install(age: timedelta) -> None:
-    """Generate the keys of a deployment that was installed this long ago."""
+    """Generate the first keys of a deployment. `age` is the time since the installation."""
     provision.init(now=timezone.now() - age)
 
 

@@ -71,7 +71,7 @@ class TestAnIdleEncryptionKey:
 
 
 class TestMissingKeys:
-    def test_find_problems_returns_one_problem_with_the_command_instaccess_init_without_keys(self):
+    def test_find_problems_returns_only_the_command_instaccess_init_if_there_are_no_keys(self):
         only = problems_of()
 
         assert list(only) == ["no_keys"]
@@ -209,7 +209,7 @@ class TestUnsafeSettings:
     def test_find_problems_ignores_a_derived_key_encryption_key_if_there_are_no_keys(self):
         assert list(problems_of(derived=True)) == ["no_keys"]
 
-    def test_problem_of_an_invalid_setting_is_an_error_with_the_message_of_the_setting(self):
+    def test_find_problems_reports_an_invalid_setting_as_an_error_and_names_the_setting(self):
         problem = bad_setting(ConfigError("INSTACCESS['LEEWAY'] must be an integer", setting="LEEWAY"))
 
         assert problem.severity == Severity.ERROR
