@@ -1,4 +1,4 @@
-"""Tests of the tools for browser tests: `Watch` reports errors, and Django needs each accessibility exception."""
+"""Tests that `Watch` reports errors in the browser, and that each accessibility exception is still needed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TestAccessibilityExceptions:
     def test_every_accessibility_exception_for_djangos_own_pages_is_still_needed(
         self, visit: Callable[..., Page], superuser: Any, row: Callable[..., IssuedToken], settings: Any
     ) -> None:
-        """Find each excepted violation in Django's pages. If no violation is found, remove the exception."""
+        """If this test fails, remove the exception, because Django's pages no longer contain the violation."""
         row()
         settings.ROOT_URLCONF = "tests.admin.browser.stock"
         page = visit(superuser)
