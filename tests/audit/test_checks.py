@@ -24,7 +24,7 @@ def pair() -> Iterator[list[Cluster]]:
 
 @pytest.fixture
 def use(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Return a function that connects this process to a PostgreSQL server, with a user and connection options."""
+    """Return a function that connects this process to a PostgreSQL server as a user and with connection options."""
 
     with monkeypatch.context() as patch:
 
@@ -87,7 +87,7 @@ class TestReplicas:
         assert [check_id for check_id, _ in check()] == ["instaccess.W033"]
 
     def test_check_does_not_report_a_server_without_replicas(self, pair, use):
-        use(pair[1])  # The replica is a server that has no replicas.
+        use(pair[1])  # Check the replica, because no server replicates it.
 
         assert check() == []
 
@@ -115,7 +115,7 @@ class TestSynchronousCommit:
 
 
 class TestOtherDatabases:
-    def test_check_of_durability_does_not_query_databases_that_are_not_checked(self, use):
+    def test_check_of_durability_opens_no_connection_to_a_database_that_the_caller_does_not_name(self, use):
         connections.close_all()
 
         assert check_durability(databases=["other"]) == check_durability(databases=None) == []

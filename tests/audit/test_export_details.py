@@ -20,7 +20,7 @@ class TestTheFormats:
     def test_media_type_of_csv_names_the_charset_and_the_header(self):
         assert Format.CSV.content_type == "text/csv; charset=utf-8; header=present"
 
-    def test_media_type_of_json_lines_is_the_proposed_type(self):
+    def test_media_type_of_json_lines_is_application_jsonl(self):
         assert Format.JSON_LINES.content_type == "application/jsonl"
 
 
@@ -49,7 +49,7 @@ class TestControlCharacters:
         assert safe_cell(f"a{char}b") == f"a{symbol}b"
 
     @pytest.mark.parametrize("char", [" ", "~", "\xa0"], ids=ascii)
-    def test_safe_cell_keeps_a_neighbor_of_the_control_characters(self, char):
+    def test_safe_cell_keeps_the_characters_next_to_the_ranges_of_control_characters(self, char):
         assert safe_cell(f"a{char}b\t") == f"a{char}b\u2409"
 
 

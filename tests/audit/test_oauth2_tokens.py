@@ -130,7 +130,7 @@ class TestTheSummaryOfOAuth2Tokens:
         with CaptureQueriesContext(connection) as many:
             audit.summarize_oauth2_tokens([user, grace])
 
-        assert len(many) <= len(few) + 2  # One more user may need a query for the uuid.
+        assert len(many) <= len(few) + 2  # Allow two more queries, because the second user may still need a uuid.
 
     def test_access_token_without_a_user_belongs_to_the_service_user_of_its_application(
         self, make_access_token, user, application
@@ -159,7 +159,7 @@ class TestTheSummaryOfOAuth2Tokens:
 class TestTheLastUseAmongManyTokens:
     @pytest.fixture
     def used(self, give, row, user, grace) -> Any:
-        """Create a token of ada, and later tokens that grace got for herself and for ada."""
+        """Create a token of ada, and later tokens that grace requested for herself and for ada. Returns ada's row."""
         give()
         used = row(age=400)
         graces = users.user_uuid(grace)
@@ -168,7 +168,7 @@ class TestTheLastUseAmongManyTokens:
             row(age=age, real_user=grace, real_user_uuid=graces)
         return used
 
-    def test_last_use_of_a_user_is_found_after_more_tokens_of_other_users_than_the_limit(
+    def test_last_use_of_a_user_is_found_even_if_newer_tokens_of_other_users_exceed_the_limit(
         self, used, user, monkeypatch
     ):
         monkeypatch.setattr(oauth2_tokens, "_LAST_USES", 1)

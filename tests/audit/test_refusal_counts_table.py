@@ -17,7 +17,7 @@ from instaccess.web import Kind
 pytestmark = pytest.mark.django_db
 
 NOON = datetime(2026, 12, 1, 12, tzinfo=UTC)
-EPOCH_HOUR = 498_924  # Noon, in hours since 1970.
+EPOCH_HOUR = 498_924  # NOON as the number of hours since 1970.
 
 
 def kind(hour: int = EPOCH_HOUR, reason: str = "expired", user_uuid: str = "u") -> Kind:
@@ -71,7 +71,7 @@ class TestAddingRefusals:
 
 class TestTrimmingTheTable:
     def create(self, ages: Iterable[timedelta]) -> None:
-        """Create one row for each age at noon."""
+        """Create one refusal count for each age. An age is the time from the hour of the count to noon."""
         RefusalCount.objects.bulk_create(
             [
                 RefusalCount(hour=NOON - age, role="gateway", reason="expired", user_uuid=str(number), count=1)
