@@ -95,7 +95,7 @@ class TestRefusalSpikes:
 
         assert refusal_counts.refusal_spikes() == [RefusalSpike("gateway", "expired", 50, 10.0)]
 
-    def test_refusal_spikes_of_an_earlier_time_leave_out_later_refusals(self):
+    def test_refusal_spikes_of_an_earlier_time_omit_later_refusals(self):
         self.rows({30: 40, 29: 500, 1: 900})
 
         expected = [RefusalSpike("gateway", "expired", 40, 0.0)]

@@ -18,7 +18,7 @@ NO_TIMEOUTS = {"socket_timeout": None, "socket_connect_timeout": None}
 
 
 def unique_url() -> str:
-    """Return a URL that no other test uses, because django-redis keeps the options of a URL in the process."""
+    """Return a URL that no other test uses, because django-redis caches the options of each URL."""
     return f"redis://{uuid.uuid4()}.example.edu:6379/0"
 
 
