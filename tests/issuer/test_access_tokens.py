@@ -210,7 +210,7 @@ def test_fixed_statement_reads_the_primary_key_of_a_user_first_even_if_the_key_i
 
     assert statement is not None
     assert statement.user.names == ("number", "username")
-    # All columns of a token model of the project are loaded, because its methods may read any column.
+    # The statement must load all columns of the project's token model, because its methods may read any column.
     assert statement.token.names == ("id", "note", "token_checksum", "user_id", "application_id")
 
 

@@ -86,7 +86,7 @@ class TestTheAuditRow:
         )
         assert (row.issued_at.timestamp(), row.expires_at.timestamp()) == (claims["iat"], claims["exp"])
 
-    def test_audit_row_outlives_its_user_and_application(self, issue, user, application):
+    def test_audit_row_stays_after_its_user_and_application_were_deleted(self, issue, user, application):
         row, _ = issue()
         client_id = application.client_id
         application.delete()
@@ -303,7 +303,7 @@ class TestAJtiThatExistsAlready:
 
         attempts: list[str] = []
 
-        # `CaptureQueriesContext` doesn't record the text of a query that MariaDB refuses.
+        # Use a wrapper, because `CaptureQueriesContext` doesn't record the text of a query that MariaDB refuses.
         def record(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
             attempts.append(sql)
             return execute(sql, params, many, context)
@@ -387,7 +387,7 @@ class TestAnAuditRowThatTheDatabaseRefuses:
         assert IssuedToken.objects.count() == 1
 
     def test_p13_issue_fails_if_the_database_refuses_the_audit_row_at_commit(self, issue, user):
-        """Delete the user after authentication, because the database checks the reference only at commit."""
+        """Delete the user after authentication. The database then refuses the foreign key only at commit."""
         user.instaccess_identity = UserIdentity(user=user)
         get_user_model().objects.filter(pk=user.pk).delete()
 

@@ -268,7 +268,7 @@ class TestServersThatStall:
             stalled = probes.Check(name, stall, roles=check.roles, required=name != "cache")
             monkeypatch.setitem(probes._checks, name, stalled)
 
-        # Ignore the first probe. On a busy machine, the probe may reach its time limit before every check has started.
+        # Ignore the first probe. On a busy machine, the time limit may end before every check has started.
         probe()
         status, body = probe()
 

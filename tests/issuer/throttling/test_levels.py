@@ -49,7 +49,7 @@ class TestReadingALevel:
         assert Level(allowed=True, level=level).remaining == remaining
 
     @pytest.mark.parametrize(("level", "seconds"), [(0.0, 1), (599.0, 1), (600.0, 1), (609.0, 1), (610.0, 2)])
-    def test_time_to_wait_is_at_least_one_second(self, level, seconds):
+    def test_retry_after_is_at_least_one_second(self, level, seconds):
         assert Level(allowed=level < 600, level=level).retry_after == seconds
 
 
@@ -70,7 +70,7 @@ class TestARefund:
 
 
 class TestAClockThatIsSetBack:
-    def test_level_stays_the_same_and_leaks_from_the_new_time_on(self, clock):
+    def test_level_of_a_bucket_stays_the_same_when_the_clock_is_set_back_and_leaks_afterwards(self, clock):
         fill()
         clock.shift(-3600)
 
@@ -80,13 +80,13 @@ class TestAClockThatIsSetBack:
 
 
 class TestTheEntryOfABucket:
-    def test_entry_has_a_key_of_fixed_length(self):
+    def test_cache_entry_of_a_bucket_has_a_key_of_fixed_length(self):
         fill()
 
         [key] = entries()
         assert re.fullmatch(r"instaccess\.bucket\.[0-9a-f]{32}", key)
 
-    def test_entry_expires_two_seconds_after_the_bucket_is_empty(self, clock):
+    def test_cache_entry_of_a_bucket_expires_two_seconds_after_the_bucket_is_empty(self, clock):
         fill()
 
         clock.shift(61)

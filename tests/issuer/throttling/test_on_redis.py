@@ -204,7 +204,7 @@ class TestTheConnectionToRedis:
         assert not throttling.charge(7).allowed
 
     def test_closed_connections_to_redis_leave_no_open_file_descriptors(self, tap):
-        """Disable garbage collection, because it would close connections that the app forgets to close."""
+        """Disable garbage collection, because the collector would close connections that the app forgets to close."""
         self.levels(1)
         before = len(os.listdir("/proc/self/fd"))
         gc.disable()
