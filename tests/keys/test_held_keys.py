@@ -68,7 +68,7 @@ class TestThePublicKeyOfARow:
 
 class TestThePrivateKeyOfARow:
     @pytest.mark.parametrize(("use", "other"), [(SIG, ENC), (ENC, SIG)])
-    def test_private_key_that_must_not_be_used_for_the_use_of_its_row_is_refused_on_first_access(
+    def test_private_key_for_another_use_than_the_use_of_its_row_is_refused_on_first_access(
         self, use, other, rsa_pool
     ):
         private = rsa_pool.take_private(other)
@@ -85,13 +85,13 @@ class TestARowThatIsReadAgain:
         assert held_keys.HeldKey(row).same_material_as(row)
 
     @pytest.mark.parametrize("sealed", ["", "A", "z"])
-    def test_row_with_another_sealed_private_key_has_other_key_material(self, sealed, row):
+    def test_row_with_another_sealed_private_key_has_different_key_material(self, sealed, row):
         held = held_keys.HeldKey(row)
         row.sealed_private_jwk = sealed
 
         assert not held.same_material_as(row)
 
-    def test_row_with_another_public_key_has_other_key_material(self, row, rsa_pool):
+    def test_row_with_another_public_key_has_different_key_material(self, row, rsa_pool):
         held = held_keys.HeldKey(row)
         row.public_jwk = trust.public_members(rsa_pool.take(), use=SIG)
 

@@ -1,4 +1,4 @@
-"""Tests for the decisions of `rotation.decide`."""
+"""Tests of `rotation.decide`, which decides which keys a rotation changes."""
 
 from __future__ import annotations
 
