@@ -24,7 +24,7 @@ def pair() -> Iterator[list[Cluster]]:
 
 @pytest.fixture
 def use(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Return a function that connects this process to a PostgreSQL server as a user and with connection options."""
+    """Return a function that connects this process to a PostgreSQL server, with the given user and options."""
 
     with monkeypatch.context() as patch:
 
@@ -87,7 +87,7 @@ class TestReplicas:
         assert [check_id for check_id, _ in check()] == ["instaccess.W033"]
 
     def test_check_does_not_report_a_server_without_replicas(self, pair, use):
-        use(pair[1])  # Check the replica, because no server replicates it.
+        use(pair[1])  # Connect to the replica, which has no replicas.
 
         assert check() == []
 

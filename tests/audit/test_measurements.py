@@ -17,7 +17,7 @@ EARLIER = datetime(2026, 11, 22, 12, 5, tzinfo=UTC)
 
 
 def measured() -> dict[str, float]:
-    """Return the value of each measurement by its name, without the prefixes of the name."""
+    """Return the measured values. The keys are the names of the measurements without their prefixes."""
     return {
         each.name.removeprefix("instaccess_").removeprefix("maintenance_"): each.value for each in audit.measure()
     }

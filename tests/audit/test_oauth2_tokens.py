@@ -200,7 +200,7 @@ class TestRevokingOAuth2TokensWithAFailingDatabase:
 
 
 class TestRevokingTokensTogetherWithOAuth2Tokens:
-    def test_a21_revocation_leaves_no_usable_oauth2_token_of_the_user(self, give, row, user, grace):
+    def test_a21_revocation_revokes_every_usable_oauth2_token_of_the_user(self, give, row, user, grace):
         give()
         give()
         give(grace)

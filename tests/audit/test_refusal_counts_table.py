@@ -48,7 +48,7 @@ class TestAddingRefusals:
             (NOON - timedelta(hours=1), "expired", "u"): 9,
         }
 
-    def test_failed_addition_in_a_transaction_of_the_caller_leaves_no_row(self):
+    def test_failed_add_stores_no_refusal_count_even_in_a_transaction_of_the_caller(self):
         def fail_on_update(execute: Any, sql: str, *args: Any) -> Any:
             if sql.startswith("UPDATE"):
                 raise OperationalError("deadlock detected")

@@ -234,7 +234,7 @@ class TestAnInterruptedRevocation:
                 revoke_user(**options)
         assert len(marked()) == 1
 
-    def test_k22_next_revocation_marks_the_remaining_rows_of_an_interrupted_revocation_with_its_time_and_reason(
+    def test_k22_next_revocation_completes_an_interrupted_revocation_with_the_original_time_and_reason(
         self, row, monkeypatch
     ):
         rows, now = {row() for _ in range(3)}, timezone.now() - timedelta(minutes=1)

@@ -107,7 +107,7 @@ class TestTheRowsThatAScopeCovers:
 
 
 class TestTheCompletionOfRevocations:
-    def test_time_of_completion_of_a_revocation_is_the_time_of_the_revocation(self, row):
+    def test_revocation_is_recorded_as_completed_at_the_time_of_the_revocation(self, row):
         now = timezone.now() - timedelta(minutes=1)
         revoke(Scope.user("x"), now=now)
 

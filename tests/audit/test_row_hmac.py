@@ -46,7 +46,7 @@ MODIFIED = {
 # The HMAC covers the uuids and the client id, but no foreign keys. Django sets a foreign key to NULL when the user or
 # the application is deleted.
 FOREIGN_KEYS = {"user", "real_user", "application"}
-# A separate HMAC covers the user names, because an erasure changes the names but not the row.
+# A separate HMAC covers the user names, because an erasure of names must not change the HMAC of the row.
 NAMES = {"user_name", "real_user_name", "names_mac"}
 
 

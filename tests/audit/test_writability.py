@@ -60,7 +60,7 @@ class TestAFullDatabase:
         limit(False)
         assert post(access_token).status_code == 201
 
-    def test_o18_system_check_reports_a_full_database_and_leaves_no_row(self, limit):
+    def test_o18_system_check_reports_a_full_database_and_adds_no_row_to_the_audit_log(self, limit):
         [message] = messages()
         assert "No row can be inserted into the audit log in the database 'default'" in message.msg
         assert "database or disk is full" in message.msg
@@ -84,7 +84,7 @@ class TestAFullDatabase:
 
 @pytest.mark.django_db(transaction=True)
 class TestTryInsert:
-    def test_try_insert_inserts_rows_larger_than_a_page_and_leaves_no_row(self):
+    def test_try_insert_inserts_rows_larger_than_a_page_and_keeps_no_row(self):
         sizes = []
 
         def measure(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:

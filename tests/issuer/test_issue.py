@@ -30,7 +30,7 @@ ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu", ip_address="203.0.11
 
 @pytest.fixture
 def issue(user, application, initial_keys):
-    """Return a function that calls `issuer.issue`. Every argument has a default and can be overridden."""
+    """Return a function that calls `issuing.issue`. Every argument has a default and can be overridden."""
 
     def issue_(**arguments):
         defaults = {"user": user, "application": application, "access_token_pk": 7, "origin": ORIGIN, "now": NOW}

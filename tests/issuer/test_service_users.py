@@ -38,7 +38,7 @@ def service_user(application: Any, robot: Any) -> ServiceUser:
 
 @pytest.fixture
 def own_token(make_access_token: Callable[..., Any]) -> Any:
-    """Return an access token of the client credentials grant, which has no user in django-oauth-toolkit."""
+    """Return an access token without a user, as in a client credentials grant of django-oauth-toolkit."""
     return make_access_token(user=None)
 
 

@@ -1,4 +1,4 @@
-"""Tests of the tracebacks that the issuer logs after an unexpected error: they contain no access token."""
+"""Tests of the tracebacks that the issuer logs after an unexpected error, which must contain no access token."""
 
 from __future__ import annotations
 

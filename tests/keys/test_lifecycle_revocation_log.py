@@ -1,4 +1,4 @@
-"""Tests of `revoke`: the entry in the revocation log, the log lines, the signals, and one time for all changes."""
+"""Tests of `revoke`: the entry in the revocation log, the log lines, the signals, and the time of all changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of resealing while another process changes keys, and of the number that a reseal returns."""
+"""Tests of resealing while another process changes keys, and of the number of keys that a reseal returns."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def scrape(client: Any = None) -> Scraped:
 
 
 class Growth:
-    """The growth of counters since the creation of this object. The counters themselves include earlier tests."""
+    """The growth of counters since this object was created. Earlier tests may have increased the counters too."""
 
     def __init__(self) -> None:
         self._before = scrape()

@@ -30,7 +30,7 @@ CHECKS = {
 
 @pytest.fixture
 def issuer_url(initial_keys: Any, client: Client) -> Any:
-    """Run an HTTP server that returns the JWK set and the revocation list of this database."""
+    """Run an HTTP server that returns the JWK set of this database and an empty revocation list."""
     documents = {
         "/jwks": client.get("/internal/services/jwks").content,
         "/revocations": b'{"revoked": [], "revoked_keys": [], "revoked_users": {}, "revoked_accounts": {}}',

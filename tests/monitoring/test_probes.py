@@ -1,4 +1,4 @@
-"""Tests of the threads of health checks: one thread per check at most, for any number of probes."""
+"""Tests of the threads of health checks: each check has at most one thread, for any number of probes."""
 
 from __future__ import annotations
 

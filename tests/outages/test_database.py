@@ -192,7 +192,7 @@ class TestAFullDisk:
         assert set(clients.statuses) == {201, 503}
         assert server.tracebacks_per_minute() <= 1
 
-    def test_o18_check_reports_a_full_disk_and_leaves_no_row(self, cluster, full):
+    def test_o18_check_reports_a_full_disk_and_adds_no_row_to_the_audit_log(self, cluster, full):
         [message] = self.messages()
         assert "No row can be inserted into the audit log" in message.msg
         assert "could not extend file" in message.msg

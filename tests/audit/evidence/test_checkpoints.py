@@ -36,7 +36,7 @@ NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 
 @pytest.fixture
 def rows(row, initial_keys, time_machine):
-    """Return a function that creates audit rows of tokens with the given ages in seconds, in this order."""
+    """Return a function that creates an audit row for each given age of a token, in seconds."""
     time_machine.move_to(NOW, tick=False)
     return lambda *ages: [row(age=age) for age in ages]
 
@@ -70,7 +70,7 @@ class TestSeal:
         assert not Checkpoint.objects.exists()
 
     def test_seal_covers_a_row_that_was_inserted_after_the_row_of_a_newer_token(self, rows):
-        # The third row is inserted after the second row, but its token is older.
+        # The third row is inserted last, but its token is older than the token of the second row.
         rows(9000, 60, 8000)
 
         assert [made.rows for made in seal(evidence_keys()).made] == [2]

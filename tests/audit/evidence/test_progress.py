@@ -1,4 +1,4 @@
-"""Tests of the progress that `seal`, `verify` and `prune` report, and of other processes that run meanwhile."""
+"""Tests of the progress of `seal`, `verify` and `prune`, and of changes by other processes during these commands."""
 
 from __future__ import annotations
 

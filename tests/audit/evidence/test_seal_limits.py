@@ -1,4 +1,4 @@
-"""Tests of the limits of `seal` and `verify`: the age of rows, and the sizes of checkpoints, pages and queries."""
+"""Tests of the limits of `seal` and `verify`: the age of rows, the size of a checkpoint, and the size of a query."""
 
 from __future__ import annotations
 

@@ -333,7 +333,8 @@ class TestReadExported:
 
     def test_read_exported_refuses_a_copy_whose_index_was_modified(self, audit):
         document = json.loads(checkpoint_index.export_checkpoint(Checkpoint.objects.first()))
-        # Try eight indexes, because some digests are less than the signed digest and some are greater.
+        # Try eight indexes, because some digests are less than the signed digest and some are greater. The app must
+        # refuse all indexes.
         for number in range(8):
             modified = json.dumps(document | {"index": f"{document['index']}\n{number} 00000000"})
             with pytest.raises(AuditAltered, match="its index doesn't match"):
@@ -493,7 +494,7 @@ class TestRowsWithInvalidValues:
 
     def test_a6_verify_reports_a_row_if_a_zone_was_added_to_its_ipv6_address(self, row, audit):
         made = row(ip_address="2001:db8::7")
-        if connection.vendor != "postgresql":  # PostgreSQL's inet type doesn't accept zones.
+        if connection.vendor != "postgresql":  # PostgreSQL refuses an address with a zone.
             write(made, "ip_address", "2001:db8::7%zone")
             assert only_row(verification.verify(evidence_keys())) == made.pk
 

@@ -60,7 +60,7 @@ class TestARefund:
 
         assert throttling.peek(7).level == 400
 
-    def test_refund_of_a_bucket_that_has_leaked_leaves_an_empty_bucket(self, clock):
+    def test_refund_does_not_lower_the_level_of_a_bucket_below_zero(self, clock):
         throttling.charge(7)
         clock.shift(5)
         throttling.refund(7)
