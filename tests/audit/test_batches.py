@@ -29,7 +29,7 @@ class TestInBatches:
         PruneMarker.objects.bulk_create([PruneMarker(number=number) for number in (30, 10, 50, 20, 40)])
 
     @pytest.mark.parametrize("size", [1, 2, 4, 5, 6])
-    def test_in_batches_yields_every_row_once_in_the_order_of_the_row_numbers(self, size):
+    def test_in_batches_yields_every_row_once_in_ascending_or_descending_order(self, size):
         rows = PruneMarker.objects.all()
 
         assert [row.number for row in in_batches(rows, size)] == [10, 20, 30, 40, 50]

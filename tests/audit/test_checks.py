@@ -80,7 +80,7 @@ class TestReplicas:
 
         assert check() == []
 
-    def test_o17_check_reports_a_replica_that_synchronous_standby_names_does_not_name(self, pair, use, set_names):
+    def test_o17_check_reports_a_replica_that_synchronous_standby_names_does_not_list(self, pair, use, set_names):
         set_names("another", "async")
         use(pair[0])
 

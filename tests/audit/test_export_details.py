@@ -25,7 +25,7 @@ class TestTheFormats:
 
 
 class TestCsv:
-    def test_csv_has_a_quoted_cell_for_each_value_and_windows_line_ends(self):
+    def test_export_as_csv_quotes_every_cell_and_ends_each_line_with_crlf(self):
         record = ["7", 'say "hi"', None, *[""] * (len(COLUMNS) - 3)]
 
         assert as_csv([record, record]) == ('"7","say ""hi""",""' + ',""' * (len(COLUMNS) - 3) + "\r\n") * 2

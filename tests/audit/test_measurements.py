@@ -55,7 +55,7 @@ class TestMeasurementsOfAMaintenanceRun:
 
 
 class TestMeasurementsOfUncoveredRows:
-    def test_every_row_is_uncovered_if_there_is_no_checkpoint(self, row):
+    def test_measurements_count_every_audit_row_as_uncovered_if_there_is_no_checkpoint(self, row):
         row(id=1)
         row()
 

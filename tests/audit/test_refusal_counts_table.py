@@ -84,21 +84,21 @@ class TestTrimmingTheTable:
         with time_machine.travel(NOON, tick=False):
             return refusal_counts.trim()
 
-    def test_trim_deletes_rows_older_than_35_days(self):
+    def test_trim_deletes_refusal_counts_older_than_35_days(self):
         kept, hour = timedelta(days=35), timedelta(hours=1)
         self.create([timedelta(), kept - hour, kept, kept + hour, timedelta(days=400)])
 
         assert self.trim() is True
         assert [NOON - hour for hour, *_ in table()] == [kept, kept - hour, timedelta()]
 
-    def test_trim_deletes_the_oldest_rows_beyond_fifty_thousand_rows(self):
+    def test_trim_deletes_the_oldest_refusal_counts_beyond_fifty_thousand_rows(self):
         self.create([timedelta(hours=5), timedelta(hours=4), timedelta(hours=3), *[timedelta()] * 49_999])
 
         assert self.trim() is True
         hours = RefusalCount.objects.order_by("hour").values_list("hour", flat=True)
         assert (len(hours), hours[0]) == (50_000, NOON - timedelta(hours=3))
 
-    def test_trim_deletes_at_most_five_thousand_rows_and_reports_that_rows_are_left(self):
+    def test_trim_deletes_at_most_five_thousand_rows_and_reports_that_more_rows_must_be_deleted(self):
         old = timedelta(days=36)
         self.create([old] * 5001)
 

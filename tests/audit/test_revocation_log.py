@@ -48,7 +48,7 @@ def is_authentic(row: IssuedToken) -> bool:
 
 
 class TestTheScopeOfARevocation:
-    def test_scope_without_a_value_raises_value_error(self):
+    def test_revocation_scope_without_a_value_raises_value_error(self):
         for make in (Scope.user, Scope.account, Scope.key):
             with pytest.raises(ValueError, match="needs a value"):
                 make("")

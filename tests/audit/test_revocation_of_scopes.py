@@ -51,7 +51,7 @@ class TestTheRowsThatAScopeCovers:
         ],
         ids=["subject", "real user", "account", "signing key", "encryption key", "all tokens"],
     )
-    def test_revocation_of_a_scope_is_enough_to_revoke_a_row_of_the_scope(self, row, scope, columns):
+    def test_revocation_of_a_scope_needs_no_revocation_of_single_tokens_in_the_scope(self, row, scope, columns):
         made = row(**columns)
 
         assert revoke(scope) == 1
@@ -67,7 +67,7 @@ class TestTheRowsThatAScopeCovers:
         ],
         ids=["user", "account", "key"],
     )
-    def test_revoke_adds_a_revocation_of_a_single_token_for_a_row_outside_the_scope(self, row, scope, columns):
+    def test_revoke_adds_a_revocation_of_a_single_token_for_a_token_outside_the_scope(self, row, scope, columns):
         made = row(**columns)
 
         assert revoke(scope) == 1
@@ -113,7 +113,7 @@ class TestTheCompletionOfRevocations:
 
         assert Revocation.objects.get().completed_at == now
 
-    def test_completion_does_not_change_revocations_that_are_complete_or_not_authentic(self, row):
+    def test_completion_of_revocations_does_not_change_complete_or_unauthentic_revocations(self, row):
         earlier, now = timezone.now() - timedelta(minutes=1), timezone.now()
         revoke(Scope.user("x"), now=earlier)
         Revocation.objects.create(number=17, kind="user", value="y", latest_iat=1, revoked_at=now)
@@ -129,7 +129,7 @@ class TestTheCompletionOfRevocations:
         assert complete(recorded=recorded) == {Scope.user("x"): 1, Scope.user("y"): 1}
         assert marked() == {first, second}
 
-    def test_completion_does_not_mark_a_token_that_is_expired_at_the_given_time(self, row):
+    def test_completion_of_a_revocation_does_not_mark_a_token_that_is_expired_at_the_given_time(self, row):
         row(user_uuid="x")
         record(Scope.user("x"))
 
@@ -177,7 +177,9 @@ class TestTheRevocationLog:
         assert [each.value for each in Revocation.objects.all()] == ["b", "c", "d"]
 
     @pytest.mark.sqlite
-    def test_completion_skips_and_logs_a_revocation_in_which_an_attacker_stored_bytes(self, row, caplog):
+    def test_completion_of_revocations_skips_and_logs_a_revocation_in_which_an_attacker_stored_bytes(
+        self, row, caplog
+    ):
         made = row(user_uuid="x")
         [recorded] = record(Scope.user("x"))
         with connection.cursor() as cursor:
@@ -189,11 +191,11 @@ class TestTheRevocationLog:
 
 
 class TestTheScopesOfAUser:
-    def test_user_who_is_the_subject_and_the_real_user_of_tokens_has_one_scope(self, row):
+    def test_user_who_is_the_subject_and_the_real_user_of_tokens_has_one_revocation_scope(self, row):
         row(user_uuid="x")
         row(real_user_uuid="x")
 
         assert audit.scopes_of_user("x") == [Scope.user("x")]
 
-    def test_scope_of_all_tokens_needs_no_value(self):
+    def test_revocation_scope_of_all_tokens_needs_no_value(self):
         assert (Scope.everything().kind, Scope.everything().value) == ("all", "")

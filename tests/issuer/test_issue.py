@@ -103,7 +103,7 @@ class TestTheAuditRow:
         assert text.count(".") == 2
         assert row.encryption_kid == ""
 
-    def test_audit_row_may_lack_application_access_token_and_address(self, issue):
+    def test_audit_row_can_have_no_application_no_access_token_and_no_address(self, issue):
         row, _ = issue(application=None, access_token_pk=None, origin=issuing.Origin(canvas_domain="a.example.edu"))
 
         row.refresh_from_db()
@@ -202,7 +202,7 @@ class TestTheClaimsHook:
         assert "forged" not in claims.values()
         assert (claims["jti"], claims["exp"]) == (str(row.jti), int(NOW) + 3600)
 
-    def test_p16_issue_fails_if_the_claims_hook_returns_more_than_gateways_forward(self, issue):
+    def test_p16_issue_fails_if_the_claims_hook_returns_claims_that_are_too_large_for_gateways(self, issue):
         with (
             override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: {"x": "y" * 10_240}}),
             pytest.raises(ClaimsTooLarge, match="CLAIMS_HOOK"),

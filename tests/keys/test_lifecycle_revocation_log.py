@@ -56,7 +56,7 @@ class TestTheEntryInTheRevocationLog:
 
         assert entries() == [(kid, KEY_REASON, "")]
 
-    def test_second_revocation_and_a_rotation_record_the_key_only_once(self, user):
+    def test_second_revocation_and_rotation_do_not_record_a_revoked_key_again(self, user):
         kid = key_of(SIG, "current").kid
         lifecycle.revoke(kid, reason="laptop stolen", by=user)
         lifecycle.revoke(kid, reason="again")

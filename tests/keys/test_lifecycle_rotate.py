@@ -83,7 +83,7 @@ class TestRotateWhenItIsDue:
         assert key_of(SIG, "current").activated_at == START + 30 * DAY
         assert key_of(SIG, "past").retired_at == START + 30 * DAY
 
-    def test_rotate_does_not_change_keys_of_the_other_use(self):
+    def test_rotation_of_signing_keys_does_not_change_encryption_keys(self):
         before = list(Key.objects.filter(use=ENC).order_by("pk").values())
         lifecycle.rotate(SIG)
 

@@ -91,7 +91,7 @@ class TestARevocationWithSeveralFutureKeys:
 
         assert (kids(use, "future"), done.generated) == ([second], None)
 
-    def test_public_signing_key_is_skipped_and_logged_and_the_next_key_pair_becomes_current(
+    def test_revoke_skips_and_logs_a_public_signing_key_and_makes_the_next_key_pair_current(
         self, clock, rsa_pool, caplog
     ):
         key_of(SIG, "future").delete()
@@ -142,7 +142,7 @@ class TestARevocationWithoutAFutureKey:
 
 
 class TestARevocationOfTheGatewaysKey:
-    def test_revocation_generates_no_key_if_only_the_public_key_is_stored(self, rsa_pool, count_generated):
+    def test_revocation_of_a_key_generates_no_key_if_only_its_public_key_is_stored(self, rsa_pool, count_generated):
         public = lifecycle.activate(key_texts.import_key(public_pem(rsa_pool), use=ENC).kid)
         lifecycle.revoke(public.kid)
 

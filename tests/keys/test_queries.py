@@ -15,19 +15,19 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
 
 
 class TestTheProblemOfARow:
-    def test_authentic_row_has_no_problem(self):
+    def test_problem_is_none_for_an_authentic_key_row(self):
         assert queries.problem(key_of(SIG, "current")) is None
 
-    def test_problem_of_a_modified_row_is_that_the_row_was_modified(self):
+    def test_problem_is_a_key_altered_error_for_a_modified_key_row(self):
         Key.objects.filter(use=SIG).update(alg="odd")
 
         assert isinstance(queries.problem(key_of(SIG, "current")), KeyAltered)
 
-    def test_problem_of_a_row_without_its_key_encryption_key_is_that_the_row_cannot_be_checked(self):
+    def test_problem_is_an_unseal_error_for_a_key_row_without_its_key_encryption_key(self):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):
             assert isinstance(queries.problem(key_of(SIG, "current")), UnsealError)
 
-    def test_problem_of_every_row_is_the_setting_if_the_setting_is_invalid(self):
+    def test_problem_is_a_config_error_for_every_key_row_if_the_setting_is_invalid(self):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["too short"]}):
             assert isinstance(queries.problem(key_of(SIG, "current")), ConfigError)
 

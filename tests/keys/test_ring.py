@@ -115,7 +115,7 @@ class TestAKeyThatHasNotChanged:
         assert all(new is old for new, old in zip(after.keys, before.keys, strict=True))
         assert after.signing_key().private() is private
 
-    def test_a_key_that_retires_keeps_its_unsealed_private_key(self, clock):
+    def test_key_ring_keeps_the_unsealed_private_key_of_a_key_that_retires(self, clock):
         current = keys_ring.load().signing_key()
         private = current.private()
         lifecycle.rotate(SIG, force=True)

@@ -101,13 +101,13 @@ class TestTheKeysForIssuing:
     def test_usable_keys_for_issuing_raise_no_error(self, use_keys):
         use_keys()
 
-    def test_signing_key_that_cannot_be_unsealed_raises_an_error(self, use_keys):
+    def test_signing_key_for_issuing_that_cannot_be_unsealed_raises_an_error(self, use_keys):
         Key.objects.filter(use=SIG).update(sealed_private_jwk=key_of(ENC, "current").sealed_private_jwk)
 
         with pytest.raises(KeyUnavailable, match=r"the sealed private key of key .* was modified"):
             use_keys()
 
-    def test_missing_signing_key_raises_an_error(self, use_keys):
+    def test_missing_signing_key_for_issuing_raises_an_error(self, use_keys):
         Key.objects.filter(use=SIG, status="current").delete()
 
         with pytest.raises(KeyUnavailable, match="there is no current signing key"):

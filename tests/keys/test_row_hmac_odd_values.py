@@ -24,7 +24,7 @@ class TestAValueThatTheAppNeverWrites:
         [{"status": "odd"}, {"use": "odd"}, {"kid": "a b"}, {"kid": "x" * 65}, {"created_at": None}],
         ids=str,
     )
-    def test_row_with_an_unknown_value_is_refused_even_if_its_hmac_matches(self, column):
+    def test_key_row_with_an_unknown_value_is_refused_even_if_its_hmac_matches(self, column):
         row = provision.generate(SIG)
         for name, value in column.items():
             setattr(row, name, value)
@@ -34,7 +34,7 @@ class TestAValueThatTheAppNeverWrites:
 
     @pytest.mark.sqlite
     @pytest.mark.parametrize("column", ["kid", "use", "alg", "status", "sealed_private_jwk", "mac"])
-    def test_row_with_bytes_in_a_text_column_is_refused_and_the_other_rows_are_authentic(self, column, initial_keys):
+    def test_key_row_with_bytes_in_a_text_column_is_refused_and_other_rows_are_authentic(self, column, initial_keys):
         row = key_of(SIG, "future")
         value = b"" if column == "sealed_private_jwk" else b"x"
         with connection.cursor() as cursor:

@@ -50,7 +50,7 @@ class TestTheTimesOfAKey:
         assert Key.objects.get(kid=done.generated.kid).created_at == MILLISECONDS
 
     @pytest.mark.parametrize(("microseconds", "stored"), [(0, 0), (999, 0), (1000, 1000), (999_999, 999_000)])
-    def test_time_is_rounded_down_to_milliseconds_in_any_time_zone(self, microseconds, stored):
+    def test_time_of_creation_of_a_key_is_rounded_down_to_milliseconds_in_any_time_zone(self, microseconds, stored):
         hour = datetime(2026, 11, 23, 12, 0, tzinfo=timezone(timedelta(hours=5, minutes=45)))
         key = provision.generate(SIG, now=hour + timedelta(microseconds=microseconds))
 

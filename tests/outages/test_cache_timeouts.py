@@ -41,11 +41,11 @@ class TestTimeoutsOfRedis:
         assert "CACHES['default']['OPTIONS']['SOCKET_TIMEOUT'] = 0.5" in message.hint
         assert "CACHES['default']['OPTIONS']['SOCKET_CONNECT_TIMEOUT'] = 0.5" in message.hint
 
-    def test_deployment_check_accepts_timeouts_in_the_options(self):
+    def test_deployment_check_accepts_timeouts_in_the_options_of_a_redis_cache(self):
         assert check(DJANGOS, socket_timeout=0.5, socket_connect_timeout=0.5) == []
         assert check(DJANGO_REDIS, SOCKET_TIMEOUT=0.5, SOCKET_CONNECT_TIMEOUT=0.5) == []
 
-    def test_deployment_check_accepts_timeouts_in_the_url(self):
+    def test_deployment_check_accepts_timeouts_in_the_url_of_a_redis_cache(self):
         assert check(DJANGOS, f"{unique_url()}?socket_timeout=0.5&socket_connect_timeout=0.5") == []
 
     def test_deployment_check_applies_socket_timeout_to_connection_attempts_as_redis_py_does(self):

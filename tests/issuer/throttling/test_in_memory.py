@@ -168,7 +168,7 @@ class TestARefusedAsUserId:
     def costs(self, response: Any) -> tuple[str, str]:
         return response["X-Request-Cost"], response["X-Rate-Limit-Remaining"]
 
-    def test_p24_refused_as_user_id_costs_as_much_as_a_token(self, post, token):
+    def test_p24_refused_as_user_id_is_charged_as_much_as_a_token(self, post, token):
         for remaining in ("400.0", "200.0", "0.0"):
             refusal = post(token, data={"as_user_id": "7"})
 

@@ -45,7 +45,7 @@ class TestReadingALevel:
         assert throttling.peek(7) == Level(allowed=False, level=600)
 
     @pytest.mark.parametrize(("level", "remaining"), [(200.1236, "399.876"), (599.9994, "0.001")])
-    def test_remaining_level_is_rounded_to_three_decimals(self, level, remaining):
+    def test_x_rate_limit_remaining_is_rounded_to_three_decimals(self, level, remaining):
         assert Level(allowed=True, level=level).remaining == remaining
 
     @pytest.mark.parametrize(("level", "seconds"), [(0.0, 1), (599.0, 1), (600.0, 1), (609.0, 1), (610.0, 2)])
@@ -54,7 +54,7 @@ class TestReadingALevel:
 
 
 class TestARefund:
-    def test_refund_lowers_the_level_by_the_cost(self):
+    def test_refund_lowers_the_level_of_a_bucket_by_the_cost_of_a_request(self):
         fill()
         throttling.refund(7)
 

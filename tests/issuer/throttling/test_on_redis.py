@@ -161,7 +161,7 @@ class TestTheConnectionToRedis:
     def levels(self, times: int) -> list[float]:
         return [throttling.charge(7).level for _ in range(times)]
 
-    def test_next_request_reuses_the_connection_to_redis(self, tap):
+    def test_throttling_reuses_its_connection_to_redis_for_the_next_request(self, tap):
         assert self.levels(3) == [200, 400, 600]
         assert tap.connections == 1
 
