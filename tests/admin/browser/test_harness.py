@@ -27,14 +27,14 @@ _ERRORS = {
 
 
 class TestWatch:
-    @pytest.mark.parametrize("misbehaviour", _ERRORS)
+    @pytest.mark.parametrize("misbehavior", _ERRORS)
     def test_watch_reports_each_kind_of_error_in_a_browser_window(
-        self, visit: Callable[..., Page], watches: list[Watch], misbehaviour: str
+        self, visit: Callable[..., Page], watches: list[Watch], misbehavior: str
     ) -> None:
         page = visit()
         page.goto("/admin/login/")
         [watch] = watches
-        page.evaluate(f"() => {{ {_ERRORS[misbehaviour]} }}")
+        page.evaluate(f"() => {{ {_ERRORS[misbehavior]} }}")
         # Evaluate an expression repeatedly, because Playwright delivers events only while a command runs.
         assert wait_until(lambda: page.evaluate("1") and watch.errors, bool)
         watch.errors.clear()

@@ -46,13 +46,13 @@ async selector => (await axe.run(
 _SHAPES = """
 ([selector, least]) => {
     const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-    const channels = colour => {
+    const channels = color => {
         canvas.clearRect(0, 0, 1, 1);
-        canvas.fillStyle = colour;
+        canvas.fillStyle = color;
         canvas.fillRect(0, 0, 1, 1);
         return canvas.getImageData(0, 0, 1, 1).data;
     };
-    const luminance = colour => [...channels(colour)].slice(0, 3)
+    const luminance = color => [...channels(color)].slice(0, 3)
         .map(value => value / 255)
         .map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
         .reduce((sum, value, index) => sum + value * [0.2126, 0.7152, 0.0722][index], 0);
@@ -66,8 +66,8 @@ _SHAPES = """
         while (behind.parentElement && channels(background())[3] === 0) behind = behind.parentElement;
         const page = channels(background())[3] === 0 ? "white" : background();
         const {fill, stroke} = getComputedStyle(shape);
-        const colours = [fill, stroke].filter(colour => CSS.supports("color", colour));
-        return [shape.outerHTML.slice(0, 80), page, Math.max(...colours.map(colour => contrast(colour, page)))];
+        const colors = [fill, stroke].filter(color => CSS.supports("color", color));
+        return [shape.outerHTML.slice(0, 80), page, Math.max(...colors.map(color => contrast(color, page)))];
     }).filter(([, , highest]) => !(highest >= least));
 }
 """
