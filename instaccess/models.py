@@ -240,8 +240,8 @@ class Revocation(models.Model):
 
     Gateways read the rows in the order of `number`. Every new row has the highest number, so a gateway that continues
     after the last number that it has read gets all new rows. A revocation takes effect when its row is committed.
-    If single tokens are revoked, the same transaction marks their audit rows. All other audit rows are marked
-    afterwards. See `audit/revocation_log.py`.
+    For a revocation of single tokens, the same transaction marks the audit rows of the tokens. For any other
+    revocation, the audit rows are marked after the commit. See `audit/revocation_log.py`.
     """
 
     class Kind(models.TextChoices):

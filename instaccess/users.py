@@ -293,14 +293,14 @@ def _lists_its_permissions(source: type) -> bool:
             return True
         if "has_perm" in vars(cls):
             return False
-    return True  # Without `has_perm`, the class grants no permissions, so its list of permissions is complete.
+    return True  # A class without `has_perm` grants no permissions, so its list of permissions is complete.
 
 
 def _holds_permission(caller: Any) -> bool:
     if not hasattr(caller, "has_perm"):  # Some custom user models don't implement permissions.
         return False
-    # Without authentication backends, only superusers have permissions, and `has_perm` raises ImproperlyConfigured
-    # for all other users.
+    # If AUTHENTICATION_BACKENDS is empty, only superusers have permissions, and `has_perm` raises
+    # ImproperlyConfigured for all other users.
     if not settings.AUTHENTICATION_BACKENDS and not getattr(caller, "is_superuser", False):
         return False
     return bool(caller.has_perm(_PERMISSION))

@@ -38,7 +38,7 @@ def local_validator_class(path: Any) -> Any:
     project: Any = import_string(path) if isinstance(path, str) else path or import_string(_DEFAULT_VALIDATOR)
 
     if not hasattr(import_string(_DEFAULT_VALIDATOR), "_get_token_from_authentication_server"):
-        # Without this method, the override below has no effect, and another server might be queried.
+        # If this method is missing, the override below has no effect, and another server might be queried.
         raise ConfigError(
             "this version of django-oauth-toolkit is not supported, because its introspection can't be turned off: "
             "install a version that this version of django-instaccess supports, or a newer django-instaccess"

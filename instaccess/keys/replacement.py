@@ -95,7 +95,8 @@ def replace_all(*, keep: Collection[str] = (), reason: str = REASON, by: Any = N
 
     The changes to keys and the entries of the revocation log are written in one transaction. After the commit of this
     transaction, gateways refuse all tokens that were issued before the commit. The live tokens are marked as revoked
-    afterwards. If the function is interrupted, the next call repeats these changes, and marks the remaining tokens.
+    after the commit. If the function is interrupted, the next call replaces all keys again, and marks the remaining
+    tokens.
     If a database router stores the audit log in another database, the entries are committed before the changes to
     keys.
 

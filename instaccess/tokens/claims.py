@@ -208,8 +208,8 @@ class Claims:
             TokenExpired: the token is past its `exp` and the leeway.
             InvalidToken: the token has any other problem; `code` is the precise reason.
         """
-        # Convert `issuers` to a tuple. With a string, `in` would search for a substring. With a set, `in` would raise
-        # TypeError if `iss` is a list.
+        # Convert `issuers` to a tuple. If `issuers` were a string, `in` would search for a substring. If `issuers`
+        # were a set, `in` would raise TypeError for an `iss` that is a list.
         if payload.get("iss") not in tuple(issuers):
             raise ForeignToken("the issuer (iss) of the token is not accepted")
         values: dict[str, Any] = {"issuer": payload["iss"]}
