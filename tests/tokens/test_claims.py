@@ -258,7 +258,7 @@ class TestTheIssuerOfAToken:
             assert claims.issuer == issuer
 
     @pytest.mark.parametrize("iss", ["instructure", ["instructure:inst_access"], {}])
-    def test_c2_reader_refuses_a_part_of_the_accepted_issuer_if_the_caller_passes_one_string(self, iss):
+    def test_c2_reader_refuses_a_substring_of_the_issuer_if_the_caller_passes_one_string(self, iss):
         with pytest.raises(ForeignToken):
             Claims.from_payload(payload(iss=iss), now=NOW, issuers=ISSUER)
 

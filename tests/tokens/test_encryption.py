@@ -1,4 +1,7 @@
-"""Tests of encrypted tokens, which independent implementations must also decrypt and create."""
+"""Tests of encrypted tokens, with independent implementations.
+
+The implementations decrypt this package's tokens, and this package decrypts a token from joserfc.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,7 @@ class TestAnEncryptedToken:
 
         assert joserfc_jwe.decrypt_compact(token, key, algorithms=[alg, enc]).plaintext == signed.encode()
 
-    def test_plain_cryptography_decrypts_an_encrypted_token_and_pyjwt_reads_the_inner_token(
+    def test_cryptography_decrypts_an_encrypted_token_and_pyjwt_verifies_the_inner_token(
         self, token, signing_key, encryption_key
     ):
         inner = decrypt_by_hand(token, encryption_key)

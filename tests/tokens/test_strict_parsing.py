@@ -204,7 +204,8 @@ class TestAnInvalidTokenHeader:
 
     @pytest.mark.parametrize("bits", [b"[", b'{"":', b'[{"a":'])
     def test_g5_deeply_nested_json_does_not_crash_a_thread_with_a_small_stack(self, bits):
-        # Use a small stack, because the JSON parser of Python 3.13 limits recursion for a stack of the default size.
+        # Without the check of the nesting, the JSON parser of Python 3.13 would overflow a small stack and crash the
+        # process, because the recursion limit of the parser assumes a stack of the default size.
         script = (
             "import threading\n"
             "from instaccess.tokens.compact import json_object\n"
@@ -374,7 +375,7 @@ class TestTheContentOfAToken:
 
         assert jose.verify(token, {"s1": signing_key})[0] == {"score": number}
 
-    def test_verify_checks_the_signature_before_the_payload_is_parsed(self, rsa_pool):
+    def test_verify_checks_the_signature_before_it_parses_the_payload(self, rsa_pool):
         # Both the payload and the signature are invalid. The error must be about the signature, because unverified
         # claims must not be parsed.
         token = jose.sign(b"not json", PrivateKey(rsa_pool.take("sig")), kid="s1")
