@@ -158,7 +158,7 @@ class TestAStalledLoadWithoutAUsableValue:
         assert get(value) == 1
 
 
-class TestALoadThatIsStillRunning:
+class TestARunningLoad:
     @pytest.fixture
     def running(self, clock: Clock, value: Refreshed[Any], stall: Callable[[], None]) -> Any:
         """Load a value, and then start a second load, which stalls. Return the second load."""

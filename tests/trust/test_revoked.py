@@ -40,7 +40,9 @@ class TestAllTokens:
     @pytest.mark.parametrize(
         ("all_until", "refused"), [(NOW - 1, False), (NOW, True), (NOW + 1, True)], ids=["before", "equal", "after"]
     )
-    def test_k15_deny_list_refuses_tokens_that_were_issued_until_a_revocation_of_all_tokens(self, all_until, refused):
+    def test_k15_deny_list_refuses_tokens_issued_up_to_the_time_of_a_revocation_of_all_tokens(
+        self, all_until, refused
+    ):
         assert (reason(Page(all_until=all_until)) is not None) is refused
 
     def test_k15_deny_list_uses_the_latest_time_of_several_revocations_of_all_tokens(self):
@@ -56,7 +58,9 @@ class TestAllTokensOfAUser:
     @pytest.mark.parametrize(
         ("latest_iat", "refused"), [(NOW - 1, False), (NOW, True), (NOW + 1, True)], ids=["before", "equal", "after"]
     )
-    def test_g33_deny_list_refuses_tokens_of_a_user_that_were_issued_until_the_revocation(self, latest_iat, refused):
+    def test_g33_deny_list_refuses_tokens_of_a_user_issued_up_to_the_time_of_the_revocation(
+        self, latest_iat, refused
+    ):
         assert (reason(Page(users={USER: latest_iat})) is not None) is refused
 
     def test_g33_revocation_of_a_user_does_not_refuse_tokens_of_another_user(self):
@@ -82,7 +86,7 @@ class TestAllTokensOfAUser:
 
 
 class TestAllTokensOfAnAccount:
-    def test_g33_deny_list_refuses_tokens_of_an_account_that_were_issued_until_the_revocation(self):
+    def test_g33_deny_list_refuses_tokens_of_an_account_issued_up_to_the_time_of_the_revocation(self):
         assert reason(Page(accounts={ACCOUNT: NOW})) == "all tokens of the account were revoked"
         assert reason(Page(accounts={ACCOUNT: NOW - 1})) is None
         assert reason(Page(accounts={OTHER: NOW})) is None

@@ -16,7 +16,7 @@ from tests.support.tokens import TokenFactory
 
 @pytest.fixture(autouse=True)
 def empty_cache() -> None:
-    """Discard the keys of earlier tests."""
+    """Clear the cached keys that earlier tests fetched from JWKS URLs."""
     sources._remote.cache_clear()
 
 

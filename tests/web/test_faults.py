@@ -201,7 +201,7 @@ class TestAnotherError:
             f"a third role failed: {another}",
         ]
 
-    def test_outage_log_contains_a_detail_of_one_line_completely_after_a_traceback(self, caplog):
+    def test_outage_log_contains_a_complete_one_line_detail_even_after_a_traceback(self, caplog):
         log(OperationalError("gone"), detail=TRACEBACK)
         log(InterfaceError("gone"), detail="the connection is closed")
 

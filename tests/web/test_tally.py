@@ -84,7 +84,7 @@ class TestTheLimitOfKindsInATally:
 
         assert len(taken) == 3 + 1
 
-    def test_tally_still_counts_known_kinds_separately_after_the_limit_is_reached(self, tally):
+    def test_tally_counts_known_kinds_separately_even_after_the_limit_is_reached(self, tally):
         for user_uuid in ("a", "b", "c", "d", "a"):
             tally.add(kind(user_uuid=user_uuid))
 
