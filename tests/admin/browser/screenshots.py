@@ -1,4 +1,6 @@
-"""The command of `make screenshots`, which takes screenshots of every admin page in each appearance.
+"""The command that `make screenshots` runs to take screenshots of the main admin pages.
+
+Each page is shown in each combination of color scheme and window size.
 
 The command generates sample data in a temporary database and keeps only the screenshots. The exit status is 1 if a
 page causes an error.
@@ -51,7 +53,7 @@ class Album:
 
 
 def visit_pages(page: Page, album: Album) -> None:
-    """Visit every admin page, in the order in which a user would visit the pages, and take screenshots."""
+    """Visit the main admin pages, in the order in which a user would visit the pages, and take screenshots."""
     page.goto("/admin/")
     page.locator("[name=username]").fill(school.USERNAME)
     page.locator("[name=password]").fill(school.PASSWORD)

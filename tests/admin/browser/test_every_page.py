@@ -25,7 +25,7 @@ class TestOtherPages:
     @pytest.mark.parametrize(
         ("button", "heading"), [("Generate key…", "Generate a key"), ("Import key…", "Import a key")]
     )
-    def test_confirmation_pages_of_keys_are_accessible(
+    def test_pages_that_generate_or_import_a_key_are_accessible(
         self, visit: Visit, superuser: Any, initial_keys: list[Key], button: str, heading: str
     ) -> None:
         page = visit(superuser)

@@ -288,7 +288,7 @@ class TestTheVerdictOnARefusedToken:
 
 
 class TestTextThatIsNotAToken:
-    def test_inspector_explains_without_any_query_how_to_exchange_an_access_token(
+    def test_inspector_explains_without_a_database_query_how_to_exchange_an_access_token(
         self, access_token, django_assert_num_queries
     ):
         with django_assert_num_queries(0):

@@ -185,7 +185,7 @@ class TestRotate:
         assert "Services may refuse new tokens until 2026-11-23 12:05:03 UTC" in page
         assert "Rotate the key before rotation is due" in page
 
-    def test_k2_rotation_before_it_is_due_is_refused_without_the_additional_checkbox(self, operator_client):
+    def test_k2_rotation_that_is_not_due_is_refused_without_the_additional_checkbox(self, operator_client):
         before = rows()
         data = {"confirmed": "yes", "expected_current": key_of(SIG, "current").kid}
 
@@ -298,7 +298,9 @@ class TestRevoke:
         assert "You can't undo a revocation." in page
         assert f"Key {key_of(SIG, 'future').kid} becomes current." in page
 
-    def test_revocation_page_of_a_signing_key_names_the_services_that_still_accept_its_tokens(self, operator_client):
+    def test_revocation_page_of_a_signing_key_names_services_that_accept_its_tokens_for_some_time(
+        self, operator_client
+    ):
         pages = {use: page_text(operator_client.post(revoke_url(key_of(use, "current").kid))) for use in (SIG, ENC)}
 
         assert (

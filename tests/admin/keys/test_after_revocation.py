@@ -70,7 +70,7 @@ class TestTheKeyPageAfterARevocation:
         assert "may accept tokens of this key until 2026-11-23 12:05:03 UTC." in page_at(302 * SECOND)
         assert "This period ended at 2026-11-23 12:05:03 UTC." in page_at(303 * SECOND)
 
-    def test_time_until_which_services_accept_tokens_follows_the_setting_jwks_max_age(
+    def test_time_until_which_services_accept_tokens_depends_on_the_setting_jwks_max_age(
         self, operator_client, settings
     ):
         settings.INSTACCESS = {"JWKS_MAX_AGE": 3600, "KEY_LEAD_SECONDS": 7200}

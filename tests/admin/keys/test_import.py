@@ -126,7 +126,7 @@ class TestImport:
         assert re.findall(r'<option value="(\w+)"', page) == ["sig", "enc"]
         assert "even as a superuser" in page
 
-    def test_k19_import_page_explains_the_permission_and_whether_the_user_has_it(self, client, operator):
+    def test_k19_import_page_explains_the_permission_and_whether_the_user_has_the_permission(self, client, operator):
         meaning = "The owner of an imported signing key can issue tokens as any user, even as a superuser"
         without = page_text(client.post(IMPORT))
         operator.user_permissions.add(Permission.objects.get(codename="import_signing_keys"))

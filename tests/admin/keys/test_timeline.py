@@ -332,8 +332,8 @@ class TestTheTimelineOfAnyHistory:
     @given(history=histories())
     @hypothesis_settings(max_examples=60, deadline=None)
     def test_drawn_bars_of_any_history_are_close_to_their_exact_positions(self, history):
-        # The timeline widens short phases to the minimum width. A key has at most three phases, so a bar moves by at
-        # most three minimum widths.
+        # The timeline widens short bars to the minimum width. Before and after the current time, a key has at most
+        # three bars each, so a bar moves by at most three minimum widths.
         furthest = 3 * timeline.MIN_WIDTH + 0.01
         for row in rows(self.drawing(history)).values():
             for bar in row.bars:
