@@ -28,7 +28,7 @@ OFFERED = {
     ServiceUser: set(),
 }
 MARKER = "4242424242"
-"""The value in all lookups. The value is valid for columns of every type and occurs in no other SQL."""
+"""The value of every lookup in this file. The value is valid for columns of every type and occurs in no other SQL."""
 
 
 def list_of(model: type[models.Model]) -> str:

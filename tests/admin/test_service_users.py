@@ -200,7 +200,7 @@ class TestBindingAPrivilegedUser:
         assert listed.count("auth.") == 5
         assert listed.endswith(", …")
 
-    def test_a14_binding_a_privileged_user_instead_of_another_user_needs_a_confirmation(
+    def test_a14_replacing_a_bound_user_with_a_privileged_user_needs_a_confirmation(
         self, root_client, make_privileged, application
     ):
         row = ServiceUser.objects.create(application=application, user=User.objects.create_user("harmless"))
@@ -305,7 +305,8 @@ class TestTheListOfServiceUsers:
 
         assert counts[0] == counts[1]
         [query] = queries
-        # Each application needs one subquery with a limit, and a page shows 20 applications.
+        # The query contains a subquery for each of the 20 applications on the page. Each subquery has a limit. The
+        # whole query has a limit too.
         assert query.count("LIMIT 1") == 21
 
     @pytest.mark.postgresql

@@ -21,7 +21,7 @@ from tests.tokens.handmade import NO_KEYS, PAYLOAD, b64, encrypted_as, unb64, wi
 
 
 def encrypted_with_lengths(plaintext: str, key: JWK, *, enc: str, iv_bytes: int, tag_bytes: int = 16) -> str:
-    """Return an encrypted token. The lengths of its initialization vector and its tag are in bytes (RFC 7518 §5)."""
+    """Return an encrypted token (RFC 7518 §5). Its IV has `iv_bytes` bytes. Its tag has at most `tag_bytes` bytes."""
     header = b64(json.dumps({"alg": "RSA-OAEP", "enc": enc, "kid": "e1"}).encode())
     public: Any = key.get_op_key("wrapKey")
     content_key, iv = b"k" * 32, b"i" * iv_bytes

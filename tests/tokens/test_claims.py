@@ -227,7 +227,7 @@ class TestExtraClaims:
         with pytest.raises(ClaimsTooLarge, match="nest deeper"):
             new(extra={"x": nested(31)}).to_json()
 
-    def test_p16_depth_of_an_extra_claim_does_not_depend_on_the_claims_before_it(self):
+    def test_p16_depth_of_an_extra_claim_does_not_depend_on_the_preceding_claims(self):
         deep: list[Any] = ["x"]
         for _ in range(31):
             deep = [deep]

@@ -38,7 +38,7 @@ class TestASignedToken:
 
         assert jws.payload == PAYLOAD
 
-    def test_verify_accepts_a_signed_token_with_only_the_public_key(self, signed, signing_key):
+    def test_verify_needs_only_the_public_key_to_accept_a_signed_token(self, signed, signing_key):
         public = JWK.from_json(signing_key.export_public())
 
         assert jose.verify(signed, {"s1": public}) == (json.loads(PAYLOAD), "s1")

@@ -1,4 +1,4 @@
-"""Tests that a token is parsed strictly before any key is used: its encoding, its header members and its length."""
+"""Tests of strict parsing: the encoding, the header and the length before a key is used, and then the content."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def revoke() -> Callable[[IssuedToken], None]:
 
 @pytest.mark.django_db
 class TestADenyListFromTheDatabase:
-    def test_the_deny_list_contains_only_tokens_that_are_revoked_and_not_expired(self, row):
+    def test_deny_list_contains_only_revoked_tokens_that_a_gateway_could_otherwise_accept(self, row):
         now = timezone.now()
         denied = row(revoked_at=now)
         row()

@@ -105,7 +105,7 @@ class TestParsingAKey:
 
         assert key_texts.parse(b"\n  " + pem + b"\n\n").thumbprint() == pair.thumbprint()
 
-    def test_key_parser_drops_all_members_of_a_jwk_except_the_members_of_the_public_key(self, pair):
+    def test_key_parser_drops_all_members_of_a_public_jwk_except_kty_n_and_e(self, pair):
         """The parser must drop the other members, because the caller decides the use, the kid and the algorithm."""
         other_members = {"use": "enc", "kid": "mine", "alg": "RSA-OAEP", "x5u": "https://evil.example/", "x": "y"}
         key = key_texts.parse(json.dumps(members(pair, private=False) | other_members))

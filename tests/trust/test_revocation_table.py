@@ -1,4 +1,4 @@
-"""Tests that a gateway that reads revocations from the database page by page misses no revocation."""
+"""Tests that a gateway misses no revocation when the gateway reads revocations from the database page by page."""
 
 from __future__ import annotations
 

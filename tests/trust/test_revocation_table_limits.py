@@ -141,7 +141,7 @@ class TestTheAgeOfRevocations:
         assert read().tokens == [str(denied.jti)]
 
     @pytest.mark.usefixtures("frozen_time")
-    def test_first_page_contains_only_users_that_were_revoked_within_the_retention(self):
+    def test_first_page_contains_only_users_that_were_revoked_within_the_retention_time(self):
         oldest = number(NOW - RETENTION)
         insert((oldest, "user", "old", 6), (oldest + 1, "user", "recent", 6))
 

@@ -402,7 +402,7 @@ class TestKeysOfAJWKSURL:
 
         assert list(sources.verification_keys()) == [key.thumbprint()]
 
-    def test_c16_a_jwks_in_chunks_is_read(self, jwks, key):
+    def test_c16_a_jwks_that_is_sent_in_chunks_is_read(self, jwks, key):
         def chunked(handler: Any) -> None:
             handler.protocol_version = "HTTP/1.1"
             handler.close_connection = True

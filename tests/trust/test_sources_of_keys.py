@@ -1,4 +1,4 @@
-"""Tests of keys from the settings for callers in an event loop, and of keys that are loaded in advance."""
+"""Tests of keys for callers in an event loop, and of a decryption key: its early loading and its kid."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from instaccess.logs import get_logger
 from instaccess.web import faults
 from tests.support.clocks import Clock
 
-# Allow the database, because Django's receivers of `request_finished` use the database.
+# Allow access to the database, because Django's receivers of `request_finished` use the database.
 pytestmark = pytest.mark.django_db
 
 logger = get_logger("instaccess.test")

@@ -178,7 +178,7 @@ class TestTheAccountOfAHost:
             assert origin.account_uuid("canvas.example.edu") == "ours"
 
     @pytest.mark.parametrize("account", ["a", "ab", "x" * 254, "x" * 255])
-    def test_account_hook_may_return_a_string_of_1_to_255_characters(self, account):
+    def test_account_hook_can_return_a_string_of_1_to_255_characters(self, account):
         with override_settings(INSTACCESS={"ACCOUNT_HOOK": lambda host: account}):
             assert origin.account_uuid("canvas.example.edu") == account
 

@@ -40,7 +40,7 @@ class Album:
     def take(self, name: str) -> None:
         """Take screenshots of the current page in each combination of color scheme and window size."""
         if self._readme is not None and name in IN_THE_DOCUMENTATION:
-            # Show the sidebar in the documentation, as on the first visit of the page.
+            # The documentation shows only the visible part of the page, in the light color scheme and a wide window.
             self._page.screenshot(path=self._readme / f"{name}.png")
         for scheme, size in appearance_combinations(self._page):
             height = self._page.evaluate("document.documentElement.scrollHeight")

@@ -120,7 +120,7 @@ class TestTheLast24Hours:
         assert [query for query in reads if "LIMIT" not in query] == []
 
     def test_dashboard_writes_no_row(self, admin_client, initial_keys):
-        """Ignore the INSERT of the health check, because its condition `1 = 0` is never true."""
+        """Ignore the INSERT of the health check, because this INSERT has the condition `1 = 0` and inserts no row."""
         with CaptureQueriesContext(connection) as captured:
             dashboard(admin_client)
 

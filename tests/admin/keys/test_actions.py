@@ -265,7 +265,7 @@ class TestRotate:
 @pytest.mark.usefixtures("initial_keys")
 class TestGenerate:
     @pytest.mark.parametrize("use", ["sig", "enc"])
-    def test_generation_page_stores_a_future_key_and_adds_a_log_entry(self, use, operator_client):
+    def test_generation_of_a_key_stores_a_future_key_and_adds_a_log_entry(self, use, operator_client):
         before = set(Key.objects.values_list("pk", flat=True))
         response = operator_client.post(GENERATE, {"confirmed": "yes", "use": use})
         key = Key.objects.exclude(pk__in=before).get()

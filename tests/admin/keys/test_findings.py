@@ -71,7 +71,7 @@ class TestAnIdleEncryptionKey:
 
 
 class TestMissingKeys:
-    def test_find_problems_returns_one_problem_with_the_command_instaccess_init_without_keys(self):
+    def test_find_problems_without_keys_returns_one_problem_with_the_command_instaccess_init(self):
         only = problems_of()
 
         assert list(only) == ["no_keys"]

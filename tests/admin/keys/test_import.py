@@ -1,4 +1,4 @@
-"""Tests of the import of a key in the admin: accepted and refused keys, and no private key in pages or logs."""
+"""Tests of the import of a key in the admin: accepted keys, refused keys, and pages and logs without private keys."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class TestImport:
 
         assert self.send(client, use="sig", text=pair.export_public()).status_code == 403
 
-    def test_k19_import_page_offers_only_uses_that_the_user_may_import_and_names_the_permission(
+    def test_k19_import_page_offers_only_key_uses_that_the_user_may_import_and_names_the_permission(
         self, client, operator
     ):
         page = page_text(client.post(IMPORT))

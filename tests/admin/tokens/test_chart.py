@@ -158,7 +158,10 @@ class TestTheCountsInTheChart:
 
     @pytest.fixture(params=[False, True], ids=["many tokens", "few tokens"])
     def few(self, request):
-        """Return whether to use the query for few tokens. Both queries must return the same counts."""
+        """Return whether to use the query for few tokens.
+
+        The query for few tokens and the query for many tokens must return the same counts.
+        """
         return request.param
 
     @staticmethod

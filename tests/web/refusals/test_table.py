@@ -50,7 +50,7 @@ class TestTheTableOfRefusalCounts:
 
         assert self.ages() == [34, 1, 0]
 
-    def test_refusal_count_table_keeps_only_the_newest_rows_if_there_are_too_many(self, old, monkeypatch):
+    def test_refusal_count_table_keeps_only_the_newest_rows_if_there_are_too_many_rows(self, old, monkeypatch):
         monkeypatch.setattr(refusal_table, "MAX_ROWS", 4)
         old(*range(1, 11))
         self.write()
