@@ -300,7 +300,7 @@ class TestHostileText:
             "192.0.2.1 " * 200,
         ],
     )
-    def test_a5_search_of_issued_tokens_with_a_hostile_term_finds_no_token(
+    def test_a5_search_for_a_hostile_term_in_the_list_of_issued_tokens_finds_no_token(
         self, term, user, application, admin_client
     ):
         row(user, application)

@@ -122,7 +122,7 @@ class TestTheFieldsOfAServiceUser:
         assert "requests tokens with the client credentials grant" in text
         assert "The application gets every permission of this user." in text
 
-    def test_page_of_a_service_user_shows_no_confirmation_to_users_who_may_only_view(
+    def test_page_of_a_service_user_shows_no_confirmation_to_users_who_may_only_view_the_page(
         self, log_in, robot, application
     ):
         row = ServiceUser.objects.create(application=application, user=robot)

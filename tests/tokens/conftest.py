@@ -15,7 +15,7 @@ from tests.tokens.handmade import PAYLOAD
 def loaded() -> dict[tuple[str, str], JWK]:
     """Return a cache of keys for all tests of a module.
 
-    OpenSSL validates a key when the key is first used, which takes longer than most of these tests.
+    OpenSSL validates a key at its first use. This validation takes longer than most of these tests.
     """
     return {}
 

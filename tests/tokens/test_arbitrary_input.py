@@ -66,7 +66,7 @@ def mutations(draw: Any) -> Any:
 class TestArbitraryInput:
     @arbitrary_input
     @given(text=near_tokens)
-    def test_decrypt_and_verify_refuse_an_arbitrary_string_with_a_reason_code(
+    def test_decrypt_and_verify_give_a_reason_code_for_the_refusal_of_an_arbitrary_string(
         self, text, signing_key, encryption_key
     ):
         decryption_keys = {"e1": PrivateKey(encryption_key)}

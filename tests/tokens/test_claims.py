@@ -370,7 +370,7 @@ class TestArbitraryClaims:
             max_size=4,
         )
     )
-    def test_reader_accepts_arbitrary_claims_or_refuses_the_claims_with_a_reason_code(self, changes):
+    def test_reader_accepts_arbitrary_claims_or_gives_a_reason_code_for_the_refusal(self, changes):
         try:
             claims = read(payload(**changes))
         except InvalidToken as error:

@@ -383,7 +383,7 @@ class TestADenyListFromAURL:
             denylist.current()
         assert SECRET not in str(caught.value)
 
-    def test_gateway_sends_no_deny_list_request_without_a_secret(self, remote, settings):
+    def test_gateway_sends_no_deny_list_request_if_no_secret_is_configured(self, remote, settings):
         settings.INSTACCESS = {**settings.INSTACCESS, "SERVICE_SECRETS": []}
 
         with pytest.raises(ConfigError, match="SERVICE_SECRETS"):
@@ -453,7 +453,9 @@ class TestTheRevocationListEndpoint:
         assert (later["revoked"], later["more"]) == ([str(new.jti)], False)
         assert get(since=later["cursor"]).json()["revoked"] == []
 
-    def test_revocation_list_without_a_position_contains_all_revocations(self, get, row, revoke, monkeypatch):
+    def test_revocation_list_contains_all_revocations_if_the_request_has_no_position(
+        self, get, row, revoke, monkeypatch
+    ):
         monkeypatch.setattr(revocation_table, "PAGE", 2)
         monkeypatch.setattr(revocation_table, "_TOKENS", revocation_table._TOKENS.replace("10000", "2"))
         rows = [row() for _ in range(5)]

@@ -135,7 +135,7 @@ class TestTheAgeOfADenyListEntry:
 class TestTheEarliestToken:
     @pytest.mark.parametrize("page", [Page(), Page(["other"], users={OTHER: NOW}, accounts={OTHER: NOW})])
     @pytest.mark.parametrize("iat", [0, 1])
-    def test_deny_list_without_an_entry_for_a_token_accepts_a_token_that_was_issued_in_1970(self, page, iat):
+    def test_deny_list_accepts_a_token_from_1970_if_there_is_no_entry_for_the_token(self, page, iat):
         token = Claims.from_payload(claims(now=iat), now=iat, issuers=[ISSUER])
 
         assert deny_list_of(page).find(token) is None

@@ -580,7 +580,7 @@ class TestAForkedProcess:
         keys, new = sources.verification_keys(), rsa_pool.take()
         context = multiprocessing.get_context("fork")
         parent_end, child_end = context.Pipe()
-        # Hold the lock during the fork, as a thread of a real parent process may do. The child process must not wait
+        # Hold the lock during the fork, as a thread of a real parent process can do. The child process must not wait
         # for the lock, because no thread of the child process would release the lock.
         with keys._refetch_lock:
             child = context.Process(target=_look_up_a_new_key, args=(keys, new.thumbprint(), child_end))

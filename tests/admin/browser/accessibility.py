@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 # Each exception is a rule of axe, and a selector of the elements in Django's own templates that violate the rule.
-# test_harness.py checks that each exception is still needed.
+# test_harness.py checks that each exception is needed.
 DJANGOS = [
     # The label of the search box is an image with the alternative text "Search", which axe does not
     # accept as a label.

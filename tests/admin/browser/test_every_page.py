@@ -41,7 +41,7 @@ class TestOtherPages:
         page.get_by_text("Most frequent reasons for refusals").wait_for()
         assert faults(page) == []
 
-    def test_dashboard_without_keys_is_accessible(self, visit: Visit, superuser: Any) -> None:
+    def test_dashboard_is_accessible_if_there_are_no_keys(self, visit: Visit, superuser: Any) -> None:
         page = visit(superuser)
         page.goto("/admin/instaccess/")
         page.get_by_text("There are no keys yet").wait_for()
@@ -82,7 +82,7 @@ class TestOtherPages:
         page.get_by_text("was added successfully").wait_for()
         assert ServiceUser.objects.get().user == superuser
 
-    def test_key_page_without_keys_is_accessible(self, visit: Visit, superuser: Any) -> None:
+    def test_key_page_is_accessible_if_there_are_no_keys(self, visit: Visit, superuser: Any) -> None:
         page = visit(superuser)
         page.goto("/admin/instaccess/key/")
         page.get_by_text("python manage.py instaccess_init").wait_for()

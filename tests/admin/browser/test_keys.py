@@ -69,7 +69,7 @@ class TestAnOperatorWhoRotates:
         page.get_by_role("button", name="Rotate signing key…").click()
         page.get_by_label("Rotate the key before rotation is due").check()
         page.get_by_role("button", name="Rotate key", exact=True).dblclick()
-        # Don't check the text of the message, because the browser may show either of the two responses.
+        # Don't check the text of the message, because the browser can show either of the two responses.
         page.locator(".messagelist").wait_for()
         assert current() == future
         assert sorted(signing_keys().values()) == ["current", "future", "past"]

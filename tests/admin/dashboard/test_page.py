@@ -170,7 +170,7 @@ class TestKeys:
 
 
 class TestWhatNeedsAttention:
-    def test_dashboard_without_keys_names_the_command_instaccess_init(self, admin_client):
+    def test_dashboard_names_the_command_instaccess_init_if_there_are_no_keys(self, admin_client):
         text = dashboard(admin_client)
 
         assert "Error: There are no keys yet, so no tokens can be issued." in text

@@ -72,7 +72,7 @@ class TestTheKeysOfAnInspection:
         assert "only the gateway can decrypt the token" in str(inspection.explanation.meaning)
         assert not inspection.layers[0].key.private_held
 
-    def test_inspector_is_undecided_about_a_token_of_an_external_key_if_other_private_keys_are_stored(self, issue):
+    def test_inspector_is_undecided_about_a_token_for_an_external_key_if_other_keys_are_stored(self, issue):
         row, token = issue()
         lifecycle.rotate(Key.Use.ENCRYPTION, force=True)
         write(Key.objects.filter(kid=row.encryption_kid), sealed_private_jwk="")

@@ -50,7 +50,7 @@ class TestTheVerdictOnAValidToken:
         assert claim(inspection, "exp").words.startswith(f"expires {row.expires_at:%Y-%m-%d %H:%M:%S} UTC, in 4")
         assert inspection.jti == str(row.jti)
 
-    def test_inspector_names_the_keys_of_a_valid_token_with_their_status(self, token):
+    def test_inspector_names_the_keys_of_a_valid_token_and_their_status(self, token):
         ring = keys_ring.current_ring()
         outer, inner = inspect_text(token).layers
 

@@ -185,7 +185,7 @@ class TestRotate:
         assert "Services may refuse new tokens until 2026-11-23 12:05:03 UTC" in page
         assert "Rotate the key before rotation is due" in page
 
-    def test_k2_rotation_that_is_not_due_is_refused_without_the_additional_checkbox(self, operator_client):
+    def test_k2_rotation_that_is_not_due_is_refused_if_the_additional_checkbox_is_cleared(self, operator_client):
         before = rows()
         data = {"confirmed": "yes", "expected_current": key_of(SIG, "current").kid}
 
@@ -240,7 +240,7 @@ class TestRotate:
         operator_client.post(ROTATE_ENC, {"confirmed": "yes", "expected_current": current, "force": "on"})
         assert key_of(ENC, "past").kid == current
 
-    def test_k8_refusal_of_a_rotation_without_a_current_key_names_the_command_instaccess_init(self, operator_client):
+    def test_k8_message_of_a_refused_rotation_names_instaccess_init_if_there_is_no_current_key(self, operator_client):
         Key.objects.filter(use=SIG, status="current").delete()
 
         assert "instaccess_init" in messages_of(operator_client.post(ROTATE))[0]

@@ -71,7 +71,7 @@ class TestAnIdleEncryptionKey:
 
 
 class TestMissingKeys:
-    def test_find_problems_without_keys_returns_one_problem_with_the_command_instaccess_init(self):
+    def test_find_problems_returns_one_problem_with_instaccess_init_if_there_are_no_keys(self):
         only = problems_of()
 
         assert list(only) == ["no_keys"]

@@ -72,7 +72,7 @@ class TestImport:
 
         assert Key.objects.get().kid == pair.thumbprint()
 
-    def test_import_of_a_private_key_is_refused_without_the_checkbox(self, client, private_pem, pair):
+    def test_import_of_a_private_key_is_refused_if_the_checkbox_is_cleared(self, client, private_pem, pair):
         page = page_text(self.send(client, text=private_pem))
 
         assert "an attacker with the private key can decrypt every token" in page
@@ -86,7 +86,9 @@ class TestImport:
         assert logged()[0][3] == "Imported with its private key."
 
     @pytest.mark.parametrize("kind", ["public", "private"])
-    def test_k19_import_of_a_signing_key_is_refused_without_a_separate_permission(self, kind, client, operator, pair):
+    def test_k19_import_of_a_signing_key_by_a_user_without_the_import_permission_is_refused(
+        self, kind, client, operator, pair
+    ):
         private = kind == "private"
         data = {
             "use": "sig",
@@ -105,9 +107,7 @@ class TestImport:
 
         assert Key.objects.get().use == "sig"
 
-    def test_k19_import_of_a_signing_key_is_refused_without_the_permission_to_manage_keys(
-        self, client, operator, pair
-    ):
+    def test_k19_import_of_a_signing_key_by_a_user_who_may_not_manage_keys_is_refused(self, client, operator, pair):
         operator.user_permissions.set(Permission.objects.filter(codename__in=["view_key", "import_signing_keys"]))
 
         assert self.send(client, use="sig", text=pair.export_public()).status_code == 403

@@ -173,7 +173,7 @@ class TestTheLogOfFailedWrites:
 
 
 class TestAWriteWithoutCounts:
-    def test_flush_without_counts_does_not_use_the_database(self, counter, table):
+    def test_flush_does_not_use_the_database_if_there_are_no_counts(self, counter, table):
         assert counter.flush() == 0
         assert table.attempts == 0
 
