@@ -36,7 +36,7 @@ def list_of(model: type[models.Model]) -> str:
 
 
 def columns() -> list[tuple[type[models.Model], str]]:
-    """Return the columns of the app's models, and of related models, as pairs of model and column name."""
+    """Return pairs: a model of the app, and the lookup of a column of the model or of a related model."""
     pairs = []
     for model in MODELS:
         for field in model._meta.get_fields():

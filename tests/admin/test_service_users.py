@@ -135,7 +135,7 @@ class TestTheFieldsOfAServiceUser:
 class TestBindingAPrivilegedUser:
     @pytest.fixture
     def make_privileged(self, robot: Any) -> Callable[[str], Any]:
-        """Return a function that gives the user `robot` a privilege."""
+        """Return a function that gives the user `robot` a privilege, or makes the user inactive."""
 
         def make(privilege: str) -> Any:
             if privilege == PERMISSION:

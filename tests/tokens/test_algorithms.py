@@ -175,7 +175,7 @@ class TestTheAlgorithmOfASignedToken:
         assert refusal.value.code == "malformed"
 
 
-class TestTheLengthsOfInitializationVectorAndTag:
+class TestTheLengthsOfTheInitializationVectorAndTheTag:
     @pytest.mark.parametrize(("enc", "iv_bytes"), [("A256GCM", 12), ("A128CBC-HS256", 16)])
     def test_decrypt_accepts_a_handmade_token_with_the_right_lengths(self, signed, encryption_key, enc, iv_bytes):
         token = encrypted_with_lengths(signed, encryption_key, enc=enc, iv_bytes=iv_bytes)

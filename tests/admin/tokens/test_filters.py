@@ -178,7 +178,7 @@ class TestAFilterWithManyValues:
 
 @pytest.mark.postgresql
 class TestQueryPlansOnPostgreSQL:
-    """Tests of query plans. If `enable_seqscan` is off, PostgreSQL scans a table only if no index can be used."""
+    """Query plans. If `enable_seqscan` is off, PostgreSQL reads a whole table only if no index can be used."""
 
     TERMS = (
         "ada",
