@@ -1,4 +1,4 @@
-"""Tests of the host and the client address of a request, with and without forged headers."""
+"""Tests of the domain, the account and the client address of a request, with and without forged headers."""
 
 from __future__ import annotations
 

@@ -58,8 +58,8 @@ def visit_pages(page: Page, album: Album) -> None:
     page.locator("[name=username]").fill(school.USERNAME)
     page.locator("[name=password]").fill(school.PASSWORD)
     page.locator("[type=submit]").click()
-    # Wait for the requests for styles and icons. A navigation would abort these requests, and an aborted request is
-    # an error.
+    # Wait for the requests for styles and icons. A navigation would abort these requests, and `Watch` reports an
+    # aborted request as an error.
     page.wait_for_load_state("networkidle")
     page.goto(DASHBOARD)
     _see(page, "Last 24 hours")

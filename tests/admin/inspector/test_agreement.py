@@ -215,6 +215,6 @@ class TestAnInspection:
         for text in (make.signed(payload), make.encrypted(make.signed(payload))):
             assert inspect_text(text).outcome in Outcome
 
-    def test_inspector_returns_a_verdict_in_german(self, token):
+    def test_inspector_returns_a_verdict_if_the_active_language_is_german(self, token):
         with translation.override("de"):
             assert str(inspect_text(token).outcome.value)

@@ -187,7 +187,7 @@ def failing_hook(claims: Any) -> Any:
 
 
 class TestTheVerdictOnARefusedToken:
-    def test_inspector_shows_the_time_since_an_expired_token_expired(self, issue):
+    def test_inspector_shows_how_long_ago_a_token_expired(self, issue):
         row, token = issue(minutes_ago=63)
         inspection = inspect_text(token)
 
@@ -309,7 +309,7 @@ class TestTextThatIsNotAToken:
     @pytest.mark.parametrize(
         "text", ["a.b.c", "e30.e30.e30", "....x", "a.b", "{}", "\x00", "é", "💥" * 50, "." * 4, ".."]
     )
-    def test_inspector_refuses_text_that_is_not_a_token(self, text):
+    def test_inspector_does_not_accept_text_that_is_not_a_token(self, text):
         assert inspect_text(text).outcome in {Outcome.NOT_OURS, Outcome.REFUSED}
 
     @pytest.mark.parametrize("text", ["", "  \n", '""', "Bearer "])
