@@ -1,4 +1,4 @@
-"""Tests that the admin never shows a secret, and that users can't edit the audit log."""
+"""Tests of the admin: secrets that no page shows, the read-only audit log, hostile text, and the lists."""
 
 from __future__ import annotations
 
@@ -565,8 +565,8 @@ class TestTheColumnsOfIssuedTokens:
     def test_list_of_issued_tokens_shows_no_user_name_if_the_foreign_key_does_not_match_the_uuid(
         self, user, application, admin_client
     ):
-        # Simulate an attacker who changes the foreign key with SQL, because the HMAC of a row does not cover foreign
-        # keys.
+        # Simulate an attacker who changes the foreign key with SQL. The HMAC of a row doesn't reveal the change,
+        # because the HMAC does not cover foreign keys.
         mallory = get_user_model().objects.create_user("mallory")
         users.user_uuid(mallory)
         token = row(user, application)

@@ -208,7 +208,7 @@ class TestTheVerdictOnARefusedToken:
         assert inspection.audit.revoked.startswith("20")
         assert inspection.alarms == ()
 
-    def test_inspector_uses_a_cached_deny_list_like_the_gateway(self, issue):
+    def test_inspector_uses_a_cached_deny_list_as_the_gateway_does(self, issue):
         token = issue()[1]
         assert codes(inspect_text(token)) == ("ACCEPTED", "")
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost")

@@ -108,7 +108,7 @@ class TestTheQueriesOfASearch:
         self, text, row, admin_client, django_assert_max_num_queries
     ):
         row(client_id="a")
-        found(admin_client, "b")  # Fill the caches, because filling runs additional queries.
+        found(admin_client, "b")  # Fill the caches first, because this runs additional queries.
         with CaptureQueriesContext(connection) as one_term:
             found(admin_client, "b")
 
