@@ -53,7 +53,7 @@ class TestACommandThatSucceeds:
 
 
 class TestARunOfACommandThatRanBefore:
-    def test_record_of_a_running_command_has_the_new_start_no_end_and_the_last_success(self):
+    def test_record_of_a_running_command_has_no_end_and_keeps_the_time_of_the_last_success(self):
         with audit.record_run("seal"):
             pass
         before = runs()["seal"]

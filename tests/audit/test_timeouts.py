@@ -68,7 +68,10 @@ class TestTimeoutsOfTheDatabase:
 
     @pytest.mark.postgresql
     def test_deployment_check_without_a_database_does_not_query_statement_timeout(self, set_options):
-        """The check must have the tag `database`. Django 6.1 passes every database to a check without this tag."""
+        """If the check hadn't the tag `database`, Django 6.1 would pass every database to the check.
+
+        `manage.py check --deploy` would then run a query, although the operator named no database.
+        """
         set_options(COMPLETE["postgresql"])
 
         messages = run_checks(include_deployment_checks=True)

@@ -47,7 +47,7 @@ class TestAFullDatabase:
         limit_(False)
 
     def fill(self, post: Callable[..., Any], access_token: Any) -> Any:
-        """Request tokens until a request fails, because the last pages have space for some rows."""
+        """Request tokens until a request fails. The last pages of the database have space for some rows."""
         return next(answer for _ in range(200) if (answer := post(access_token)).status_code != 201)
 
     def test_o18_issuer_with_a_full_database_answers_503_and_issues_tokens_again_when_there_is_space(

@@ -105,7 +105,7 @@ class TestTheJwks:
 
         assert [key["kid"] for key in served(client)] == [Key.objects.get(use=SIG, status="current").kid]
 
-    def test_o6_jwks_endpoint_returns_503_without_the_key_encryption_key(self, client, caplog):
+    def test_o6_jwks_endpoint_returns_503_if_the_key_encryption_key_is_missing(self, client, caplog):
         """The issuer must answer 503, because the issuer can't check the key rows and could publish a forged key."""
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):
             assert client.get(URL).status_code == 503

@@ -105,7 +105,7 @@ class TestCompareWithModifiedReferences:
             Reference(each.pk, "application", other.pk, application.client_id),
         ]
 
-    def test_compare_reports_a_modified_reference_in_each_comparison(self, modified):
+    def test_compare_reports_a_modified_reference_again_in_the_next_comparison(self, modified):
         matching: dict[str, set[Pair]] = {}
 
         for _ in range(2):

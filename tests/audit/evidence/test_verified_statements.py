@@ -153,8 +153,8 @@ class TestReviews:
         reviews.record_review([], evidence_keys(), by="ada", reason="x")
         review = IncidentReview.objects.get()
 
-        # Try eight lists, because some digests are less than the signed digest and some are greater. The app must
-        # refuse all lists.
+        # `verify` must refuse every list with a different digest. Try eight lists, so that some digests are less than
+        # the signed digest and some are greater.
         for number in range(8):
             review.problems = json.dumps([["checkpoint", number, number, 1, "", ""]])
             signatures.authenticate(review, evidence_keys())
