@@ -224,7 +224,7 @@ class TestTheJwksEndpointWithoutASigningKey:
 @pytest.mark.usefixtures("initial_keys")
 class TestMethodsOtherThanGetAndHead:
     @pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "options", "trace"])
-    def test_jwks_endpoint_returns_405_with_allow_for_methods_other_than_get_and_head(self, client, method):
+    def test_jwks_endpoint_returns_405_and_the_allow_header_for_methods_other_than_get_and_head(self, client, method):
         response = getattr(client, method)(URL)
 
         assert response.status_code == 405

@@ -148,7 +148,7 @@ class TestRevokeAnotherKey:
 @pytest.mark.usefixtures("started")
 class TestTheTokensOfARevokedKey:
     @BOTH_USES
-    def test_live_tokens_of_a_revoked_key_are_marked_as_revoked_with_time_reason_and_author(
+    def test_live_tokens_of_a_revoked_key_are_marked_as_revoked_with_time_reason_and_operator(
         self, use, issue, user, clock
     ):
         row, _ = issue()

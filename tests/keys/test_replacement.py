@@ -1,4 +1,4 @@
-"""Tests of the replacement of all keys after a restore: which keys are revoked, kept and generated."""
+"""Tests of the replacement of all keys after a restore: the revoked, the kept and the generated keys."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db
 
 MICROSECOND = timedelta(microseconds=1)
 
-# Python refuses to parse an integer with so many digits.
+# A row with this value is unreadable, because Python refuses to parse an integer with 5000 digits.
 LONG_NUMBER = ("public_jwk", "1" * 5000)
 UNREADABLE = {
     "sqlite": [
@@ -125,7 +125,10 @@ class TestTheColumnsThatTheHmacCovers:
         "name", sorted({field.name for field in Key._meta.concrete_fields} - {"id", "mac", "current_use"})
     )
     def test_k17_the_hmac_of_a_key_covers_every_column_of_the_model(self, name):
-        """If you add a column to the model, add the column to `canonical_bytes`."""
+        """If you add a column to the model, add the column to `canonical_bytes`, under a new format label.
+
+        The package must also accept the HMACs of existing rows, which have the old label.
+        """
         row = Key(kid="a", use=SIG, alg="a", status="past", public_jwk={"n": "a"}, sealed_private_jwk="a")
         row.created_at = row.activated_at = row.retired_at = row.revoked_at = START
         before = row_hmac.canonical_bytes(row)

@@ -1,4 +1,4 @@
-"""Tests of case O19: every command prints on an ASCII terminal, even if a name or a reason contains an umlaut."""
+"""Tests of case O19: every command prints its output on an ASCII terminal, even if a name contains an umlaut."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("throttled", "clock
 
 
 def fill() -> None:
-    """Fill the bucket of the access token 7: three requests raise the level to 600."""
+    """Fill the bucket of the access token with the primary key 7: three requests raise the level to 600."""
     for _ in range(3):
         throttling.charge(7)
 

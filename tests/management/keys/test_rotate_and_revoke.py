@@ -150,7 +150,7 @@ class TestKeysRevoke:
         ]
         assert IssuedToken.objects.get().revocation_reason == "laptop stolen"
 
-    def test_revoking_an_encryption_key_prints_what_to_do_at_gateways_that_have_a_copy_of_the_key(self):
+    def test_revoking_an_encryption_key_prints_the_steps_for_gateways_that_have_a_copy_of_the_key(self):
         text = run("revoke", "--kid", key_of(ENC, "current").kid)
 
         assert text.splitlines()[1:] == [
@@ -171,7 +171,7 @@ class TestKeysRevoke:
     def test_revoking_a_future_key_prints_that_the_current_key_did_not_change(self):
         assert "The current key did not change." in run("revoke", "--kid", key_of(SIG, "future").kid)
 
-    def test_revoke_prints_what_to_do_if_no_current_key_is_left(self, files, pair):
+    def test_revoke_prints_the_next_steps_if_no_current_key_is_left(self, files, pair):
         Key.objects.filter(use=ENC).delete()
         run("import", "--use", "enc", "--file", files["public.pem"])
         run("activate", "--kid", pair.thumbprint())
