@@ -24,10 +24,7 @@ from tests.keys.helpers import DAY, ENC, HOUR, SECOND, SIG, START
 
 @dataclass
 class Deployment:
-    """An issuer, a gateway and a service on a simulated clock.
-
-    The service caches the JWK set for the whole max-age.
-    """
+    """A deployment on a simulated clock: its live tokens, and the key ring that decrypts and verifies the tokens."""
 
     user: Any
     clock: Any

@@ -68,7 +68,7 @@ class TestKeysRotate:
 
         assert key_of(SIG, "current").kid == future
 
-    def test_rotation_of_an_external_key_asks_for_the_next_public_key(self, files, pair):
+    def test_rotation_of_the_public_key_of_a_gateway_asks_for_the_next_public_key(self, files, pair):
         Key.objects.filter(use=ENC).delete()
         run("import", "--use", "enc", "--file", files["public.pem"])
         run("activate", "--kid", pair.thumbprint())
