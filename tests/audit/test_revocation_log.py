@@ -178,7 +178,7 @@ class TestRevokingAllTokensOfAUser:
         assert revoke_user() == 2
         assert {row.pk for row in IssuedToken.objects.exclude(revoked_at=None).only("pk")} == {good.pk, bad.pk}
 
-    def test_revocation_of_a_user_works_if_no_key_encryption_key_is_available(self, row):
+    def test_revocation_of_a_user_succeeds_if_no_key_encryption_key_is_available(self, row):
         made = row()
 
         assert revoke_user(keks=[]) == 1

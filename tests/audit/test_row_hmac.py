@@ -141,7 +141,7 @@ class TestTheHmacAfterARevocation:
         assert after.revoked_at is not None
         assert check_hmac(after) is HmacStatus.BROKEN
 
-    def test_revoke_works_if_the_setting_key_encryption_keys_is_invalid(self, row, settings, caplog):
+    def test_revoke_revokes_tokens_even_if_the_setting_key_encryption_keys_is_invalid(self, row, settings, caplog):
         made = row()
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["too short"]}
 

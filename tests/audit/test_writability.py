@@ -136,7 +136,7 @@ class TestTryInsert:
             audit.check_writable()
         assert not any("VALUES" in query["sql"] for query in queries.captured_queries)
 
-    def test_system_check_without_a_database_inserts_no_row(self):
+    def test_system_check_inserts_no_row_into_a_database_that_the_caller_does_not_name(self):
         with connection.execute_wrapper(lambda *args: pytest.fail("a query ran")):
             assert check_insert(databases=None) == check_insert(databases=["other"]) == []
 

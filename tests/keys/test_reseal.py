@@ -142,7 +142,7 @@ class TestReseal:
         for row in Key.objects.filter(use=SIG):
             assert sealing.sealed_under(row.sealed_private_jwk) == kek_id(KeyEncryptionKey(bytes([2]) * 32))
 
-    def test_o6_reseal_changes_no_key_without_the_old_key_encryption_key(self):
+    def test_o6_reseal_changes_no_key_if_the_old_key_encryption_key_is_missing(self):
         before = rows()
         with sealed_with(kek(2)), pytest.raises(UnsealError):
             provision.reseal()

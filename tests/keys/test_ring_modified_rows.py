@@ -1,4 +1,4 @@
-"""Tests for the key ring with modified rows: modified keys are skipped, and all unmodified keys work."""
+"""Tests for the key ring with modified rows: modified keys are skipped, and all other keys stay usable."""
 
 from __future__ import annotations
 

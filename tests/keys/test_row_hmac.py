@@ -72,7 +72,7 @@ class TestAKeyRowOfThisPackage:
             assert queries.examine()[1] == {}
 
     def test_key_row_with_times_in_any_time_zone_is_authentic_and_contains_milliseconds(self):
-        """The app must store milliseconds, because `dumpdata` drops the microseconds of a time."""
+        """The app must store no microseconds. `dumpdata` drops them, so the HMAC wouldn't match after a restore."""
         time = datetime(2026, 11, 23, 12, 0, 0, 123_457, tzinfo=timezone(timedelta(hours=5, minutes=45)))
         key = provision.generate(SIG, now=time)
 
@@ -267,7 +267,7 @@ class TestAnUnreadableKeyRow:
 
         assert done.successor is not None
 
-    def test_k17_a_key_with_an_unreadable_row_is_not_used(self, unreadable, clock):
+    def test_k17_a_future_key_with_an_unreadable_row_does_not_become_current(self, unreadable, clock):
         clock.shift(timedelta(days=30))
         rotated = lifecycle.rotate(SIG)
 
@@ -283,7 +283,7 @@ class TestTheKeyEncryptionKey:
     def named_keks(self) -> set[str]:
         return {row.mac.partition(".")[0] for row in Key.objects.all()}
 
-    def test_o6_key_row_cannot_be_checked_without_its_key_encryption_key(self, settings):
+    def test_o6_key_row_cannot_be_checked_if_its_key_encryption_key_is_missing(self, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK]}
 
         with pytest.raises(UnsealError, match=r"INSTACCESS\['KEY_ENCRYPTION_KEYS'\]") as caught:

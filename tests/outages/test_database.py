@@ -72,7 +72,7 @@ class TestARestartOfPostgreSQL:
 
 
 class TestAPostgreSQLServerThatNeverAnswers:
-    def test_o18_server_answers_503_while_postgresql_is_suspended_and_issues_tokens_again_afterwards(
+    def test_o18_server_answers_503_while_postgresql_is_suspended_and_issues_tokens_after_the_resume(
         self, cluster, without_persistent_connections, access_token
     ):
         server = without_persistent_connections

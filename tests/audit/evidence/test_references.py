@@ -29,9 +29,7 @@ def stored() -> list[StoredRow]:
 
 
 class TestCompareWithMatchingReferences:
-    def test_compare_finds_no_difference_in_rows_of_more_applications_than_a_query_can_have_parameters(
-        self, row, user
-    ):
+    def test_compare_splits_its_query_if_the_rows_refer_to_more_than_a_thousand_applications(self, row, user):
         model = get_application_model()
         for number in range(1002):
             client_id = f"client-{number}"

@@ -317,7 +317,7 @@ class TestTheThrottlingSettings:
         assert statuses(post, token, 6) == [201] * 6
 
     def test_issuer_sends_no_x_rate_limit_remaining_if_throttling_is_off(self, post, token, settings):
-        """The issuer must not send 0 if there is no bucket, because a Canvas client treats this as a refusal."""
+        """The issuer must not send the value 0. A client of Canvas treats a 201 with this value as a refusal."""
         settings.INSTACCESS = {"THROTTLE_LIMIT": None}
 
         assert "X-Rate-Limit-Remaining" not in post(token)

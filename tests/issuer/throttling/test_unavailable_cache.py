@@ -167,7 +167,7 @@ class TestTheTimeoutsOfACacheOtherThanRedis:
 
 
 class TestAProjectWithoutRedisPy:
-    def test_throttling_works_if_redis_py_is_not_installed(self):
+    def test_throttling_limits_requests_even_if_redis_py_is_not_installed(self):
         program = (
             "import sys\n"
             "sys.modules['redis'] = None\n"

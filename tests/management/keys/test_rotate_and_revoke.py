@@ -202,7 +202,7 @@ class TestKeysReseal:
     def test_reseal_prints_the_numbers_of_keys_and_hmacs_as_json(self):
         assert run_json("reseal") == {"resealed": 0, "reauthenticated": 0}
 
-    def test_o6_reseal_without_the_old_key_encryption_key_fails_and_names_the_setting(self):
+    def test_o6_reseal_fails_and_names_the_setting_if_the_old_key_encryption_key_is_missing(self):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):
             assert "INSTACCESS['KEY_ENCRYPTION_KEYS']" in error_of("reseal")
 
