@@ -1,4 +1,4 @@
-"""Tests of the record of the last run of each maintenance command."""
+"""Tests of maintenance runs: the database records when each command last ran, and whether the run succeeded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the problems of key rows, of unreadable key rows, and of the errors for an abbreviated kid."""
+"""Tests of `queries`: the problems of key rows, unreadable key rows, and the errors for an abbreviated kid."""
 
 from __future__ import annotations
 

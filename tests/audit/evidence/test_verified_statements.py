@@ -101,7 +101,7 @@ class TestRows:
         text = only_problem(verification.verify(evidence_keys())).text
         assert text.endswith(" was restored: checkpoint 3 covers a modified version of the row")
 
-    def test_verify_reports_that_each_row_was_modified_after_its_checkpoint_was_created(self, rows):
+    def test_verify_reports_that_each_modified_row_was_modified_after_its_checkpoint_was_created(self, rows):
         made = rows(*range(20_000, 10_000, -500))
         seal(evidence_keys())
         IssuedToken.objects.filter(pk__in=[each.pk for each in made[::2]]).update(user_agent="modified")
