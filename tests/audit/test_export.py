@@ -339,7 +339,7 @@ class TestTheLogOfAnExport:
         assert caplog.messages[1:] == ["export aborted by='auditor' rows=2"]
 
 
-# Don't import these characters from the package. If a character were missing there, the tests wouldn't detect this.
+# Don't import these characters from the package. If a character is missing there, the tests must fail.
 FORMULA = "=+-@"
 INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u200f\u202e\u2060\ufeff"
 

@@ -72,7 +72,7 @@ class TestAKeyRowOfThisPackage:
             assert queries.examine()[1] == {}
 
     def test_key_row_with_times_in_any_time_zone_is_authentic_and_contains_milliseconds(self):
-        """The app must store no microseconds. `dumpdata` drops them, so the HMAC wouldn't match after a restore."""
+        """The app must store only milliseconds, because the HMAC covers times and `dumpdata` drops microseconds."""
         time = datetime(2026, 11, 23, 12, 0, 0, 123_457, tzinfo=timezone(timedelta(hours=5, minutes=45)))
         key = provision.generate(SIG, now=time)
 

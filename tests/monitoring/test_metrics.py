@@ -28,7 +28,7 @@ from tests.monitoring.metrics import METRICS, Growth, scrape
 from tests.support.paths import ROOT
 from tests.support.stored_keys import insert_with_sql
 
-# Commit the rows, because a separate thread can't read the uncommitted rows of a test.
+# Commit the rows, because a separate thread reads the database and can't read the uncommitted rows of a test.
 pytestmark = pytest.mark.django_db(transaction=True)
 
 VERIFY, SELF = "/internal/gateway/verify", "/api/v1/users/self"

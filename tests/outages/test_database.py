@@ -142,7 +142,7 @@ class TestAPostgreSQLServerThatNeverAnswers:
 
 
 class TestAFullDisk:
-    """Tests of a full disk. The kernel limits the size of PostgreSQL's files, to simulate a full disk."""
+    """Tests of a full disk. To simulate a full disk, the kernel limits the size of PostgreSQL's files."""
 
     @pytest.fixture
     def full(self, cluster: Cluster, access_token: Any) -> None:
