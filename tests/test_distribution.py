@@ -289,7 +289,7 @@ SERVICES = {
 
 
 def block_import(name: str, folder: Path) -> None:
-    """Let each import of a package fail in programs that run in this folder, as if the package were not installed."""
+    """Make each import of a package fail in programs that run in this folder, as if it were not installed."""
     (folder / f"{name}.py").write_text(f"raise ImportError('{name} is not installed')\n")
 
 
