@@ -1,6 +1,6 @@
-"""The test project behind a real nginx, Caddy or Envoy with the configurations in `examples/`.
+"""The test project with a real reverse proxy (nginx, Caddy or Envoy) that uses the configuration in `examples/`.
 
-Only the addresses in the configurations are replaced. Wire taps record the traffic to the gateway, the service and
+Only the addresses in the configuration are replaced. Wire taps record the requests to the gateway, the service and
 the issuer.
 """
 
@@ -101,13 +101,13 @@ SERVERS: dict[str, Callable[[int], list[str]]] = {
     "uvicorn --ws none": lambda port: _uvicorn(port, "--ws", "none"),
     "hypercorn with websockets": lambda port: _hypercorn(port, "tests.support.websockets"),
 }
-"""The command of each application server that can run the test project, without the Python interpreter."""
+"""Functions that return the arguments with which `python -m` runs the test project, by application server."""
 
 
 class Site:
     """A site of two processes on one database: the gateway, and the service with the issuer.
 
-    Wire taps are in front of the gateway, the service and the issuer.
+    Wire taps record the requests to the gateway, the service and the issuer.
 
     Args:
         service: the name of the application server that runs the service and the issuer.
@@ -147,7 +147,10 @@ class Site:
         return self._gateways[self.gateway_server]
 
     def use_gateway(self, server: str) -> None:
-        """Connect the wire tap to a gateway on this application server. Each server is started only once."""
+        """Connect the gateway's wire tap to a gateway that runs on the application server with the name `server`.
+
+        The first call for an application server starts the gateway. Later calls use the same gateway again.
+        """
         if server not in self._gateways:
             self._gateways[server] = self.start_server(f"gateway-{server}", server)
         if server != self.gateway_server:
@@ -269,7 +272,7 @@ def start_nginx(
     Args:
         server: a server that replaces the gateway, the service and the issuer of the site.
         gateways: the ports of the gateways. By default, the gateway of the site.
-        change: a function that edits the example configuration first, as an operator would.
+        change: a function that edits the example configuration before the addresses are replaced.
     """
     text = change((ROOT / "examples/nginx/nginx.conf").read_text())
     text = substitute(text, "listen 127.0.0.1:8080;", f"listen {servers.HOST}:{port};")
