@@ -24,7 +24,9 @@ def echo(stream: socket.socket, text: str) -> str:
     websocket = Connection(ConnectionType.CLIENT)
     stream.sendall(websocket.send(TextMessage(text)))
     while True:
-        websocket.receive_data(stream.recv(65536))
+        received = stream.recv(65536)
+        assert received, "the service closed the connection without a message"
+        websocket.receive_data(received)
         for event in websocket.events():
             if isinstance(event, TextMessage):
                 return event.data

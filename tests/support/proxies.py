@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,8 @@ class Answer:
     status: int
     headers: Any
     body: bytes
+    after: bytes = b""
+    """After the status 101: the bytes of the new protocol that arrived together with the response."""
 
     @property
     def json(self) -> Any:
@@ -228,7 +231,12 @@ def read_answer(stream: socket.socket, method: str = "GET") -> Answer:
     """Read and return a response from a socket. `method` is the method of the request, because HEAD has no body."""
     response = HTTPResponse(stream, method=method)
     response.begin()
-    return Answer(response.status, response.headers, response.read())
+    after = b""
+    if response.status == HTTPStatus.SWITCHING_PROTOCOLS:
+        stream.setblocking(False)  # Otherwise, `peek` would wait for more bytes if the buffer is empty.
+        after = response.fp.peek()
+        stream.settimeout(servers.PATIENCE)
+    return Answer(response.status, response.headers, response.read(), after)
 
 
 def program(name: str, package: str) -> str:
