@@ -18,7 +18,7 @@ class EvidenceKeys:
     Attributes:
         keks: the key-encryption keys. HMACs are computed with the first key and checked with any of the keys.
         verification: a mapping from kid to public key, for all signing keys in the database except keys whose rows
-            were modified. Revoked and past keys are included, because these keys signed checkpoints too.
+            aren't authentic. Revoked and past keys are included, because these keys signed checkpoints too.
         sign: a function that signs with the current signing key. Its arguments are the payload and the `typ` of the
             JWS header. The function returns a compact JWS, and raises KeyUnavailable or UnsealError if no key is
             usable.
