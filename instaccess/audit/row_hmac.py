@@ -163,8 +163,8 @@ def _address(text: str | None) -> str | None:
 
 
 def _packed(text: str) -> bytes:
-    # Try the C library's parser first, because it is ten times as fast. Python's parser accepts more forms of
-    # addresses.
+    # Try the C library's parser first, because the C library is ten times as fast. Python's parser accepts more forms
+    # of addresses.
     with suppress(OSError, ValueError):
         return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
     return ipaddress.ip_address(text).packed

@@ -103,8 +103,8 @@ def _check_use(use: Key.Use, health: KeyHealth, now: datetime, times: Times) -> 
             _("The private key of the current signing key %(kid)s is not stored here, so no tokens can be issued.")
             % {"kid": short_kid(current.kid)},
             _(
-                "Activate a future signing key whose private key is stored here. If there is no such key, generate a "
-                "signing key first:"
+                "If there is no future signing key whose private key is stored here, generate a signing key. Then "
+                "activate the future signing key:"
             ),
             _ACTIVATE,
         )

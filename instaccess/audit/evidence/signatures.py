@@ -93,7 +93,7 @@ def try_read(read: Callable[..., _S], row: _R, keys: EvidenceKeys) -> tuple[_S |
 
 
 def signed_by(jws: str) -> str:
-    """Return the kid of the key that signed a statement. The caller must have verified the signature."""
+    """Return the kid of the key that signed a statement. Verify the signature before this call."""
     header: dict[str, str] = json.loads(base64url_decode(jws.partition(".")[0]))
     return header["kid"]
 
