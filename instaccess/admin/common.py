@@ -36,7 +36,7 @@ class OfferedFiltersAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 def _is_list_of_django() -> bool:
-    """Return whether change lists use Django's own template. A theme with its own template places the filters."""
+    """Return whether change lists use Django's own template. A theme's template chooses the place of the filters."""
     template: Any = get_template("admin/change_list.html")
     return Path(template.origin.name).is_relative_to(Path(admin.__file__).parent)
 
@@ -146,5 +146,8 @@ def time_element(time: datetime | None) -> str:
 
 
 def label_cell(label: Any, value: Any) -> str:
-    """Render a cell with the heading of its column. The heading is visible only on a phone, where a row is a card."""
+    """Render a cell with the heading of its column.
+
+    The heading is visible only on a phone, where a row is displayed as a card.
+    """
     return format_html('<span class="instaccess-cell-label">{}</span> {}', label, value)

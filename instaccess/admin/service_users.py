@@ -222,8 +222,8 @@ def describe_privileges(user: Any) -> list[str]:
 
 
 def _find_privileged_permissions(user: Any) -> list[str]:
-    """Return the permissions of this app, and the permissions to change users, groups, applications or tokens."""
-    if not hasattr(user, "get_all_permissions"):  # A custom user model may not implement permissions.
+    """Return a user's permissions in the apps of users, groups, applications and tokens, except view permissions."""
+    if not hasattr(user, "get_all_permissions"):  # Some custom user models don't implement permissions.
         return []
     models = (get_user_model(), get_application_model())
     labels = {"auth", "instaccess", "oauth2_provider", *(model._meta.app_label for model in models)}

@@ -20,7 +20,9 @@ def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def in_batches(rows: QuerySet[M], size: int, *, latest_first: bool = False) -> Iterator[M]:
-    """Yield checkpoints, prune markers or reviews in the order of their numbers, and read `size` rows per query.
+    """Yield checkpoints, prune markers or reviews, ordered by number, and read `size` rows per query.
+
+    If `latest_first` is true, the highest number comes first.
 
     Each query continues after the last number of the previous batch. `QuerySet.iterator()` isn't used, because on
     PostgreSQL it opens a cursor in one transaction and reads from the cursor in later transactions. PgBouncer may run

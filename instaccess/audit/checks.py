@@ -1,6 +1,6 @@
 """System checks of the database of the audit log: inserting rows, durability of committed rows, and timeouts.
 
-No token is returned before its row is committed. If the database then loses the row, the audit log lacks the token.
+No token is returned before its row is committed. If the database later loses the row, the audit log lacks the token.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _REPLICAS = "SELECT sync_state FROM pg_stat_replication WHERE state IS NULL OR s
 def check_durability(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Check that PostgreSQL confirms a commit only when the commit is on its disk, and on a replica if there is one.
 
-    Other databases are not checked.
+    Databases of other vendors are not checked.
     """
     alias = router.db_for_write(IssuedToken)
     if alias not in (databases or ()) or connections[alias].vendor != "postgresql":
@@ -117,7 +117,10 @@ def check_timeouts(**kwargs: Any) -> list[CheckMessage]:
 # Without this tag, `check --deploy` would therefore connect to a database that may be unreachable.
 @register(Tags.database, deploy=True)
 def check_statement_timeout(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Warn if PostgreSQL never cancels a statement that waits for a lock. Other databases are not checked."""
+    """Warn if PostgreSQL has no `statement_timeout`, so that a statement can wait forever for a lock.
+
+    Databases of other vendors are not checked.
+    """
     alias = router.db_for_write(IssuedToken)
     if alias not in (databases or ()) or connections[alias].vendor != "postgresql":
         return []
@@ -131,7 +134,7 @@ def check_statement_timeout(databases: Sequence[str] | None = None, **kwargs: An
 
 
 def _report_timeouts(alias: str, missing: Sequence[str]) -> list[CheckMessage]:
-    """Return a warning with the names of the missing timeouts, or nothing if none is missing."""
+    """Return a warning with the names of the missing timeouts. Returns [] if no timeout is missing."""
     if not missing:
         return []
     return [

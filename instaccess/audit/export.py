@@ -91,10 +91,11 @@ class Export:
 
     Each query continues after the last row of the previous batch. Rows that exist during the whole export are
     therefore exported exactly once, even if rows are added or pruned meanwhile. OFFSET is not used, because it could
-    repeat or omit rows. A cursor is not used, because a connection pooler can't keep a cursor open.
+    repeat or omit rows. A cursor is not used, because a connection pooler can't keep a cursor open between
+    transactions.
 
-    If the database fails after the first batch, the last item is a line that reports an incomplete file. Then
-    DatabaseError is raised. Without this line, an aborted download through an HTTP/1.0 proxy would look complete.
+    If an error occurs after the first batch, the last item is a line that reports an incomplete file, and the error
+    is raised afterwards. Without this line, an aborted download through an HTTP/1.0 proxy would look complete.
 
     Args:
         rows: the audit rows to export, in any order and not sliced.
@@ -165,7 +166,7 @@ def _pages(rows: QuerySet[IssuedToken], size: int) -> Iterator[list[dict[str, An
         "id_of_client": "application__client_id",
     }
     # Read values instead of model instances. Each batch then needs only one query, which reads only the columns that
-    # the export contains.
+    # the export needs.
     values = rows.order_by("-issued_at", "-pk").values_list(*paths.values())
     after = Q()
     while True:
@@ -181,7 +182,7 @@ def _pages(rows: QuerySet[IssuedToken], size: int) -> Iterator[list[dict[str, An
 
 
 def _record(row: dict[str, Any], now: datetime) -> list[Any]:
-    """Convert an audit row to one value per column of `COLUMNS`: None, a number or a string."""
+    """Convert an audit row to one value per column of `COLUMNS`: None or a string."""
     values = row | {
         # The id is a string because many JSON parsers round numbers above 2**53 (RFC 7493 §2.2).
         "id": str(row["id"]),
@@ -203,7 +204,7 @@ def _matching_name(name: Any, current_id: Any, recorded_id: str) -> str | None:
 
 
 def as_json_lines(records: Iterable[Sequence[Any]]) -> str:
-    """Format each record as one line with a JSON object, whose keys are `COLUMNS`.
+    """Format each record as one line with a JSON object. The keys of the object are `COLUMNS`.
 
     Unlike `as_csv`, this function doesn't escape strings for spreadsheets.
     """
@@ -213,7 +214,7 @@ def as_json_lines(records: Iterable[Sequence[Any]]) -> str:
 
 
 def as_csv(records: Iterable[Sequence[Any]]) -> str:
-    """Format each record as a CSV line (RFC 4180). Strings are passed to `safe_cell`, and None is an empty cell."""
+    """Format each record as a CSV line (RFC 4180). Strings are passed to `safe_cell`. None becomes an empty cell."""
     text = io.StringIO()
     # Quote all values, because some spreadsheets also split unquoted values at semicolons.
     writer = csv.writer(text, quoting=csv.QUOTE_ALL)
@@ -248,8 +249,9 @@ def safe_cell(text: str) -> str:
     """Escape a string for spreadsheets. The result contains no formula and only one line.
 
     Adds an apostrophe before text that could start a formula (CWE-1236). Such text can also follow a semicolon,
-    because spreadsheets split at semicolons in locales with a decimal comma. Replaces control characters with their
-    symbols (from U+2400), and characters that UTF-8 can't encode with U+FFFD.
+    because spreadsheets split at semicolons in locales with a decimal comma. Replaces ASCII control characters with
+    their symbols (from U+2400). Replaces other control characters, Unicode line separators and lone surrogates with
+    U+FFFD.
     """
     if not _UNUSUAL.search(text):
         return text

@@ -19,7 +19,7 @@ second argument is None if counting would take too long. Counting is needed only
 
 
 def ignore_progress(step: str, count: Callable[[], int] | None) -> Advance:
-    """Do nothing. Callers that don't show the progress pass this `Progress` function."""
+    """Ignore the progress. Long-running work uses this `Progress` function if the caller doesn't pass another one."""
     return _ignore_rows
 
 

@@ -79,8 +79,8 @@ def _update(pks: Sequence[int], act: Act, macs: Mapping[int, str], cutoff: datet
 def _new_mac(row: StoredRow, act: Act, keks: Sequence[KeyEncryptionKey]) -> str:
     """Compute the HMAC of an audit row after the revocation of its token.
 
-    Returns an empty string if the current HMAC doesn't match, because a new HMAC would hide that the row was
-    modified.
+    Returns an empty string if there are no key-encryption keys, or if the current HMAC doesn't match or can't be
+    checked. A new HMAC would hide that the row was modified.
     """
     if not keks or row_hmac.row_status(row, keks) is not row_hmac.HmacStatus.AUTHENTIC:
         return ""

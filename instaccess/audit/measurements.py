@@ -18,7 +18,7 @@ MAX_COUNTED = 100_000
 
 
 def measure() -> Iterator[Sample]:
-    """Yield the number and the age of the rows that no checkpoint covers, and the last runs of the commands.
+    """Yield measurements of the rows that no checkpoint covers, and of the last run of each maintenance command.
 
     Raises DatabaseError if a query fails. If the last checkpoint or prune marker was modified, raises the error of
     parsing its content, such as ValueError or KeyError.
@@ -29,12 +29,12 @@ def measure() -> Iterator[Sample]:
     # Select only the primary key. Without `values_list`, the database would read all columns to count the rows.
     count = rows.values_list("pk")[:MAX_COUNTED].count()
     yield Sample(
-        "instaccess_audit_unsealed_rows", f"Audit rows that no checkpoint covers, up to {MAX_COUNTED}.", count
+        "instaccess_audit_unsealed_rows", f"Audit rows that no checkpoint covers, counted up to {MAX_COUNTED}.", count
     )
     if (first := rows.values_list("pk", flat=True).first()) is not None:
         yield Sample(
             "instaccess_audit_oldest_unsealed_timestamp_seconds",
-            "Time of issue of the oldest audit row that no checkpoint covers.",
+            "Time of issue, in seconds since 1970, of the oldest audit row that no checkpoint covers.",
             id_time(first).timestamp(),
         )
 
@@ -43,27 +43,28 @@ def _measure_run(run: MaintenanceRun) -> Iterator[Sample]:
     labels = {"command": run.command}
     yield Sample(
         "instaccess_maintenance_started_timestamp_seconds",
-        "Start of the last run of a command.",
+        "Time, in seconds since 1970, when the last run of a command started.",
         run.started_at.timestamp(),
         labels,
     )
     if run.finished_at is not None:
         yield Sample(
             "instaccess_maintenance_finished_timestamp_seconds",
-            "End of the last run of a command. Absent while the command runs, or if the command was killed.",
+            "Time, in seconds since 1970, when the last run of a command ended. Absent while the command runs, or if "
+            "the command was killed.",
             run.finished_at.timestamp(),
             labels,
         )
         yield Sample(
             "instaccess_maintenance_succeeded",
-            "Whether the last run of a command succeeded.",
+            "1 if the last run of a command succeeded, 0 if the last run failed or found a problem.",
             float(run.result == MaintenanceRun.Result.SUCCEEDED),
             labels,
         )
     if run.succeeded_at is not None:
         yield Sample(
             "instaccess_maintenance_last_success_timestamp_seconds",
-            "End of the last run of a command that succeeded.",
+            "Time, in seconds since 1970, when the last successful run of a command ended.",
             run.succeeded_at.timestamp(),
             labels,
         )

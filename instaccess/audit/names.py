@@ -89,7 +89,8 @@ def erase(uuid: str, *, keks: Sequence[KeyEncryptionKey], by: str) -> int:
     erased = 0
     try:
         for uuid_column, name_column in _COLUMNS.items():
-            # A batch skips a row that another process changes at the same time. Repeat until no row contains a name.
+            # A batch skips a row that another process changes at the same time. Repeat until the user has no row with
+            # a name.
             while pks := _named_rows(uuid, uuid_column):
                 for batch in slices(pks, BATCH):
                     erased += _erase_batch(batch, name_column, keks)

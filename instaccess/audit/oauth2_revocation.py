@@ -72,7 +72,10 @@ def revoke_with_oauth2_tokens(
 
 
 def _ensure_uuid(owner: Any) -> str:
-    """Return the uuid of a user, and create a missing uuid. Returns "" if a setting for uuids is invalid."""
+    """Return the uuid of a user, and create a missing uuid.
+
+    Returns "" if INSTACCESS['USER_UUID_FIELD'] is invalid, or if this field of the user contains no uuid.
+    """
     with suppress(ConfigError):
         return existing_uuid(owner) or user_uuid(owner)
     return ""

@@ -54,8 +54,8 @@ class OAuth2Tokens:
         application: the name of the application.
         client_id: the client id of the application.
         counts: the number of tokens of each kind in `KINDS`. Kinds without tokens are absent.
-        last_used: the time when the user last got an InstAccess token from this application. If the audit log
-            contains no such token, the time when the latest OAuth2 token was created or changed.
+        last_used: the time when the user last got an InstAccess token with this application. If no such token is
+            found in the audit log, the time when one of the OAuth2 tokens was last changed in the database, or None.
     """
 
     user: Any
@@ -110,7 +110,7 @@ def service_applications(owners: Sequence[Any]) -> list[str]:
 
 
 def revoke(owners: Sequence[Any], *, reason: str, by: Any) -> int:
-    """Revoke the usable OAuth2 tokens of users in one transaction, with the methods of django-oauth-toolkit.
+    """Revoke the usable OAuth2 tokens of users, in one transaction per database.
 
     A client that refreshes its token at the same time may create new tokens. The new tokens are revoked too.
 
@@ -191,7 +191,7 @@ def _application_names(client_ids: set[str]) -> dict[str, str]:
 
 
 def _last_uses(owners: Sequence[Any]) -> dict[tuple[str, str], datetime]:
-    """Return the time of the last InstAccess token that each user got from each application, by uuid and client id.
+    """Return the time of the last InstAccess token that each user got with each application, by uuid and client id.
 
     For a masquerade, the user is the real user, because the real user has the OAuth2 token.
     """

@@ -2,8 +2,8 @@
 
 All three values of a `_Progress` only grow, unless rows are lost. A value in the database that is smaller than the
 remembered value has one of three causes. The database was restored, a replica without the last transactions has
-replaced the database, or rows were deleted. All processes must share the cache, as with Redis. If the cache entry is
-lost, this module can't detect a restore. `verify --checkpoint` detects a restore without the cache.
+replaced the database, or rows were deleted. All processes must share the cache, for example Redis. If the cache entry
+is lost, this module can't detect a restore. `verify --checkpoint` detects a restore without the cache.
 """
 
 from __future__ import annotations

@@ -60,8 +60,8 @@ def commit(row: IssuedToken, *, keks: Sequence[KeyEncryptionKey]) -> None:
         row: an unsaved audit row with all columns set except `id`, `mac` and `names_mac`.
         keks: the key-encryption keys; the HMACs are computed with the first key.
 
-    Raises IntegrityError unchanged, for example because another row has the same jti or id. Raises AuditError for
-    every other failure.
+    Raises IntegrityError unchanged, for example because another row has the same jti or id. Raises AuditError if the
+    row can't be inserted or committed for any other reason.
     """
     alias = router.db_for_write(IssuedToken)
     connection = connections[alias]

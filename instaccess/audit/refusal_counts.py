@@ -61,7 +61,7 @@ def add(counts: Mapping[Kind, int]) -> None:
 def trim() -> bool:
     """Delete refusal counts older than `RETENTION`, and the oldest counts beyond `MAX_ROWS`, in small batches.
 
-    Returns False if the next call must delete further counts. Raises DatabaseError if a query fails.
+    Returns False if further counts may remain for the next call. Raises DatabaseError if a query fails.
     """
     oldest = database_clock.now(connection().alias) - RETENTION
     newest_first = rows().order_by("-hour", "-pk")
@@ -114,7 +114,8 @@ def refusal_spikes(*, now: datetime | None = None) -> list[RefusalSpike]:
             before=Sum("count", filter=Q(hour__lt=previous), default=0),
         )
     )
-    # If the first refusal was counted less than seven days ago, the mean covers only the hours since this refusal.
+    # If the first refusal in the table was counted less than seven days ago, the mean covers only the hours since
+    # this refusal.
     hours = max((previous - min((group["first"] for group in groups), default=previous)) / _HOUR, 1)
     counts = [
         RefusalSpike(

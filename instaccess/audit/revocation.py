@@ -49,9 +49,10 @@ def revoke(
     Gateways refuse a token within five seconds after its revocation was committed. The row of a token that is already
     revoked is not changed.
 
-    Each batch of tokens is revoked in one transaction. If a call is interrupted, call the function again to revoke or
-    mark the remaining tokens. After each commit, the function writes a log line, and sends the signal
-    `tokens_revoked`. If the caller has opened a transaction, the log line and the signal follow the caller's commit.
+    Each batch of audit rows is marked in one transaction. If a call is interrupted, call the function again to revoke
+    the remaining tokens or to mark their rows. After a batch is committed, the function writes a log line, and sends
+    the signal `tokens_revoked`. If the caller has opened a transaction, the log line and the signal follow the
+    caller's commit.
 
     Args:
         tokens: the rows of the tokens, filtered from `revocable_tokens()`.

@@ -1,8 +1,8 @@
 """The HMAC of each audit row, and the canonical bytes that the HMAC covers.
 
 The HMAC key is derived from the key-encryption key, which the database doesn't contain. If an attacker who can only
-write to the table changes, moves or adds a row, the HMAC doesn't match. To detect deleted rows, signed checkpoints
-are needed (`evidence/checkpoints.py`).
+write to the table adds a row, or changes the id or another covered value of a row, the HMAC doesn't match. To detect
+deleted rows, signed checkpoints are needed (`evidence/checkpoints.py`).
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ __all__ = [
 
 _FORMAT = "instaccess audit row 1"
 _PURPOSE = b"instaccess audit authentication v1"
-# SQLite can store bytes in a text column. Encode bytes with `repr`, so that the HMAC doesn't match. Without
-# `default=repr`, `json` would raise TypeError.
+# An attacker can store bytes in a text column of SQLite. Encode bytes with `repr`, so that the row is reported as
+# modified because the HMAC doesn't match. Without `default=repr`, `json` would raise TypeError and the check would
+# abort.
 _encode = json.JSONEncoder(separators=(",", ":"), default=repr).encode
 
 
@@ -45,7 +46,7 @@ class HmacStatus(Enum):
     BROKEN = "broken"
     """The HMAC doesn't match: the data was modified, or was not written by this package."""
     UNKNOWN = "unknown"
-    """The HMAC was computed with a key-encryption key that is no longer configured."""
+    """The HMAC can't be checked, because its key-encryption key is not configured."""
 
 
 def canonical_bytes(token: IssuedToken | StoredRow) -> bytes:
@@ -162,8 +163,8 @@ def _address(text: str | None) -> str | None:
 
 
 def _packed(text: str) -> bytes:
-    # Try the C library's parser first, because it is ten times as fast. Python's parser accepts more forms of
-    # addresses.
+    # Try the C library's parser first, because the C library is ten times as fast. Python's parser accepts more forms
+    # of addresses.
     with suppress(OSError, ValueError):
         return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
     return ipaddress.ip_address(text).packed

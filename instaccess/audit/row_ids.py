@@ -1,7 +1,7 @@
 """The ids of audit rows.
 
 An id is the time of issue in seconds since 1970, followed by the last nine decimal digits of the token id, which are
-random. The order of the ids is the order of issue, to the second.
+random. The ids are therefore ordered by time of issue, with a resolution of one second.
 
 The database doesn't assign the ids. An id is computed before the INSERT, so that the HMAC of the row covers the id.
 """

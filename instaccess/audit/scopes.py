@@ -31,7 +31,7 @@ class Columns(NamedTuple):
     signing_kid: str
     encryption_kid: str
     issued_at: datetime | None
-    """The time of issue. None if an attacker has stored an invalid time.
+    """The time of issue. None if an attacker has stored an invalid time in this row or in another row of the query.
 
     If the time is None, `Coverage.find` compares only the scopes, so every revocation of a matching scope covers the
     row.
@@ -39,7 +39,11 @@ class Columns(NamedTuple):
 
 
 def read_columns(rows: QuerySet[IssuedToken]) -> list[Columns]:
-    """Return the `Columns` of audit rows, ordered by id. Raises DatabaseError if the query fails."""
+    """Return the `Columns` of audit rows, ordered by id.
+
+    If one of the rows contains an invalid time, `issued_at` is None for all rows. Raises DatabaseError if the query
+    fails.
+    """
     rows = rows.order_by("pk")
     try:
         return [Columns._make(values) for values in rows.values_list(*Columns._fields)]
@@ -150,9 +154,9 @@ def _scopes(row: Columns) -> Iterator[tuple[str, str]]:
 
 
 def scopes_of_user(user: str) -> list[Scope]:
-    """Return the scopes of all users with the user name or uuid `user`.
+    """Return the scopes of all users with the user name `user`, and of the user with the uuid `user`.
 
-    Returns an empty list if there is no such user.
+    A uuid is searched for only in the audit log. Returns an empty list if no user is found.
     """
     model = get_user_model()
     named = model._default_manager.filter(**{model.USERNAME_FIELD: user})

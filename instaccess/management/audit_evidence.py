@@ -30,8 +30,9 @@ SUBCOMMANDS = {
         "added. Compare every row of the key table with its HMAC. Exit with an error if a problem was not reviewed."
     ),
     "review": (
-        "Record in a signed review that you have investigated problems that `verify` lists. `verify` then exits "
-        "without an error, and keeps showing the review. If the same rows change again, `verify` lists a new problem."
+        "Record in a signed review that you have investigated problems that `verify` lists. `verify` then "
+        "doesn't fail because of these problems, and shows the review. If the same rows change again, `verify` lists "
+        "a new problem."
     ),
     "prune": (
         "Delete old audit rows in short transactions, and record the deletion in a signed prune marker. Rows of live "

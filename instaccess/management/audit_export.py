@@ -52,7 +52,8 @@ def add_period_arguments(parser: CommandParser) -> None:
 def period(options: dict[str, Any]) -> list[Q]:
     """Return the filters for the options `--since`, `--until` and `--had-access`.
 
-    Raises CommandError if a time is invalid, or if `--had-access` is given without a time.
+    Raises CommandError if a time is invalid, if `--since` is not before `--until`, or if `--had-access` is given
+    without a time.
     """
     since, until = (_parse_time(name, options[name]) for name in ("since", "until"))
     if since and until and since >= until:

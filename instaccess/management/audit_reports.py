@@ -1,4 +1,4 @@
-"""The output of `instaccess_tokens verify` and `seal`, as text and as JSON.
+"""The output of the commands `instaccess_tokens verify`, `seal` and `review`, as text and as JSON.
 
 In JSON, the ids of audit rows are strings, because many JSON parsers round numbers above 2**53 (RFC 7493 §2.2).
 """

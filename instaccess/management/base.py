@@ -136,7 +136,10 @@ def escaping(stream: Any) -> Iterator[None]:
 
 
 def describe_database_error(error: Error) -> str:
-    """Return the database's own message as a sentence. If a table is missing, add the command that creates it."""
+    """Return the database's own message as a sentence.
+
+    If a table or a column is missing, a second sentence names the command `migrate`.
+    """
     message = f"Database error: {database_errors.describe(error).rstrip('.?')}."
     return f"{message} Run `python manage.py migrate`." if database_errors.needs_migration(error) else message
 

@@ -132,8 +132,8 @@ def rotation_messages(outcome: keys.Rotation) -> list[str]:
         lines.append(f"the next rotation is due at {iso(outcome.next_due)}.")
     else:
         lines.append(
-            "no rotation is planned, because there is no future key. Import the next public key from the owner of "
-            "the private key."
+            "no rotation is planned, because no future key can become current automatically. Import the next public "
+            "key from the owner of the private key."
         )
     return lines
 

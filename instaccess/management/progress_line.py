@@ -18,7 +18,7 @@ from django.core.management.base import CommandError, OutputWrapper
 from ..audit import Advance
 
 INTERRUPTED = 128 + signal.SIGINT
-"""The exit status of a command that Ctrl-C has stopped, as in a shell."""
+"""The exit status of a command that Ctrl-C has stopped. Shells report the same status for a program."""
 
 _INTERVAL = 0.2
 """The minimum time between two updates of the line, in seconds."""
@@ -107,7 +107,10 @@ class ProgressLine:
 
 @contextmanager
 def stoppable(line: ProgressLine, resume: str) -> Iterator[None]:
-    """Stop the work at the end of the current batch after Ctrl-C, and immediately after a second Ctrl-C.
+    """Let Ctrl-C stop the work in the `with` block.
+
+    After the first Ctrl-C, the work stops at the end of the current batch. After a second Ctrl-C, the work stops
+    immediately.
 
     Args:
         line: the line that shows the progress of the work.

@@ -18,9 +18,9 @@ HELP = (
     "issued so far. If the command was interrupted, run the command again."
 )
 KEEP_HELP = (
-    "Don't revoke this key. The command refuses a key if its private key is stored on this server. Before you add "
-    "this option, ask the owner of the private key whether the key was revoked after the backup. You can repeat this "
-    "option."
+    "Don't revoke this key. The command refuses to keep a key if its private key is stored on this server. Before "
+    "you add this option, ask the owner of the private key whether the key was revoked after the backup. You can "
+    "repeat this option."
 )
 
 

@@ -64,4 +64,4 @@ class TestMeasurementsOfUncoveredRows:
     def test_description_of_the_number_of_uncovered_rows_contains_the_limit_of_one_hundred_thousand(self):
         [sample] = audit.measure()
 
-        assert sample.help == "Audit rows that no checkpoint covers, up to 100000."
+        assert sample.help == "Audit rows that no checkpoint covers, counted up to 100000."

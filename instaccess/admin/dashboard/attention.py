@@ -47,7 +47,7 @@ def check_runs(runs: Iterable[MaintenanceRun], commands: dict[str, str], *, now:
                 "name": name,
                 "time": format_utc_minutes(run.succeeded_at),
             }
-            fix = _("Find out why cron doesn't run the command, and run the command:")
+            fix = _("Check why cron has not run the command or why the run did not end, and run the command:")
             yield Problem(f"{name}_overdue", Severity.WARNING, text, fix, command)
 
 

@@ -37,7 +37,8 @@ class Dashboard:
 
     Attributes:
         links: the links to the pages for the tasks that the user has permission for.
-        sees_keys, sees_tokens: whether the user may view keys, and issued tokens.
+        sees_keys: whether the user may view keys.
+        sees_tokens: whether the user may view issued tokens.
         activity, key_lines, runs: the content of the sections; None if the user may not see the section, or if the
             database can't be read.
         problems: one tuple per problem: the CSS class suffix and the label of the severity, then the problem.

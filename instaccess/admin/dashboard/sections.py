@@ -79,7 +79,10 @@ class Activity:
 
 
 def count_activity() -> Activity:
-    """Count the issued tokens, revoked tokens and refused requests. Raises DatabaseError if a query fails."""
+    """Count the issued tokens, revoked tokens and refused requests of the last 24 hours.
+
+    Raises DatabaseError if a query fails.
+    """
     since = audit.current_time() - _DAY
     # Refusals are counted per hour, so the count begins with a whole hour.
     hour = since.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
@@ -126,7 +129,7 @@ def _format(number: int) -> str:
 class KeyLine:
     """A row of the table of keys.
 
-    `life` describes the next rotation, or the time until which gateways and services accept tokens of the key.
+    `life` describes the lifecycle of the key, such as the next rotation.
     """
 
     kid: str
@@ -138,7 +141,10 @@ class KeyLine:
 
 
 def list_keys(health: keys.KeyHealth, *, now: datetime, times: keys.Times) -> list[KeyLine]:
-    """Return the current key of each use, the next key, and the past keys whose tokens are still accepted."""
+    """Return one row for the current key and the next key of each use, and for up to three past keys of each use.
+
+    Past keys whose tokens have all expired are left out.
+    """
     stored = health.keys
     planned = keys.forecast(stored, now=now, times=times, until=now + times.interval * 2 + times.lead)
     lines = []
@@ -181,12 +187,12 @@ class RunLine:
 
     @property
     def started(self) -> str:
-        """The start of the last run."""
+        """The time when the last run started, or an empty string if no run was recorded."""
         return format_utc_minutes(self.run.started_at) if self.run else ""
 
     @property
     def succeeded(self) -> str:
-        """The end of the last run that succeeded."""
+        """The time when the last successful run ended, or an empty string if no run has succeeded."""
         return format_utc_minutes(self.run.succeeded_at) if self.run and self.run.succeeded_at else ""
 
 

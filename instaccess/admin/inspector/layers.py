@@ -78,7 +78,10 @@ class Reading:
 
 @sensitive_variables("token", "signed")
 def read_encrypted(token: str) -> Reading:
-    """Return the layers of an encrypted token. Raises ConfigError if a needed setting is invalid."""
+    """Parse an encrypted token. Returns an empty `Reading` if the token is too long.
+
+    Raises ConfigError if a needed setting is invalid.
+    """
     if len(token) > tokens.MAX_TOKEN_CHARS:
         return Reading()
     signed, kid, stale = "", "", conf.max_staleness
@@ -91,7 +94,10 @@ def read_encrypted(token: str) -> Reading:
 
 @sensitive_variables("signed")
 def read_signed(signed: str) -> Reading:
-    """Return the layer and the payload of a signed token. Raises ConfigError if a needed setting is invalid."""
+    """Parse a signed token. Returns an empty `Reading` if the token is too long.
+
+    Raises ConfigError if a needed setting is invalid.
+    """
     if len(signed) > tokens.MAX_TOKEN_CHARS:
         return Reading()
     payload, kid, stale = pasted.members(signed, 1), "", conf.max_staleness

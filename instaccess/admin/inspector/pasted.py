@@ -33,8 +33,8 @@ def extract_token(text: str) -> str:
     """Extract the token from text that was copied from a terminal, an e-mail, a header or the issuer's response.
 
     Removes whitespace, reply marks (`>`), quotes around the token, `Authorization: Bearer` before the token, and the
-    issuer's JSON object around the token. Keeps other invalid characters, so that the inspector doesn't
-    accept a token that a gateway refuses.
+    issuer's JSON object around the token. Keeps all other characters, so that the inspector doesn't accept a token
+    with an invalid character that a gateway refuses.
     """
     text = _REPLY_MARK.sub("", text).strip()
     if text.startswith("{"):

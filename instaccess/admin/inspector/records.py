@@ -144,7 +144,7 @@ def _is_configured(kid: str, use: Key.Use) -> bool:
 
 
 def has_external_private_key(key: KeyStatus | None) -> bool:
-    """Return whether the private key that decrypts a token is stored only at the gateway.
+    """Return whether the private key that a token needs may be stored only at the gateway.
 
     Args:
         key: the status of the encryption key whose id the token contains. None if the token contains no key id. Any

@@ -54,7 +54,7 @@ class KeyActions(ReadOnlyAdmin):
         current = keys.current_key(keys.stored_keys(), kind)
         if current is None:
             return self._refuse(
-                request, _("There is no current key to rotate. Run `python manage.py instaccess_init`.")
+                request, _("There is no current key to rotate. Follow the instructions under “What needs attention”.")
             )
         if problem := keys.problem(current):
             raise problem
@@ -140,7 +140,10 @@ class KeyActions(ReadOnlyAdmin):
                 self.log_addition(request, key, "Imported with its private key." if key.has_private else "Imported.")
                 return self._redirect(request, _("Key %(kid)s was imported.") % {"kid": key.kid})
         effects = [
-            _("The key is stored as a future key and becomes current at a later rotation. Live tokens stay valid."),
+            _(
+                "The key is stored as a future key, and can become current at a later rotation. Live tokens stay "
+                "valid."
+            ),
         ]
         if may_import_signing:
             effects.append(
@@ -227,7 +230,8 @@ def _read_import_form(request: HttpRequest, *, may_import_signing: bool) -> Impo
 
 
 _ALREADY_ROTATED = gettext_lazy(
-    "Nothing was changed. The key was already rotated, by another user or by a double click."
+    "Nothing was changed, because the key was already rotated: by another user, by the command `instaccess_keys "
+    "rotate`, or by a double click."
 )
 
 
@@ -249,7 +253,10 @@ def _describe_successor(current: Key) -> str:
 
 
 def can_be_revoked(key: Key) -> bool:
-    """Return whether a revocation would change anything: the key isn't revoked yet, or its row isn't authentic."""
+    """Return whether a revocation by key id is possible and would change the key.
+
+    A revocation changes a key that isn't revoked yet, and a key whose row isn't authentic.
+    """
     if not keys.is_revocable(key):
         return False
     return key.status != Key.Status.REVOKED or not keys.is_authentic(key, keys.keks_for_revocation())

@@ -103,8 +103,8 @@ def _check_use(use: Key.Use, health: KeyHealth, now: datetime, times: Times) -> 
             _("The private key of the current signing key %(kid)s is not stored here, so no tokens can be issued.")
             % {"kid": short_kid(current.kid)},
             _(
-                "If there is no other signing key, generate a key. Then activate a key whose private key is stored "
-                "here:"
+                "If there is no future signing key whose private key is stored here, generate a signing key. Then "
+                "activate the future signing key:"
             ),
             _ACTIVATE,
         )
@@ -116,7 +116,7 @@ def _check_use(use: Key.Use, health: KeyHealth, now: datetime, times: Times) -> 
                 "There is no future signing key. If the current signing key is revoked, services don't have the next "
                 "key yet and refuse new tokens."
             ),
-            _("Click “Generate key…” above, or run:"),
+            _("Click “Generate key…” above the list of keys, or run:"),
             _ROTATE,
         )
     if use == Key.Use.ENCRYPTION and (idle := [key for key in keys if _is_idle(key, keys)]):
@@ -166,7 +166,10 @@ def _overdue_rotation(current: Key, days: int, *, can_rotate: bool) -> Problem:
             "make the imported key current:"
         )
         return Problem("overdue", Severity.WARNING, text, fix, _ACTIVATE)
-    fix = _("Rotate the key with the button above or with this command, and run the command daily with cron:")
+    fix = _(
+        "Rotate the key with the button above the list of keys or with this command, and run the command daily with "
+        "cron:"
+    )
     return Problem("overdue", Severity.WARNING, text, fix, f"{_ROTATE} --use {current.use}")
 
 
@@ -180,8 +183,10 @@ def _find_unusable(health: KeyHealth) -> Iterator[Problem]:
             _("Keys can't be decrypted or checked, because their key-encryption key is not configured: %(keys)s.")
             % {"keys": _list_keys(missing)},
             _(
-                "Restore the key-encryption key in INSTACCESS['KEY_ENCRYPTION_KEYS'], or the old SECRET_KEY in "
-                "SECRET_KEY_FALLBACKS. Then check that every private key can be decrypted:"
+                "Add the missing key-encryption key at the end of INSTACCESS['KEY_ENCRYPTION_KEYS']. If the missing "
+                'key was derived from SECRET_KEY, add the text "SECRET_KEY" there instead. If SECRET_KEY was '
+                "replaced, also add the old SECRET_KEY to SECRET_KEY_FALLBACKS. Then check that every private key "
+                "can be decrypted:"
             ),
             "python manage.py check --database default",
         )
@@ -248,7 +253,12 @@ def _derived_key() -> Problem:
             "Private keys are encrypted with a key derived from SECRET_KEY. An attacker who learns SECRET_KEY can "
             "decrypt the private keys."
         ),
-        _("In production, set INSTACCESS['KEY_ENCRYPTION_KEYS'] to a separate key. To generate a key, run:"),
+        _(
+            "In production, use a separate key-encryption key. Insert the new key at the start of "
+            "INSTACCESS['KEY_ENCRYPTION_KEYS'], before \"SECRET_KEY\". If the setting is not set, set it to "
+            '[new key, "SECRET_KEY"]. Restart every process, and run `python manage.py instaccess_keys reseal`. Then '
+            'remove "SECRET_KEY" from the setting. To generate the new key, run:'
+        ),
         'python -c "import secrets; print(secrets.token_urlsafe(32))"',
     )
 

@@ -86,7 +86,8 @@ class KeyAdmin(DashboardPage, KeyActions):
     def retired(self, key: Key) -> str:
         return time_element(key.retired_at)
 
-    # On a phone, the cells of a row are a card without headings, so these cells contain their headings.
+    # On a phone, a row is displayed as a card without column headings. The following methods therefore add the
+    # heading to the cell.
     @admin.display(description=gettext_lazy("private key"))
     def private_key_cell(self, key: Key) -> str:
         return label_cell(_("private key"), display_for_value(key.has_private, "-", boolean=True))
@@ -135,9 +136,10 @@ def _describe_problem(key: Key) -> str:
             return _("A setting is invalid, so the row can't be checked: %(reason)s.") % {"reason": detail}
         case _:
             return _(
-                "The key is not used, because the key-encryption key of this row is not configured. Restore the "
-                "key-encryption key in INSTACCESS['KEY_ENCRYPTION_KEYS'], or the old SECRET_KEY in "
-                "SECRET_KEY_FALLBACKS."
+                "The key is not used, because the key-encryption key of this row is not configured. Add the missing "
+                "key-encryption key at the end of INSTACCESS['KEY_ENCRYPTION_KEYS']. If the missing key was derived "
+                'from SECRET_KEY, add the text "SECRET_KEY" there instead. If SECRET_KEY was replaced, also add the '
+                "old SECRET_KEY to SECRET_KEY_FALLBACKS."
             )
 
 

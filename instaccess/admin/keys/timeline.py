@@ -79,7 +79,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The timeline from `start` to `end`. `gone` is the number of keys whose lifecycle ended before `start`."""
+    """The timeline from `start` to `end`. `gone` is the number of old keys that the timeline leaves out."""
 
     start: datetime
     end: datetime
@@ -91,7 +91,10 @@ class Timeline:
 
 
 def begins(now: datetime, times: Times) -> datetime:
-    """Return the earliest start of the timeline: half a rotation interval before `now`."""
+    """Return the time from which the timeline shows keys: half a rotation interval before `now`.
+
+    Keys whose lifecycle ended earlier are left out.
+    """
     return now - times.interval / 2
 
 
@@ -224,7 +227,11 @@ def _ended(key: Key, times: Times) -> datetime | None:
 
 
 def _order(key: Key) -> tuple[bool, datetime]:
-    """Return a sort key that orders keys by activation time. Keys that never become current are last."""
+    """Return a sort key that orders keys by activation time.
+
+    Revoked keys without an activation time are ordered by creation time. Other keys without an actual or planned
+    activation time are last.
+    """
     never = key.activated_at is None and key.status != Key.Status.REVOKED
     return never, key.activated_at or key.created_at
 

@@ -99,7 +99,7 @@ class TokenChart:
 def build_chart(changelist: ChangeList, *, now: datetime | None = None) -> TokenChart:
     """Build the chart of all rows that match the filters of a change list.
 
-    Runs at most three queries, each with a row limit.
+    The counts need at most three queries, each with a row limit.
     """
     now = now or timezone.now()
     label, period = _get_period(changelist, now)

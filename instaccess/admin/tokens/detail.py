@@ -87,7 +87,7 @@ class DetailPages(TokenActions):
             yield Link(name, text or str(row), url)
 
     def _list_links(self, token: IssuedToken) -> Iterator[Link]:
-        """Yield links to the tokens and refusals of the user and the actor, and to the tokens of the address."""
+        """Yield links to the tokens and refusals of the user and the actor, and to the tokens of the IP address."""
         for name, uuid, text in (
             (_("Tokens and refusals of the user"), token.user_uuid, _user_name(token)),
             (_("Tokens and refusals of the actor"), token.real_user_uuid, _actor_name(token)),
@@ -172,7 +172,8 @@ def _count_oauth2_tokens(token: IssuedToken) -> int:
 def _count_refusals(token: IssuedToken) -> list[tuple[str, int]]:
     """Return the reason codes of refused requests from the user and the actor, with counts, the most frequent first.
 
-    Counts the refusals from one hour before the issue of the token until its expiry.
+    Refusals are stored as one count per hour. The result includes the hours from the hour before the issue of the
+    token until its expiry.
     """
     uuids = {each for each in (token.user_uuid, token.real_user_uuid) if each and each.isascii()}
     since = token.issued_at.replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)

@@ -20,7 +20,7 @@ from ...tokens import MAX_LIFETIME
 from . import periods
 
 OFFERED = 30
-"""The maximum number of values that a filter offers. Users can find other values with the search."""
+"""The maximum number of values that a filter offers. The URL of the list can contain other values."""
 
 RECENT_ROWS = 1000
 """The maximum number of audit rows from which the account filter reads its choices, the latest rows first."""

@@ -126,7 +126,8 @@ class IssuedTokenAdmin(DashboardPage, InspectorPages, ExportPages, DetailPages):
             return "-"
         return _render_user(token.real_user, token.real_user_uuid, token.real_user_name)
 
-    # On a phone, the cells of a row are a card without headings, so these cells contain their headings.
+    # On a phone, a row is displayed as a card without column headings. The following methods therefore add the
+    # heading to the cell.
     @admin.display(description=_("user"))
     def user_cell(self, token: IssuedToken) -> str:
         return label_cell(gettext("user"), self.subject(token))

@@ -42,7 +42,7 @@ def row_digest(row_bytes: bytes) -> str:
 
 
 def parse(index: str) -> list[Entry]:
-    """Return the entries of an index, which contains one entry per line. The caller must have verified the index."""
+    """Return the entries of an index, which contains one entry per line. Verify the index before this call."""
     entries = []
     for line in index.split("\n"):
         row, digest, *altered = line.split(" ")
@@ -56,8 +56,8 @@ class Entries:
     The lines of the index are parsed only if a row is missing, was added or was modified.
 
     Args:
-        index: the index. The caller must have verified the index.
-        after: the id of an audit row. The entries up to this row are left out.
+        index: the index, which the caller has verified.
+        after: the id of an audit row. The entries of this row and of earlier rows are left out.
     """
 
     def __init__(self, index: str, after: int) -> None:

@@ -60,8 +60,8 @@ def prune(
     Reviews are never deleted. If the process is killed, the next call deletes the remaining rows. The progress is
     reported to `progress`.
 
-    Raises AuditAltered if `verify` finds a problem in the rows to be deleted that no operator has reviewed. With
-    `force`, deletes the rows anyway and records the tampering in the prune marker. Raises KeyUnavailable or
+    Raises AuditAltered if `verify` finds an unreviewed problem in the rows to be deleted. If `force` is true, the
+    function deletes these rows anyway and records the tampering in the prune marker. Raises KeyUnavailable or
     UnsealError if there is no usable signing key.
     """
     now = current_time()
@@ -155,7 +155,9 @@ def _delete_checkpoints(marker: Marker) -> int:
 
 
 def _delete_modified(rows: QuerySet[IssuedToken], now: datetime, keys: EvidenceKeys) -> int:
-    """Delete the audit rows that were modified, except rows that may belong to a live token.
+    """Delete the unreadable audit rows, and the rows whose HMAC doesn't match or can't be checked.
+
+    A readable row is not deleted if its time of issue is close to `now`, because the row may belong to a live token.
 
     Returns the number of deleted rows.
     """

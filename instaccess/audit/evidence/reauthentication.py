@@ -113,7 +113,8 @@ def _renew_statements(stored: QuerySet[Any], keys: EvidenceKeys) -> int:
 def _new_mac(data: bytes, mac: str, keks: Sequence[KeyEncryptionKey]) -> str:
     """Compute the HMAC of `data` with the first key-encryption key.
 
-    Returns an empty string if the current HMAC `mac` doesn't match, or was already computed with this key.
+    Returns an empty string if the current HMAC `mac` doesn't match, can't be checked, or was already computed with
+    this key.
     """
     if row_hmac.check(data, mac, keks) is not row_hmac.HmacStatus.AUTHENTIC:
         return ""

@@ -43,8 +43,8 @@ class Comparison(NamedTuple):
     """The result of `compare`.
 
     Attributes:
-        modified: the foreign keys that must have been modified. The uuid or client id in the row belongs to another
-            user or application, or is empty.
+        modified: the foreign keys that were certainly modified. The uuid or client id in the row belongs to another
+            user or application, or is empty, or the foreign key doesn't have the type of a primary key.
         users_differ: True if a foreign key that is not in `modified` refers to a user whose uuid differs from the
             uuid in the row. The row may have been written before INSTACCESS['USER_UUID_FIELD'] was changed.
         applications_differ: True if a foreign key that is not in `modified` refers to an application whose client id
@@ -103,7 +103,9 @@ def _find_different(
 def _find_modified(
     different: Sequence[Reference], find_existing: Callable[[set[str]], set[str]]
 ) -> tuple[list[Reference], bool]:
-    """Return the foreign keys that must have been modified, and whether any of the remaining foreign keys differs.
+    """Return the foreign keys that were certainly modified, and whether `different` contains any other foreign keys.
+
+    The others can differ for a harmless reason, such as a changed client id.
 
     Args:
         different: the foreign keys that don't match the uuids or client ids in the same rows.

@@ -50,6 +50,7 @@ class Finding(NamedTuple):
 
     Attributes:
         state: an ASCII string that changes with each further change to the row, checkpoint, prune marker or review.
+            Empty for an unreadable row and for a deleted review.
         text: a description for the operator.
     """
 
@@ -132,7 +133,7 @@ class Report:
 
     @property
     def summary(self) -> str:
-        """The text of the first problem, with the number of further problems; empty if there is no problem."""
+        """The text of the first problem, with the number of further problems, or an empty string if there is none."""
         if not self.problems:
             return ""
         more = len(self.problems) - 1 + self.more
@@ -159,7 +160,9 @@ class _Range:
 
 
 class Collector:
-    """A collector of problems for a report. Problems with consecutive rows become one problem, to limit memory use.
+    """A collector of problems for a report.
+
+    To limit memory use, problems of the same kind with consecutive rows become one problem.
 
     Args:
         report: the report to which problems are added. Problems that an operator has reviewed are not added. The

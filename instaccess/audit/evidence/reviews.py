@@ -63,7 +63,10 @@ def record_review(problems: Sequence[Problem], keys: EvidenceKeys, *, by: str, r
 
 
 def load(keys: EvidenceKeys) -> tuple[list[Incident], dict[int, Finding]]:
-    """Load all reviews. Returns the valid reviews, and the problem of each invalid review by its number."""
+    """Load all reviews.
+
+    Returns the valid reviews, and a mapping from the number of each invalid review to the problem with this review.
+    """
     incidents, unusable = [], {}
     for row in reviews():
         try:

@@ -105,7 +105,7 @@ class RowChecker:
     def check_pruned(self, marker: Marker) -> bool:
         """Check the audit rows whose ids a prune marker covers.
 
-        An interrupted pruning leaves such rows, and their HMACs match. All other rows are reported as added.
+        An interrupted pruning leaves rows whose HMACs match. Every other row is reported as added or unreadable.
 
         Returns whether an interrupted pruning left any rows.
         """

@@ -93,7 +93,7 @@ def try_read(read: Callable[..., _S], row: _R, keys: EvidenceKeys) -> tuple[_S |
 
 
 def signed_by(jws: str) -> str:
-    """Return the kid of the key that signed a statement. The caller must have verified the signature."""
+    """Return the kid of the key that signed a statement. Verify the signature before this call."""
     header: dict[str, str] = json.loads(base64url_decode(jws.partition(".")[0]))
     return header["kid"]
 
@@ -120,8 +120,8 @@ def _read(kind: type[_S], row: _Row, keys: EvidenceKeys, *, name: str, check_hma
 
 def _verify_signature(kind: type[_S], jws: str, name: str, keys: EvidenceKeys) -> _S:
     try:
-        # Convert the value with `str`, because SQLite can store bytes in a text column, and `verify` would raise
-        # TypeError for bytes.
+        # An attacker can store bytes in a text column of SQLite. Convert bytes with `str`, so that the signature is
+        # reported as invalid. Without `str`, `tokens.verify` would raise TypeError and the check would abort.
         payload, _ = tokens.verify(str(jws), keys.verification, typ=_TYPES[kind])
     except InvalidToken as error:
         raise AuditAltered(
@@ -179,6 +179,7 @@ def covered_bytes(row: _Row) -> bytes:
             typ, text = MARKER, ""
         case _:
             typ, text = REVIEW, row.problems
-    # SQLite can store bytes in a text column. Encode bytes with `repr`, so that the HMAC doesn't match. Without
-    # `default=repr`, `json` would raise TypeError.
+    # An attacker can store bytes in a text column of SQLite. Encode bytes with `repr`, so that the row is reported as
+    # modified because the HMAC doesn't match. Without `default=repr`, `json` would raise TypeError and the check
+    # would abort.
     return json.dumps([typ, row.jws, sha256(text)], default=repr).encode()

@@ -17,8 +17,8 @@ class EvidenceKeys:
 
     Attributes:
         keks: the key-encryption keys. HMACs are computed with the first key and checked with any of the keys.
-        verification: the public keys of all signing keys that ever existed, as a mapping from kid to key. Revoked and
-            past keys are included, because these keys signed checkpoints too.
+        verification: a mapping from kid to public key, for all signing keys in the database except keys whose rows
+            aren't authentic. Revoked and past keys are included, because these keys signed checkpoints too.
         sign: a function that signs with the current signing key. Its arguments are the payload and the `typ` of the
             JWS header. The function returns a compact JWS, and raises KeyUnavailable or UnsealError if no key is
             usable.
@@ -116,6 +116,7 @@ def next_number(last: int, taken: Collection[int]) -> int:
 
 def sha256(text: str) -> str:
     """Compute the hexadecimal SHA-256 of a string."""
-    # SQLite can store bytes in a text column. Convert bytes with `str`, so that the digest doesn't match. Bytes
-    # have no method `encode`, so without `str`, this function would raise AttributeError.
+    # An attacker can store bytes in a text column of SQLite. Convert bytes with `str`, so that the digest doesn't
+    # match and the row is reported as modified. Without `str`, this function would raise AttributeError and the check
+    # would abort.
     return hashlib.sha256(str(text).encode("utf-8", "surrogatepass")).hexdigest()

@@ -37,8 +37,9 @@ _SUBCOMMANDS = {
         "every gateway and each service that uses this database refuse the tokens of the key. Services in "
         "other deployments that read the JWKS accept tokens of a signing key for up to JWKS_MAX_AGE (300 seconds by "
         "default): restart these services, or put these services behind a gateway. The live tokens of the key are "
-        "marked as revoked, and its private key is erased. The future key becomes current. A revocation can't be "
-        "undone. You can also revoke a key whose row was modified or inserted with SQL."
+        "marked as revoked, and its private key is erased. If the key was current, the next future key becomes "
+        "current. A revocation can't be undone. You can also revoke a key whose row was modified or inserted with "
+        "SQL."
     ),
     "reseal": (
         "Encrypt every stored private key again, with the first key in INSTACCESS['KEY_ENCRYPTION_KEYS'], and "
@@ -200,8 +201,8 @@ class Command(SubcommandCommand):
             try:
                 outcomes.append(keys.rotate(use, force=options["force"]))
             except InstAccessError as error:
-                # Continue, because an error with one key use must not prevent the rotation of the keys with the other
-                # key use.
+                # Continue, because an error with the signing keys must not prevent the rotation of the encryption
+                # keys.
                 failures.append(error.detail)
         if options["json"]:
             self.print_json([key_reports.outcome_facts(outcome) for outcome in outcomes])

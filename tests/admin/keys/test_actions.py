@@ -212,8 +212,8 @@ class TestRotate:
         second = operator_client.post(ROTATE, data)
 
         assert (
-            "Nothing was changed. The key was already rotated, by another user or by a double click."
-            in messages_of(second)
+            "Nothing was changed, because the key was already rotated: by another user, by the command "
+            "`instaccess_keys rotate`, or by a double click." in messages_of(second)
         )
         assert rows() == after_one
         assert len(logged()) == entries
