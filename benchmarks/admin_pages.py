@@ -2,10 +2,11 @@
 
     .venv/bin/python -m benchmarks.admin_pages
 
-The benchmark needs PostgreSQL (PGHOST, PGUSER, PGPASSWORD as in the tests). The benchmark creates two databases,
-whose rows are spread over the same period, and drops the databases afterwards. Each page is requested `--runs` times
-from both databases in turn. The benchmark compares the medians, and writes benchmarks/results-admin.json. The exit
-status is 1 if a page with 1,000,000 rows takes one second or longer, or more than twice as long as with 10,000 rows.
+The benchmark needs PostgreSQL (PGHOST, PGUSER, PGPASSWORD as in the tests). The benchmark creates two databases, and
+spreads their rows over the same period. Without the option `--keep`, the benchmark drops the databases at the end.
+Each page is requested `--runs` times from both databases in turn. The benchmark compares the medians, and writes
+benchmarks/results-admin.json. The exit status is 1 if a page with 1,000,000 rows takes one second or longer, or more
+than twice as long as with 10,000 rows.
 """
 
 # ruff: noqa: PLC0415  (Functions contain imports, because Django can be set up only after the databases exist.)
@@ -48,7 +49,10 @@ def main() -> int:
 
 @contextmanager
 def databases(*, days: int, keep: bool) -> Iterator[None]:
-    """Create a database for each size in `SIZES`. Drop the databases at the end unless `keep` is set."""
+    """Create a database for each size in `SIZES`, and drop the databases at the end.
+
+    If `keep` is true, existing databases are used again, and no database is dropped.
+    """
     os.environ["INSTACCESS_DATABASE"] = "postgresql"
     existing = psql("SELECT datname FROM pg_database").split()
     for size, rows in SIZES.items():

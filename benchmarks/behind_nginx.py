@@ -29,7 +29,10 @@ WORKERS = 2
 KEPT_SECONDS = 1
 WARM_UP_SECONDS = 1
 FASTEST = 3_000
-"""The number of new tokens per second in the warm-up. Later runs get twice as many tokens as the warm-up used."""
+"""The number of new tokens per second of the warm-up.
+
+The rate of the warm-up determines the number of new tokens for each later run: twice the number of expected requests.
+"""
 
 NONE, ASKED, KEPT = "none", "auth_request", "kept"
 SERVERS = {NONE: "no authentication", ASKED: "`auth_request`", KEPT: f"decisions kept for {KEPT_SECONDS} s"}

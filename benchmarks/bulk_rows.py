@@ -20,7 +20,7 @@ CHECKED = 100_000
 
 
 def copy_rows(rows: int, days: int, now: datetime) -> None:
-    """Copy audit rows into the database. The tokens are issued at regular intervals until `now`."""
+    """Copy `rows` audit rows into the database, with regular issue times during the `days` days before `now`."""
     from django.db import connection
 
     from instaccess.models import IssuedToken
@@ -44,7 +44,7 @@ def copy_rows(rows: int, days: int, now: datetime) -> None:
 def _without_indexes(cursor: Any) -> Iterator[None]:
     """Drop all indexes that aren't unique, and create them again after the `with` block.
 
-    PostgreSQL would need more time to update the indexes for each row.
+    PostgreSQL needs less time to create the indexes once than to update the indexes for each row.
     """
     cursor.execute(
         "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = %s AND indexdef NOT LIKE '%% UNIQUE %%'",

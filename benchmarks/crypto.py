@@ -124,7 +124,7 @@ Headers = tuple[dict[str, str], dict[str, str]]
 def _jwcrypto(
     headers: Headers, payload: dict[str, Any], signing: JWK, encryption: JWK, token: str
 ) -> tuple[Operation, Operation]:
-    """Return a function that encodes a token and a function that decodes a token, as in jwcrypto's README."""
+    """Return a function that encodes a token and a function that decodes a token. Both follow jwcrypto's README."""
 
     def encode() -> str:
         signed = JWT(header=headers[0], claims=payload)

@@ -22,7 +22,8 @@ class Endpoint:
     Attributes:
         name: the name of the endpoint, for the option `--only`.
         title: the title of the endpoint in tables.
-        baseline: the name of the endpoint with which this endpoint is compared. For a baseline, this is its own name.
+        baseline: the name of the endpoint with which this endpoint is compared. For a baseline, the value is
+            the baseline's own name.
         request: the request that the benchmark sends.
         check: a function that raises AssertionError if a response is wrong.
         invalid_authorization: an Authorization value that must be refused with 401; empty for endpoints without
@@ -107,7 +108,7 @@ def endpoints(url: str, stage: Stage) -> list[Endpoint]:
 
 
 def _tokens(count: int = 20) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Issue tokens. Returns Authorization values with the encrypted tokens, and with the signed tokens inside."""
+    """Issue tokens. Returns one tuple of Authorization values with encrypted tokens, and one with signed tokens."""
     import time
 
     from django.contrib.auth import get_user_model

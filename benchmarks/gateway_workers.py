@@ -4,9 +4,11 @@
 
 The gateways read the JWKS and the revocations from an issuer. The first part measures requests per second through
 nginx with the example configuration. nginx keeps connections to gthread workers open. A sync worker closes each
-connection after one request. The second part suspends the issuer and measures how long decisions and probes take in
-three states. `busy`: clients send requests without a pause. `idle`: each of 8 clients sends one request every 3
-seconds. `cold`: clients send requests without a pause to a gateway that was started after the issuer was suspended.
+connection after one request.
+
+The second part suspends the issuer and measures how long decisions and probes take in three states. `busy`: clients
+send requests without a pause. `idle`: each of 8 clients sends one request every 3 seconds. `cold`: clients
+send requests without a pause to a gateway that was started after the issuer was suspended.
 """
 
 from __future__ import annotations
@@ -131,7 +133,9 @@ def _summary(answers: Answers, seconds: float) -> dict[str, Any]:
 
 
 def _clients(port: int, tokens: tuple[str, ...], seconds: float, pause: float = 0) -> tuple[Answers, Answers]:
-    """Let CLIENTS clients request decisions, and one client send probes. Returns both lists of answers.
+    """Let CLIENTS clients request decisions, and one client send probes.
+
+    Returns two lists of answers: to the requests for decisions, and to the probes.
 
     Args:
         pause: the time between two decisions of a client, in seconds.

@@ -55,7 +55,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def _copies(base: str, sizes: tuple[int, ...]) -> Iterator[dict[int, str]]:
     """Create one copy of the database `base` for each size, with this number of audit rows.
 
-    Yields the names of the copies by number of rows, and drops the copies afterwards.
+    Yields a mapping from the number of rows to the name of the copy, and drops the copies afterwards.
     """
     names = {rows: f"{base}_{rows}" for rows in sizes}
     try:

@@ -1,10 +1,10 @@
-"""A benchmark of the commands that process every audit row, with many rows on PostgreSQL: CPU time and memory.
+"""A benchmark of the CPU time and the memory of the commands that process every audit row, on PostgreSQL.
 
     python -m benchmarks.long_work [--long-rows 20000] [--long-rows 200000] [--ten-million]
 
 Each operation runs in its own process, so that the peak of its memory is known. The CPU time is the time of this
-process, without the database. The baseline reads the rows with Django, as tuples in pages of 10,000 rows, and
-computes one HMAC per row.
+process, and doesn't include the time of the database server. The baseline reads the rows with Django, as tuples in
+pages of 10,000 rows, and computes one HMAC per row.
 """
 
 # ruff: noqa: PLC0415  (Functions contain imports, because Django is set up after the database is created.)
@@ -132,7 +132,7 @@ def _baseline() -> int:
     from instaccess.conf import conf, kek_id
 
     [kek] = conf.key_encryption_keys[:1]
-    key = kek_id(kek).encode()  # The HMACs of this loop aren't compared, so any key takes the same time.
+    key = kek_id(kek).encode()  # No HMAC is compared with a stored HMAC, so the loop can use any key.
     names, rows, last = StoredRow._fields[:-1], 0, 0
     while page := list(audit.issued_tokens().order_by("pk").filter(pk__gt=last).values_list(*names)[:PAGE]):
         for values in page:
@@ -198,7 +198,8 @@ OPERATIONS: dict[str, Callable[[], int]] = {
     "export": _export,
     BARE_DELETE: _bare_delete,
     "prune": _prune,
-    # `reseal` runs last, because the settings don't contain the key-encryption key of the new HMACs.
+    # `reseal` runs last. The other operations can't check the new HMACs, because the settings don't contain the
+    # key-encryption key of the new HMACs.
     "reseal": _reseal,
 }
 

@@ -123,7 +123,7 @@ def _revoke_one() -> None:
 
 @contextmanager
 def _revoking() -> Iterator[None]:
-    """Revoke one token per second in another thread, until the context ends."""
+    """Revoke one token per second in another thread, until the `with` block ends."""
     stop = threading.Event()
 
     def work() -> None:
@@ -200,7 +200,8 @@ def _cpu(run: Callable[[], Any]) -> float:
 def _all_tokens_of_a_user(server: Server, count: int) -> dict[str, Any]:
     """Revoke all tokens of a user.
 
-    Returns the seconds that the revocation takes, that a plain UPDATE takes, and until a gateway refuses a token.
+    Returns three times in seconds: the duration of the revocation, the duration of a plain UPDATE, and the time from
+    the start of the revocation until a gateway refuses a token of the user.
     """
     from django.contrib.auth import get_user_model
     from django.db import transaction

@@ -47,7 +47,7 @@ class Server:
         workers: the number of worker processes.
         kind: the worker class of gunicorn, or `uvicorn`.
         threads: the number of threads per worker of gunicorn.
-        keep_alive: the seconds for which a gthread worker keeps an idle connection open. With 0, the worker closes
+        keep_alive: the seconds for which a gthread worker keeps an idle connection open. If 0, the worker closes
             each connection after a response.
         env: additional environment variables of the server.
     """

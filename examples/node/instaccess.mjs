@@ -5,7 +5,7 @@ const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/;
 const TOKEN = /^[\w-]+(\.[\w-]*){2,4}$/;
 const PAUSE = 30; // seconds without renewals after a service has refused a new token
 
-/** An error whose message says what to do. No message contains a token or text of a response. */
+/** The error that this client throws. The message contains the fix, and no token or text of a response. */
 export class InstAccessError extends Error {
   constructor(code, message, retryAfter = null) {
     super(message);
@@ -23,9 +23,9 @@ export class InstAccess {
 
   /**
    * @param {string} baseUrl the address of Canvas or of the issuer, such as https://canvas.example.edu
-   * @param {object} options `accessToken`, an OAuth2 access token, or `refresh`, a function that returns a new one.
-   *   `origins`: further addresses that may receive the token. `lifetime`, `margin`, `maxWait` and `timeout`: seconds.
-   *   `clock` and `sleep`: replacements for tests.
+   * @param {object} options `accessToken`: an OAuth2 access token. `refresh`: a function that returns an access
+   *   token. `origins`: further addresses that may receive the token. `lifetime`, `margin`, `maxWait`
+   *   and `timeout`: seconds. `clock` and `sleep`: replacements for tests.
    */
   constructor(baseUrl, {
     accessToken = null, refresh = null, origins = [], lifetime = 3600, margin = Math.min(60, lifetime / 4),
@@ -105,7 +105,7 @@ export class InstAccess {
         return answer.token;
       }
       if (!answer.wait) throw answer.error;
-      // Wait longer after each attempt, because a server may always ask for too short a time.
+      // Wait longer after each attempt, because the time in every response may be too short.
       this.#notBefore = this.#clock() + Math.max(answer.error.retryAfter ?? 0, 2 ** Math.min(attempts, 6));
     }
   }
@@ -146,10 +146,10 @@ function refusal(status, document) {
     return new InstAccessError("base url", "The issuer is not at the base URL. Leave out /api/v1.");
   }
   if (status === 401 && message === "Insufficient scopes on access token.") {
-    return new InstAccessError("scope", `The access token lacks the scope url:POST|${PATH}. Authorize again with it.`);
+    return new InstAccessError("scope", `The access token lacks the scope url:POST|${PATH}. Authorize again with this scope.`);
   }
   if (status === 401 && message) {
-    return new InstAccessError("access token", "The issuer refused the access token. Pass a new one, or `refresh`.");
+    return new InstAccessError("access token", "The issuer refused the access token. Get a new access token.");
   }
   return new InstAccessError("response", `The issuer answered ${status}. Check the base URL.`);
 }

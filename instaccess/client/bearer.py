@@ -22,7 +22,7 @@ def add_token(headers: MutableMapping[str, str], token: OpaqueText) -> None:
 def contains_token(headers: MutableMapping[str, str], token: OpaqueText) -> bool:
     """Return whether the Authorization header contains a token.
 
-    After a redirect to another host, the HTTP library has removed the header.
+    Returns False after a redirect to another host, because the HTTP library then removes the header.
     """
     value = headers.get("Authorization") or ""
     return OpaqueText(value) == OpaqueText(f"Bearer {token.reveal()}")

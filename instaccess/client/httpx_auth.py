@@ -36,7 +36,7 @@ class HttpxAuth(TokenAuth, httpx.Auth):
         self._access.check_origin(Origin.of(request.url.scheme, request.url.host, request.url.port))
 
     def _can_repeat(self, response: httpx.Response, token: OpaqueText) -> bool:
-        """Return whether to repeat the request of a response. After a redirect, this is the redirected request."""
+        """Return whether to repeat the request that led to a response, which is the last request after a redirect."""
         request = response.request
         may_renew = self._may_renew(response.status_code, request.headers, token)
         return may_renew and isinstance(request.stream, httpx.ByteStream)

@@ -1,4 +1,4 @@
-"""One request to the issuing endpoint, as docs/wire-contract.md defines the endpoint."""
+"""One request to the issuing endpoint. docs/wire-contract.md §1 defines the requests and the responses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MAX_BYTES = 64 * 1024
 
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]+")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){2,4}")
-_REFRESH = "Get a new access token through the OAuth2 provider of the issuer, or pass `refresh`."
+_REFRESH = "Get a new access token through the OAuth2 provider of the issuer. The function `refresh` can do this."
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,8 @@ def request_token(endpoint: Endpoint, access_token: OpaqueText) -> OpaqueText:
     """Request a token once. Redirects are not followed, because another server could then get the access token.
 
     Raises:
-        ClientError: no token was issued. The class identifies the cause, and the message contains the fix.
+        ClientError: the response contains no token, or there is no response. The class identifies the cause, and the
+            message contains the fix.
     """
     deadline = time.monotonic() + endpoint.timeout
     try:

@@ -65,7 +65,7 @@ def parse_base_url(url: str, name: str = "base_url") -> str:
         name: the name of the argument, for the error.
 
     Raises:
-        InvalidArgument: the URL can't be used. The text doesn't contain the URL, which could contain a password.
+        InvalidArgument: the URL can't be used. The message doesn't contain the URL, which could contain a password.
     """
     try:
         parsed = parse_url("" if _AMBIGUOUS.search(url) else url)

@@ -94,7 +94,9 @@ class InstAccess:
             raise InvalidArgument("Pass `access_token`, or a function that returns an access token as `refresh`.")
         margin = min(60.0, lifetime / 4) if margin is None else margin
         if not 0 <= margin < lifetime <= LIFETIME:
-            raise InvalidArgument(f"`lifetime` must be at most {LIFETIME} and larger than `margin`.")
+            raise InvalidArgument(
+                f"`lifetime` must be at most {LIFETIME} and larger than `margin`, and `margin` must not be negative."
+            )
         if timeout <= 0 or max_wait < 0:
             raise InvalidArgument("`timeout` must be larger than 0, and `max_wait` must not be negative.")
         self.origins = frozenset(
@@ -182,7 +184,10 @@ class InstAccess:
         """Return the current renewal, and whether the caller must run the renewal. The caller must hold the lock."""
         if self._renewal is not None:
             if self._renewing_thread == threading.get_ident():
-                raise InvalidArgument("`refresh` must not use the token that it helps to renew. Use another client.")
+                raise InvalidArgument(
+                    "`refresh` must not request a token from its own `InstAccess` object. Send the requests of "
+                    "`refresh` without the authentication of this object."
+                )
             return self._renewal, False
         self._renewal = renewal = Future[OpaqueText]()
         renewal.set_running_or_notify_cancel()

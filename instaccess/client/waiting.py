@@ -1,4 +1,4 @@
-"""Parsing of the Retry-After header, and a clock that changes of the system time don't affect."""
+"""Parsing of the Retry-After header, and the clocks of the client."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Forward authentication: a reverse proxy asks whether a request may pass (`docs/wire-contract.md` §3).
 
 The view works with nginx `auth_request`, Caddy `forward_auth`, Traefik ForwardAuth and Envoy HTTP ext_authz. The view
-accepts every method, reads only the Authorization header, and answers 204, 401 or 503.
+accepts every method and answers 204, 401 or 503. The answer depends on no header except Authorization.
 """
 
 from __future__ import annotations

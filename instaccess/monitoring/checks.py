@@ -15,7 +15,7 @@ from django.urls import NoReverseMatch, reverse
 def check_redirects(**kwargs: Any) -> list[CheckMessage]:
     """Check that SECURE_SSL_REDIRECT does not redirect the probes of an issuer or a service.
 
-    `instaccess.W010` reports the same setting for a gateway.
+    For a project with the URLs of a gateway, `instaccess.W010` reports the same setting.
     """
     paths = [_path("instaccess-ready-issuer"), _path("instaccess-ready-service")]
     redirected = [
@@ -29,7 +29,8 @@ def check_redirects(**kwargs: Any) -> list[CheckMessage]:
         Warning(
             "SECURE_SSL_REDIRECT redirects the probes of load balancers and Kubernetes to https. Kubernetes counts a "
             "redirect as success, so a process that can't answer requests would stay in use.",
-            hint=r'Set SECURE_REDIRECT_EXEMPT = [r"^internal/"], or send X-Forwarded-Proto with each probe.',
+            hint='Add r"^internal/" to the list SECURE_REDIRECT_EXEMPT. If the URLs of the probes have a prefix, '
+            "write the prefix after `^`.",
             id="instaccess.W031",
         )
     ]

@@ -109,8 +109,8 @@ class Scrape:
         """Yield the metric families. Raises OSError or ValueError if PROMETHEUS_MULTIPROC_DIR can't be read."""
         for family in self._recorded():
             if family.name.startswith(_PREFIX):
-                # Leave out the samples with the creation time of each counter. Queries don't use these samples, which
-                # would double the number of series.
+                # Leave out the samples with the creation time of each metric. Queries don't use these samples, and
+                # each sample would be a further time series.
                 family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
                 yield family
         families: dict[str, Any] = {}

@@ -53,7 +53,7 @@ def read_sources(roles: Iterable[str]) -> list[Sample]:
     """Read the sources of these roles at the same time, and wait at most `ANSWER_SECONDS` for all of them.
 
     If a source stalls, its measurements are missing. If a source fails, the measurements after the error are missing.
-    For both kinds of source, `instaccess_scrape_success` is 0.
+    For a source that stalls or fails, `instaccess_scrape_success` is 0.
     """
     deadline = time.monotonic() + background.ANSWER_SECONDS
     runs = {name: source.read.start() for name, source in _sources.items() if source.role in roles}

@@ -24,7 +24,8 @@ def live_view(request: HttpRequest) -> HttpResponse:
 def ready_view(request: HttpRequest, role: str) -> HttpResponse:
     """Answer 200 if every role of this process can answer requests, otherwise 503. The JSON names the problems.
 
-    A process has the roles whose URLs the project includes. The query parameter `role` selects one of these roles.
+    A process has the roles whose URLs the project includes. The query parameter `role` selects one of these roles. If
+    the process doesn't have the selected role, the response is 404.
 
     Args:
         role: the role to whose URLs the requested URL belongs. The query parameter doesn't change this argument.
@@ -48,6 +49,8 @@ def ready_view(request: HttpRequest, role: str) -> HttpResponse:
 
 def metrics_view(request: HttpRequest, role: str) -> HttpResponse:
     """Return the metrics of every role of this process in the text format of Prometheus.
+
+    The response is 404 if `prometheus_client` is not installed, and 503 if PROMETHEUS_MULTIPROC_DIR can't be read.
 
     Args:
         role: the role to whose URLs the requested URL belongs.

@@ -59,8 +59,8 @@ class InstAccessAuthentication(RequestAuthentication, BaseAuthentication):
             answer = _Refused
         except Unavailable:
             answer = _Unavailable
-        # Raise after the `except` blocks, so that the caught exception doesn't become the `__context__` of the new
-        # exception.
+        # Raise after the `except` blocks. Within these blocks, the caught exception would become the `__context__` of
+        # the new exception, so error reporters would print the frames of both exceptions.
         raise answer
 
     def authenticate_header(self, request: Request) -> str:

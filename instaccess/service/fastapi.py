@@ -18,7 +18,7 @@ __all__ = ["InstAccessBearer", "answer_refusals"]
 
 
 class InstAccessBearer(TokenRequired, SecurityBase):
-    """A dependency that returns the claims of a request's token, with a security scheme for OpenAPI.
+    """A dependency that returns the claims of a request's token, and describes the token in the OpenAPI schema.
 
     Call `answer_refusals` with the application, so that refusals have Canvas's bodies and headers.
 

@@ -1,9 +1,10 @@
-"""The identity of a Django request: the user and the claims of its InstAccess token, instead of the session.
+"""The identity of a Django request.
 
-A request with a valid token is authenticated by the token alone. The session of the request is not used, so neither
-the user nor the data of the session has an effect. An attacker's page can make a browser send the cookies of a user,
-but can't make the browser send a token that the page doesn't have. The CSRF check is therefore only needed for
-requests without a valid token, and only these requests get the check.
+The user and the claims of its InstAccess token replace the user and the data of the session.
+
+A request with a valid token is authenticated by the token alone. An attacker's page can make a browser send the
+cookies of a user, but can't make the browser send a token that the page doesn't have. A request with a valid token
+therefore needs no CSRF check.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ ResponseT = TypeVar("ResponseT", bound=HttpResponseBase)
 def identify(request: HttpRequest, authentication: RequestAuthentication) -> HttpResponse | None:
     """Set `request.instaccess` and `request.user`. Returns the response if the token is refused, otherwise None.
 
-    Without an InstAccess token, `request.instaccess` is None, and `request.user` is set only if no other middleware
-    has set the user (see `set_no_identity`).
+    If the request contains no InstAccess token, `request.instaccess` is None, and `request.user` is set only if no
+    other middleware has set the user (see `set_no_identity`).
     """
     try:
         found = authentication.authenticate_request(request)
@@ -112,7 +113,7 @@ def unauthenticated_response() -> HttpResponse:
 
 
 def forbidden_response() -> HttpResponse:
-    """Return the 403 for a valid token that doesn't fulfil the conditions of a view."""
+    """Return the 403 for a valid token that doesn't fulfill the conditions of a view."""
     return json_response(FORBIDDEN, status=403)
 
 

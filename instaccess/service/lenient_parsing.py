@@ -1,4 +1,4 @@
-"""Lenient parsing of Authorization headers and unverified JWTs, only to select the authenticator for a request.
+"""Lenient parsing of Authorization headers and unverified JWTs, to select the authenticator for a request.
 
 The header and the JWT are parsed as leniently as other authenticators parse them. With a stricter parser, an
 InstAccess token could remain undetected. A later authenticator, which may be lenient, could then accept a revoked
@@ -36,7 +36,7 @@ def find_bearer(header: str) -> str | None:
 def is_inst_access_token(token: str, issuers: Collection[str]) -> bool:
     """Return whether a bearer token is an InstAccess token, valid or not.
 
-    Returns True for a token with five segments, as in a JWE, and for a JWT whose `iss` is in `issuers`.
+    Returns True for a token with five segments (the format of a JWE), and for a JWT whose `iss` is in `issuers`.
     """
     if token.count(".") != 2:
         return token.count(".") == 4

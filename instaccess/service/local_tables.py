@@ -22,8 +22,8 @@ class LocalTables:
     Each function is None if the issuer's app is not installed.
 
     Attributes:
-        find_user: a function that takes a uuid and returns the active user with this uuid, or None. Without this
-            function, `request.user` is a TokenUser.
+        find_user: a function that takes a uuid and returns the active user with this uuid, or None. If there is
+            neither this function nor a USER_HOOK, `request.user` is a TokenUser.
         is_usable_client: a function that takes a client id and a request, and returns whether the application exists
             and is usable.
     """

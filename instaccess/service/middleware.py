@@ -17,13 +17,14 @@ from .request_authentication import RequestAuthentication
 class InstAccessMiddleware:
     """Set `request.user` and `request.instaccess` from the InstAccess token of each request.
 
-    `request.instaccess` contains the claims, or None if the request contains no InstAccess token. A request without a
-    token is handled as usual: the session or another middleware sets `request.user`, and the CSRF check applies. A
-    request with an invalid token gets a 401 and never reaches the view. A request with a valid token needs no CSRF
+    `request.instaccess` contains the claims, or None if the request contains no InstAccess token. For a request
+    without an InstAccess token, the session or another middleware sets `request.user`, and the CSRF check applies. A
+    request with an invalid InstAccess token gets a 401. If a server-side error prevents the check of the token, the
+    response is a 503. Both responses are sent without calling the view. A request with a valid token needs no CSRF
     token, because the session of the request is not used.
 
     The issuer, the gateway and the other views of this app read the Authorization header themselves, so the
-    middleware doesn't change their requests. Synchronous and asynchronous views are supported.
+    middleware doesn't check a token in a request to these views. Synchronous and asynchronous views are supported.
 
     To change the authentication, write a subclass that sets `authentication` to its own `RequestAuthentication`
     object.

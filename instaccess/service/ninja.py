@@ -48,9 +48,10 @@ class Refused(HttpError):
 class InstAccessBearer(HttpBearer):
     """An authenticator for the argument `auth` of an API, a router or an operation.
 
-    The operation gets the claims in `request.auth` and `request.instaccess`, and the user in `request.user`. The next
-    authenticator in the list `auth` gets a request without an InstAccess token. A request with an invalid token is
-    refused. Call `answer_refusals` with the API, so that refusals have Canvas's bodies and headers.
+    The operation gets the claims in `request.auth` and `request.instaccess`, and the user in `request.user`. If a
+    request contains no InstAccess token, django-ninja tries the next authenticator in the list `auth`. If a request
+    contains an invalid InstAccess token, the request is refused, and no other authenticator is tried. Call
+    `answer_refusals` with the API, so that refusals have Canvas's bodies and headers.
 
     Args:
         allow: conditions from `instaccess.service.permissions`, or other functions that get the claims. If a
@@ -101,7 +102,7 @@ class InstAccessBearer(HttpBearer):
 def answer_refusals(api: NinjaAPI) -> None:
     """Make an API send refusals with Canvas's bodies and headers.
 
-    The response to a request without credentials also gets the header `WWW-Authenticate`.
+    A request that no authenticator accepts gets Canvas's 401 for a request without credentials.
     """
 
     def answer(request: HttpRequest, error: Any) -> HttpResponse:

@@ -30,6 +30,7 @@ class InstAccessScheme(OpenApiAuthenticationExtension):  # type: ignore[misc]
             "bearerFormat": "JWT",
             "description": (
                 "An InstAccess token. Clients send the encrypted token (a JWE) that they got from the issuer. The "
-                "gateway forwards the signed token (a JWS) inside to the service. An InstAccess token has no scopes."
+                "gateway decrypts this token, and forwards the signed token (a JWS) to the service. An InstAccess "
+                "token has no scopes."
             ),
         }

@@ -13,7 +13,7 @@ Condition = Callable[[Any], bool]
 
 
 def not_masquerading(claims: Claims) -> bool:
-    """Return whether the subject of the token requested the token. In a masquerade, another user requests it."""
+    """Return False if a real user, who masquerades as the subject, requested the token. Otherwise, return True."""
     return claims.masquerading_user_uuid is None
 
 
@@ -33,7 +33,7 @@ def from_application(*client_ids: str) -> Condition:
 
 
 def is_allowed(claims: Claims, conditions: Collection[Condition]) -> bool:
-    """Return whether the claims fulfil all conditions."""
+    """Return whether the claims fulfill all conditions."""
     # Only the value True allows a request. An asynchronous function, for example, returns a coroutine, which is
     # always truthy.
     return all(condition(claims) is True for condition in conditions)

@@ -12,7 +12,7 @@ from ..web import Fault, metrics
 logger = get_logger("instaccess.service")
 
 FORBIDDEN: Mapping[str, Any] = {"errors": [{"message": "The access token does not allow this request."}]}
-"""The body of the 403 for a valid token that doesn't fulfil the conditions of a view."""
+"""The body of the 403 for a valid token that doesn't fulfill the conditions of a view."""
 
 _MAX_ID_CHARS = 64
 
@@ -27,7 +27,7 @@ def log_refusal(refusal: InvalidToken, known: Mapping[str, str], ip_address: str
 
     Args:
         known: the `known_ids` of the token, if the signature of the token has been verified.
-        ip_address: the address of the client.
+        ip_address: the address of the client, or None if the address is unknown or invalid.
     """
     logger.warning(
         "refused reason=%(reason)s jti=%(jti)r detail=%(detail)r",

@@ -41,7 +41,8 @@ logger = get_logger("instaccess.service")
 class AcceptedClaims(Claims):
     """The claims of the request's token, with the real user.
 
-    Django REST framework stores the object in `request.auth`, and `InstAccessMiddleware` in `request.instaccess`.
+    Django REST framework stores the object in `request.auth`. `InstAccessMiddleware` and `token_required` store the
+    object in `request.instaccess`.
 
     Attributes:
         real_user: the local user who masquerades as the subject. None if the token is not for a masquerade, if
@@ -67,6 +68,8 @@ class RequestAuthentication:
         Raises:
             InvalidAccessToken: the token is refused. The response is 401.
             Unavailable: the token could not be checked because of a server-side error. The response is 503.
+
+        An unexpected error of a hook is raised unchanged.
         """
         payload: dict[str, Any] | None = {}
         answer: type[Refusal] = Unavailable
@@ -118,13 +121,17 @@ class RequestAuthentication:
     def is_ours(self, token: str) -> bool:
         """Return whether only this authenticator may accept or refuse the token.
 
-        Returns True for a token with five segments, as in a JWE, and for a JWT whose `iss` is in ACCEPTED_ISSUERS.
+        Returns True for a token with five segments (the format of a JWE), and for a JWT whose `iss` is in
+        ACCEPTED_ISSUERS.
         """
         return self.verifier.is_ours(token)
 
     @sensitive_variables("token")
     def verify(self, token: str) -> dict[str, Any]:
-        """Verify the signature of the token and return the payload (step 2). Raises InvalidToken."""
+        """Verify the signature of the token and return the payload (step 2).
+
+        Raises InvalidToken or KeyUnavailable.
+        """
         return self.verifier.read_payload(token)
 
     def get_claims(self, payload: dict[str, Any]) -> AcceptedClaims:
@@ -176,8 +183,8 @@ class RequestAuthentication:
     def get_user(self, claims: AcceptedClaims) -> Any:
         """Return the user of the claims (step 4).
 
-        If USER_HOOK is set, the hook returns the user. Without USER_HOOK, the user is the local user with the uuid in
-        the claims or, if the issuer's app is not installed, a TokenUser.
+        If USER_HOOK is set, the hook returns the user. If USER_HOOK is not set, the user is the local user with the
+        uuid in the claims or, if the issuer's app is not installed, a TokenUser.
 
         Raises:
             InvalidToken: the user is unknown or inactive.

@@ -95,8 +95,8 @@ class _BackendRefused(AuthenticationError):
 class InstAccessBackend(AuthenticationBackend):
     """A backend for Starlette's AuthenticationMiddleware, which sets `request.user` and `request.auth`.
 
-    A request without an InstAccess token has an unauthenticated user. Pass `InstAccessBackend.on_error` to the
-    middleware, so that requests with invalid tokens get a 401.
+    A request without an InstAccess token has an unauthenticated user. Pass `on_error=InstAccessBackend.on_error` to
+    the middleware, so that a refused request gets Canvas's 401 or 503. Starlette's default is a 400.
     """
 
     def __init__(self, verifier: Verifier) -> None:
@@ -125,7 +125,7 @@ async def find_claims(connection: HTTPConnection, verifier: Verifier) -> Claims:
     """Return the claims of a request's token.
 
     Raises:
-        NoToken, ForeignToken: the request contains no InstAccess token.
+        NoToken, ForeignToken: the request contains no InstAccess token of an accepted issuer.
         Refused: the token is invalid, or can't be checked.
     """
     fault: Fault | None = None
@@ -143,7 +143,8 @@ async def find_claims(connection: HTTPConnection, verifier: Verifier) -> Claims:
     except InstAccessError as error:
         fault = describe_fault(error)
         refused = Refused(503, Unavailable.body, {"Retry-After": str(RETRY_AFTER)})
-    # Log and raise after the `except` blocks, as in request_authentication.py.
+    # Log and raise after the `except` blocks. Within these blocks, log handlers could reach the first exception, and
+    # its frames contain the token.
     if fault is not None:
         log_fault(fault)
     raise refused
@@ -165,5 +166,8 @@ async def _send_refusal(connection: Any, refused: Any) -> Response | None:
 
 
 def answer_refusals(app: Starlette) -> None:
-    """Make an application send refusals with Canvas's bodies and headers, to HTTP and to WebSocket requests."""
+    """Make an application send refusals with Canvas's bodies and headers.
+
+    If the server can't send a response to a WebSocket handshake, the connection is closed with the code 1008.
+    """
     app.add_exception_handler(Refused, _send_refusal)  # type: ignore[arg-type]

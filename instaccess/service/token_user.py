@@ -1,4 +1,4 @@
-"""The users of a service without local users: the user of a token, and the user of a request without credentials."""
+"""The users of a service without local users: the user of a token, and the user of a request without a token."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ class TokenUser(_UserWithoutPermissions):
 
 
 class NoUser(_UserWithoutPermissions):
-    """The user of a request without credentials, at a service without `django.contrib.auth`.
+    """The user of a request without an InstAccess token, if no other middleware sets the user.
 
-    Django's AnonymousUser can't be imported at such a service.
+    Django's AnonymousUser can't be used, because importing this class raises an error if `django.contrib.auth` is not
+    installed.
     """
 
     id = pk = None

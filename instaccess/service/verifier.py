@@ -49,7 +49,10 @@ class _Arguments(Conf):
 
 
 class _Keys(NamedTuple):
-    """Two functions that return the signing keys. `load` may wait for a server; `cached` raises MustWait instead."""
+    """Two functions that return the public signing keys.
+
+    `load` may wait for a database or another server. `cached` raises MustWait instead of waiting.
+    """
 
     load: Callable[[], Mapping[str, JWK]]
     cached: Callable[[], Mapping[str, JWK]]
@@ -133,9 +136,10 @@ class Verifier:
 
         Raises:
             NoToken: the header is absent or contains no bearer token. The request may contain other credentials.
-            ForeignToken: the bearer token isn't an InstAccess token, so another authenticator may accept the token.
-            InvalidToken: the token is refused, and the response is 401. `code` is the reason, for the log only.
-            KeyUnavailable, ConfigError, UnexpectedError: the token can't be checked, and the response is 503.
+            ForeignToken: the bearer token isn't an InstAccess token of an accepted issuer. Another authenticator may
+                accept the token.
+            InvalidToken: the token is refused. Answer 401. `code` is the reason, for the log only.
+            KeyUnavailable, ConfigError, UnexpectedError: the token can't be checked. Answer 503.
         """
         header = Opaque(authorization)
         del authorization
@@ -144,7 +148,8 @@ class Verifier:
     async def averify(self, authorization: str | None) -> Claims:
         """Return the claims of the token in an Authorization header, without blocking the event loop.
 
-        If the keys are cached, no thread is used. Otherwise, a thread loads the keys.
+        If the verification needs only cached keys, no thread is used. If keys must be loaded, a thread verifies the
+        token.
 
         This method has the same argument as `verify`, and raises the same errors.
         """
@@ -186,7 +191,9 @@ class Verifier:
 
     @sensitive_variables("token")
     def is_ours(self, token: str) -> bool:
-        """Return whether a bearer token is an InstAccess token, valid or not, that no other authenticator may accept.
+        """Return whether only this verifier may accept or refuse a bearer token.
+
+        Returns True for a token with five segments (the format of a JWE), and for a JWT of an accepted issuer.
 
         Raises ConfigError if the verifier uses the settings, and a setting is invalid.
         """

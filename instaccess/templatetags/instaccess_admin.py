@@ -19,7 +19,7 @@ register = template.Library()
 def instaccess_dashboard(context: Context) -> Any:
     """Return the dashboard for the user of the request.
 
-    Returns None if the admin site of the request has none of this app's admin pages.
+    Returns None if the request is not for an admin page, or if the admin site has none of this app's admin pages.
     """
     request: Any = context.get("request")
     match = getattr(request, "resolver_match", None)

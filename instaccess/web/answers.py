@@ -35,7 +35,8 @@ class Refusal(InstAccessError):
     Args:
         detail: the precise reason, for the log only.
         code: the machine-readable reason, for the log only.
-        user, client_id: the user and client that were refused, if known; for the log only.
+        user, client_id: the user and client that were refused, if known. The log, the refusal counts and the signal
+            `token_refused` contain them, but the response doesn't.
         access_token_pk: the primary key of a valid access token. If given, the response contains the level of the
             access token's throttling bucket.
         cost: the amount by which the request raised the level of the bucket, for the header `X-Request-Cost`.
@@ -87,7 +88,7 @@ class Unauthenticated(Refusal):
 
 
 class InvalidAccessToken(Refusal):
-    """The refusal of an access token that is unknown, unusable or from another issuer, with one uniform response."""
+    """The refusal of a token. The response is the same for every reason, so that clients can't learn the reason."""
 
     body = _message("Invalid access token.")
     challenge = True

@@ -17,8 +17,9 @@ from django.views.decorators.csrf import csrf_exempt
 def isolated_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     """Exempt a view from ATOMIC_REQUESTS, LoginRequiredMiddleware, InstAccessMiddleware and the CSRF check.
 
-    With ATOMIC_REQUESTS, an error after the audit row was written would roll back the row. LoginRequiredMiddleware
-    would redirect clients to a login page. InstAccessMiddleware would refuse the encrypted tokens of a gateway.
+    If ATOMIC_REQUESTS is on, an error after the audit row was written would roll back the row.
+    LoginRequiredMiddleware would redirect clients to a login page. InstAccessMiddleware would refuse the encrypted
+    tokens in requests to a gateway.
     """
 
     @functools.wraps(view)

@@ -117,7 +117,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.EXPIRED: Explanation(
         _("The token was valid and has expired."),
-        _("Make the client get a new token. Tokens are valid for at most one hour."),
+        _("Make the client get a new token. An InstAccess token is valid for at most one hour."),
     ),
     Reason.REVOKED: Explanation(
         _("The token was revoked, or all tokens of its user, its account or its key were revoked."),
@@ -154,7 +154,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.WRONG_ACCOUNT: Explanation(
         _("The token belongs to a different account than the service, so the service refuses the token."),
-        _("Compare “acct” with INSTACCESS['ACCOUNT_UUID']."),
+        _("Compare “acct” with INSTACCESS['ACCOUNT_UUID'], or with the value that the ACCOUNT_HOOK returns."),
     ),
     Reason.UNUSABLE_CLIENT: Explanation(
         _("The application of the token was deleted or is unusable, so a service refuses the token."),
@@ -217,8 +217,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.THROTTLED: Explanation(
         _("Too many tokens were requested with the same access token."),
         _(
-            "Make the client wait for the number of seconds in Retry-After, and reuse each token until the token "
-            "expires."
+            "Make the client reuse each token until the token expires. If the response contains Retry-After, make "
+            "the client wait for this number of seconds."
         ),
     ),
     Reason.METHOD: Explanation(
@@ -246,14 +246,22 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.UNSEAL: Explanation(
         _("A private key can't be decrypted. This is a server-side error, not a problem with the token."),
-        _("Restore the key-encryption key in INSTACCESS['KEY_ENCRYPTION_KEYS'] or SECRET_KEY_FALLBACKS."),
+        _(
+            "Add the key-encryption key to INSTACCESS['KEY_ENCRYPTION_KEYS'] again. If the key-encryption key was "
+            "derived from SECRET_KEY, add “SECRET_KEY” to KEY_ENCRYPTION_KEYS instead. If SECRET_KEY was replaced, "
+            "also add the old SECRET_KEY to SECRET_KEY_FALLBACKS."
+        ),
     ),
     Reason.KEK_MISSING: Explanation(
         _(
             "A key is encrypted or authenticated with a key-encryption key that is not configured. This is a "
             "server-side error."
         ),
-        _("Restore the key-encryption key in INSTACCESS['KEY_ENCRYPTION_KEYS'] or SECRET_KEY_FALLBACKS."),
+        _(
+            "Add the key-encryption key to INSTACCESS['KEY_ENCRYPTION_KEYS'] again. If the key-encryption key was "
+            "derived from SECRET_KEY, add “SECRET_KEY” to KEY_ENCRYPTION_KEYS instead. If SECRET_KEY was replaced, "
+            "also add the old SECRET_KEY to SECRET_KEY_FALLBACKS."
+        ),
     ),
     Reason.SEAL_BROKEN: Explanation(
         _(

@@ -44,7 +44,8 @@ class Fault:
         error: the class name of the exception.
         reason: the reason code.
         detail: the message of the exception, or its traceback.
-        brief: the text that replaces a traceback in `detail` if the process has logged a traceback recently.
+        brief: the text that replaces a traceback in `detail` if the process has logged a traceback in the last
+            minute.
         kind: the cause of an outage, and the line of code that failed. None for every other error.
     """
 
@@ -61,9 +62,9 @@ class Fault:
 
         Args:
             message: the log message without the description, such as `the gateway could not check the token`.
-            detail: the description of the exception, without secrets. By default, the description is the class and
-                the message of an expected error. For every other error, the description contains only the stack
-                frames.
+            detail: the description of the exception, without secrets. By default, the description of a database error
+                or an error of this package is its class and message. The description of every other error is its
+                class and stack frames.
         """
         name, kind = type(error).__name__, _outage_kind(error)
         reason = error.code if isinstance(error, InstAccessError) else Reason.FAULT
@@ -177,7 +178,8 @@ def _outage_kind(error: BaseException) -> tuple[str, ...] | None:
 def _last_message(trace: str, error: BaseException) -> str:
     """Return the class and the message of an error as one line.
 
-    The message is read from the traceback, from which the caller has removed the credentials of the client.
+    The message is read from the traceback, from which the caller has removed the credentials of the client. If the
+    traceback contains no message, only the class is returned.
     """
     name = f"{type(error).__module__}.{type(error).__qualname__}"
     found, _, message = f"\n{trace}".rpartition(f"\n{name}:")

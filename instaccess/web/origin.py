@@ -25,8 +25,8 @@ def request_domain(request: HttpRequest) -> str:
 
     An account may be derived from the host. If one host had several forms, a client could choose between accounts.
 
-    Raises DisallowedHost if ALLOWED_HOSTS doesn't contain the host, or if the host is longer than DNS allows
-    (RFC 1035 §2.3.4).
+    Raises DisallowedHost if ALLOWED_HOSTS doesn't contain the host, if the host is longer than DNS allows
+    (RFC 1035 §2.3.4), or if the port has more than five digits.
     """
     name, port = split_domain_port(request.get_host())
     port = port.lstrip("0")
@@ -40,7 +40,7 @@ def request_domain(request: HttpRequest) -> str:
 def client_address(request: HttpRequest) -> str | None:
     """Return the client's IP address, or None if the address is invalid.
 
-    Without trusted proxies, the address is REMOTE_ADDR. With TRUSTED_PROXIES = n, the address is the n-th entry from
+    If TRUSTED_PROXIES is 0, the address is REMOTE_ADDR. If TRUSTED_PROXIES is n, the address is the n-th entry from
     the right of X-Forwarded-For. Each trusted proxy appends the address of its client, so the outermost trusted proxy
     appended the n-th entry. A client can forge all entries further left. If there are fewer than n entries, the
     request bypassed a proxy, and the address is REMOTE_ADDR.

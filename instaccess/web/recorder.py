@@ -1,7 +1,7 @@
 """The calls with which the roles report measurements. By default, the calls do nothing.
 
-The package `monitoring` passes in a recorder if `prometheus_client` is installed. Without a recorder, each call takes
-less than 0.1 µs.
+The package `monitoring` passes in a recorder if `prometheus_client` is installed. If there is no recorder, each call
+takes less than 0.1 µs.
 """
 
 from __future__ import annotations

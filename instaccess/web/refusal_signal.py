@@ -23,9 +23,9 @@ def announce_refusal(
 ) -> None:
     """Send the signal `token_refused` immediately. `signals.TokenRefused` describes the arguments.
 
-    A refusal changes no row, so there is no commit to wait for. A gateway may have no database. With ATOMIC_REQUESTS,
-    Django REST framework rolls the transaction of a refused request back, and would discard a signal that waits for
-    the commit.
+    The signal doesn't wait for the commit of a transaction, for three reasons. A refusal changes no row. Some
+    gateways have no database. If ATOMIC_REQUESTS is on, Django REST framework rolls back the transaction of a refused
+    request, so a signal that waits for the commit would never be sent.
 
     Call this function outside of `except` blocks (see `FactSignal.announce`).
     """

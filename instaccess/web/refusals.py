@@ -6,7 +6,7 @@ the write, because the response has already been sent. If a worker is killed, it
 
 The counts never contain a token, an address or text from a request. Reasons are codes of `Reason`. The client id and
 the user uuid come from this app's tables, or from a token whose signature has been verified. A gateway without the
-app's tables doesn't count refusals.
+app's tables doesn't store counts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ INTERVAL = 10
 KINDS = 200
 """The maximum number of combinations of role, reason, client and user that a process counts separately per hour.
 
-Further refusals are counted without client and user.
+Refusals of further combinations are counted without client and user.
 """
 
 # Reason codes are compared as strings, because a hook may raise an error whose code isn't a `Reason`.
@@ -93,8 +93,8 @@ class RefusalCounter:
     def flush(self) -> int:
         """Write the pending counts now, in a short transaction, and return the number of refusals written.
 
-        Never raises an error: counts that can't be written are kept for the next attempt, and a warning is logged at
-        most once per minute. If the caller is in a transaction, the write is part of the transaction.
+        This method never raises an error. Counts that can't be written are kept for the next attempt, and a warning
+        is logged at most once per minute. If the caller is in a transaction, the write is part of the transaction.
         """
         with self._lock:
             return self._flush()
@@ -184,7 +184,7 @@ class RefusalCounter:
         if time.monotonic() - self._logged_at >= _LOG_SECONDS:
             self._logged_at = time.monotonic()
             logger.warning(
-                "the counts of refusals could not be written, and are kept for the next write (%(error)s): "
+                "the counts of refusals could not be written, or old counts could not be deleted (%(error)s): "
                 "%(detail)s",
                 error=type(error).__name__,
                 detail=database_errors.describe(error),

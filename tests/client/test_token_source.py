@@ -191,7 +191,7 @@ class TestRefresh:
 
         access = source(site.url, refresh=refresh)
 
-        with pytest.raises(InvalidArgument, match="`refresh` must not use the token"):
+        with pytest.raises(InvalidArgument, match="`refresh` must not request a token"):
             access.token()
 
 

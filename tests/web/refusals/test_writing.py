@@ -169,7 +169,7 @@ class TestRefusalCountsWithAnUnavailableDatabase:
 
         lines = [record.getMessage() for record in caplog.records if record.name == "instaccess.refusals"]
         assert len(lines) == 2
-        assert "could not be written, and are kept for the next write" in lines[0]
+        assert "the counts of refusals could not be written" in lines[0]
 
     def test_o1_failed_write_of_refusal_counts_writes_no_partial_counts(self, statements):
         def second_update_fails(execute: Any, sql: str, params: Any, many: Any, context: Any) -> Any:
