@@ -40,7 +40,7 @@ test-services: $(VENV)/.services $(VENV)/.clients
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --fresh-env --write-all -c docs . build/docs
 
-# Takes screenshots of every admin page in light and dark mode, wide and narrow, in build/screenshots, and the two
+# Takes screenshots of the main admin pages in light and dark mode, wide and narrow, in build/screenshots, and the two
 # screenshots in examples/ that docs/admin.md shows. Needs Chromium (Debian: chromium), or CHROMIUM=/path/to/it.
 screenshots: $(VENV)/.browser
 	$(BIN)/python -m tests.admin.browser.screenshots build/screenshots --readme examples/screenshots
