@@ -69,7 +69,7 @@ def test_benchmarks_measure_every_server(tmp_path):
         assert each["memory of a worker at the end, bytes"] > 0
 
 
-def test_benchmarks_measure_what_the_gateway_costs_behind_nginx(tmp_path):
+def test_benchmarks_measure_the_cost_of_the_gateway_behind_nginx(tmp_path):
     results = run_benchmarks(tmp_path, "--only", "behind_nginx", "--seconds", "0.3", "--nginx-rounds", "1")
 
     rows = results["behind_nginx"]["rows"]
@@ -113,7 +113,7 @@ def test_benchmarks_compare_the_workers_of_a_gateway(tmp_path):
     }
 
 
-def test_benchmarks_measure_long_work(tmp_path):
+def test_benchmarks_measure_commands_that_read_or_change_many_audit_rows(tmp_path):
     results = run_benchmarks(tmp_path, "--only", "long_work", "--long-rows", "2000")["long_work"]
     sizes = results["sizes"]
 
@@ -129,7 +129,7 @@ def test_benchmarks_measure_long_work(tmp_path):
 
 
 def test_benchmarks_compare_the_tokens_of_all_libraries_before_they_measure():
-    # If the output of a library differed, the program would exit before it measures.
+    # The program exits with an error before it measures if the outputs of the libraries differ.
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.crypto", "--crypto-rounds", "1"],
         cwd=ROOT,

@@ -1,6 +1,7 @@
 """Tests of unmodified Canvas clients that send requests to a real nginx with the example configuration.
 
-`OF_THE_ISSUER` and `OF_THE_GATEWAY` list what each client raises after each response, as docs/clients.md does.
+`OF_THE_ISSUER` and `OF_THE_GATEWAY` list the exception that each client raises after each response, as in
+docs/clients.md.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ SELF = "users/self"
 
 @dataclass(frozen=True)
 class Refusal:
-    """A request, its response, and what each client raises.
+    """A request, its response, and the exception that each client raises.
 
     Attributes:
         case: the case, as in docs/clients.md.
@@ -223,7 +224,7 @@ class Campus:
             self.users: dict[str, dict[str, Any]] = made["users"]
             self.tokens = self._tokens(made["tokens"])
             self.admin_tokens = [token for name, token in made["tokens"].items() if name.startswith("admin")]
-            """The access tokens of a user who may masquerade. Use each token once, because of the throttle."""
+            """The access tokens of a user who may masquerade. Use each token only once, because of the throttle."""
         except BaseException:
             self.close()
             raise
@@ -257,7 +258,8 @@ class Campus:
                 self._processes.append(server)
             self._processes.append(start_nginx(self.site, port, server))
             self._ports[name] = port
-            if "THROTTLE_COST" in settings:  # One request fills the bucket.
+            if "THROTTLE_COST" in settings:
+                # Fill the bucket with one request, so that the issuer refuses the next request.
                 Proxy("nginx", port, self.site).call("POST", f"/api/v1/{ISSUE}", self.tokens["hasty"])
         return self._ports[name]
 
@@ -455,7 +457,7 @@ class TestTheInstalledClients:
 
     @pytest.mark.parametrize("name", [name for name in CLIENTS if name.startswith("canvasapi")])
     def test_source_files_of_the_installed_canvasapi_are_unmodified(self, name):
-        """Compare the hash of each source file, because the tests must apply to every installation of the version."""
+        """Compare the hash of each source file, so that the results apply to every installation of this version."""
         [installed] = distributions(name="canvasapi", path=[str(FOLDER / name.replace(" ", "-"))])
         sources = [file for file in installed.files or [] if file.suffix == ".py"]
 

@@ -39,7 +39,7 @@ def now():
 
 @pytest.fixture(params=HOURS, ids=lambda hours: f"{hours:+}h")
 def wrong_host(request):
-    """Set the clock of this host wrong by the parameter. Yields the number of hours."""
+    """Move the clock of this host by the number of hours in the parameter. Yields this number."""
     ring.clear_cache()
     with host_clock(request.param):
         yield request.param
@@ -202,7 +202,7 @@ class TestTheToleranceOfAGateway:
         with time_machine.travel(datetime.now(UTC) - timedelta(seconds=behind)):
             assert status(token) == expected
 
-    def test_gateway_90_seconds_behind_accepts_a_token_from_30_seconds_after_the_issue(self, user):
+    def test_gateway_whose_clock_is_90_s_behind_accepts_a_token_from_30_s_after_its_issue(self, user):
         issued_at = int(time.time())
         text = issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=issued_at)[1]
 

@@ -58,7 +58,7 @@ CONCEALED = [
 
 
 class FailingArgument:
-    """An argument whose use fails with an error that contains the secret."""
+    """An argument that raises an error with the secret when a function uses the argument."""
 
     def __getattr__(self, name: str) -> Any:
         raise RuntimeError(SECRET)

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 class TestSeveralForcedRotations:
     @pytest.mark.parametrize("use", [SIG, ENC])
     @pytest.mark.parametrize("count", [2, 8])
-    def test_k1_one_of_several_forced_rotations_takes_effect(self, crew, initial_keys, rsa_pool, use, count):
+    def test_k1_only_one_of_several_concurrent_forced_rotations_takes_effect(
+        self, crew, initial_keys, rsa_pool, use, count
+    ):
         before = current_kid(use)
         workers = crew.start(count, keys=[[rsa_pool.take() for _ in range(3)] for _ in range(count)])
         # When the workers meet in this function, each worker has decided to rotate.
@@ -47,7 +49,7 @@ class TestSeveralForcedRotations:
 
 
 class TestTwoCronJobs:
-    def test_k1_a_due_rotation_by_two_cron_jobs_takes_effect_once(self, crew, initial_keys, rsa_pool):
+    def test_k1_two_concurrent_cron_jobs_run_a_due_rotation_only_once(self, crew, initial_keys, rsa_pool):
         long_ago = timezone.now() - timedelta(days=40)
         write(Key.objects.all(), created_at=long_ago)
         write(Key.objects.filter(status=CURRENT), activated_at=long_ago)
@@ -62,8 +64,8 @@ class TestTwoCronJobs:
         assert (len(kids(SIG, FUTURE)), len(kids(ENC, CURRENT)), len(kids(ENC, FUTURE))) == (1, 1, 1)
 
 
-class TestTwentyInits:
-    def test_k5_twenty_inits_generate_one_set_of_keys(self, crew, rsa_pool):
+class TestTwentyConcurrentInitCommands:
+    def test_k5_twenty_concurrent_init_commands_generate_one_set_of_keys(self, crew, rsa_pool):
         workers = crew.start(20, keys=[[rsa_pool.take() for _ in provision.INITIAL] for _ in range(20)])
         # When the workers meet in this function, each worker has found every key missing.
         together(workers, tasks.meet_at, "instaccess.keys.store.locked")
@@ -76,7 +78,7 @@ class TestTwentyInits:
 
 class TestTwoImportsOfTheSameKey:
     @pytest.mark.parametrize("second_use", [ENC, SIG])
-    def test_k11_a_key_imported_twice_is_stored_once(self, crew, rsa_pool, second_use):
+    def test_k11_key_that_two_processes_import_concurrently_is_stored_once(self, crew, rsa_pool, second_use):
         key = rsa_pool.take()
         pem = to_text(key, file_format="pem")
         workers = crew.start(2)
@@ -93,7 +95,9 @@ class TestTwoImportsOfTheSameKey:
 
 class TestARevocationDuringARotation:
     @pytest.mark.parametrize("use", [SIG, ENC])
-    def test_k1_a_revocation_and_a_rotation_leave_one_usable_current_key(self, crew, initial_keys, rsa_pool, use):
+    def test_k1_concurrent_revocation_and_rotation_leave_one_usable_current_key(
+        self, crew, initial_keys, rsa_pool, use
+    ):
         stolen = current_kid(use)
         workers = crew.start(2, keys=[[rsa_pool.take() for _ in range(3)] for _ in range(2)])
         together(workers, tasks.meet_at, "instaccess.keys.store.locked")
@@ -107,7 +111,7 @@ class TestARevocationDuringARotation:
         assert len(kids(use, FUTURE)) == 1
         assert Key.objects.get(kid=stolen).sealed_private_jwk == ""
 
-    def test_two_revocations_of_the_same_key_activate_one_future_key(self, crew, initial_keys, rsa_pool):
+    def test_two_concurrent_revocations_of_one_key_activate_only_one_future_key(self, crew, initial_keys, rsa_pool):
         stolen, successor = current_kid(SIG), kids(SIG, FUTURE)
         workers = crew.start(2, keys=[[rsa_pool.take() for _ in range(3)] for _ in range(2)])
         together(workers, tasks.meet_at, "instaccess.keys.store.locked")
@@ -121,7 +125,7 @@ class TestARevocationDuringARotation:
 
 class TestARevokedKey:
     @pytest.mark.parametrize("use", [SIG, ENC])
-    def test_k10_a_process_that_cached_a_revoked_key_refuses_its_tokens_within_five_seconds(
+    def test_k10_process_that_cached_a_key_refuses_tokens_of_the_key_within_5_s_of_its_revocation(
         self, crew, initial_keys, rsa_pool, user, use
     ):
         stolen = current_kid(use)
@@ -150,7 +154,8 @@ class TestARevokedKey:
         operator.ask(tasks.revoke, stolen)
         assert within(PATIENCE, lambda: IssuedToken.objects.exclude(signing_kid=stolen).count() > 30)
         outcomes = [server.finish() for server in servers]
-        operator.ask(tasks.revoke, stolen)  # Mark tokens that a process signed with its cached keys.
+        # Revoke the key again, to mark tokens that a worker signed with its cached keys after the first revocation.
+        operator.ask(tasks.revoke, stolen)
 
         # A worker may refuse a token that was issued before the revocation. No other error may occur.
         assert {key.partition(":")[0] for outcome in outcomes for key in outcome} <= {"issued", "InvalidToken"}

@@ -243,7 +243,7 @@ class TestARunningDemo:
 
         assert len(rows(served.folder, "instaccess_issuedtoken")) == 2001
 
-    def test_demo_names_commands_and_pages_for_the_next_steps_that_exist(self, shared_demo):
+    def test_commands_and_pages_that_the_demo_names_for_the_next_steps_exist(self, shared_demo):
         text = shared_demo.paragraph("Where to look next")
         targets = re.findall(r"`make ([a-z-]+)`", text)
 
@@ -254,9 +254,9 @@ class TestARunningDemo:
 
 
 class TestTheFirstPageOfTheDemo:
-    # The health check reads the keys in another thread, which can't read uncommitted rows.
+    # Commit the keys, because the health check reads the keys in another thread, which can't read uncommitted rows.
     @pytest.mark.django_db(transaction=True)
-    def test_link_view_site_of_the_admin_leads_to_a_page_whose_links_work(self, admin_client, initial_keys):
+    def test_view_site_link_of_the_admin_leads_to_a_page_with_working_links(self, admin_client, initial_keys):
         admin = admin_client.get("/admin/").content.decode()
         [site] = re.findall(r'<a href="([^"]+)">View site</a>', admin)
 

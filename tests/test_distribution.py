@@ -117,13 +117,13 @@ def wheel(packages: tuple[Path, Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def host(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the wheel and its dependencies into a new virtual environment. Returns its Python."""
+    """Install the wheel and its dependencies into a new virtual environment. Returns the path of its interpreter."""
     return install(wheel, tmp_path_factory.mktemp("host") / "venv")
 
 
 @pytest.fixture(scope="module")
 def host_with_extras(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the wheel and its extras for servers and clients into a new virtual environment. Returns its Python."""
+    """Install the wheel with the extras for servers and clients. Returns the path of the interpreter to use."""
     return install(wheel, tmp_path_factory.mktemp("host-with-extras") / "venv", *RUNTIME_EXTRAS)
 
 
@@ -174,7 +174,7 @@ class TestReproducibleBuilds:
             True,
         ]
 
-    def test_build_without_a_commit_says_what_to_do(self, tmp_path, monkeypatch):
+    def test_error_of_a_build_without_a_commit_names_the_fix(self, tmp_path, monkeypatch):
         monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
         monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
 
@@ -301,7 +301,7 @@ def pythons(host: Path, host_with_extras: Path) -> dict[bool, Path]:
 
 
 class TestTheServicesOfTheDocumentation:
-    """Real servers in an environment that contains the wheel and no file of this checkout."""
+    """Tests with real servers, in an environment that contains the wheel and no file of this checkout."""
 
     @pytest.fixture
     def token_factory(self, rsa_pool: Any) -> TokenFactory:
@@ -371,12 +371,12 @@ CLIENTS = {
     "token": (False, "5\n"),
     "httpx": (True, "ada ada ada ada\n"),
 }
-"""For each snippet of docs/client.md, whether the snippet needs the extra `httpx`, and the output."""
+"""For each snippet of docs/client.md, whether the snippet needs the extra `httpx`, and the expected output."""
 
 
 @pytest.mark.parametrize("name", CLIENTS)
 class TestTheClientsOfTheDocumentation:
-    """Programs with the wheel but without Django, which call an issuer and a service over HTTP."""
+    """Tests of programs with the wheel but without Django, which call an issuer and a service over HTTP."""
 
     def run(self, name: str, pythons: dict[bool, Path], folder: Path, site: Site) -> subprocess.CompletedProcess[str]:
         snippets = readme.snippets(readme.page("client.md"))

@@ -153,9 +153,9 @@ class TestDocumentedCodeBlocks:
             case ["python", "-c", code]:
                 ast.parse(code)
             case ["openssl", *_]:
-                assert line in OPENSSL  # The next test runs the OpenSSL commands.
+                assert line in OPENSSL  # The next test runs all commands in OPENSSL.
             case ["python", "-m", "pip", "install", package]:
-                assert package == "django-instaccess"  # test_packaging.py installs the wheel of the package.
+                assert package == "django-instaccess"  # test_packaging.py tests the installation of this package.
             case _:
                 pytest.fail(f"nothing tests `{line}`")
 

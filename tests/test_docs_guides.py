@@ -45,7 +45,9 @@ class TestTheGuideToDevelopmentWithoutAGateway:
         assert signed.count(".") == 2
         assert send(client, self.USE, SIGNED_TOKEN=signed).json()["login_id"] == user.get_username()
 
-    def test_documented_request_gets_an_encrypted_token_without_the_setting(self, client, access_token, initial_keys):
+    def test_documented_request_gets_an_encrypted_token_without_the_documented_setting(
+        self, client, access_token, initial_keys
+    ):
         token = send(client, self.SIGNED, ACCESS_TOKEN=access_token.token).json()["token"]
 
         assert token.count(".") == 4

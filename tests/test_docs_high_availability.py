@@ -65,7 +65,7 @@ class TestTimesOnThePageOfHighAvailability:
             "terminationGracePeriodSeconds": template["terminationGracePeriodSeconds"],
         } == self.TIMES
 
-    def test_each_time_on_the_page_of_high_availability_leaves_enough_time_for_the_times_before(self):
+    def test_systemd_and_kubernetes_wait_longer_than_a_graceful_stop_of_gunicorn_takes(self):
         before_term, graceful, unit, container = self.TIMES.values()
 
         assert graceful < unit
@@ -92,7 +92,7 @@ class TestNamesOnThePageOfHighAvailability:
         assert named
         assert named <= set(SETTINGS)
 
-    def test_page_of_high_availability_contains_the_default_times_of_copies(self):
+    def test_page_of_high_availability_contains_the_default_times_of_cached_copies(self):
         [_, copies, *_] = readme.tables(readme.section("Nodes", TEXT))
         kept = {setting: readme_seconds(text) for _, text, cell in copies for setting in readme.code(cell)}
 

@@ -45,7 +45,7 @@ def scraped(transactional_db: None, initial_keys: Any, row: Any, monkeypatch: py
 
 
 def base_name(name: str) -> str:
-    """Return the name of a metric without the suffix of a series of a histogram."""
+    """Return the name of a metric without the suffix that a histogram adds, such as `_bucket`."""
     return re.sub(r"(?<=_duration_seconds)_(?:bucket|sum|count)$", "", name)
 
 
@@ -69,7 +69,7 @@ class TestTheTableOfMetrics:
         assert f"{measurements.MAX_COUNTED:,}" in DOCUMENTED["instaccess_audit_unsealed_rows"][3]
 
     def test_shell_commands_on_the_page_of_monitoring_are_the_commands_that_the_tests_run(self):
-        """Compare with literals, because tests/monitoring/test_prometheus.py starts gunicorn with this variable."""
+        """Compare with literals. tests/monitoring/test_prometheus.py starts gunicorn with the documented variable."""
         lines = [line for snippet in readme.snippets(SECTION) for line in snippet.lines]
 
         assert [shlex.split(line)[0] for line in lines] == ["python", "mkdir", f"{VARIABLE}=/run/instaccess/metrics"]
@@ -106,7 +106,7 @@ class TestTheExamples:
         assert len({panel["id"] for panel in panels}) == len(panels)
         assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(panels)
 
-    def test_each_alert_has_a_test_that_expects_the_alert_and_a_test_that_does_not(self):
+    def test_each_alert_has_a_test_that_expects_the_alert_and_a_test_that_expects_no_alert(self):
         tests = yaml.safe_load((EXAMPLES / "alerts_test.yml").read_text())["tests"]
         rules = [rule for test in tests for rule in test["alert_rule_test"]]
         names = {alert["alert"] for alert in self.ALERTS}

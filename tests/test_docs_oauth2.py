@@ -52,7 +52,7 @@ class TestTheGuideToAccessTokens:
 
     @pytest.fixture
     def code(self, application: Any, user: Any, client: Client) -> tuple[str, str]:
-        """Open the documented authorization page and agree. Returns the authorization code and the verifier."""
+        """Allow the access on the documented authorization page. Returns the authorization code and the verifier."""
         names = run(code_of(OAUTH2, "code_challenge"))
         client.force_login(user)
         url = urlsplit(names["authorization_url"])
@@ -75,7 +75,7 @@ class TestTheGuideToAccessTokens:
             names[name].__globals__["requests"] = requests
         return SimpleNamespace(**names)
 
-    def test_documented_settings_offer_the_scope_but_not_by_default(self):
+    def test_documented_settings_offer_the_issuing_scope_but_do_not_grant_the_scope_by_default(self):
         provider = run(code_of(OAUTH2, "DEFAULT_SCOPES"))["OAUTH2_PROVIDER"]
 
         assert SCOPE in provider["SCOPES"]

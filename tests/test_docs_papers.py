@@ -21,7 +21,7 @@ PATHS = [code for code in CODE if re.fullmatch(r"[\w./]+(\.py|\.md|\.cfg|/)", co
 PYTEST = [code for code in CODE if code.startswith(".venv/bin/python -m pytest")]
 
 
-class TestTheNamesInThePapers:
+class TestTheNamesInTheCommunityFiles:
     @pytest.mark.parametrize("path", PATHS)
     def test_file_that_a_community_file_names_exists(self, path):
         assert (ROOT / path).exists()
@@ -66,7 +66,7 @@ class TestTheNamesInThePapers:
         assert "No changes detected" in done.stdout, done.stderr
 
 
-class TestThePapersOfAProjectWithoutAnAddress:
+class TestTheCommunityFilesOfAProjectWithoutAnAddress:
     @pytest.mark.parametrize("name", PAPERS)
     def test_community_file_contains_no_address_except_the_address_of_the_contributor_covenant(self, name):
         hosts = {urlsplit(url).hostname for url in re.findall(r"https?://[^\s)>]+", PAPERS[name])}

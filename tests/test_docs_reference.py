@@ -48,7 +48,7 @@ class TestThePageOfChecks:
     TABLES = readme.tables(CHECKS)
     LISTED = {readme.code(row[0])[0].removeprefix("instaccess."): row for table in TABLES for row in table}
 
-    def test_page_of_checks_lists_each_id_of_the_app_once(self):
+    def test_page_of_checks_lists_each_check_id_of_the_app_once(self):
         rows = [row for table in self.TABLES for row in table]
 
         assert {"E001", "E008", "W003", "W036"} <= set(IDS)
@@ -56,11 +56,11 @@ class TestThePageOfChecks:
         assert len(rows) == len(self.LISTED)
 
     @pytest.mark.parametrize("check_id", sorted(set(IDS) - set(SETTINGS)))
-    def test_page_of_checks_names_the_command_that_reports_the_id(self, check_id):
+    def test_page_of_checks_names_the_command_that_reports_a_check_id(self, check_id):
         assert readme.code(self.LISTED[check_id][3]) == [IDS[check_id]]
 
     @pytest.mark.parametrize("check_id", sorted(SETTINGS))
-    def test_page_of_checks_names_the_setting_of_the_id(self, check_id):
+    def test_page_of_checks_names_the_setting_that_a_check_id_is_about(self, check_id):
         assert readme.code(self.LISTED[check_id][1]) == [SETTINGS[check_id]]
 
 

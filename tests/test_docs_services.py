@@ -199,7 +199,7 @@ class TestThePageOfServicesWithoutDRF:
             value = ast.literal_eval(readme.code(default)[0])
             assert value == (verifier._values.accepted_issuers if name == "issuers" else parameters[name])
 
-    def test_table_of_errors_names_errors_of_the_package(self):
+    def test_errors_in_the_table_of_errors_exist_in_the_package(self):
         rows = readme.tables(readme.section("Any Python program", TEXT))[1]
 
         for name in (name for row in rows for name in readme.code(row[0])):

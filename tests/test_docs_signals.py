@@ -51,7 +51,7 @@ class TestTheTablesOfSignals:
 
         assert documented == list(FACTS[name].__annotations__)
 
-    def test_table_of_changes_lists_each_change(self):
+    def test_table_of_changes_lists_each_kind_of_change_of_a_key(self):
         rows = readme.tables(TEXT.partition("\n### key_changed\n")[2])[1]
 
         assert [readme.code(change)[0] for change, _ in rows] == list(signals.KeyChange)

@@ -19,7 +19,7 @@ from tests.support.processes import environment
 IMAGES = sorted((ROOT / "docs/images").glob("*.svg"))
 SVG = "{http://www.w3.org/2000/svg}"
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href", "object": "data"}
-"""The attribute of each element with the address of a file that a browser loads."""
+"""For each element that loads a file, the attribute that contains the address of the file."""
 
 
 class Page(HTMLParser):
@@ -112,7 +112,7 @@ class TestTheSite:
         assert "docs/settings" in index
         assert "max_stal" in index.lower()
 
-    def test_first_page_of_the_site_leads_to_the_table_of_contents(self, site):
+    def test_first_page_of_the_site_redirects_to_the_table_of_contents(self, site):
         assert 'url=docs/index.html"' in (site / "index.html").read_text()
 
     def test_site_contains_the_docstrings_of_the_python_api(self, site):

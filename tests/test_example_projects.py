@@ -87,7 +87,7 @@ class Deployment:
         return self._start(name, arguments, self._folder / name, self.env[name])
 
     def check(self, name: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run the check of an example's README, so that warnings fail too."""
+        """Run the check command in the README of an example. The command also fails for warnings."""
         [[program, *arguments], _] = [shlex.split(line) for line in commands(name)]
         assert program == "python"
         env = self.env[name] | variables
@@ -115,7 +115,7 @@ def deployment(set_up_once: SetUp, tmp_path_factory: pytest.TempPathFactory) -> 
 class TestTheExampleProjects:
     @pytest.mark.parametrize("name", EXAMPLES)
     def test_documented_check_of_an_example_project_reports_nothing(self, deployment, name):
-        # The issuer of this test has no TLS, unlike an issuer in production.
+        # Use an https URL as in production, because the check would report the http URL of this test's issuer.
         done = deployment.check(name, ISSUER_URL="https://canvas.internal", ALLOW_HTTP_URLS="")
 
         assert (done.returncode, done.stdout) == (0, "System check identified no issues (4 silenced).\n"), done.stderr
@@ -159,7 +159,7 @@ class TestTheExampleProjects:
         assert "secret-of-the-client" not in log
 
     @pytest.mark.parametrize("name", EXAMPLES)
-    def test_missing_variable_of_an_example_project_is_named(self, deployment, name):
+    def test_error_names_a_missing_environment_variable_of_an_example_project(self, deployment, name):
         env = {key: value for key, value in deployment.env[name].items() if key != "ISSUER_URL"}
         done = run("manage.py", "check", cwd=deployment._folder / name, env=env)
 
@@ -208,7 +208,7 @@ class StartedProject:
         if role == "service":
             classes = ["instaccess.service.InstAccessAuthentication"]
             self.add_settings(f"REST_FRAMEWORK = {{'DEFAULT_AUTHENTICATION_CLASSES': {classes}}}\n")
-        # Without the admin's app, the admin's URLs of `startproject` can't stay.
+        # Replace the URLs of `startproject`, because the URLs of the admin fail if the admin's app isn't installed.
         head = "from django.urls import include, path\n" + _VIEW * (role == "service")
         lines = [f'    path("", include("{name}")),' for name in includes]
         lines += [f'    path("{WHOAMI[1:]}", WhoAmI.as_view()),'] * (role == "service")

@@ -109,7 +109,7 @@ def test_a_token_is_issued_decrypted_accepted_revoked_and_refused(clock, access_
     assert answer(get(VERIFY, signed)) == INVALID
 
 
-def test_a_service_refuses_the_encrypted_token_which_must_go_through_the_gateway(access_token, post, get):
+def test_a_service_refuses_an_encrypted_token_that_did_not_go_through_the_gateway(access_token, post, get):
     encrypted = post(access_token).json()["token"]
 
     # §4 Services: five parts count as an encrypted InstAccess token, so no other authenticator is called.

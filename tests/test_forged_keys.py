@@ -62,7 +62,7 @@ def get(client):
 
 
 def signed(factory: TokenFactory, user: Any) -> str:
-    """Issue a token for `user`, and return a token with the claims of this token that the factory signs."""
+    """Issue a token for `user`, and let the factory sign the claims of this token. Returns the signed token."""
     _, token = issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time(), encrypted=False)
     return factory.signed(urlsafe_b64decode(token.split(".")[1] + "=="))
 
@@ -102,7 +102,7 @@ def page_text(response: Any) -> str:
 
 
 class TestATokenOfAnInsertedKey:
-    def test_k17_gateway_refuses_a_token_of_an_inserted_key_as_a_token_of_an_unknown_key(
+    def test_k17_gateway_refuses_a_token_of_an_inserted_key_like_a_token_of_an_unknown_key(
         self, forged, get, user, rsa_pool
     ):
         unknown = TokenFactory(rsa_pool.take("sig"), forged.encryption)
@@ -182,7 +182,7 @@ class TestReportsAboutAnInsertedKey:
         assert row["kid"] not in out
         assert f"not used: row {row['pk']} of the table of keys was modified" in out
         assert [fact["problem"] for fact in facts] == [None, None, "key_altered"]
-        # The object of an unreadable row has the members that the object of every key has.
+        # In the JSON output, the object of an unreadable row has the same members as the object of a key.
         assert len({frozenset(fact) for fact in facts}) == 1
 
     def test_instaccess_keys_list_prints_no_control_characters_of_a_kid(self, initial_keys, rsa_pool):

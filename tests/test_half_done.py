@@ -1,4 +1,4 @@
-"""Tests of operations that fail at each of their SQL statements, and that a second run completes."""
+"""Tests of operations that fail at each of their SQL statements in turn. A second run completes the operation."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class TestRevokingAKey:
         return IssuedToken.objects.values_list("signing_kid", flat=True)[0]
 
     def nothing_or_refused_by_gateways(self) -> None:
-        """Check that the key is not revoked, or that gateways refuse every token of the key, even if unmarked."""
+        """Check that the key is not revoked, or that gateways refuse all its tokens, even tokens without a mark."""
         is_revoked = kids(SIG, REVOKED) == [self.stolen()]
         assert list(trust.read_revocations().keys) == ([self.stolen()] if is_revoked else [])
         assert is_revoked or not revoked_tokens()
@@ -178,7 +178,9 @@ class TestRevokingAKey:
 
         check(send, between=self.nothing_or_refused_by_gateways, after=self.everything, least=10)
 
-    def test_k22_tokens_of_a_revoked_key_are_announced_once_and_only_if_they_are_revoked(self, check, announced):
+    def test_k22_tokens_revoked_signal_is_sent_once_for_each_token_and_only_for_revoked_tokens(
+        self, check, announced
+    ):
         def between() -> None:
             assert set(announced) == revoked_tokens()
             self.nothing_or_refused_by_gateways()
@@ -298,7 +300,8 @@ class TestChangingKeys:
         pem = [public_pem(rsa_pool) for _ in range(4)][-1]
 
         def import_key() -> None:
-            with suppress(KeyRefused):  # A second import of a stored key is refused.
+            # The import fails if an earlier run has already stored the key.
+            with suppress(KeyRefused):
                 key_texts.import_key(pem, use=ENC)
 
         def after() -> None:
@@ -331,7 +334,7 @@ class TestChangingKeys:
 
 
 class TestReplacingAllKeys:
-    def test_k22_a_stopped_command_after_a_restore_changes_all_keys_or_none_and_completes_when_run_again(self, check):
+    def test_k22_after_restore_replaces_all_keys_or_none_at_a_failure_and_completes_when_run_again(self, check):
         first: set[str] = set()
 
         def remember() -> None:

@@ -212,7 +212,8 @@ class TestAKilledReseal:
             [with_new_kek_only] = crew.start(KEY_ENCRYPTION_KEYS=[NEW_KEK])
             assert with_new_kek_only.ask(tasks.database_check) == []
             assert {key.kid for key in Key.objects.all()} == set(start.values())
-        assert kek_counts == {1, 2}  # Some processes were killed in the middle of the reseal.
+        # Check that some processes were killed when only a part of the keys was resealed.
+        assert kek_counts == {1, 2}
 
 
 class TestAKilledIssuer:

@@ -1,4 +1,4 @@
-"""Tests of the rules for imports in docs/architecture.md, by the syntax trees of all modules of the app."""
+"""Tests that read the syntax tree of each module, and check the rules for imports in docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ class TestPackagesWithoutDjango:
     def test_packages_without_django_import_only_the_standard_library_jwcrypto_and_cryptography(self, module):
         packages = {item.module.partition(".")[0] for item in imports(module) if item.module not in FILES}
         allowed = {"requests", "urllib3"} if wing_of(module) == "client" else {"jwcrypto", "cryptography"}
-        # Only projects that use httpx import this module.
+        # This module may import httpx, because only projects that use httpx import this module.
         optional = {"httpx"} if module == "client.httpx_auth" else set()
 
         assert packages - sys.stdlib_module_names <= {*allowed, *optional, ""}

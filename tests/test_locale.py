@@ -24,13 +24,13 @@ TAG = re.compile(
     re.DOTALL,
 )
 
-# A test compares the name of the model of issued tokens with this name in each language.
+# The expected name of the model of issued tokens in each language.
 ISSUED_TOKENS = {"de": "ausgestellte Token", "es": "tokens emitidos", "fr": "jetons émis"}
 
-# Only French has a space before a colon.
+# These texts are the same in English and in all languages except French, which has a space before a colon.
 COLONS = {"%(heading)s: %(count)s", "<strong>%(label)s:</strong> %(text)s"}
 
-# Each of these texts is the same in English and in the other language, and therefore doesn't count as untranslated.
+# Each of these texts is the same in English and in its language, and therefore doesn't count as untranslated.
 SAME_IN_ENGLISH = {
     "de": COLONS | {"Claim", "Claims", "Header", "InstAccess", "Status", "Token"},
     "es": COLONS | {"Actor", "Claim", "Claims", "Error", "InstAccess", "Token", "actor", "no", "shard"},
@@ -165,7 +165,7 @@ class TestTheTranslation:
                     selected = [translation.ngettext(text, plural, count) for count in (1, 2)]
                     assert selected == [translations[0], translations[-1]]
 
-    def test_model_of_issued_tokens_has_its_name_in_the_language(self, language):
+    def test_name_of_the_model_of_issued_tokens_is_translated(self, language):
         with translation.override(language):
             assert str(IssuedToken._meta.verbose_name_plural) == ISSUED_TOKENS[language]
 

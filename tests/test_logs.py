@@ -37,7 +37,7 @@ class TestEveryLine:
         assert len(CALLS) > 40
 
     @pytest.mark.parametrize("line", CALLS, ids=str)
-    def test_log_line_has_values_by_name(self, line):
+    def test_log_line_has_at_least_one_named_value(self, line):
         assert line.names - {None}
 
     @pytest.mark.parametrize("line", CALLS, ids=str)
@@ -45,7 +45,7 @@ class TestEveryLine:
         positional = [argument for argument in line.call.args if argument not in line.texts]
         placeholders = "".join(text.value for text in line.texts if isinstance(text, ast.Constant))
 
-        # Besides the text, only the level of `log` may be a positional argument.
+        # The text, and the level in a call of `log`, are the only arguments that may be positional.
         assert len(positional) <= (line.call.func.attr == "log") + (not line.texts)
         assert not re.search(r"%[^(%]", placeholders)
 
@@ -65,7 +65,7 @@ class TestEveryLine:
 
 class TestThePageOfLogLines:
     def test_page_of_log_lines_lists_each_log_line_with_its_logger_its_level_and_its_fields(self):
-        # To write the table again after a change: `python -m tests.support.log_lines`.
+        # If this test fails, run `python -m tests.support.log_lines`, which writes the table again.
         assert log_lines.table() in readme.page("log-lines.md")
 
 
@@ -74,7 +74,7 @@ class Colour(StrEnum):
 
 
 class TestALogger:
-    def test_log_record_contains_values_in_its_text_and_in_its_fields(self, caplog):
+    def test_log_record_contains_each_value_in_its_text_and_in_a_field(self, caplog):
         get_logger("instaccess.test").warning("refused reason=%(reason)s jti=%(jti)r", reason=Colour.RED, jti="a")
 
         [record] = caplog.records

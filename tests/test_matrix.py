@@ -1,4 +1,4 @@
-"""Tests of `make test-matrix`: their Python versions, and the versions that the metadata promises."""
+"""Tests of `make test-matrix`: the Python versions of its runs, and the versions that the metadata promises."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFIG.read(ROOT / "setup.cfg")
 
 
 def read_selection() -> Any:
-    """Return the constant TESTS of noxfile.py. The file itself can only be imported where nox is installed."""
+    """Return the constant TESTS of noxfile.py. Reads the source code, because an import of the file needs nox."""
     for node in ast.parse(NOXFILE.read_text()).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TESTS":
             return ast.literal_eval(node.value)
@@ -50,7 +50,7 @@ class TestTheVersionsInTheMetadata:
         [django] = [line for line in required if line.startswith("django >= ")]
         assert re.match(rf"django >= {re.escape(DJANGO[OLDEST])}(?:\.\d+)?(?:,|$)", django)
 
-    def test_matrix_runs_the_selection_of_make_test(self):
+    def test_matrix_selects_the_same_tests_as_make_test(self):
         makefile = (ROOT / "Makefile").read_text()
         [selection] = re.findall(r'^test: .*\n\t\$\(PYTEST\) -m "(.+)"$', makefile, re.MULTILINE)
 

@@ -42,7 +42,7 @@ def manage(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 @pytest.mark.django_db
 class TestTheMigrations:
     def test_the_migrations_contain_every_change_of_the_models(self):
-        # If OAUTH2_PROVIDER_APPLICATION_MODEL were set, the migrations would refer to another Application model.
+        # Check with the default Application model. `TestAProjectWithItsOwnModels` uses other models.
         assert not hasattr(settings, "OAUTH2_PROVIDER_APPLICATION_MODEL")
         out = io.StringIO()
 
@@ -57,7 +57,7 @@ class TestTheMigrations:
 
         assert out.getvalue().strip() == "No changes detected"
 
-    def test_exactly_one_migration_of_this_app_is_the_last(self):
+    def test_exactly_one_migration_of_this_app_has_no_later_migration(self):
         assert len(MigrationLoader(connection).graph.leaf_nodes("instaccess")) == 1
 
 

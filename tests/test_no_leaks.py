@@ -103,8 +103,8 @@ def secrets_of(encoded_tokens, access_token):
     def secrets_():
         parts = [access_token.token]
         for text in encoded_tokens:
-            # Skip the header, because the header is not secret. Other segments would help an attacker to forge the
-            # token.
+            # Skip the header, because the header is not secret. The other segments are secret, because an attacker
+            # could use them to forge the token.
             parts += [part for part in text.split(".")[1:] if len(part) > 20]
         return parts + private_members()
 
@@ -210,7 +210,7 @@ class TestARefusedRequest:
         assert "refused reason=" in logged.text
         assert token.token not in logged.text
 
-    def test_p9_inst_access_token_as_the_bearer_token_is_logged_by_its_jti(
+    def test_p9_log_contains_only_the_jti_of_an_inst_access_token_that_is_the_bearer_token(
         self, post, access_token, logged, encoded_tokens
     ):
         post(access_token)
@@ -277,7 +277,7 @@ class TestAnErrorInsideIssuing:
         assert "could not look [credential] up" in mailed()
         assert access_token.token not in mailed()
 
-    def test_p8_error_while_issuing_leaks_no_access_token_of_a_form(
+    def test_p8_error_while_issuing_leaks_no_access_token_that_was_sent_in_a_form(
         self, post, access_token, logged, secrets_of, monkeypatch, settings, debug
     ):
         settings.DEBUG = debug
@@ -322,7 +322,7 @@ class TestAnErrorOfTheProjectAfterIssuing:
         for text in (logged.text, mailed(), response.content.decode()):
             assert find_leaks(secrets_of(), text) == []
 
-    def test_p8_error_report_in_production_omits_a_token_of_a_form(
+    def test_p8_error_report_in_production_omits_an_access_token_that_was_sent_in_a_form(
         self, client, access_token, error_mail, settings, debug
     ):
         settings.DEBUG = False

@@ -117,7 +117,7 @@ class TestTheSchemaOfAProject:
         assert "429" not in with_403 | without
         assert sorted(with_403["403"]["content"]) == ["application/json", "text/plain"]
         assert list(without["403"]["content"]) == ["application/json"]
-        # With the status 403 for both, the response may be about an InstAccess token or about the rate limit.
+        # If both refusals have the status 403, one description covers the InstAccess token and the rate limit.
         alone = default["403"]["description"]
         assert with_403["403"]["description"] == f"{alone} Or: The rate limit of the access token was exceeded."
         assert without["403"]["description"] == alone
@@ -157,7 +157,7 @@ class TestTheSchemaOfAProject:
             [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
         )
 
-        # `instaccess.web.openapi` contains no description, but only the function that imports the descriptions.
+        # This module may be loaded, because it only contains the function that imports the descriptions.
         assert ast.literal_eval(done.stdout) == ["instaccess.web.openapi"]
 
 
@@ -165,7 +165,7 @@ class TestTheDocumentedSchema:
     def test_documented_schema_is_the_schema_that_the_code_generates(self):
         assert PAGE.read_text(encoding="utf-8") == openapi.generate(), "run `make openapi`"
 
-    def test_documented_schema_has_one_operation_and_both_authentications(self):
+    def test_documented_schema_has_one_operation_and_the_two_security_schemes(self):
         assert {path: list(methods) for path, methods in documented()["paths"].items()} == {PATH: ["post"]}
         assert set(documented()["components"]["securitySchemes"]) == {"oauth2AccessToken", "instAccessToken"}
         assert operation()["security"] == [{"oauth2AccessToken": [SCOPE]}]
@@ -181,7 +181,7 @@ class TestTheDocumentedSchema:
             assert set(form["schema"]["properties"]) == set(query)
             assert "required" not in form["schema"]
 
-    def test_responses_are_the_responses_of_the_wire_contract(self):
+    def test_documented_responses_are_the_responses_of_the_wire_contract(self):
         """Compare the statuses and the exact bodies in the table of the contract with the schema."""
         section = readme.section("§1 Issue a token", readme.page("wire-contract.md"))
         [rows] = [rows for rows in readme.tables(section) if len(rows[0]) == 4 and "403" in rows[0][1]]
@@ -208,13 +208,13 @@ class TestTheDocumentedSchema:
             ("Retry-After", ["429", "503"], []),
         ],
     )
-    def test_each_response_has_the_headers_of_the_wire_contract(self, header, required, optional):
+    def test_each_documented_response_has_the_headers_of_the_wire_contract(self, header, required, optional):
         found = {s: r["headers"][header] for s, r in operation()["responses"].items() if header in r["headers"]}
 
         assert [status for status in sorted(found) if found[status].get("required")] == required
         assert [status for status in sorted(found) if not found[status].get("required")] == optional
 
-    def test_throttled_response_has_the_exact_text_with_its_newline(self):
+    def test_documented_throttled_response_has_the_exact_text_and_ends_with_a_newline(self):
         schema = operation()["responses"]["429"]["content"]["text/plain"]["schema"]
 
         assert schema["enum"] == [web.THROTTLED[429]]

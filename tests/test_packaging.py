@@ -20,7 +20,7 @@ from tests.support.paths import ROOT
 INSTALLATION = readme.section("Installation", readme.page("installation.md"))
 SHIPPED = {".py", ".typed", ".html", ".txt", ".po", ".mo", ".css", ".js"}
 
-# docs/installation.md assumes that the project already uses DRF and django-oauth-toolkit.
+# These settings are needed because docs/installation.md assumes a project with DRF and django-oauth-toolkit.
 HOST_SETTINGS = """
 INSTALLED_APPS += ["rest_framework", "oauth2_provider"]
 OAUTH2_PROVIDER = {"SCOPES": {"read": "Read"}, "DEFAULT_SCOPES": ["read"]}
@@ -112,7 +112,7 @@ class TestTheWheel:
             "instaccess/management/commands/instaccess_init.py",
         ],
     )
-    def test_wheel_contains_files_that_no_module_imports(self, wheel, name):
+    def test_wheel_contains_the_type_marker_the_migrations_and_the_commands(self, wheel, name):
         assert name in zipfile.ZipFile(wheel).namelist()
 
     def test_metadata_of_the_wheel_contains_the_name_the_licence_and_the_readme(self, wheel):

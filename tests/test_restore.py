@@ -121,7 +121,7 @@ class TestARunningGateway:
         assert "the issuer's database no longer contains revocations that this process has read" in lines[0]
         assert "run `python manage.py instaccess_keys after-restore`" in lines[0]
 
-    def test_k15_revocation_list_after_a_restore_reports_that_the_position_of_a_gateway_was_lost(
+    def test_k15_issuer_reports_after_a_restore_that_revocations_that_a_gateway_read_were_lost(
         self, story, client, caplog
     ):
         url, headers = reverse("instaccess-revocations"), {"Authorization": f"Bearer {SECRET}"}
@@ -238,19 +238,19 @@ class TestTheDocumentedSteps:
 
 
 class TestTheCommand:
-    def test_k15_restarted_gateway_accepts_revoked_tokens_before_the_command_after_restore_runs(self, restored):
+    def test_k15_restarted_gateway_accepts_revoked_tokens_until_the_after_restore_command_has_run(self, restored):
         gateway_views.clear_caches()
 
         assert kids(SIG, CURRENT) == [restored.revoked]
         assert status(restored.tokens["revoked after the dump"]) == 204
 
-    def test_k15_restarted_gateway_refuses_all_tokens_after_the_command_after_restore_has_run(self, restored):
+    def test_k15_restarted_gateway_refuses_all_tokens_when_the_after_restore_command_has_run(self, restored):
         run("instaccess_keys", "after-restore", "--yes")
         gateway_views.clear_caches()
 
         assert {name: status(token) for name, token in restored.tokens.items()} == dict.fromkeys(restored.tokens, 401)
 
-    def test_k15_revocation_list_covers_all_keys_and_tokens_after_the_command_after_restore_has_run(self, restored):
+    def test_k15_revocation_list_covers_all_keys_and_tokens_when_the_after_restore_command_has_run(self, restored):
         before = int(time.time())
         run("instaccess_keys", "after-restore", "--yes")
 
@@ -258,14 +258,16 @@ class TestTheCommand:
         assert restored.revoked in page.keys
         assert before + 60 <= page.all_until <= int(time.time()) + 60
 
-    def test_k15_jwks_contains_only_new_keys_after_the_command_after_restore_has_run(self, restored, client):
+    def test_k15_jwks_contains_only_new_keys_when_the_after_restore_command_has_run(self, restored, client):
         run("instaccess_keys", "after-restore", "--yes")
 
         published = {key["kid"] for key in client.get(reverse("instaccess-jwks")).json()["keys"]}
         assert len(published) == 2
         assert not published & {restored.revoked, restored.replaced}
 
-    def test_k15_gateway_accepts_new_tokens_a_minute_after_the_command_after_restore_has_run(self, restored, issue):
+    def test_k15_gateway_accepts_new_tokens_a_minute_after_the_run_of_the_after_restore_command(
+        self, restored, issue
+    ):
         run("instaccess_keys", "after-restore", "--yes")
         gateway_views.clear_caches()
         assert status(issue()[1]) == 401
@@ -273,7 +275,7 @@ class TestTheCommand:
         with time_machine.travel(timezone.now() + timedelta(seconds=61)):
             assert status(issue()[1]) == 204
 
-    def test_k15_live_tokens_are_marked_and_no_check_warns_after_the_command_after_restore_has_run(self, restored):
+    def test_k15_after_restore_command_marks_live_tokens_as_revoked_and_stops_the_warning(self, restored):
         run("instaccess_keys", "after-restore", "--yes")
 
         assert not IssuedToken.objects.filter(revoked_at=None).exists()

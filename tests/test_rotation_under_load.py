@@ -137,7 +137,7 @@ def gunicorn(**instaccess: Any) -> Iterator[int]:
             cwd=ROOT,
             env={**environment(), "INSTACCESS_SETTINGS": json.dumps(instaccess)},
             pass_fds=[listener.fileno()],
-            stderr=subprocess.DEVNULL,  # gunicorn would log a line per token.
+            stderr=subprocess.DEVNULL,  # Discard the log, because it would contain a line for each token.
         )  # fmt: skip
         try:
             yield listener.getsockname()[1]
@@ -177,7 +177,7 @@ def rotate_when_due(**instaccess: Any) -> dict[str, str]:
 
 
 class TestRotationsAndAResealUnderLoad:
-    def test_k13_rotation_under_load_refuses_no_token_and_every_worker_uses_the_new_key_after_the_cache_time(
+    def test_k13_rotation_under_load_refuses_no_token_and_reaches_every_worker_in_the_cache_time(
         self, settings, access_token
     ):
         assert connection.vendor == "postgresql", "This test needs PostgreSQL. Run `make test-services`."

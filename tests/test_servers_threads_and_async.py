@@ -117,7 +117,7 @@ class Caller:
         self._port, self._user_pk, self._access_token = port, user_pk, access_token
 
     def ask(self, method: str, url: str, bearer: str) -> tuple[int, bytes, str | None]:
-        """Send a request, and return the status, the body, and the Authorization header for the upstream."""
+        """Send a request, and return the status, the body, and the Authorization header of the response."""
         connection = http.client.HTTPConnection(servers.HOST, self._port, timeout=servers.PATIENCE)
         try:
             connection.request(method, url, headers={"Authorization": f"Bearer {bearer}"})
@@ -130,7 +130,7 @@ class Caller:
         return self.ask("POST", ISSUE_URL, self._access_token)[:2]
 
     def use(self) -> Used:
-        """Issue and return a token that gateway and service accept. Check that they refuse modified tokens."""
+        """Issue and return a token that gateway and service accept. Check that both refuse modified tokens."""
         status, body = self.issue()
         assert status == 201, body
         text = json.loads(body)["token"]
@@ -171,7 +171,7 @@ def read_by_joserfc(text: str, signing: dict[str, Key]) -> Any:
 
 @pytest.mark.services
 @pytest.mark.django_db(transaction=True)
-class TestManyClientsAtOnce:
+class TestConcurrentClients:
     USERS, EACH, HALF = 6, 2, 3
 
     @pytest.fixture
@@ -234,7 +234,8 @@ class TestManyClientsAtOnce:
             assert read_by_joserfc(token.text, {past.kid: past, current.kid: current}) == claims[token]
 
     def test_threads_and_processes_share_one_bucket_of_the_throttle(self, initial_keys, access_token, start):
-        # A fourth request could pass only after 90 s of leaking, so a slow machine does not change the result.
+        # The bucket accepts a fourth request only after it has leaked for 90 s, so a slow machine does not change the
+        # result.
         port = start(THROTTLE_LIMIT=500, THROTTLE_COST=200, THROTTLE_LEAK=1)
         caller = Caller(port, access_token.user_id, access_token.token)
         together = threading.Barrier(24)
@@ -276,7 +277,7 @@ class TestKeysThatThreadsShare:
 
 
 async def free(request: HttpRequest) -> HttpResponse:
-    """Answer in the event loop, as an async view of a project does."""
+    """Return a response from the event loop, as an async view of a project does."""
     return HttpResponse(b"free")
 
 
@@ -365,20 +366,20 @@ class TestTheThreadOfTheEventLoop:
         return asyncio.run(walk())
 
     @pytest.mark.parametrize("name", NAMES)
-    def test_event_loop_runs_no_code_that_waits_or_computes_for_a_valid_request(self, requests_of, throttled, name):
+    def test_valid_request_runs_no_blocking_code_in_the_event_loop(self, requests_of, throttled, name):
         footprints = self.footprints(requests_of[name])
 
         assert work_among(footprints.in_the_loop) == set()
         assert self.DOES[name] | {"django.db.backends.utils"} <= footprints.elsewhere
 
     @pytest.mark.parametrize("name", ["live", "ready", "metrics"])
-    def test_event_loop_runs_no_code_that_waits_or_computes_for_a_monitoring_request(self, requests_of, name):
+    def test_monitoring_request_runs_no_blocking_code_in_the_event_loop(self, requests_of, name):
         footprints = self.footprints(requests_of[name])
 
         assert work_among(footprints.in_the_loop) == set()
         assert {"instaccess.monitoring.views"} <= footprints.elsewhere
 
-    def test_event_loop_runs_no_code_that_waits_or_computes_for_a_refused_request(self, asgi, access_token):
+    def test_refused_request_runs_no_blocking_code_in_the_event_loop(self, asgi, access_token):
         footprints = self.footprints(
             ("POST", ISSUE_URL, "unknown", 401),
             ("GET", VERIFY_URL, "a.b.c.d.e", 401),
@@ -438,7 +439,7 @@ class TestTheThreadOfTheEventLoop:
 
 
 @pytest.mark.django_db(transaction=True)
-class TestARequestThatIsHeldUp:
+class TestABlockedRequest:
     @pytest.mark.parametrize(
         ("name", "step"),
         [
@@ -454,7 +455,7 @@ class TestARequestThatIsHeldUp:
             ("service", "instaccess.tokens.verify"),
         ],
     )
-    def test_event_loop_serves_other_requests_while_one_request_is_held_up(self, requests_of, name, step):
+    def test_event_loop_serves_other_requests_while_one_request_is_blocked(self, requests_of, name, step):
         method, url, bearer, status = requests_of[name]
 
         async def story() -> None:

@@ -38,7 +38,7 @@ class TestASignal:
 
         assert first == second == [{"number": 1}]
 
-    def test_receiver_that_is_connected_to_another_sender_gets_nothing(self, signal):
+    def test_receiver_that_is_connected_to_another_sender_receives_no_signal(self, signal):
         numbers: list[int] = []
         signal.connect(lambda number, **kwargs: numbers.append(number), sender=dict, weak=False)
 

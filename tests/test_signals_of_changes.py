@@ -33,7 +33,7 @@ from tests.support.receiving import connected, received
 ROTATE = "/admin/instaccess/key/rotate/sig/"
 TOKENS = "/admin/instaccess/issuedtoken/"
 
-# These tests commit, because both signals are sent after a commit.
+# These tests commit their transactions, because both signals are sent after a commit.
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("initial_keys")]
 
 SIG, ENC = Key.Use.SIGNING, Key.Use.ENCRYPTION
@@ -41,7 +41,7 @@ COMMAND_LINE = f"uid {os.getuid()} "
 
 
 class Deployment:
-    """A deployment with one live token of a user, and the ways to change it."""
+    """A deployment with one live token of a user, and methods that change keys and tokens."""
 
     def __init__(self, user: Any, application: Any, superuser: Any, folder: Path, rsa_pool: Any) -> None:
         self.user, self.application, self.superuser = user, application, superuser
@@ -69,7 +69,7 @@ class Deployment:
         return file
 
     def mark_as_revoked_elsewhere(self) -> None:
-        """Record the revocation of the user's tokens, as a process that is killed before the rows are marked."""
+        """Record the revocation of the user's tokens without marking the rows, as if the process had been killed."""
         act = revocation_log.Act(audit.current_time(), "root", "laptop lost")
         scope = audit.Scope.user(IssuedToken.objects.get().user_uuid)
         revocation_log.record([scope], act, latest_iat=None, keks=conf.key_encryption_keys)
@@ -184,7 +184,7 @@ class TestTokensRevoked:
         assert (sent["jtis"], sent["count"], sent["reason"]) == ([str(row.jti)], 1, reason)
         assert sent["by"].startswith(operator)
 
-    def test_revocation_in_the_admin_has_the_primary_key_of_the_operator(self, deployment):
+    def test_facts_of_a_revocation_in_the_admin_contain_the_primary_key_of_the_operator(self, deployment):
         deployment.issue()
 
         with received(signals.tokens_revoked) as facts:

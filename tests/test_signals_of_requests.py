@@ -42,7 +42,7 @@ def get(client: Any) -> Callable[..., Any]:
     return get_
 
 
-# These tests commit, because the signal of an issued token is sent after a commit.
+# These tests commit their transactions, because the signal of an issued token is sent after a commit.
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("initial_keys")
 class TestTokenIssued:
@@ -79,7 +79,9 @@ class TestTokenIssued:
         assert (sent["user_id"], sent["real_user_id"]) == (grace.pk, user.pk)
         assert (sent["user_uuid"], sent["real_user_uuid"]) == (users.user_uuid(grace), users.user_uuid(user))
 
-    def test_facts_of_an_application_name_its_service_user(self, post, make_access_token, application, grace):
+    def test_facts_of_a_token_of_an_application_name_its_service_user(
+        self, post, make_access_token, application, grace
+    ):
         ServiceUser.objects.create(application=application, user=grace)
 
         with received(signals.token_issued) as facts:

@@ -58,7 +58,7 @@ class TestTheTutorial:
 
 COMMAND_MISTAKES = {
     "can't open file": "cd config; python manage.py migrate",
-    # The options make the installed packages unavailable, as in a terminal that has not activated the environment.
+    # The options make the installed packages unavailable, as if the user had not activated the environment.
     "Couldn't import Django": "python -I -S manage.py migrate",
     "no such table": "mv db.sqlite3 backup; python access_token.py; mv backup db.sqlite3",
     "User matching query does not exist": (
@@ -90,7 +90,7 @@ class TestTheMistakesInTheTutorial:
 
             assert message in run.follow(command)
 
-    def test_tutorial_says_what_to_do_after_each_mistake(self):
+    def test_tutorial_contains_the_message_and_the_fix_of_each_mistake(self):
         responses = [re.findall('"message":"(.*?)"', body.decode())[0] for _, body, _ in MISTAKES_IN_REQUESTS]
         [table] = readme.tables(readme.section("If something goes wrong", PAGE))
         documented = [message for cell, _ in table for message in readme.code(cell)]
@@ -133,7 +133,7 @@ class TestTheFiguresOfTheTutorial:
         assert [row[2] for row in readme.tables(figures)[0]] == ["1 s", "16 s", "10 s", "27 s"]
         assert (before, after) == (PAGE.partition(newcomer.BEGIN)[0], PAGE.partition(newcomer.END)[2])
 
-    def test_each_block_of_the_tutorial_is_followed_by_the_test(self):
+    def test_tests_of_the_tutorial_run_each_code_block_of_the_page(self):
         followed = [block.code for step in newcomer.steps(PAGE) for block in step.blocks]
 
         assert followed == [snippet.code for snippet in readme.snippets(PAGE)]

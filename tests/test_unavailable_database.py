@@ -111,7 +111,7 @@ class TestASilentDatabase:
         assert ask(port, token) == 204
 
         database.may_answer = lambda sent: False
-        # If requests waited for the database, they would time out.
+        # If requests waited for the database, the requests would time out.
         assert statuses(port, token, seconds=8) == {204}
 
         database.may_answer = lambda sent: True

@@ -35,7 +35,7 @@ def new_text() -> models.Field[Any, Any]:
 
 
 def find_problems(operation: Any) -> list[str]:
-    """Return the problems of a second migration with this operation."""
+    """Return the problems that the rules find in a second migration with this operation."""
     migration = migrations.Migration("0002_change", "instaccess")
     migration.operations = [operation]
     return list(find_incompatible_operations(migration, MigrationLoader(None).project_state(FIRST)))

@@ -45,7 +45,7 @@ class RecordingRouter:
 
 @pytest.mark.django_db
 class TestANewUuid:
-    def test_database_router_chooses_the_database_of_a_new_uuid_by_the_user(self, user, settings):
+    def test_database_router_receives_the_user_to_choose_the_database_of_a_new_uuid(self, user, settings):
         router = RecordingRouter()
         settings.DATABASE_ROUTERS = [router]
 
@@ -136,7 +136,7 @@ class TestTheNameOfAUser:
 
     @pytest.mark.django_db
     @pytest.mark.parametrize("digit", ["0", "f"])
-    def test_display_name_is_none_if_the_uuid_in_the_row_precedes_or_follows_the_uuid_of_the_user(self, user, digit):
+    def test_display_name_is_none_if_the_row_has_a_lower_or_higher_uuid_than_the_user(self, user, digit):
         UserIdentity.objects.create(user=user, uuid=uuid_from("7"))
 
         assert users.display_name(user, uuid_from(digit), "grace") is None
@@ -145,14 +145,16 @@ class TestTheNameOfAUser:
 
 @pytest.mark.django_db
 class TestALookUpByName:
-    def test_named_finds_only_the_user_with_the_name(self, user):
+    def test_look_up_by_name_finds_only_the_user_with_this_name(self, user):
         User.objects.create_user("grace")
 
         assert list(users.named("ada")) == [user]
         assert list(users.named("nobody")) == []
 
     @pytest.mark.parametrize("name", ["ada\x00", "\ud800"])
-    def test_named_needs_no_query_for_a_name_that_no_column_can_store(self, user, name, django_assert_num_queries):
+    def test_look_up_by_name_needs_no_query_for_a_name_that_no_column_can_store(
+        self, user, name, django_assert_num_queries
+    ):
         with django_assert_num_queries(0):
             assert list(users.named(name)) == []
 
@@ -177,7 +179,7 @@ class TestALookUpOfAnActiveUser:
 
 @pytest.mark.django_db
 class TestALookUpOfManyUsers:
-    def test_with_uuids_finds_active_and_inactive_users_with_one_query(self, user, django_assert_num_queries):
+    def test_look_up_by_uuids_finds_active_and_inactive_users_with_one_query(self, user, django_assert_num_queries):
         inactive, other = (User.objects.create_user(name) for name in ("grace", "mary"))
         User.objects.filter(pk=inactive.pk).update(is_active=False)
         known = [users.user_uuid(each) for each in (user, inactive, other)]
@@ -187,12 +189,14 @@ class TestALookUpOfManyUsers:
 
         assert sorted(each.username for each in found) == ["ada", "grace"]
 
-    def test_with_uuids_finds_no_user_by_a_non_canonical_uuid(self, user):
+    def test_look_up_by_uuids_finds_no_user_by_a_non_canonical_uuid(self, user):
         known = users.user_uuid(user)
 
         assert users.with_uuids([known.replace("-", ""), f"urn:uuid:{known}", f"{{{known}}}"]) == []
 
-    def test_with_uuids_finds_users_by_user_uuid_field_with_one_query(self, user, field, django_assert_num_queries):
+    def test_look_up_by_uuids_finds_users_by_user_uuid_field_with_one_query(
+        self, user, field, django_assert_num_queries
+    ):
         field("username")
         User.objects.create_user("grace")
 
@@ -200,12 +204,12 @@ class TestALookUpOfManyUsers:
             assert users.with_uuids(["ada", "Ada", "nobody", "a\x00b", "\ud800"]) == [user]
 
     @pytest.mark.parametrize("name", ["last_login", "is_staff", "id"])
-    def test_with_uuids_ignores_a_value_that_user_uuid_field_cannot_contain(self, user, field, name):
+    def test_look_up_by_uuids_ignores_a_value_that_user_uuid_field_cannot_contain(self, user, field, name):
         field(name)
 
         assert users.with_uuids(["ada", "", "9" * 5000, "\ud800"]) == []
 
-    def test_with_uuids_finds_no_user_if_user_uuid_field_names_no_field(self, user, field):
+    def test_look_up_by_uuids_finds_no_user_if_user_uuid_field_names_no_field(self, user, field):
         field("no_such_field")
 
         assert users.with_uuids(["ada"]) == []
@@ -213,20 +217,20 @@ class TestALookUpOfManyUsers:
 
 @pytest.mark.django_db
 class TestTheIdOfTheCaller:
-    def test_only_the_exact_primary_key_of_the_caller_is_an_own_id(self):
+    def test_is_own_id_accepts_only_the_exact_primary_key_of_the_caller(self):
         caller = User.objects.create_user("ada", pk=5)
 
         assert users.is_own_id(caller, "5")
         assert [text for text in ("4", "6", "05", "50", "", "uuid:5") if users.is_own_id(caller, text)] == []
 
-    def test_only_the_exact_uuid_of_the_caller_is_an_own_id(self, user):
+    def test_is_own_id_accepts_only_the_exact_uuid_of_the_caller(self, user):
         UserIdentity.objects.create(user=user, uuid=uuid_from("7"))
 
         assert users.is_own_id(user, f"uuid:{uuid_from('7')}")
         others = [uuid_from("0"), uuid_from("f"), "", "x"]
         assert [text for text in others if users.is_own_id(user, f"uuid:{text}")] == []
 
-    def test_caller_without_a_uuid_has_no_empty_uuid(self, user):
+    def test_is_own_id_refuses_an_empty_uuid_for_a_caller_without_a_uuid(self, user):
         assert not users.is_own_id(user, "uuid:")
 
 
@@ -258,7 +262,7 @@ class TestTheTargetOfAMasquerade:
 
 
 class TestTheSourcesOfPermissions:
-    def test_backend_that_grants_no_permissions_is_no_source_of_unlisted_permissions(self, settings):
+    def test_backend_that_grants_no_permissions_is_not_a_source_of_unlisted_permissions(self, settings):
         settings.AUTHENTICATION_BACKENDS = [
             "django.contrib.auth.backends.ModelBackend",
             "oauth2_provider.backends.OAuth2Backend",

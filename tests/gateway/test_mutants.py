@@ -16,7 +16,7 @@ from tests.support.tokens import b64, claims, with_header
 
 MUTANTS = 100_000
 RSA_AT_MOST = 1_500
-"""The maximum number of mutants to try with RSA. Trying a mutant without keys takes a hundredth of the time."""
+"""The maximum number of mutants to try with RSA keys. Without keys, a mutant takes a hundredth of the time."""
 
 
 _ODD = [b".", b"=", b"+", b"/", b"\n", b"\x00", b"\xff", b" ", b"..", b"====", b"eyJ", b"{}", b"AAAA"]
@@ -52,7 +52,7 @@ def mutant(genuine: bytes, order: random.Random) -> bytes:
 
 
 class ScarceKeys(dict[str, Any]):
-    """Keys that can be looked up at most `RSA_AT_MOST` times."""
+    """A mapping of keys that finds a key only in the first `RSA_AT_MOST` look-ups."""
 
     uses = 0
 
@@ -76,8 +76,8 @@ class TestMutatedTokens:
             raw = genuine if number % 1000 == 0 else mutant(genuine, order)
             identical += raw == genuine
             if keys.uses > RSA_AT_MOST:
-                # `keys` no longer finds the key of the genuine token. Clear `keys`, so that the call below uses the
-                # plain keys.
+                # `keys` has reached its limit, and would not find the key of the genuine token. Empty `keys`, so that
+                # the call below uses keys without a limit.
                 keys.clear()
             try:
                 # Decode the token as Latin-1, as servers do with header values.

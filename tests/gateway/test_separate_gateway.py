@@ -328,7 +328,8 @@ class TestARevokedKey:
         own_issuer.revoke_key(use)
 
         assert refused_within_five_seconds(process, token)
-        if use == "sig":  # Without the private key of a new encryption key, the gateway can't decrypt new tokens.
+        # The gateway doesn't have the private key of a new encryption key, so it can't decrypt tokens for this key.
+        if use == "sig":
             # The issuer signs with the revoked key until the issuer reloads its keys, so request tokens until a new
             # key is used.
             assert within(servers.PATIENCE, lambda: verify_status(process, own_issuer.token()) == 204)
@@ -365,7 +366,7 @@ class TestARestoredIssuer:
         dumps.copy_sqlite(issuer.folder / "backup", issuer.folder / "demo.sqlite3")
         issuer.process = issuer.start()
 
-    def test_k15_running_gateway_and_new_gateway_refuse_old_tokens_after_the_command_after_restore(
+    def test_k15_running_gateway_and_new_gateway_refuse_old_tokens_when_after_restore_has_run(
         self, own_issuer, gateway, options
     ):
         databases, settings = options
@@ -377,11 +378,11 @@ class TestARestoredIssuer:
 
         self.restore(own_issuer)
 
-        def has_noticed() -> bool:
+        def reports_the_restore() -> bool:
             assert verify_status(running, revoked) == 401
             return "instaccess_keys after-restore" in running.log.read_text()
 
-        assert within(servers.PATIENCE, has_noticed)
+        assert within(servers.PATIENCE, reports_the_restore)
         assert verify_status(running, issued_later) == 204
 
         own_issuer.manage("instaccess_keys", "after-restore", "--yes")

@@ -339,7 +339,7 @@ class TestTheSignedTokenInsideAnEncryptedToken:
             assert refused(make.encrypted(inner)) in {"malformed", "wrong_alg"}
             assert refused(make.encrypted(inner + "AA")) == "wrong_alg"
 
-    def test_g7_unwrap_refuses_hs256_with_the_public_key_as_the_secret(self, make, refused):
+    def test_g7_unwrap_refuses_a_token_signed_with_hs256_and_the_public_key_as_the_secret(self, make, refused):
         pem = make.signing.export_to_pem()
         for secret in (pem, pem.strip(), make.signing.export_public().encode()):
             forged = JWS(json.dumps(claims()).encode())
@@ -371,16 +371,18 @@ class TestTheSignedTokenInsideAnEncryptedToken:
         + [{"iat": value} for value in (None, "1", True, 1.5, -1, 10**400, ...)],
         ids=str,
     )
-    def test_g8_unwrap_refuses_a_time_that_is_not_an_integer_in_range(self, make, refused, changes):
+    def test_g8_unwrap_refuses_a_token_with_an_iat_or_exp_that_is_not_an_integer_in_range(
+        self, make, refused, changes
+    ):
         assert refused(make.token(**changes)) == "bad_claim"
 
     @pytest.mark.parametrize("text", ["Infinity", "-Infinity", "NaN", "1e400", "9" * 400, "9" * 5000])
-    def test_g8_unwrap_refuses_a_time_that_is_infinite_or_too_large(self, make, refused, text):
+    def test_g8_unwrap_refuses_a_token_with_an_exp_that_is_infinite_or_too_large(self, make, refused, text):
         payload = json.dumps(claims(exp="here")).replace('"here"', text).encode()
 
         assert refused(make.encrypted(make.signed(payload))) in {"malformed", "bad_claim", "too_long"}
 
-    def test_g8_unwrap_refuses_a_lifetime_of_more_than_an_hour(self, make, unwrap_, refused):
+    def test_g8_unwrap_refuses_a_token_with_a_lifetime_of_more_than_an_hour(self, make, unwrap_, refused):
         assert unwrap_(make.token(exp=NOW + 3600))
         assert refused(make.token(exp=NOW + 3601)) == "bad_lifetime"
         assert refused(make.token(iat=NOW - 3599, exp=NOW + 2)) == "bad_lifetime"

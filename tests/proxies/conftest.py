@@ -18,7 +18,8 @@ from tests.support.proxies import PROXIES, Proxy, Site
 
 @pytest.fixture(scope="session")
 def the_site(set_up_once: SetUp) -> Iterator[Site]:
-    # Don't use pytest's temporary directory, because nginx workers that root starts can't enter this directory.
+    # Don't use pytest's temporary directory, which only its owner can enter. If root starts nginx, the workers run as
+    # another user.
     with tempfile.TemporaryDirectory(prefix="instaccess-proxies-") as name:
         Path(name).chmod(0o755)
         site = Site(Path(name), set_up_once, "hypercorn with websockets")

@@ -15,7 +15,7 @@ from tests.support.proxies import ISSUE, read_answer
 pytestmark = pytest.mark.services
 
 TOO_LONG = 100 * 1024 * 1024 + 1
-"""A length in bytes that exceeds the limit of each example."""
+"""The length of a body, in bytes, that exceeds the limit for bodies in each example."""
 
 
 class TestARequestBody:
@@ -102,14 +102,16 @@ class TestAnUnusualBody:
             ("Content-Length: 99999999999999999999999",),
         ],
     )
-    def test_g29_proxy_returns_a_client_error_for_an_unusual_length_or_encoding(self, proxy, site, path, headers):
+    def test_g29_proxy_returns_a_client_error_for_an_unusual_content_length_or_transfer_encoding(
+        self, proxy, site, path, headers
+    ):
         answer = proxy.raw(f"POST {path} HTTP/1.1", HOST, authorization(proxy.token()), *headers, CLOSE)
 
         assert answer.status in (400, 413, 501)
         assert answer.headers["Retry-After"] is None
         assert site.service.requests == site.issuer.requests == []
 
-    def test_g29_proxy_forwards_no_request_with_both_a_length_and_an_encoding(self, proxy, site):
+    def test_g29_proxy_forwards_no_request_with_both_content_length_and_transfer_encoding(self, proxy, site):
         lines = ("Transfer-Encoding: chunked", "Content-Length: 2", CLOSE, "", "5", "hello", "0")
         answer = proxy.raw(f"POST {SELF} HTTP/1.1", HOST, authorization(proxy.token()), *lines)
 

@@ -75,7 +75,9 @@ class TestPreflightRequestsWithTheSwitchOn:
         assert site.service.headers("Authorization") == site.gateway.requests == []
         assert site.service.headers("Origin") == ["https://app.example.edu"]
 
-    def test_g25_proxy_still_asks_the_gateway_about_an_options_request_with_a_token(self, open_proxy, site):
+    def test_g25_proxy_asks_the_gateway_about_an_options_request_with_a_token_if_the_switch_is_on(
+        self, open_proxy, site
+    ):
         good = open_proxy.raw(f"OPTIONS {SELF} HTTP/1.1", HOST, authorization(open_proxy.token()), *PREFLIGHT, CLOSE)
         site.service.clear()
         bad = open_proxy.raw(f"OPTIONS {SELF} HTTP/1.1", HOST, authorization("a.b.c.d.e"), *PREFLIGHT, CLOSE)

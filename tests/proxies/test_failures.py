@@ -48,7 +48,7 @@ class TestAFaultyGateway:
         assert proxy.call("GET", SELF, proxy.token()).status == 200
 
     def test_g14_proxy_returns_503_if_the_gateway_resets_the_connection(self, proxy, site):
-        # Kill the gateway, because the proxy could use a kept-alive connection, and such a connection is not reset.
+        # Kill the gateway, to close all kept-alive connections. The wire tap resets only new connections.
         site.gateway_process.kill()
         site.gateway.resets = True
         try:
@@ -111,8 +111,10 @@ class Pair:
 
 
 class TestAProxyInFrontOfTwoGateways:
-    """Tests of a proxy in front of two gateways (case G30). One server suffices, because a proxy uses only
-    connections."""
+    """Tests of a proxy in front of two gateways (case G30).
+
+    The gateways run on one kind of application server, because the kind makes no difference to a proxy.
+    """
 
     @pytest.fixture(params=PROXIES)
     def pair(self, request: pytest.FixtureRequest, the_site: Site) -> Iterator[Pair]:

@@ -183,7 +183,7 @@ class TestAKeptDecision:
         # Without the header `Vary` of the gateway, nginx would use one decision for all users.
         assert find_mistakes(start(lambda text: substitute(text, KEY, 'proxy_cache_key "incomplete";'))) == []
 
-    def test_g35_nginx_uses_no_decision_after_its_time_if_the_gateway_is_unavailable(self, proxy, site, gateway):
+    def test_g35_nginx_uses_no_expired_decision_even_if_the_gateway_is_unavailable(self, proxy, site, gateway):
         token = proxy.issue("ada")
         use_kept_decision(proxy, token)
         site.gateway.resets = True
@@ -343,12 +343,13 @@ class TestTheEndOfADecision:
 class TestAFullCache:
     def test_g35_nginx_uses_the_right_decisions_while_the_cache_is_full(self, start):
         small = start(lambda text: substitute(text, ZONE, "keys_zone=decisions:32k max_size=1k"))
-        for number in range(400):  # The zone has room for 250 keys, including the keys of refused tokens.
+        # Overfill the zone, which has room for 250 keys and also contains the keys of refused tokens.
+        for number in range(400):
             assert small.call("GET", SELF, f"{number}.b.c.d.e").status == 401
 
         assert find_mistakes(small) == []
 
-    def test_g35_request_whose_decision_nginx_cannot_write_never_passes_as_another_user(self, start, site):
+    def test_g35_request_never_passes_as_another_user_if_nginx_cannot_write_its_decision(self, start, site):
         proxy = start(unchanged)
         tokens = {user: proxy.issue(user) for user in ("ada", "boole")}
         with unwritable(site.folder / f"nginx-{proxy.port}" / "decisions"):

@@ -60,8 +60,8 @@ class TestPathsThatAreNotPublic:
         assert b"keys" not in answer.body
         assert site.issuer.requests == []
         for line in site.service.requests:
-            # The path must stay below /api/v1/. Only a service that decodes the path twice could then reach an
-            # internal path.
+            # The path must stay below /api/v1/, so that only a service that decodes the path twice could treat the
+            # path as an internal path.
             assert line.split(" ")[1].startswith("/api/v1/")
 
     @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ class TestPathsThatAreNotPublic:
         assert answer.status in (401, 404, 405)
         assert site.service.requests == []
 
-    def test_proxy_does_not_redirect_the_parent_path_of_the_api_to_its_own_port(self, proxy):
+    def test_proxy_returns_404_without_a_redirect_for_the_parent_path_of_the_api(self, proxy):
         answer = proxy.raw("GET /api/v1 HTTP/1.1", "Host: canvas.example.edu", CLOSE)
 
         assert answer.status == 404

@@ -44,7 +44,7 @@ class TestATokenFromIssueToRevocation:
             assert answer.headers.get_all("WWW-Authenticate") == [CHALLENGE]
         assert site.gateway.requests == []
 
-    def test_audit_log_contains_the_client_address_that_the_proxy_saw(self, proxy, site):
+    def test_audit_log_contains_the_client_address_from_the_proxy_and_not_a_forged_address(self, proxy, site):
         answer = proxy.call("POST", ISSUE, site.access_tokens["boole"].pop(), X_Forwarded_For="203.0.113.9")
         proxy.call("GET", SELF, answer.json["token"])
         jti = unverified_jti(site.service.headers("Authorization")[0])

@@ -51,7 +51,7 @@ class TestRequestHeadersBehindTraefik:
 
         assert spelling in removed("strip-identity") or (name in SET_BY_TRAEFIK and separator == "-")
 
-    def test_g27_traefik_sets_the_origin_and_removes_names_with_underscores(self):
+    def test_g27_traefik_sets_the_origin_headers_and_removes_header_names_with_underscores(self):
         for entry_point in STATIC["entryPoints"].values():
             assert entry_point["forwardedHeaders"] == {"insecure": False, "trustedIPs": []}
         assert STATIC["entryPoints"]["public"]["http"]["underscoreHeadersStrategy"] == "delete"

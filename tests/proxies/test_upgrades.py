@@ -99,7 +99,9 @@ class TestAnUpgradeToHTTP2:
     @pytest.mark.parametrize(
         ("path", "status"), [(SELF, 401), ("/internal/services/jwks", 404), ("/admin/login/", 404)]
     )
-    def test_g23_client_that_begins_a_connection_with_http_2_reaches_no_other_path(self, proxy, site, path, status):
+    def test_g23_client_without_a_token_reaches_neither_service_nor_issuer_over_http_2(
+        self, proxy, site, path, status
+    ):
         assert status_over_http_2(site.service_process.port, path) is not None
         site.clear()
 

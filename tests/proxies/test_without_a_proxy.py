@@ -1,4 +1,4 @@
-"""Tests of the gateway and the issuer without a proxy, with headers that the application server might answer.
+"""Tests of the gateway and the issuer without a proxy, with headers that the application server might handle itself.
 
 See docs/wire-contract.md §3.
 """

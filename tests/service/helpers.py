@@ -122,7 +122,8 @@ def good(token_factory: TokenFactory, **changes: Any) -> str:
 def invalid(token_factory: TokenFactory, valid: str, *, acct: str) -> list[str]:
     """Return Authorization headers that a service of an account refuses.
 
-    The tokens are of another account, expired, with another signature than `valid`, and encrypted.
+    The first token is of another account, the second is expired, the third is `valid` with a wrong signature, and
+    the fourth is encrypted.
     """
     return [
         good(token_factory),

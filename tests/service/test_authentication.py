@@ -311,7 +311,7 @@ class TestARefusalOfAService:
 
         assert ask(good(service)).status_code == 503
 
-    def test_refusal_of_a_service_has_no_cause_and_no_context(self, service):
+    def test_exception_of_a_refusal_of_a_service_has_no_cause_and_no_context(self, service):
         request = APIRequestFactory().get("/", HTTP_AUTHORIZATION=good(service, exp=now()))
         with pytest.raises(APIException) as caught:
             InstAccessAuthentication().authenticate(request)

@@ -1,4 +1,4 @@
-"""Tests that a service recognises InstAccess tokens in encodings that a strict parser would refuse."""
+"""Tests that a service recognizes InstAccess tokens in encodings that a strict parser would refuse."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ class TestAnotherEncodingOfAnInstAccessToken:
             assert not is_left_to_next("Bearer " + service.signed((payload + suffix).encode()))
 
     @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
-    def test_service_never_leaves_claims_in_utf_16_or_with_a_byte_order_mark_to_the_next_authenticator(
-        self, service, encoding
-    ):
+    def test_service_recognizes_an_inst_access_token_with_utf_16_claims_or_a_byte_order_mark(self, service, encoding):
         assert not is_left_to_next("Bearer " + service.signed(json.dumps(claims(now())).encode(encoding)))
 
     @pytest.mark.parametrize("claim", ["aud", "acct", "jti", "sub"])
@@ -53,7 +51,7 @@ class TestAnotherEncodingOfAnInstAccessToken:
         assert is_left_to_next("Bearer " + service.signed(claims(now(), **{"iss": "them", claim: ISSUER})))
 
     @pytest.mark.parametrize("length", range(4))
-    def test_service_recognizes_claims_of_every_length_that_the_padding_of_base64_depends_on(self, service, length):
+    def test_service_recognizes_an_inst_access_token_with_every_length_of_base64_padding(self, service, length):
         payload = json.dumps(claims(now())).encode() + b" " * length
 
         assert not is_left_to_next("Bearer " + service.signed(payload))

@@ -45,7 +45,7 @@ def project(settings: Any, service: Any) -> Any:
 
 @pytest.fixture
 def browser(user: Any) -> Client:
-    """Return a client that is signed in through a session, whose requests get the CSRF check."""
+    """Return a test client with the session of a signed-in user, and with the CSRF check enabled."""
     client = Client(enforce_csrf_checks=True)
     client.force_login(user)
     session = client.session
@@ -55,13 +55,13 @@ def browser(user: Any) -> Client:
 
 
 class AsgiClient:
-    """A client of the ASGI handler, with the interface of the client of the WSGI handler."""
+    """A test client for the ASGI handler, with the synchronous method `post` of the client for the WSGI handler."""
 
     def __init__(self) -> None:
         self._client = AsyncClient(enforce_csrf_checks=True)
 
     def post(self, path: str, **kwargs: Any) -> Any:
-        # With `async_to_sync`, the database connection of the test is used, and not a connection of another thread.
+        # Use `async_to_sync`, because the view then uses the database connection of the test.
         return async_to_sync(self._client.post)(path, **kwargs)
 
 
@@ -71,7 +71,7 @@ def bearer(authorization: str) -> dict[str, dict[str, str]]:
 
 @pytest.fixture(params=[lambda: Client(enforce_csrf_checks=True), AsgiClient], ids=["WSGI", "ASGI"])
 def client(request: pytest.FixtureRequest) -> Any:
-    """Return a client without cookies, of the WSGI or the ASGI handler, whose requests get the CSRF check."""
+    """Return a test client for WSGI or for ASGI, without cookies and with the CSRF check enabled."""
     return request.param()
 
 
@@ -134,7 +134,9 @@ class TestARequestWithAToken:
         assert accepted.content.decode() == USER
         assert handler(RequestFactory().get("/", **bearer(valid))).status_code == 401
 
-    def test_subclass_that_reads_another_header_does_not_run_in_the_event_loop(self, project, service):
+    def test_subclass_of_the_middleware_reads_another_header_in_a_thread_and_not_in_the_event_loop(
+        self, project, service
+    ):
         threads: list[threading.Thread] = []
 
         class FromAHeader(RequestAuthentication):
@@ -185,10 +187,12 @@ class TestARequestWithASession:
         assert (response.json()["user"], response.json()["jti"]) == (str(user), None)
 
     @pytest.mark.parametrize("other", ["Bearer opaque", "Bearer a.b.c", "Basic YTpi", "Bearer", "x"])
-    def test_another_authorization_header_does_not_turn_off_the_csrf_check(self, project, browser, other):
+    def test_authorization_header_without_an_inst_access_token_does_not_turn_off_the_csrf_check(
+        self, project, browser, other
+    ):
         assert browser.post("/sync/", **bearer(other)).status_code == 403
 
-    def test_another_authorization_header_does_not_turn_off_the_session(self, project, browser, user):
+    def test_session_is_used_if_the_authorization_header_contains_no_inst_access_token(self, project, browser, user):
         assert browser.get("/sync/", **bearer("Bearer opaque")).json()["user"] == str(user)
 
     @pytest.mark.parametrize("path", TOKEN_VIEWS)
@@ -263,7 +267,9 @@ class TestARefusal:
         assert response["Retry-After"] == ask(good(service))["Retry-After"] == "10"
 
     @pytest.mark.parametrize("path", TOKEN_VIEWS)
-    def test_view_that_requires_a_token_refuses_other_requests_with_the_challenge(self, project, client, path):
+    def test_view_that_requires_a_token_refuses_requests_without_a_token_with_the_challenge(
+        self, project, client, path
+    ):
         assert refusal(client.post(path)) == UNAUTHENTICATED
         assert refusal(client.post(path, **bearer("Basic YTpi"))) == UNAUTHENTICATED
         assert refusal(client.post(path, **bearer("Bearer opaque"))) == INVALID
@@ -361,7 +367,9 @@ class TestAProjectWithAllRoles:
         assert refusal(client.post("/sync/", **bearer(f"Bearer {encrypted}"))) == INVALID
 
     @pytest.mark.django_db(transaction=True)
-    def test_middleware_leaves_the_refusal_of_an_exchange_to_the_issuer(self, project, initial_keys, user, client):
+    def test_issuer_and_not_the_middleware_refuses_to_exchange_an_inst_access_token(
+        self, project, initial_keys, user, client
+    ):
         project.INSTACCESS = {}
 
         assert client.post("/api/v1/inst_access_tokens", **bearer(issued(user))).status_code == 403

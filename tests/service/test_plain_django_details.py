@@ -1,4 +1,4 @@
-"""Tests of how the middleware and the decorator fit into a Django project: what Django and other code see of both."""
+"""Tests of how Django runs the middleware, and of what the decorator keeps of a view."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.service.test_plain_django import AsgiClient, bearer
 
 
 class Recording(InstAccessMiddleware):
-    """The middleware, which records whether Django passes an asynchronous function to it."""
+    """A subclass of the middleware that records whether Django passes an asynchronous function to the middleware."""
 
     is_async: list[bool] = []
 
@@ -54,19 +54,19 @@ class TestTheMiddlewareInAProject:
 
 
 def sync_view(request: HttpRequest) -> HttpResponse:
-    """Answer synchronously."""
+    """Return a response synchronously."""
     return HttpResponse()
 
 
 async def async_view(request: HttpRequest) -> HttpResponse:
-    """Answer asynchronously."""
+    """Return a response asynchronously."""
     return HttpResponse()
 
 
 class TestADecoratedView:
     @pytest.mark.parametrize("view", [sync_view, async_view])
     @pytest.mark.parametrize("decorate", [token_required, token_required(allow=[])])
-    def test_decorated_view_keeps_its_name_its_docstring_and_its_kind(self, view, decorate):
+    def test_decorated_view_keeps_its_name_and_docstring_and_stays_synchronous_or_asynchronous(self, view, decorate):
         decorated = decorate(view)
 
         assert (decorated.__name__, decorated.__doc__) == (view.__name__, view.__doc__)

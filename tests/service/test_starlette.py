@@ -54,7 +54,7 @@ def starlette(verifier: Verifier) -> Any:
 
 
 def fastapi(verifier: Verifier) -> Any:
-    """Return a FastAPI application with a dependency."""
+    """Return a FastAPI application with endpoints that depend on `InstAccessBearer`."""
     app = FastAPI()
     answer_refusals(app)
     dependency = Depends(InstAccessBearer(verifier))
@@ -159,7 +159,7 @@ class TestAnApplication:
 
         assert parts(asyncio.run(main())) == UNAUTHENTICATED
 
-    def test_refusal_sends_no_signal(self, app, token_factory):
+    def test_refusal_of_an_asgi_endpoint_sends_no_signal(self, app, token_factory):
         with received(signals.token_refused) as facts:
             answer = ask(app, good(token_factory, acct="theirs"))
 

@@ -33,7 +33,7 @@ class TestALocalUser:
         assert response.seen.auth.user_uuid == users.user_uuid(user)
 
     @pytest.mark.parametrize("path", [SELF, SELF + "/"])
-    def test_users_self_endpoint_of_the_test_project_accepts_its_url_with_and_without_a_slash(
+    def test_users_self_endpoint_of_the_test_project_works_with_and_without_a_trailing_slash(
         self, client, user, path
     ):
         response = client.get(path, headers={"Authorization": issued(user)})

@@ -382,7 +382,8 @@ class TestAVerifierWithTheSettings:
     def test_verifier_with_the_settings_uses_the_keys_of_the_database(self, initial_keys, user):
         verifier, token = Verifier.from_settings(), issued(user)
 
-        # Load the keys in this thread first, because a connection of another thread would stay open after the test.
+        # Load the keys in this thread first. If another thread loaded the keys, the connection of that thread would
+        # stay open after the test.
         assert verifier.verify(token).issuer == ISSUER
         assert averify(verifier, token).issuer == ISSUER
 

@@ -1,4 +1,4 @@
-"""Tests of a verifier with the default arguments, and of a subclass that decides which tokens are its own."""
+"""Tests of a verifier with default arguments, and of a subclass that treats every token as an InstAccess token."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TestAVerifierWithTheDefaultArguments:
 
 
 class TestASubclassThatClaimsEveryToken:
-    def test_refusal_of_a_token_of_another_issuer_does_not_leave_the_token_to_another_authenticator(
+    def test_subclass_refuses_a_token_of_another_issuer_and_does_not_raise_foreign_token(
         self, server: servers.ScriptedServer, token_factory
     ):
         class EveryToken(Verifier):

@@ -52,7 +52,7 @@ def signed_inside(token: str) -> str:
 
 
 def unverified_parts(authorization: str) -> dict[str, Any]:
-    """Return the header and the claims of a signed token in an Authorization header, without any check."""
+    """Decode the header and the claims of a signed token in an Authorization header, without any check."""
     header, payload, _ = authorization.removeprefix("Bearer ").split(".")
     parts: dict[str, Any] = json.loads(base64url_decode(header)) | json.loads(base64url_decode(payload))
     return parts

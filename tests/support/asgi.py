@@ -145,7 +145,8 @@ class Footprints:
         # Collect garbage now, so that finalizers of earlier tests don't run in a recorded thread.
         gc.collect()
         gc.disable()
-        threading.setprofile(self._note)  # This call applies only to threads that start after the call.
+        # `threading.setprofile` covers only threads that start later, so the current thread needs `sys.setprofile`.
+        threading.setprofile(self._note)
         sys.setprofile(self._note)
         return self
 

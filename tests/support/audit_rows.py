@@ -1,4 +1,4 @@
-"""Functions that give the audit rows of tests the ids that the package computes."""
+"""Functions that create the ids of audit rows for tests, in the same way as the package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _counter = itertools.count(1)
 
 
 def next_jti() -> uuid.UUID:
-    """Return a random token id. Among rows of the same second, a row with a later token id has a greater id."""
+    """Return a random token id that ends with a counter, so that rows of the same second have ascending ids."""
     return uuid.UUID(int=uuid.uuid4().int // _DIGITS * _DIGITS + next(_counter))
 
 

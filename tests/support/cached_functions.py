@@ -1,4 +1,4 @@
-"""A function that clears the caches of all functions of the package that cache their results."""
+"""A function that discards the cached results of all functions in the package."""
 
 from __future__ import annotations
 

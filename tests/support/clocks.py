@@ -26,9 +26,9 @@ class Clock:
 
 
 class EventsOnAClock:
-    """A replacement for the module `threading` of a module, in which waiting takes no time.
+    """A replacement for the name `threading` in a module. Waiting for its events takes no real time.
 
-    A caller that waits for an event, which no thread sets, advances the clock by the time limit of the caller.
+    If the event is not set, the waiting caller advances the clock by its own time limit, and continues.
     """
 
     Lock = staticmethod(threading.Lock)

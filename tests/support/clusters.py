@@ -16,11 +16,11 @@ from tests.support import servers
 
 SUPERUSER = "postgres"
 WAL_SEGMENT = 1024 * 1024
-"""The size, in bytes, of the files with the write-ahead log. A smaller limit for files would crash the server."""
+"""The size of each write-ahead log file, in bytes. The server would crash if `limit_files` set a smaller limit."""
 
 
 def find_programs() -> Path | None:
-    """Return the folder of the latest PostgreSQL's server programs. Debian doesn't add this folder to PATH."""
+    """Return the folder with the server programs of the latest PostgreSQL. Debian doesn't add this folder to PATH."""
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     if versions:
         return versions[-1].parent
@@ -41,7 +41,7 @@ class Cluster:
         _run("initdb", "--auth=trust", f"--username={SUPERUSER}", "--no-sync", size, f"--pgdata={self.data}")
 
     def copy_files(self, data: Path) -> None:
-        """Use a copy of the files of a server that was stopped."""
+        """Copy the data files of a stopped server, so that this server starts with the same data."""
         subprocess.run(["cp", "--archive", str(data), str(self.data)], check=True)
 
     def copy_from(self, primary: Cluster) -> None:
@@ -50,7 +50,7 @@ class Cluster:
         _run("pg_basebackup", *source, "--checkpoint=fast", "--write-recovery-conf", f"--pgdata={self.data}")
 
     def start(self) -> None:
-        """Start the server. After a stop, the server gets the same port again."""
+        """Start the server. After a stop, the server uses the same port again."""
         self.port = self.port or servers.free_port()
         options = {"port": self.port, "listen_addresses": servers.HOST, "unix_socket_directories": "", "fsync": "off"}
         arguments = [f"--{name}={value}" for name, value in options.items()]
@@ -60,7 +60,8 @@ class Cluster:
 
     def execute(self, *statements: str) -> list[tuple[object, ...]]:
         """Run statements as superuser, each in its own transaction. Returns the rows of the last statement."""
-        import psycopg  # `make test` collects this file, but doesn't install the driver.
+        # Import the driver here, because `make test` imports this file but doesn't install the driver.
+        import psycopg
 
         with psycopg.connect(**self.connection, autocommit=True) as connection:
             for statement in statements:
@@ -104,7 +105,7 @@ class Cluster:
     def limit_files(self, size: int | None) -> None:
         """Let each write beyond `size` bytes of a file fail, for new connections. None removes the limit.
 
-        The error is a real error of the kernel, like the error of a full disk.
+        The kernel returns a real error, as it does for a full disk.
         """
         assert self._process is not None
         # Change only the soft limit. The empty string after the colon keeps the hard limit.
@@ -138,7 +139,8 @@ def clusters(*names: str, template: Path | None = None) -> Iterator[list[Cluster
     folder = Path(tempfile.mkdtemp(prefix="instaccess-postgresql-"))
     primary, *replicas = [Cluster(folder, name) for name in names]
     try:
-        if os.getuid() == 0:  # PostgreSQL refuses to run as root.
+        if os.getuid() == 0:
+            # Run PostgreSQL as another user, because PostgreSQL refuses to run as root.
             shutil.chown(folder, SUPERUSER)
         if template is None:
             primary.initialize()
@@ -159,8 +161,9 @@ def _children(pid: int) -> list[int]:
     """Return the ids of the child processes of a process."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # The process has ended.
-            # The name of the program, in parentheses, can contain spaces. The state and the parent's id follow.
+        # A process that has ended since the search has no such file.
+        with suppress(OSError):
+            # The name of the program is in parentheses and can contain spaces. The state and the parent's id follow.
             if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
                 found.append(int(path.parent.name))
     return found

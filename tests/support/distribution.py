@@ -77,7 +77,7 @@ def copy_tracked_files(tree: Path, target: Path) -> None:
 
 
 def normalize(sdist: Path, time: int) -> None:
-    """Write the archive again, with sorted names, one timestamp, fixed permissions, and no user of this machine."""
+    """Write the archive again, with sorted names, one timestamp, fixed permissions, and without user names."""
     content = io.BytesIO()
     with tarfile.open(sdist) as old, tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as new:
         for member in sorted(old.getmembers(), key=lambda member: member.name):
@@ -119,7 +119,10 @@ def check_packages(sdist: Path, wheel: Path) -> None:
 
 
 def install(wheel: Path, folder: Path, *extras: str) -> Path:
-    """Install the wheel, its dependencies and these extras into a new virtual environment. Returns its Python."""
+    """Install the wheel, its dependencies and these extras into a new virtual environment.
+
+    Returns the path of the Python interpreter in the environment.
+    """
     run_tool("venv", "--without-pip", folder)
     python = folder / "bin" / "python"
     required = f"{wheel}[{','.join(extras)}]" if extras else wheel
@@ -130,11 +133,11 @@ def install(wheel: Path, folder: Path, *extras: str) -> Path:
 def write_sbom(wheel: Path, python: Path) -> Path:
     """Write the SBOM of the wheel and of the dependencies that are installed in the environment of this Python.
 
-    cyclonedx-py describes an environment. Here, the wheel becomes the subject of the document.
+    The document of cyclonedx-py describes the environment. This function makes the wheel the subject of the document.
 
     Raises: BuildError: the document doesn't follow the schema of CycloneDX.
     """
-    # `make test` imports this module but doesn't install the packages of the extra `dist`.
+    # Import the packages here, because `make test` imports this module but doesn't install the extra `dist`.
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
 

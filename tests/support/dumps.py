@@ -21,7 +21,7 @@ def dump(path: Path) -> None:
 
 
 def restore(path: Path) -> None:
-    """Replace the contents of the test database with a dump. Only the cached keys of this process are cleared."""
+    """Replace the contents of the test database with a dump, and clear the cached keys of this process."""
     connections.close_all()
     _TOOLS[connections["default"].vendor][1](path)
     ring.clear_cache()

@@ -63,7 +63,7 @@ def read_stack() -> str:
 
 
 def is_outside(frame: FrameType) -> bool:
-    """Return whether a frame is part of the test, whose variables contain secrets, and not of the app."""
+    """Return whether a frame belongs to the test or the server. Such a frame may contain secrets."""
     return any(part in frame.f_code.co_filename for part in OUTSIDE)
 
 
@@ -223,7 +223,7 @@ def shown_variables(error: BaseException) -> str:
 
 
 class Unreadable(str):
-    """A secret string whose use raises an error, as a fault in the code that reads the string would."""
+    """A secret string that raises an error when code splits the string, to simulate a fault in this code."""
 
     __slots__ = ()
 

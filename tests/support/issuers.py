@@ -1,4 +1,4 @@
-"""A server process with all roles, and clients that request tokens from it while a database or Redis fails."""
+"""A server process with all roles, and clients that request tokens while the database or Redis fails."""
 
 from __future__ import annotations
 
@@ -70,12 +70,14 @@ class Issuer:
         return self._log.read_text()
 
     def tracebacks_per_minute(self) -> float:
-        """Return the number of tracebacks in the log. A traceback also contains the tracebacks of the error's
-        causes."""
+        """Return the average number of tracebacks per minute in the log.
+
+        A traceback and the tracebacks of its causes count as one traceback.
+        """
         return len(_TRACEBACK.findall(self.log())) / self._minutes
 
     def lines_per_minute(self, text: str) -> float:
-        """Return the number of times that the log contains a text."""
+        """Return how often per minute, on average, the log contains a text."""
         return self.log().count(text) / self._minutes
 
     @property
@@ -122,7 +124,7 @@ class Clients:
 
     Attributes:
         statuses: the statuses of all responses.
-        jtis: the ids of all tokens that a client got.
+        jtis: the ids of all tokens that the clients received.
     """
 
     def __init__(self, server: Issuer, access_token: Any, count: int = 3) -> None:
@@ -140,7 +142,7 @@ class Clients:
             self.statuses.append(answer.status)
 
     def wait_for_tokens(self, count: int = 20) -> None:
-        """Wait until the clients have got `count` more tokens."""
+        """Wait until the clients have received `count` more tokens."""
         wanted = len(self.jtis) + count
         servers.wait_until(lambda: len(self.jtis), lambda number: number >= wanted)
 

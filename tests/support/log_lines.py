@@ -93,7 +93,7 @@ class Module:
         return ""
 
     def logger(self, call: ast.Call) -> str:
-        """Return the name of the logger that the module uses first, in the call or after the call, as Markdown."""
+        """Return, as Markdown, the name of the first logger that the module uses in the call or after the call."""
         after = (
             (node.lineno, node.id)
             for node in ast.walk(self._tree)
@@ -118,7 +118,7 @@ def _name(node: ast.expr) -> str:
 
 LINES = [line for path in sorted(PACKAGE.rglob("*.py")) if path.name != "logs.py" for line in Module(path).lines()]
 CALLS = [line for line in LINES if not line.is_fault]
-"""The calls of loggers, without the faults."""
+"""The calls that write a log line directly, without the faults, which are logged later."""
 
 
 def table() -> str:

@@ -43,6 +43,6 @@ def find_incompatible_operations(migration: migrations.Migration, before: Projec
 
 
 def _column(field: Field[Any, Any]) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-    """Return the properties of a field that the database contains."""
+    """Return the properties of a field that determine its database column."""
     _, path, arguments, options = field.deconstruct()
     return path, tuple(arguments), {name: options[name] for name in options.keys() - set(field.non_db_attrs)}

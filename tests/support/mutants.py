@@ -7,8 +7,8 @@ reasons:
 
 - The tests have a gap. Write a test of the behaviour that the mutant breaks, in the folder of `tests/` that has the
   name of the package. Look for similar code. Run the same seed again: the test must kill the mutant.
-- Only tests that did not run notice the mutant. `--every-test` runs the whole suite on each survivor.
-- The mutant is equivalent: no caller can notice the difference, as with a larger cache. Change nothing.
+- Only tests that did not run detect the mutant. `--every-test` runs the whole suite on each survivor.
+- The mutant is equivalent: no caller can detect the difference, for example a larger cache. Change nothing.
 - The mutant is undecidable, because its code runs only with PostgreSQL, MariaDB or Redis. These tests use no service.
 
 At least 97% of the mutants that are neither equivalent nor undecidable must be killed. Run the command by hand, like
@@ -161,7 +161,8 @@ class Mutant:
         try:
             mutated: str | None = mutate_code(source, _operators()[self.operator], self.occurrence)
             ast.parse(mutated or "")
-        except (AttributeError, SyntaxError):  # ExceptionReplacer fails for a name with a dot.
+        except (AttributeError, SyntaxError):
+            # The operator ExceptionReplacer raises AttributeError for an exception name with a dot.
             return None
         return mutated if mutated != source else None
 
@@ -209,7 +210,7 @@ def _excluded_ranges(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[
 
 def _sample(seed: int, size: int, only: Sequence[str]) -> list[Mutant]:
     # Each place counts once. If each mutant counted, a `+` would count eleven times, once for each other operator,
-    # although almost every test notices these mutants.
+    # although almost every test detects these mutants.
     kinds: dict[Any, list[Mutant]] = {}
     for package in CRITICAL:
         place = ROOT / package
@@ -254,7 +255,7 @@ def _tests_of(mutant: Mutant) -> list[str]:
 
 
 def _stages(mutant: Mutant, tree: Path, every_test: bool) -> Iterator[list[str]]:
-    """Yield groups of tests.
+    """Yield groups of tests, in the order in which to run the groups.
 
     The first group contains the test files that are named after the module. These tests kill most mutants.
     """

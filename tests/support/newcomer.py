@@ -51,10 +51,10 @@ class Step(NamedTuple):
 
 
 class Run(NamedTuple):
-    """The result of a run. The keys are the numbers of the steps.
+    """The result of a run. The keys of both dictionaries are the numbers of the steps.
 
     Attributes:
-        outputs: what the first terminal shows.
+        outputs: the lines that the first terminal shows.
         seconds: the time of the commands, in seconds. The start of a server lasts until its port accepts connections.
         log: the log of the project.
         folder: the folder, which contains the environment and the project.
@@ -114,7 +114,7 @@ def _lines(block: readme.Block, ports: Mapping[str, int]) -> list[str]:
 
 
 def _script(page: str, ports: Mapping[str, int]) -> str:
-    """Return a script that follows the page. It prints the byte 0 after a block, and the byte 1 after a step."""
+    """Return a script that follows the page. The script prints byte 0 after a block, and byte 1 after a step."""
     lines = ["set -e", "trap 'kill $(jobs -p)' EXIT"]
     for step in steps(page):
         for block in step.blocks:
@@ -130,7 +130,7 @@ def _follow(script: str, folder: Path, environment: Mapping[str, str]) -> tuple[
         RuntimeError: a command failed. The text contains the output of all commands and servers.
     """
     output, ends = b"", [time.monotonic()]
-    # Commands write messages for a person to stderr, so stderr doesn't contain the bytes of the script.
+    # Write stderr to a file, so that the messages of commands don't mix with the bytes that the script prints.
     with (folder / "stderr.log").open("w+") as messages:
         command = ["timeout", "600", "bash", "-c", script]
         with subprocess.Popen(
@@ -166,12 +166,13 @@ def run(wheel: Path, *, offline: bool) -> Iterator[Run]:
         environment |= wheels.offline_installation(wheel)
     else:
         environment |= {"PIP_FIND_LINKS": str(wheel.parent), "PIP_NO_CACHE_DIR": "1"}
-    # Don't use pytest's temporary directory, because nginx workers that root starts can't enter this directory.
+    # Don't use pytest's temporary directory, which only its owner can enter. If root starts nginx, the workers run as
+    # another user.
     with tempfile.TemporaryDirectory(prefix="instaccess-tutorial-") as name:
         folder = Path(name)
         folder.chmod(0o755)
         [example] = re.findall(r"\[nginx\.conf\]\((\S+)\)", page)
-        # The tutorial asks the reader to download this file.
+        # Copy the file that the tutorial asks the reader to download.
         (folder / "nginx.conf").write_text(_replace_ports((PAGE.parent / example).read_text(), ports))
         outputs, seconds = _follow(_script(page, ports), folder, environment)
         numbers = [step.number for step in steps(page)]

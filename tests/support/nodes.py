@@ -160,7 +160,7 @@ class Load:
                 self.failures.append(f"{path}: {answer.status} {answer.body.decode()}")
 
     def wait_for_more(self, count: int = 20) -> None:
-        """Wait until each kind of request has got `count` more successful responses."""
+        """Wait until `count` more requests of each kind have succeeded."""
         target = {kind: self.statuses[kind] + count for kind in ((ISSUE, 201), (SELF, 200))}
         servers.wait_until(lambda: all(self.statuses[kind] >= target[kind] for kind in target), bool)
 

@@ -14,5 +14,5 @@ DATABASES["default"] |= json.loads(os.environ.get("DATABASE", "{}"))
 if "CACHE" in os.environ:
     CACHES = {"default": json.loads(os.environ["CACHE"])}
 
-# From Django 6.1 on, `check --deploy` refuses the console backend of the test project.
+# Use SMTP, because `check --deploy` of Django 6.1 and later refuses the console backend of the test project.
 MAILERS = {"default": {"BACKEND": "django.core.mail.backends.smtp.EmailBackend", "OPTIONS": {"host": "127.0.0.1"}}}

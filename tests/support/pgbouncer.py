@@ -14,7 +14,7 @@ from tests.support import servers
 from tests.support.paths import ROOT
 
 SERVERS = 3
-"""The number of connections to PostgreSQL."""
+"""The number of connections from PgBouncer to PostgreSQL."""
 
 # Successive transactions run on different connections to PostgreSQL. A client that relies on the state of a
 # connection therefore fails.
@@ -42,7 +42,8 @@ def find_program() -> str | None:
 
 def _open_all_connections(port: int) -> None:
     """Let PgBouncer open all its connections to PostgreSQL: run one transaction per connection at the same time."""
-    import psycopg  # `make test` collects this file, but doesn't install the driver.
+    # Import the driver here, because `make test` imports this file but doesn't install the driver.
+    import psycopg
 
     settings = connections["default"].settings_dict
     clients = [
@@ -82,7 +83,7 @@ def pgbouncer(folder: Path, *, server_port: str = "", options: str = "") -> Iter
             options=options,
         )
     )
-    # PgBouncer refuses to run as root.
+    # Run PgBouncer as another user, because PgBouncer refuses to run as root.
     user = ["-u", "nobody"] if os.getuid() == 0 else []
     process = servers.Process(
         [find_program() or "pgbouncer", *user, str(config)],

@@ -27,7 +27,8 @@ from tests.support.paths import ROOT
 
 ISSUE = "/api/v1/inst_access_tokens"
 USERS = ("ada", "boole", "curry")
-"""The users of the tests. Each request uses another access token, because each access token has its own bucket."""
+"""The users of the tests. Each request for a token uses a new access token, because the throttle has one bucket per
+access token."""
 
 
 # This script, which `manage.py shell` runs, creates users and access tokens in the database of the site.

@@ -54,7 +54,8 @@ class Secrets:
 
 def forms(value: Any) -> Iterator[str]:
     """Yield each encoding in which a text can contain the secret `value`."""
-    if isinstance(value, hmac.HMAC):  # The HMAC key can't be read from the state of an HMAC.
+    if isinstance(value, hmac.HMAC):
+        # An HMAC object contains no readable secret, because its key can't be read from its state.
         return
     if isinstance(value, Mapping):
         yield from _forms_of_jwk(value)
@@ -78,9 +79,10 @@ def forms(value: Any) -> Iterator[str]:
 
 def _forms_of_pem(text: str) -> Iterator[str]:
     try:
-        # OpenSSL takes 35 ms to validate a key, and every key of the tests is valid.
+        # Skip the validation of the key, which takes 35 ms in OpenSSL, because every key of the tests is valid.
         key: Any = load_pem_private_key(text.encode(), None, unsafe_skip_rsa_key_validation=True)
-    except (TypeError, ValueError):  # A public, invalid or encrypted key contains no readable secret.
+    except (TypeError, ValueError):
+        # The text contains a public, invalid or encrypted key, and therefore no readable secret.
         return
     numbers = key.private_numbers()
     private = (numbers.d, numbers.p, numbers.q, numbers.dmp1, numbers.dmq1, numbers.iqmp)

@@ -37,7 +37,7 @@ def wait_until(call: Callable[[], T], accept: Callable[[T], bool]) -> T:
     """Repeat a call until `accept` returns true for the result. Returns this result.
 
     Raises:
-        TimeoutError: `accept` returned true for no result within PATIENCE seconds.
+        TimeoutError: `accept` did not return true within PATIENCE seconds.
     """
     deadline = time.monotonic() + PATIENCE
     while not accept(result := call()):

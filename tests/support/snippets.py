@@ -22,13 +22,13 @@ def shell_lines(page: str) -> list[str]:
 
 
 def run(code: str, **names: Any) -> dict[str, Any]:
-    """Run a snippet, and return its names."""
+    """Run a snippet with the given names as global variables. Returns all its global variables."""
     exec(code, names)
     return names
 
 
 def send(client: Client, command: str, **variables: str) -> Any:
-    """Send the request of a documented curl command, with these values of its variables."""
+    """Send the request of a documented curl command, with these values for its shell variables."""
     for name, value in variables.items():
         command = command.replace(f"${name}", value)
     assert "$" not in command

@@ -32,7 +32,7 @@ def write(rows: Iterable[Key], **columns: Any) -> None:
 
 
 def insert_with_sql(key: JWK, *, use: str, **columns: Any) -> Key:
-    """Insert and return a key, as an attacker can who writes to the database but has no key-encryption key."""
+    """Insert and return a key, as an attacker with access to the database but without a key-encryption key could."""
     kid = key.thumbprint()
     values: dict[str, Any] = {
         "kid": kid,

@@ -13,7 +13,7 @@ URL = "/internal/gateway/verify"
 
 
 class ServerAnswer(dict[str, str]):
-    """A response of the WSGI or ASGI application. The mapping contains the headers."""
+    """A response of the WSGI or ASGI application: a dictionary of headers, with attributes for status and body."""
 
     def __init__(self, status: int, headers: Any, body: bytes) -> None:
         super().__init__(headers)

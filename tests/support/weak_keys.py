@@ -36,7 +36,9 @@ def _weak_prime(rng: random.Random, primes: int) -> int:
     low, high = (3 << 1022) // modulus + 1, (1 << 1024) // modulus - 1
     while True:
         prime = rng.randint(low, high) * modulus + pow(65537, rng.randrange(1, modulus), modulus)
-        if all(pow(base, prime - 1, prime) == 1 for base in (2, 3, 5, 7)):  # A Fermat test is enough for a test key.
+        if all(
+            pow(base, prime - 1, prime) == 1 for base in (2, 3, 5, 7)
+        ):  # A Fermat primality test is reliable enough for a test key.
             return prime
 
 

@@ -27,7 +27,7 @@ def clock(monkeypatch) -> Clock:
 
 @pytest.fixture(autouse=True)
 def fresh_gateway(empty_gateway_caches: None) -> None:
-    """Apply `empty_gateway_caches` to every test of this folder."""
+    """Clear the caches of the gateway before and after every test in this folder."""
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ class TestADecisionThatMayNotBeKept:
         assert kept_for("opaque") == 0
 
     @pytest.mark.parametrize(("kept", "deny_list"), [(2, 2), (1, 3), (4, 0), (-1, 2), (True, 2), ("1", 2)])
-    def test_g35_gateway_answers_503_if_a_revocation_could_take_longer_than_five_seconds(
+    def test_g35_gateway_answers_503_if_a_revocation_could_take_effect_after_more_than_5_seconds(
         self, token, settings, caplog, kept, deny_list
     ):
         settings.INSTACCESS = {"KEEP_DECISION_SECONDS": kept, "DENY_LIST_SECONDS": deny_list}

@@ -100,12 +100,12 @@ class TestTheReasonForAnotherBearerToken:
         return find
 
     @pytest.mark.parametrize("setting", ["pass", "refuse"])
-    def test_reason_for_an_opaque_bearer_token_over_8_kib_is_too_long(self, reason, settings, setting):
+    def test_opaque_bearer_token_over_8_kib_is_refused_with_the_reason_too_long(self, reason, settings, setting):
         settings.INSTACCESS = {"OTHER_BEARERS": setting}
 
         assert reason("x" * 8193) == "too_long"
 
-    def test_reason_for_a_signed_token_of_an_accepted_issuer_is_already_decrypted(self, reason, make):
+    def test_signed_token_of_an_accepted_issuer_is_refused_with_the_reason_already_decrypted(self, reason, make):
         assert reason(make.signed(claims(int(time.time())))) == "already_decrypted"
 
     def test_gateway_lets_other_bearer_tokens_pass_if_the_setting_comes_from_the_environment(self, settings):

@@ -92,7 +92,7 @@ class TestAValidToken:
 
         assert response.status_code == 204
         lines = ["HTTP/1.1 204 No Content"] + [f"{name}: {value}" for name, value in response.items()]
-        # The limit is reduced by 200 bytes, because the server adds Date, Server and Connection.
+        # The limit is reduced by 200 bytes, because the server adds the headers Date, Server and Connection.
         assert 3400 < sum(len(line) + 2 for line in lines) + 2 < 4096 - 200
 
 

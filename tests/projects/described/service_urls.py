@@ -1,4 +1,4 @@
-"""The URLs of a service, whose views use the authentication of the app, and a subclass of this authentication."""
+"""The URLs of a service with views that use the authentication class of the app, or a subclass of this class."""
 
 from typing import Any
 
@@ -18,11 +18,11 @@ class CourseSerializer(serializers.Serializer):
 
 
 class OwnAuthentication(InstAccessAuthentication):
-    """A subclass in the project."""
+    """A subclass without an OpenAPI extension of its own."""
 
 
 class DescribedAuthentication(InstAccessAuthentication):
-    """A subclass that the project describes with an extension of its own."""
+    """A subclass for which the project defines an OpenAPI extension."""
 
 
 class DescribedScheme(OpenApiAuthenticationExtension):

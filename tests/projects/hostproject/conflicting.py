@@ -1,4 +1,4 @@
-"""Classes that a host project may configure for its own API. Each class conflicts with the issuer."""
+"""Classes that a host project may configure for its own API. The classes must not change the issuer's responses."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class FormReader:
 
 
 class BodyReader:
-    """A middleware that reads the body of a request before the view runs, and the form afterwards."""
+    """A middleware that reads the body of a request before the view runs, and the form after the view has run."""
 
     def __init__(self, get_response):
         self.get_response = get_response

@@ -1,4 +1,4 @@
-"""Settings of a host project that conflict with docs/wire-contract.md wherever possible."""
+"""Settings of a host project. The issuer must follow docs/wire-contract.md despite these settings."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A script that runs commands on the audit log and on the keys while reads go to an empty replica.
+"""A script that runs commands on the audit log and on the keys while reads go to an outdated replica.
 
 A database router sends the reads to the replica. The script prints the results, and the tables that were read from
 the replica.
@@ -23,7 +23,7 @@ if __name__ == "__main__":
     from instaccess.issuer import issuing
     from instaccess.models import IssuedToken, Key
 
-    # The replica misses all changes after this copy, so a read from the replica would return old rows.
+    # The replica doesn't receive any change after this copy, so a read from the replica would return old rows.
     connections.close_all()
     shutil.copy(connections["default"].settings_dict["NAME"], connections["replica"].settings_dict["NAME"])
     user = get_user_model().objects.create_user("ada")
@@ -70,6 +70,6 @@ if __name__ == "__main__":
             run("instaccess_keys", "rotate", "--force")
             facts["keys"] = Key.objects.using("default").count()
         facts["read from the replica"] = sorted(read)
-        # This query must be recorded, because it reads the replica.
+        # This query reads the replica on purpose, to show that the script records such queries.
         facts["tokens on the replica"] = IssuedToken.objects.count()
     subproject.print_result(facts | {"recorded": sorted(read)})

@@ -27,7 +27,7 @@ if __name__ == "__main__":
         return load(*args)
 
     def read() -> None:
-        # The thread gives up if the child takes longer than the thread waits.
+        # Ignore this error, because a slow child can take longer than this thread waits for the keys.
         with contextlib.suppress(SourceUnavailable):
             keys_ring.current_ring()
 

@@ -56,7 +56,7 @@ if __name__ == "__main__":
     )
     refresh_token.save(using="default")
 
-    update_the_replica()  # The replica misses all later changes.
+    update_the_replica()  # The replica doesn't receive the changes below.
     on_the_replica = AccessToken.objects.count()
     make("new")
     AccessToken.objects.using("default").filter(token="revoked").delete()

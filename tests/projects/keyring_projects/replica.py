@@ -19,7 +19,7 @@ if __name__ == "__main__":
     from instaccess.keys import lifecycle, ring
     from instaccess.models import IssuedToken, Key
 
-    # The replica misses all changes after this copy, so a read from the replica would return old rows.
+    # The replica doesn't receive any change after this copy, so a read from the replica would return old rows.
     connections.close_all()
     shutil.copy(connections["default"].settings_dict["NAME"], connections["replica"].settings_dict["NAME"])
     first = {use: ring.load()._current(use).kid for use in Key.Use}

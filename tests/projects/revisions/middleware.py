@@ -1,4 +1,4 @@
-"""Two fixed variants of django-reversion's middleware, as the system check instaccess.W021 describes."""
+"""Variants of django-reversion's middleware with the two fixes that the system check instaccess.W021 suggests."""
 
 from reversion.middleware import RevisionMiddleware
 

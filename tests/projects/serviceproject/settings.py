@@ -1,4 +1,7 @@
-"""Settings of a service without the issuer's app, as in docs/services.md. SUBPROJECT_QUESTION contains more."""
+"""Settings of a service without the issuer's app, as in docs/services.md.
+
+SUBPROJECT_QUESTION contains the settings of the page, and changes of the settings.
+"""
 
 import json
 import os

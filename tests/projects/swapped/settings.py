@@ -1,4 +1,7 @@
-"""Settings of a project that swaps every swappable model. Environment variables set database and migrations."""
+"""Settings of a project that swaps every swappable model.
+
+SUBPROJECT_DATABASE is the path of the database. PYTHONPATH contains the folder of `swapped_migrations`.
+"""
 
 import os
 

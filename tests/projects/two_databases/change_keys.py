@@ -1,4 +1,4 @@
-"""A script that changes keys in a second database: changes that fail, and a receiver that reads the new keys.
+"""A script that changes keys in a second database. A change fails, and a receiver of a signal reads the new keys.
 
 The script prints the results as JSON.
 """
@@ -14,7 +14,7 @@ if __name__ == "__main__":
     django.setup()
     from django.core.management import call_command
 
-    # `set_up` migrates only the database `default`, which gets no table.
+    # Create the tables here, because `set_up` migrates only the database `default`, which must contain no table.
     call_command("migrate", database="second", verbosity=0, interactive=False)
     subproject.set_up()
 
@@ -29,7 +29,7 @@ if __name__ == "__main__":
     def change_keys() -> str:
         """Make the future signing key current. Returns its kid."""
         with store.locked() as stored:
-            # A request in this process reads the old keys before the transaction ends.
+            # Simulate a request in this process that reads the old keys before the transaction ends.
             keys.current_ring()
             current, future = stored.get(use="sig", status="current"), stored.get(use="sig", status="future")
             store.succeed(current, future, keys.current_time())

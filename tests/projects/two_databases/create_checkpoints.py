@@ -14,7 +14,7 @@ if __name__ == "__main__":
     django.setup()
     from django.core.management import call_command
 
-    # `set_up` migrates only the database `default`, which gets no table.
+    # Create the tables here, because `set_up` migrates only the database `default`, which must contain no table.
     call_command("migrate", database="second", verbosity=0, interactive=False)
     subproject.set_up()
     from django.contrib.auth import get_user_model

@@ -20,7 +20,7 @@ if __name__ == "__main__":
     django.setup()
     from django.core.management import call_command
 
-    # `set_up` migrates only the database `default`, which gets no table.
+    # Create the tables here, because `set_up` migrates only the database `default`, which must contain no table.
     call_command("migrate", database="second", verbosity=0, interactive=False)
     subproject.set_up()
     from django.contrib.auth import get_user_model
@@ -69,7 +69,7 @@ if __name__ == "__main__":
         *,
         commit: bool,
     ) -> tuple[int, int]:
-        """Act in a transaction on a database. Returns what was collected before and after its end, as numbers."""
+        """Call `act` in a transaction. Returns the numbers of collected items before and after its end."""
         with collect() as facts:
             with transaction.atomic(using=alias):
                 act()
@@ -79,7 +79,8 @@ if __name__ == "__main__":
 
     issue_token()
     acts: dict[str, tuple[Callable[[], AbstractContextManager[list[Any]]], Callable[[], object]]] = {
-        # A token can't be issued in a transaction on the database with the audit log.
+        # The loop below doesn't issue tokens in a transaction on `second`, because the database with the audit log
+        # must not have an open transaction.
         "token_issued": (partial(received, signals.token_issued), issue_token),
         "tokens_revoked": (partial(received, signals.tokens_revoked), revoke_tokens),
         "log of revoked OAuth2 tokens": (partial(logged, "OAuth2 tokens"), revoke_oauth2_tokens),
