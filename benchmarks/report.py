@@ -22,7 +22,7 @@ PAGE = ROOT / "docs/speed.md"
 BEGIN, END = "<!-- benchmarks: begin -->\n", "<!-- benchmarks: end -->\n"
 
 VENDORS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
-COLOURS = {"sqlite": "#a9c9dd", "postgresql": "#4a86b8"}
+COLORS = {"sqlite": "#a9c9dd", "postgresql": "#4a86b8"}
 ISSUING = "nothing"
 """The name of the endpoint with which all issuing endpoints are compared."""
 
@@ -184,14 +184,14 @@ def chart(results: Mapping[str, Any]) -> str:
         weight = "bold" if name == "ours" else "normal"
         parts.append(svg.text(LEFT - 10, middle + 4, each["title"], "end", weight))
         for vendor in VENDORS:
-            parts += _bar(http[vendor][name]["ratio"], scale, y, COLOURS[vendor])
+            parts += _bar(http[vendor][name]["ratio"], scale, y, COLORS[vendor])
             y += BAR
         y += GAP
     one = LEFT + scale
     parts.insert(1, f'<line x1="{one:.1f}" x2="{one:.1f}" y1="{TOP - 6}" y2="{y - GAP + 6}" stroke="#999"/>')
     x = LEFT
     for vendor, title in VENDORS.items():
-        parts.append(f'<rect x="{x}" y="{y + 6}" width="12" height="12" fill="{COLOURS[vendor]}"/>')
+        parts.append(f'<rect x="{x}" y="{y + 6}" width="12" height="12" fill="{COLORS[vendor]}"/>')
         parts.append(svg.text(x + 18, y + 16, title, "start"))
         x += 110
     height = y + FOOT - GAP
@@ -209,11 +209,11 @@ def chart(results: Mapping[str, Any]) -> str:
     )
 
 
-def _bar(ratio: Mapping[str, float], scale: float, y: int, colour: str) -> Sequence[str]:
+def _bar(ratio: Mapping[str, float], scale: float, y: int, color: str) -> Sequence[str]:
     low, high = LEFT + ratio["low"] * scale, LEFT + ratio["high"] * scale
     middle = y + BAR / 2
     return (
-        f'<rect x="{LEFT}" y="{y}" width="{ratio["median"] * scale:.1f}" height="{BAR - 1}" fill="{colour}"/>',
+        f'<rect x="{LEFT}" y="{y}" width="{ratio["median"] * scale:.1f}" height="{BAR - 1}" fill="{color}"/>',
         f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}" stroke="currentColor"/>',
         svg.text(high + 6, middle + 4, f"{ratio['median']:.2f}", "start"),
     )

@@ -20,7 +20,7 @@ PAGE = ROOT / "docs/proxies.md"
 CHART = ROOT / "benchmarks/results-behind-nginx.svg"
 BEGIN, END = "<!-- behind nginx: begin -->\n", "<!-- behind nginx: end -->\n"
 
-COLOURS = {"hot": "#4a86b8", "new": "#a9c9dd"}
+COLORS = {"hot": "#4a86b8", "new": "#a9c9dd"}
 WIDTH, LEFT, RIGHT, BAR, GAP, TOP, FOOT = 800, 190, 130, 16, 14, 34, 40
 
 
@@ -74,7 +74,7 @@ def chart(results: Mapping[str, Any]) -> str:
             low, high = LEFT + rate["low"] * scale, LEFT + rate["high"] * scale
             width, middle = rate["median"] * scale, y + BAR / 2
             parts += [
-                f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="{BAR - 1}" fill="{COLOURS[tokens]}"/>',
+                f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="{BAR - 1}" fill="{COLORS[tokens]}"/>',
                 f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}" stroke="currentColor"/>',
                 svg.text(high + 6, middle + 4, f"{rate['median']:,.0f}", "start"),
             ]
@@ -82,7 +82,7 @@ def chart(results: Mapping[str, Any]) -> str:
         y += GAP
     x = LEFT
     for tokens, title in TOKENS.items():
-        parts.append(f'<rect x="{x}" y="{y}" width="12" height="12" fill="{COLOURS[tokens]}"/>')
+        parts.append(f'<rect x="{x}" y="{y}" width="12" height="12" fill="{COLORS[tokens]}"/>')
         parts.append(svg.text(x + 18, y + 10, title, "start"))
         x += 250
     height = y + FOOT - GAP

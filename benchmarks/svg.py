@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-# In dark mode, other colours replace the colours of the bars, so that the lines on the bars stay visible.
+# In dark mode, other colors replace the colors of the bars, so that the lines on the bars stay visible.
 _STYLE = """\
 <style>
 svg { color: #222 }

@@ -135,7 +135,7 @@ class TestTheDiagrams:
         assert len(texts) == 2
 
     @pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.name)
-    def test_diagram_has_different_colours_in_dark_mode(self, path):
+    def test_diagram_has_different_colors_in_dark_mode(self, path):
         text = path.read_text()
         light, dark = (
             dict(re.findall(r"(--[a-z]+): (#[0-9a-f]{6});", part))
@@ -150,20 +150,20 @@ class TestTheDiagrams:
     def test_texts_of_a_diagram_have_enough_contrast(self, path, mode):
         """Compare with the contrast that WCAG 2 requires for text, 4.5 to 1."""
         part = path.read_text().partition("@media (prefers-color-scheme: dark)")[mode]
-        colours = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6});", part))
+        colors = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6});", part))
 
         for text in ("ink", "quiet", "accent", "alarm"):
             for background in ("paper", "box"):
-                assert contrast(colours[text], colours[background]) >= 4.5, (text, background)
+                assert contrast(colors[text], colors[background]) >= 4.5, (text, background)
 
 
 def contrast(one: str, other: str) -> float:
-    """Return the contrast of two colours (WCAG 2, "contrast ratio")."""
+    """Return the contrast of two colors (WCAG 2, "contrast ratio")."""
     light, dark = sorted((luminance(one), luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 
 
-def luminance(colour: str) -> float:
-    channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+def luminance(color: str) -> float:
+    channels = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
     linear = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in channels]
     return sum(weight * each for weight, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

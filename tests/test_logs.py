@@ -69,13 +69,13 @@ class TestThePageOfLogLines:
         assert log_lines.table() in readme.page("log-lines.md")
 
 
-class Colour(StrEnum):
+class Color(StrEnum):
     RED = "red"
 
 
 class TestALogger:
     def test_log_record_contains_each_value_in_its_text_and_in_a_field(self, caplog):
-        get_logger("instaccess.test").warning("refused reason=%(reason)s jti=%(jti)r", reason=Colour.RED, jti="a")
+        get_logger("instaccess.test").warning("refused reason=%(reason)s jti=%(jti)r", reason=Color.RED, jti="a")
 
         [record] = caplog.records
         assert record.getMessage() == "refused reason=red jti='a'"
@@ -86,10 +86,10 @@ class TestALogger:
         [
             (None, None),
             (7, 7),
-            (Colour.RED, "red"),
+            (Color.RED, "red"),
             (uuid.UUID(int=7), "00000000-0000-0000-0000-000000000007"),
-            ((Colour.RED, 1), ["red", 1]),
-            ({"n": Colour.RED}, {"n": "red"}),
+            ((Color.RED, 1), ["red", 1]),
+            ({"n": Color.RED}, {"n": "red"}),
         ],
     )
     def test_fields_of_a_log_record_contain_only_values_that_json_can_represent(self, caplog, value, field):

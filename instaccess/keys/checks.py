@@ -95,7 +95,7 @@ def check_clock(databases: Sequence[str] | None = None, **kwargs: Any) -> list[C
         Warning(
             f"The clock of this host is {abs(difference.seconds):.1f} seconds {direction} the clock of the database "
             f"{alias!r}.",
-            hint=f"Synchronise the clocks of all hosts with NTP. If the clocks differ by {CLOCK_SKEW} seconds or "
+            hint=f"Synchronize the clocks of all hosts with NTP. If the clocks differ by {CLOCK_SKEW} seconds or "
             "more, gateways and services can refuse new tokens.",
             id="instaccess.W034",
         )

@@ -20,7 +20,7 @@ from instaccess.models import IssuedToken, Key, ServiceUser
 
 pytestmark = pytest.mark.django_db
 
-# Read the admins from the registry, because these tests must also cover a future admin of this app.
+# Read the admins from the registry, so that these tests also cover admins that this app adds later.
 MODELS = [model for model, page in admin.site._registry.items() if type(page).__module__.startswith("instaccess.")]
 OFFERED = {
     Key: {"use__exact", "status__exact"},
@@ -62,7 +62,7 @@ def viewer(client: Any) -> Callable[..., Any]:
 
 @pytest.fixture
 def rows(initial_keys: Any, row: Any, application: Any, user: Any) -> None:
-    """Create rows of every model, with two accounts and applications, because lists hide a filter with one value."""
+    """Create rows of every model, with two accounts and applications, because lists hide filters with one value."""
     row()
     row(account_uuid="college")
     get_application_model().objects.create(name="Other", client_id="other")
@@ -206,7 +206,7 @@ class TestTheListsOfOtherApps:
                 query = {f"{relation.name}__{column.name}__gte": MARKER}
                 with CaptureQueriesContext(connection) as captured:
                     response = client.get(address, query)
-                # Several hidden relations have the name "+". Django finds only one of these relations. For the
-                # columns of all other hidden relations, Django redirects.
+                # Several hidden relations have the name "+", and Django finds only one of these relations. Django
+                # therefore redirects a lookup on a column of another hidden relation.
                 assert response.status_code == 400 or response.url.endswith("?e=1"), query
                 assert not [item["sql"] for item in captured.captured_queries if MARKER in item["sql"]], query

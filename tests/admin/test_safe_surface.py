@@ -78,7 +78,7 @@ def rows_shown(client: Any, **query: str) -> set[uuid.UUID]:
 class TestEveryPageOfTheAdmin:
     @staticmethod
     def answers(client: Any) -> dict[str, str]:
-        """Request every admin page about the rows of the test, including filtered lists. Returns the texts by URL."""
+        """Request every admin page about the rows of the test, including filtered lists. Returns the HTML by URL."""
         addresses = [reverse("admin:index"), reverse("admin:app_list", args=["instaccess"])]
         for model in (Key, IssuedToken):
             name = f"admin:instaccess_{model._meta.model_name}"
@@ -114,7 +114,7 @@ class TestEveryPageOfTheAdmin:
             assert not any(secret in html.unescape(text) for secret in secrets), address
             assert "PRIVATE KEY" not in text, address
 
-    def test_a1_page_of_a_key_shows_no_private_key_even_if_the_row_contains_a_private_key_as_its_public_key(
+    def test_a1_page_of_a_key_shows_no_private_key_even_if_public_jwk_contains_a_private_key(
         self, initial_keys, admin_client
     ):
         private = ring.current_ring().signing_key().private().reveal()
@@ -152,7 +152,7 @@ class TestTheAuditLogInTheAdmin:
         return row(user, application, ip_address="192.0.2.7")
 
     @pytest.fixture(autouse=True)
-    def _stays_as_it_is(self, token):
+    def _audit_row_stays_unchanged(self, token):
         before = IssuedToken.objects.values(*self.COLUMNS, "jti").get()
         yield
         assert IssuedToken.objects.values(*self.COLUMNS, "jti").get() == before
@@ -217,7 +217,7 @@ class TestTheAuditLogInTheAdmin:
 
 
 class TestDeletingReferencedObjects:
-    def test_a3_deleting_a_user_keeps_the_audit_row_and_its_uuid(self, user, application, admin_client):
+    def test_a3_deleting_a_user_keeps_the_audit_row_and_the_uuid_of_the_user(self, user, application, admin_client):
         issuer_row = row(user, application, real_user=user)
 
         response = admin_client.post(reverse("admin:auth_user_delete", args=[user.pk]), {"post": "yes"})
@@ -230,7 +230,7 @@ class TestDeletingReferencedObjects:
         assert issuer_row.user_uuid in page(admin_client, TOKENS)
         assert rows_shown(admin_client, q=issuer_row.user_uuid) == {kept.jti}
 
-    def test_a3_deleting_an_application_keeps_the_audit_row_and_its_client_id(self, user, application, admin_client):
+    def test_a3_deleting_an_application_keeps_the_audit_row_and_the_client_id(self, user, application, admin_client):
         client_id = application.client_id
         issuer_row = row(user, application)
         address = reverse("admin:oauth2_provider_application_delete", args=[application.pk])
@@ -464,7 +464,7 @@ class TestAListWithManyRows:
             row(user, application, real_user=user)
 
     def test_list_of_issued_tokens_runs_the_same_number_of_queries_for_many_rows(self, admin_client):
-        self.fill(25)  # More rows than fit on one page.
+        self.fill(25)  # Create more rows than fit on one page.
         few = self.queries(admin_client, TOKENS)
         self.fill(45)
 
@@ -487,10 +487,12 @@ class TestAListWithManyRows:
         few = self.queries(admin_client, TOKENS, **query)
         self.fill(20)
 
-        # A full page needs one additional query for pagination.
+        # Pagination needs one additional query if the page is full.
         assert len(self.queries(admin_client, TOKENS, **query)) <= len(few) + 1
 
-    def test_list_of_issued_tokens_has_pages_only_for_counted_rows(self, admin_client, monkeypatch):
+    def test_list_of_issued_tokens_has_pages_only_for_the_latest_rows_up_to_the_limit(
+        self, admin_client, monkeypatch
+    ):
         monkeypatch.setattr("instaccess.admin.tokens.pagination.COUNTED", 3)
         self.fill(5)
 

@@ -116,7 +116,7 @@ class TestTheFieldsOfAServiceUser:
     def test_system_checks_accept_the_admin_of_service_users_on_a_site_without_other_admins(self):
         assert ServiceUserAdmin(ServiceUser, admin.AdminSite()).check() == []
 
-    def test_form_of_a_service_user_explains_both_fields(self, root_client):
+    def test_form_of_a_service_user_explains_the_fields_application_and_user(self, root_client):
         text = page_text(root_client, ADD)
 
         assert "requests tokens with the client credentials grant" in text
@@ -200,7 +200,9 @@ class TestBindingAPrivilegedUser:
         assert listed.count("auth.") == 5
         assert listed.endswith(", …")
 
-    def test_a14_change_to_a_privileged_user_needs_a_confirmation(self, root_client, make_privileged, application):
+    def test_a14_binding_a_privileged_user_instead_of_another_user_needs_a_confirmation(
+        self, root_client, make_privileged, application
+    ):
         row = ServiceUser.objects.create(application=application, user=User.objects.create_user("harmless"))
         robot, url = make_privileged("is_staff"), reverse("admin:instaccess_serviceuser_change", args=[row.pk])
         data = {"application": application.pk, "user": robot.pk}

@@ -15,7 +15,7 @@ class TestSlices:
         ("size", "expected"),
         [(1, [[1], [2], [3], [4]]), (3, [[1, 2, 3], [4]]), (4, [[1, 2, 3, 4]]), (5, [[1, 2, 3, 4]])],
     )
-    def test_slices_contain_every_item_once_in_its_order(self, size, expected):
+    def test_slices_contain_every_item_of_the_list_once_and_in_order(self, size, expected):
         assert list(slices([1, 2, 3, 4], size)) == expected
 
     def test_empty_list_has_no_slices(self):
@@ -29,13 +29,13 @@ class TestInBatches:
         PruneMarker.objects.bulk_create([PruneMarker(number=number) for number in (30, 10, 50, 20, 40)])
 
     @pytest.mark.parametrize("size", [1, 2, 4, 5, 6])
-    def test_rows_in_batches_are_every_row_once_in_the_order_of_the_numbers(self, size):
+    def test_in_batches_yields_every_row_once_in_ascending_or_descending_order(self, size):
         rows = PruneMarker.objects.all()
 
         assert [row.number for row in in_batches(rows, size)] == [10, 20, 30, 40, 50]
         assert [row.number for row in in_batches(rows, size, latest_first=True)] == [50, 40, 30, 20, 10]
 
-    def test_rows_in_batches_are_read_only_when_they_are_needed(self):
+    def test_in_batches_reads_a_batch_only_when_the_caller_needs_its_rows(self):
         rows = in_batches(PruneMarker.objects.all(), 2)
 
         with CaptureQueriesContext(connection) as queries:

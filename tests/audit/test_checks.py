@@ -24,7 +24,7 @@ def pair() -> Iterator[list[Cluster]]:
 
 @pytest.fixture
 def use(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Return a function that connects this process to a PostgreSQL server, with a user and connection options."""
+    """Return a function that connects this process to a PostgreSQL server, with the given user and options."""
 
     with monkeypatch.context() as patch:
 
@@ -80,14 +80,14 @@ class TestReplicas:
 
         assert check() == []
 
-    def test_o17_check_reports_a_replica_that_synchronous_standby_names_does_not_name(self, pair, use, set_names):
+    def test_o17_check_reports_a_replica_that_synchronous_standby_names_does_not_list(self, pair, use, set_names):
         set_names("another", "async")
         use(pair[0])
 
         assert [check_id for check_id, _ in check()] == ["instaccess.W033"]
 
     def test_check_does_not_report_a_server_without_replicas(self, pair, use):
-        use(pair[1])  # The replica is a server that has no replicas.
+        use(pair[1])  # Connect to the replica, which has no replicas.
 
         assert check() == []
 
@@ -115,7 +115,7 @@ class TestSynchronousCommit:
 
 
 class TestOtherDatabases:
-    def test_check_of_durability_does_not_query_databases_that_are_not_checked(self, use):
+    def test_check_of_durability_opens_no_connection_to_a_database_that_the_caller_does_not_name(self, use):
         connections.close_all()
 
         assert check_durability(databases=["other"]) == check_durability(databases=None) == []

@@ -196,7 +196,7 @@ class TestAnExportedRow:
 
 @pytest.mark.django_db
 class TestTheExportedRows:
-    def test_export_contains_every_row_once_the_latest_first_for_every_batch_size(self, row):
+    def test_export_with_any_batch_size_contains_every_row_once_and_the_latest_row_first(self, row):
         made = [row(issued_at=NOW - timedelta(seconds=number // 3)) for number in range(11)]
         expected = sorted(made, key=lambda each: (each.issued_at, each.pk), reverse=True)
 
@@ -315,7 +315,7 @@ class TestTheLogOfAnExport:
     def _caught(self, caplog):
         caplog.set_level(logging.INFO, logger="instaccess.audit")
 
-    def test_log_contains_the_start_of_an_export_with_user_and_filters_and_the_end(self, row, caplog):
+    def test_export_logs_its_start_with_the_user_and_the_filters_and_logs_its_end(self, row, caplog):
         for _ in range(3):
             row()
         chunks = iter(export(batch=2, filters={"status": "live\nforged"}))
@@ -328,7 +328,7 @@ class TestTheLogOfAnExport:
         list(chunks)
         assert caplog.messages[1:] == ["export complete by='auditor' rows=3"]
 
-    def test_log_reports_that_an_export_was_aborted_and_its_number_of_rows(self, row, caplog):
+    def test_aborted_export_logs_the_number_of_exported_rows(self, row, caplog):
         for _ in range(3):
             row()
         chunks: Any = iter(export(batch=2))
@@ -339,7 +339,7 @@ class TestTheLogOfAnExport:
         assert caplog.messages[1:] == ["export aborted by='auditor' rows=2"]
 
 
-# List these characters independently, because a test must not use the list of the code under test.
+# Define these characters again, because a test must not use the list of the code that it tests.
 FORMULA = "=+-@"
 INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u200f\u202e\u2060\ufeff"
 
@@ -353,7 +353,7 @@ def starts_a_formula(cell: str) -> bool:
 
 
 def symbols(text: str) -> str:
-    """Return a text without apostrophes, and with symbols instead of control characters."""
+    """Return the text without apostrophes, and with a visible symbol instead of each control character."""
     replaced = []
     for char in text:
         if char < " ":
@@ -422,7 +422,7 @@ class TestSafeCell:
         assert cell.replace("'", "") == symbols(text)
 
     def test_safe_cell_takes_linear_time_for_long_runs_of_ignored_characters(self):
-        # With backtracking, this test would take minutes.
+        # A regular expression that backtracks would take minutes for these strings.
         for text in ("\t" * 100_000, "; " * 100_000, '"' * 100_000 + "x", " " * 100_000 + "="):
             assert len(safe_cell(text)) <= len(text) + 2
 

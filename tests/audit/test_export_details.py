@@ -20,12 +20,12 @@ class TestTheFormats:
     def test_media_type_of_csv_names_the_charset_and_the_header(self):
         assert Format.CSV.content_type == "text/csv; charset=utf-8; header=present"
 
-    def test_media_type_of_json_lines_is_the_proposed_type(self):
+    def test_media_type_of_json_lines_is_application_jsonl(self):
         assert Format.JSON_LINES.content_type == "application/jsonl"
 
 
 class TestCsv:
-    def test_csv_has_a_quoted_cell_for_each_value_and_windows_line_ends(self):
+    def test_export_as_csv_quotes_every_cell_and_ends_each_line_with_crlf(self):
         record = ["7", 'say "hi"', None, *[""] * (len(COLUMNS) - 3)]
 
         assert as_csv([record, record]) == ('"7","say ""hi""",""' + ',""' * (len(COLUMNS) - 3) + "\r\n") * 2
@@ -49,7 +49,7 @@ class TestControlCharacters:
         assert safe_cell(f"a{char}b") == f"a{symbol}b"
 
     @pytest.mark.parametrize("char", [" ", "~", "\xa0"], ids=ascii)
-    def test_safe_cell_keeps_a_neighbor_of_the_control_characters(self, char):
+    def test_safe_cell_keeps_the_characters_next_to_the_ranges_of_control_characters(self, char):
         assert safe_cell(f"a{char}b\t") == f"a{char}b\u2409"
 
 

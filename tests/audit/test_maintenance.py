@@ -44,7 +44,7 @@ class TestACommandThatSucceeds:
         assert runs()["seal"].started_at > first.started_at
         assert len(runs()) == 1
 
-    def test_dry_run_and_commands_without_maintenance_are_not_recorded(self, initial_keys):
+    def test_dry_runs_and_commands_that_do_no_maintenance_are_not_recorded(self, initial_keys):
         call_command(*COMMANDS["prune"], "--dry-run")
         call_command("instaccess_tokens", "list")
         call_command("instaccess_keys", "list")
@@ -63,7 +63,7 @@ class TestARunOfACommandThatRanBefore:
         assert (run.result, run.finished_at, run.succeeded_at) == ("running", None, before.succeeded_at)
         assert run.started_at > before.started_at
 
-    def test_record_of_another_command_is_not_changed(self):
+    def test_run_of_a_command_does_not_change_the_record_of_another_command(self):
         with audit.record_run("seal"):
             pass
         before = MaintenanceRun.objects.values().get()
@@ -96,13 +96,13 @@ class TestACommandThatFails:
 
         assert (runs()["seal"].result, runs()["seal"].succeeded_at) == ("failed", None)
 
-    def test_interrupted_run_is_recorded_as_failed(self):
+    def test_interrupted_run_of_a_maintenance_command_is_recorded_as_failed(self):
         with pytest.raises(KeyboardInterrupt), audit.record_run("seal"):
             raise KeyboardInterrupt
 
         assert runs()["seal"].result == "failed"
 
-    def test_killed_run_is_recorded_as_running(self):
+    def test_killed_run_of_a_maintenance_command_is_recorded_as_running(self):
         with audit.record_run("seal"):
             run = runs()["seal"]
 

@@ -17,7 +17,7 @@ EARLIER = datetime(2026, 11, 22, 12, 5, tzinfo=UTC)
 
 
 def measured() -> dict[str, float]:
-    """Return the measured values by the end of the name."""
+    """Return the measured values. The keys are the names of the measurements without their prefixes."""
     return {
         each.name.removeprefix("instaccess_").removeprefix("maintenance_"): each.value for each in audit.measure()
     }
@@ -55,7 +55,7 @@ class TestMeasurementsOfAMaintenanceRun:
 
 
 class TestMeasurementsOfUncoveredRows:
-    def test_every_row_is_uncovered_if_there_is_no_checkpoint(self, row):
+    def test_measurements_count_every_audit_row_as_uncovered_if_there_is_no_checkpoint(self, row):
         row(id=1)
         row()
 

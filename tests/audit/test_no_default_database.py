@@ -27,19 +27,19 @@ class TestAProjectWithoutADefaultDatabase:
         assert facts["issued"] == 3
         assert "the request is inside an open transaction" in facts["error in a transaction"]
 
-    def test_tokens_and_oauth2_tokens_are_revoked(self, facts):
+    def test_tokens_and_oauth2_tokens_can_be_revoked_without_a_default_database(self, facts):
         assert facts["revoked"] == 1
         assert facts["revoked with OAuth2 tokens"] == [1, 1]
 
-    def test_checkpoints_export_erasure_and_prune_work(self, facts):
+    def test_checkpoints_export_erasure_and_prune_work_without_a_default_database(self, facts):
         assert (facts["verified"], facts["names"], facts["exported"], facts["kept"]) == ("", 3, 3, 2)
 
-    def test_maintenance_runs_are_recorded_and_measured(self, facts):
+    def test_maintenance_runs_are_recorded_and_measured_without_a_default_database(self, facts):
         assert facts["runs"] == {"prune": "succeeded", "seal": "succeeded"}
         assert facts["measured"] == 10
 
     def test_refusals_are_counted_with_and_without_a_transaction_of_the_caller(self, facts):
         assert facts["refusals"] == 5
 
-    def test_health_checks_leave_no_row(self, facts):
+    def test_health_checks_add_no_row_to_the_audit_log(self, facts):
         assert facts["rows after the insert"] == facts["kept"]

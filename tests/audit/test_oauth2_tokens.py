@@ -74,7 +74,7 @@ def usable(*owners: Any) -> int:
 
 
 class TestTheSummaryOfOAuth2Tokens:
-    def test_summary_counts_each_kind_of_token_per_user_and_application(self, give, user, grace, application):
+    def test_summary_of_oauth2_tokens_counts_each_kind_per_user_and_application(self, give, user, grace, application):
         other = get_application_model().objects.create(
             name="Archive", client_type="confidential", authorization_grant_type="authorization-code"
         )
@@ -92,14 +92,14 @@ class TestTheSummaryOfOAuth2Tokens:
         ]
         assert summary[2].counts == dict.fromkeys(audit.OAUTH2_KINDS, 2)
 
-    def test_summary_does_not_count_expired_or_revoked_tokens(self, give, user):
+    def test_summary_of_oauth2_tokens_does_not_count_expired_or_revoked_tokens(self, give, user):
         give().revoke()
         for model in (get_grant_model(), get_device_grant_model(), get_id_token_model()):
             model.objects.update(expires=timezone.now() - timedelta(seconds=1))
 
         assert audit.summarize_oauth2_tokens([user]) == []
 
-    def test_summary_counts_a_refresh_token_whose_access_token_has_expired(self, give, user):
+    def test_summary_of_oauth2_tokens_counts_a_refresh_token_if_its_access_token_has_expired(self, give, user):
         give()
         get_access_token_model().objects.update(expires=timezone.now() - timedelta(days=1))
 
@@ -107,7 +107,9 @@ class TestTheSummaryOfOAuth2Tokens:
 
         assert (summary.counts["refresh_tokens"], summary.counts["access_tokens"]) == (1, 0)
 
-    def test_last_use_is_the_time_of_the_last_token_that_the_user_requested(self, give, user, grace, row):
+    def test_last_use_of_oauth2_tokens_is_the_time_of_the_last_token_that_the_user_requested(
+        self, give, user, grace, row
+    ):
         refresh_token = give()
         [summary] = audit.summarize_oauth2_tokens([user])
         assert summary.last_used >= refresh_token.created
@@ -120,7 +122,7 @@ class TestTheSummaryOfOAuth2Tokens:
 
         assert summary.last_used == asked.issued_at
 
-    def test_summary_runs_the_same_number_of_queries_for_many_users(self, give, user, grace):
+    def test_summary_of_oauth2_tokens_runs_the_same_number_of_queries_for_many_users(self, give, user, grace):
         give()
         with CaptureQueriesContext(connection) as few:
             audit.summarize_oauth2_tokens([user])
@@ -130,7 +132,7 @@ class TestTheSummaryOfOAuth2Tokens:
         with CaptureQueriesContext(connection) as many:
             audit.summarize_oauth2_tokens([user, grace])
 
-        assert len(many) <= len(few) + 2  # One more user may need a query for the uuid.
+        assert len(many) <= len(few) + 2  # Allow two more queries, because the second user may still need a uuid.
 
     def test_access_token_without_a_user_belongs_to_the_service_user_of_its_application(
         self, make_access_token, user, application
@@ -159,7 +161,7 @@ class TestTheSummaryOfOAuth2Tokens:
 class TestTheLastUseAmongManyTokens:
     @pytest.fixture
     def used(self, give, row, user, grace) -> Any:
-        """Create a token of ada, and later tokens that grace got for herself and for ada."""
+        """Create a token of ada, and later tokens that grace requested for herself and for ada. Returns ada's row."""
         give()
         used = row(age=400)
         graces = users.user_uuid(grace)
@@ -168,7 +170,7 @@ class TestTheLastUseAmongManyTokens:
             row(age=age, real_user=grace, real_user_uuid=graces)
         return used
 
-    def test_last_use_of_a_user_is_found_after_more_tokens_of_other_users_than_the_limit(
+    def test_last_use_of_a_user_is_found_even_if_newer_tokens_of_other_users_exceed_the_limit(
         self, used, user, monkeypatch
     ):
         monkeypatch.setattr(oauth2_tokens, "_LAST_USES", 1)
@@ -177,7 +179,7 @@ class TestTheLastUseAmongManyTokens:
 
         assert summary.last_used == used.issued_at
 
-    def test_summary_reads_at_most_five_thousand_audit_rows(self, used, user):
+    def test_summary_of_oauth2_tokens_reads_at_most_five_thousand_audit_rows(self, used, user):
         with CaptureQueriesContext(connection) as queries:
             audit.summarize_oauth2_tokens([user])
 
@@ -200,7 +202,7 @@ class TestRevokingOAuth2TokensWithAFailingDatabase:
 
 
 class TestRevokingTokensTogetherWithOAuth2Tokens:
-    def test_a21_revocation_leaves_no_usable_oauth2_token_of_the_user(self, give, row, user, grace):
+    def test_a21_revocation_revokes_every_usable_oauth2_token_of_the_user(self, give, row, user, grace):
         give()
         give()
         give(grace)

@@ -88,7 +88,7 @@ class TestProgress:
         assert not IssuedToken.objects.exists()
         assert check() == ""
 
-    def test_progress_ignores_a_row_whose_id_is_in_the_distant_future(self, row):
+    def test_progress_ignores_a_row_whose_id_is_more_than_a_day_in_the_future(self, row):
         row()
         with time_machine.travel(timezone.now() + timedelta(hours=25)):
             moved = row()

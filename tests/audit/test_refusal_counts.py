@@ -19,7 +19,7 @@ NOW = HOUR + timedelta(minutes=30, seconds=15, microseconds=7)
 
 
 class TestRefusalSpikes:
-    """Tests of spikes: at least 20 refusals per hour, and at least 5 times the mean of the last seven days."""
+    """Tests of spikes: hours with at least 20 refusals, and with at least 5 times the hourly mean of seven days."""
 
     @pytest.fixture(autouse=True)
     def now(self) -> Iterator[None]:
@@ -85,7 +85,7 @@ class TestRefusalSpikes:
         assert [spike.count for spike in refusal_counts.refusal_spikes()] == [30]
 
     def test_mean_of_refusals_covers_only_the_time_since_the_first_count(self):
-        # With a mean over seven days, usual numbers would look like spikes during the first week.
+        # If the mean always covered seven days, usual counts would look like spikes during the first week.
         self.rows({3: 100, 2: 100, 1: 100, 0: 40})
 
         assert refusal_counts.refusal_spikes() == []
@@ -95,7 +95,7 @@ class TestRefusalSpikes:
 
         assert refusal_counts.refusal_spikes() == [RefusalSpike("gateway", "expired", 50, 10.0)]
 
-    def test_refusal_spikes_of_an_earlier_time_leave_out_later_refusals(self):
+    def test_refusal_spikes_of_an_earlier_time_omit_later_refusals(self):
         self.rows({30: 40, 29: 500, 1: 900})
 
         expected = [RefusalSpike("gateway", "expired", 40, 0.0)]

@@ -17,7 +17,7 @@ from instaccess.web import Kind
 pytestmark = pytest.mark.django_db
 
 NOON = datetime(2026, 12, 1, 12, tzinfo=UTC)
-EPOCH_HOUR = 498_924  # Noon, in hours since 1970.
+EPOCH_HOUR = 498_924  # NOON as the number of hours since 1970.
 
 
 def kind(hour: int = EPOCH_HOUR, reason: str = "expired", user_uuid: str = "u") -> Kind:
@@ -48,7 +48,7 @@ class TestAddingRefusals:
             (NOON - timedelta(hours=1), "expired", "u"): 9,
         }
 
-    def test_failed_addition_in_a_transaction_of_the_caller_leaves_no_row(self):
+    def test_failed_add_stores_no_refusal_count_even_in_a_transaction_of_the_caller(self):
         def fail_on_update(execute: Any, sql: str, *args: Any) -> Any:
             if sql.startswith("UPDATE"):
                 raise OperationalError("deadlock detected")
@@ -71,7 +71,7 @@ class TestAddingRefusals:
 
 class TestTrimmingTheTable:
     def create(self, ages: Iterable[timedelta]) -> None:
-        """Create one row for each age at noon."""
+        """Create one refusal count for each age. An age is the time from the hour of the count to noon."""
         RefusalCount.objects.bulk_create(
             [
                 RefusalCount(hour=NOON - age, role="gateway", reason="expired", user_uuid=str(number), count=1)
@@ -84,21 +84,21 @@ class TestTrimmingTheTable:
         with time_machine.travel(NOON, tick=False):
             return refusal_counts.trim()
 
-    def test_trim_deletes_rows_older_than_35_days(self):
+    def test_trim_deletes_refusal_counts_older_than_35_days(self):
         kept, hour = timedelta(days=35), timedelta(hours=1)
         self.create([timedelta(), kept - hour, kept, kept + hour, timedelta(days=400)])
 
         assert self.trim() is True
         assert [NOON - hour for hour, *_ in table()] == [kept, kept - hour, timedelta()]
 
-    def test_trim_deletes_the_oldest_rows_beyond_fifty_thousand_rows(self):
+    def test_trim_deletes_the_oldest_refusal_counts_beyond_fifty_thousand_rows(self):
         self.create([timedelta(hours=5), timedelta(hours=4), timedelta(hours=3), *[timedelta()] * 49_999])
 
         assert self.trim() is True
         hours = RefusalCount.objects.order_by("hour").values_list("hour", flat=True)
         assert (len(hours), hours[0]) == (50_000, NOON - timedelta(hours=3))
 
-    def test_trim_deletes_at_most_five_thousand_rows_and_reports_that_rows_are_left(self):
+    def test_trim_deletes_at_most_five_thousand_rows_and_reports_that_more_rows_must_be_deleted(self):
         old = timedelta(days=36)
         self.create([old] * 5001)
 

@@ -23,7 +23,7 @@ def facts(tmp_path_factory: pytest.TempPathFactory, _rsa_pool: Any) -> Any:
 
 
 class TestAReplicaWithoutRows:
-    def test_a_query_that_reads_the_replica_is_recorded(self, facts):
+    def test_the_test_project_records_each_query_that_reads_the_replica(self, facts):
         assert facts["tokens on the replica"] == 0
         assert facts["recorded"] == ["instaccess_issuedtoken"]
 

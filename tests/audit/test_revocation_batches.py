@@ -1,4 +1,4 @@
-"""Tests of revocations of many single tokens: batches, rows that change meanwhile, and a failing log."""
+"""Tests of revocations of many single tokens: batches, rows that another process revokes, and a failing log."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def revoke(**options: Any) -> int:
 
 
 class TestManyTokens:
-    def test_revoke_revokes_five_hundred_tokens_at_once(self, django_capture_on_commit_callbacks):
+    def test_revoke_revokes_tokens_in_batches_of_five_hundred(self, django_capture_on_commit_callbacks):
         now = timezone.now()
         rows = [
             IssuedToken(jti=audit_rows.next_jti(), issued_at=now, expires_at=now + timedelta(hours=1))
@@ -42,7 +42,7 @@ class TestManyTokens:
 
 
 class TestTokensThatAnotherProcessRevokesMeanwhile:
-    def test_signal_of_each_batch_contains_only_the_tokens_that_this_batch_has_marked(
+    def test_signal_of_a_batch_omits_a_token_that_another_process_has_just_revoked(
         self, row, monkeypatch, django_capture_on_commit_callbacks
     ):
         monkeypatch.setattr(revocation, "BATCH", 2)
@@ -62,7 +62,7 @@ class TestTokensThatAnotherProcessRevokesMeanwhile:
 
         assert [sent["jtis"] for sent in facts] == [[str(first.jti), str(second.jti)], [str(third.jti)]]
 
-    def test_second_marking_by_the_same_revocation_marks_only_the_remaining_row(self, row):
+    def test_mark_batch_marks_no_row_twice_for_the_same_revocation(self, row):
         first, second, now = row(), row(), timezone.now()
         act = Act(now, "grace", "stolen")
         keks = conf.key_encryption_keys
@@ -79,7 +79,7 @@ class TestTokensThatAnotherProcessRevokesMeanwhile:
 
 
 class TestARowWhoseHmacDoesNotMatch:
-    def test_revoke_marks_the_row_and_keeps_its_hmac(self, row):
+    def test_revoke_marks_a_modified_row_and_keeps_its_invalid_hmac(self, row):
         made = row()
         IssuedToken.objects.filter(pk=made.pk).update(client_id="changed")
 

@@ -48,7 +48,7 @@ def is_authentic(row: IssuedToken) -> bool:
 
 
 class TestTheScopeOfARevocation:
-    def test_scope_without_a_value_raises_value_error(self):
+    def test_revocation_scope_without_a_value_raises_value_error(self):
         for make in (Scope.user, Scope.account, Scope.key):
             with pytest.raises(ValueError, match="needs a value"):
                 make("")
@@ -116,7 +116,7 @@ class TestRevokingAllTokensOfAUser:
         assert Revocation.objects.get().latest_iat == int(ahead.issued_at.timestamp())
         assert marked() == {ahead}
 
-    def test_revocation_of_a_user_covers_no_later_tokens_despite_a_time_of_issue_in_the_far_future(self, row):
+    def test_row_from_the_far_future_does_not_extend_a_revocation_to_later_tokens(self, row):
         now = timezone.now()
         far_ahead = row(issued_at=now + timedelta(days=1))
         revoke_user(now=now)
@@ -234,7 +234,7 @@ class TestAnInterruptedRevocation:
                 revoke_user(**options)
         assert len(marked()) == 1
 
-    def test_k22_next_revocation_marks_the_remaining_rows_of_an_interrupted_revocation_with_its_time_and_reason(
+    def test_k22_next_revocation_completes_an_interrupted_revocation_with_the_original_time_and_reason(
         self, row, monkeypatch
     ):
         rows, now = {row() for _ in range(3)}, timezone.now() - timedelta(minutes=1)
@@ -288,7 +288,7 @@ class TestAnInterruptedRevocation:
 
 class TestTheHmacOfARevocation:
     def test_canonical_bytes_and_hmac_of_a_revocation_never_change(self):
-        """Compare with literals.
+        """Compare the canonical bytes and the HMAC with literals.
 
         A changed format with the same label would invalidate the HMACs of revocations that are already stored.
         An interrupted revocation could then not be completed.

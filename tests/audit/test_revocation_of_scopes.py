@@ -1,4 +1,4 @@
-"""Tests of revocations of users, accounts, keys and all tokens: the covered rows, and the times and numbers."""
+"""Tests of revocations of users, accounts, keys and all tokens: the covered rows, the times and the numbers."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ class TestTheRowsThatAScopeCovers:
         ],
         ids=["subject", "real user", "account", "signing key", "encryption key", "all tokens"],
     )
-    def test_revocation_of_a_scope_marks_a_row_of_the_scope_without_a_revocation_of_a_single_token(
-        self, row, scope, columns
-    ):
+    def test_revocation_of_a_scope_needs_no_revocation_of_single_tokens_in_the_scope(self, row, scope, columns):
         made = row(**columns)
 
         assert revoke(scope) == 1
@@ -69,9 +67,7 @@ class TestTheRowsThatAScopeCovers:
         ],
         ids=["user", "account", "key"],
     )
-    def test_revocation_of_a_scope_revokes_a_row_with_the_same_text_in_another_column_as_a_single_token(
-        self, row, scope, columns
-    ):
+    def test_revoke_adds_a_revocation_of_a_single_token_for_a_token_outside_the_scope(self, row, scope, columns):
         made = row(**columns)
 
         assert revoke(scope) == 1
@@ -111,13 +107,13 @@ class TestTheRowsThatAScopeCovers:
 
 
 class TestTheCompletionOfRevocations:
-    def test_revocation_is_complete_at_the_time_of_the_revocation(self, row):
+    def test_revocation_is_recorded_as_completed_at_the_time_of_the_revocation(self, row):
         now = timezone.now() - timedelta(minutes=1)
         revoke(Scope.user("x"), now=now)
 
         assert Revocation.objects.get().completed_at == now
 
-    def test_completion_does_not_change_revocations_that_are_complete_or_not_authentic(self, row):
+    def test_completion_of_revocations_does_not_change_complete_or_unauthentic_revocations(self, row):
         earlier, now = timezone.now() - timedelta(minutes=1), timezone.now()
         revoke(Scope.user("x"), now=earlier)
         Revocation.objects.create(number=17, kind="user", value="y", latest_iat=1, revoked_at=now)
@@ -125,7 +121,7 @@ class TestTheCompletionOfRevocations:
 
         assert dict(Revocation.objects.values_list("value", "completed_at")) == {"x": earlier, "y": None, "z": now}
 
-    def test_completion_marks_the_rows_of_its_own_and_of_later_interrupted_revocations(self, row):
+    def test_completion_of_a_revocation_also_marks_the_rows_of_a_later_interrupted_revocation(self, row):
         first, second = row(user_uuid="x"), row(user_uuid="y")
         recorded = record(Scope.user("x"))
         record(Scope.user("y"))
@@ -133,7 +129,7 @@ class TestTheCompletionOfRevocations:
         assert complete(recorded=recorded) == {Scope.user("x"): 1, Scope.user("y"): 1}
         assert marked() == {first, second}
 
-    def test_completion_does_not_mark_a_token_that_has_expired_at_the_given_time(self, row):
+    def test_completion_of_a_revocation_does_not_mark_a_token_that_is_expired_at_the_given_time(self, row):
         row(user_uuid="x")
         record(Scope.user("x"))
 
@@ -142,7 +138,7 @@ class TestTheCompletionOfRevocations:
 
 
 class TestTheRevocationLog:
-    def test_numbers_of_several_revocations_begin_with_the_time_and_continue_after_the_last_number(self):
+    def test_number_of_a_revocation_is_the_time_or_follows_the_last_number(self):
         now = timezone.now()
         first = int(now.timestamp()) * 1_000_000 + now.microsecond
         record(*map(Scope.user, "abc"), now=now)
@@ -152,7 +148,7 @@ class TestTheRevocationLog:
         assert numbers == {"a": first, "b": first + 1, "c": first + 2, "d": first + 3, "e": first + 4}
         assert RevocationLock.objects.get().last_number == first + 4
 
-    def test_further_row_in_the_table_of_the_lock_has_no_effect(self):
+    def test_second_row_in_the_lock_table_does_not_change_the_number_of_a_revocation(self):
         now = timezone.now()
         record(Scope.user("a"), now=now)
         RevocationLock.objects.create(pk=2, last_number=2**62)
@@ -161,13 +157,13 @@ class TestTheRevocationLog:
         assert recorded.number == Revocation.objects.get(value="a").number + 1
         assert RevocationLock.objects.get(pk=2).last_number == 2**62
 
-    def test_only_a_revocation_of_a_key_has_no_latest_time_of_issue(self):
+    def test_every_revocation_has_a_latest_time_of_issue_except_the_revocation_of_a_key(self):
         record(Scope.user("u"), Scope.account("a"), Scope.key("k"), Scope.everything(), latest_iat=17)
 
         kinds = dict(Revocation.objects.values_list("kind", "latest_iat"))
         assert kinds == {"user": 17, "account": 17, "key": None, "all": 17}
 
-    def test_recorded_keys_are_the_values_of_the_revocations_of_keys(self):
+    def test_recorded_keys_returns_the_kid_of_each_key_in_the_revocation_log(self):
         record(Scope.user("u"), Scope.key("k"), Scope.account("a"), Scope.key("l"))
 
         assert audit.recorded_keys() == {"k", "l"}
@@ -181,7 +177,9 @@ class TestTheRevocationLog:
         assert [each.value for each in Revocation.objects.all()] == ["b", "c", "d"]
 
     @pytest.mark.sqlite
-    def test_completion_logs_a_revocation_in_which_an_attacker_stored_bytes(self, row, caplog):
+    def test_completion_of_revocations_skips_and_logs_a_revocation_in_which_an_attacker_stored_bytes(
+        self, row, caplog
+    ):
         made = row(user_uuid="x")
         [recorded] = record(Scope.user("x"))
         with connection.cursor() as cursor:
@@ -193,11 +191,11 @@ class TestTheRevocationLog:
 
 
 class TestTheScopesOfAUser:
-    def test_user_who_is_the_subject_and_the_real_user_of_tokens_has_one_scope(self, row):
+    def test_user_who_is_the_subject_and_the_real_user_of_tokens_has_one_revocation_scope(self, row):
         row(user_uuid="x")
         row(real_user_uuid="x")
 
         assert audit.scopes_of_user("x") == [Scope.user("x")]
 
-    def test_scope_of_all_tokens_needs_no_value(self):
+    def test_revocation_scope_of_all_tokens_needs_no_value(self):
         assert (Scope.everything().kind, Scope.everything().value) == ("all", "")

@@ -43,10 +43,10 @@ MODIFIED = {
     "revoked_by": "mallory",
     "revocation_reason": "none",
 }
-# The HMAC covers the uuids and the client id. A foreign key is left out, because it becomes NULL when the user or the
-# application is deleted.
+# The HMAC covers the uuids and the client id, but no foreign keys. Django sets a foreign key to NULL when the user or
+# the application is deleted.
 FOREIGN_KEYS = {"user", "real_user", "application"}
-# A separate HMAC covers the user names, because an erasure changes the names but not the row.
+# A separate HMAC covers the user names, because an erasure of names must not change the HMAC of the row.
 NAMES = {"user_name", "real_user_name", "names_mac"}
 
 
@@ -70,7 +70,7 @@ class TestTheHmacOfARow:
         assert check_hmac(made) is HmacStatus.AUTHENTIC
 
     @given(address=st.ip_addresses())
-    def test_hmac_of_a_row_covers_the_bytes_of_an_ip_address_as_python_parses_them(self, address):
+    def test_hmac_of_a_row_covers_the_packed_bytes_of_an_ip_address(self, address):
         assert row_hmac._address(str(address)) == address.packed.hex()
 
     @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tests of the ids of audit rows, with literals, because the rows in existing databases have such ids."""
+"""Tests of the ids of audit rows. The tests use literals, because rows in existing databases have such ids."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from instaccess.audit.row_ids import first_id, id_time, row_id
 TIME = datetime(2026, 3, 2, 12, 0, 0, 999_999, tzinfo=UTC)
 
 
-def test_id_of_a_row_is_the_second_of_the_issue_followed_by_nine_digits_of_the_token_id() -> None:
+def test_id_of_a_row_is_the_second_of_issue_followed_by_nine_digits_of_the_jti() -> None:
     assert row_id(TIME, uuid.UUID(int=5_123_456_789)) == 1_772_452_800_123_456_789
     assert row_id(TIME, uuid.UUID(int=5_000_000_000)) == first_id(TIME) == 1_772_452_800_000_000_000
 
 
-def test_time_of_an_id_is_the_second_of_the_issue() -> None:
+def test_id_time_returns_the_second_of_issue() -> None:
     assert id_time(1_772_452_800_123_456_789) == datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
     assert id_time(1_772_452_799_999_999_999) == datetime(2026, 3, 2, 11, 59, 59, tzinfo=UTC)

@@ -28,7 +28,7 @@ def noon(time_machine: Any) -> None:
 
 
 class TestLiveTokens:
-    def test_live_tokens_contains_no_token_from_the_second_of_its_expiry_on_if_the_setting_leeway_is_invalid(
+    def test_live_tokens_uses_no_leeway_and_logs_an_error_if_the_setting_leeway_is_invalid(
         self, row, settings, caplog
     ):
         row(age=3600)
@@ -157,7 +157,7 @@ class TestRequireColumns:
         with pytest.raises(DatabaseError, match="user_agent"):
             rows.require_columns(rows.issued_tokens(), ValueError("not a time"))
 
-    def test_require_columns_raises_the_database_error_of_the_caller_which_contains_the_cause(self, without_a_column):
+    def test_require_columns_raises_the_database_error_that_the_caller_passes(self, without_a_column):
         error = OperationalError("the cause")
 
         with pytest.raises(OperationalError) as raised:

@@ -58,7 +58,9 @@ class TestTimeoutsOfTheDatabase:
 
     @pytest.mark.postgresql
     @pytest.mark.parametrize("name", ["PGCONNECT_TIMEOUT", "PGSERVICE"])
-    def test_deployment_check_accepts_a_timeout_outside_the_settings(self, set_options, monkeypatch, name):
+    def test_deployment_check_accepts_an_environment_variable_that_can_set_a_timeout(
+        self, set_options, monkeypatch, name
+    ):
         set_options({})
         monkeypatch.setenv(name, "2")
 

@@ -1,4 +1,4 @@
-"""Tests of unreadable audit rows. Each function treats readable rows as usual, and logs the unreadable rows."""
+"""Tests of unreadable audit rows. Each function processes readable rows as usual, and logs unreadable rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 
 
 class Pair(NamedTuple):
-    """Two audit rows of one user. `unreadable` is the row before an attacker made the row unreadable."""
+    """Two audit rows of one user. `unreadable` contains the values from before the row became unreadable."""
 
     readable: IssuedToken
     unreadable: IssuedToken

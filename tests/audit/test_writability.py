@@ -1,4 +1,4 @@
-"""Tests of an audit log into which no row can be inserted (case O18), on SQLite with a limit for the file."""
+"""Tests of an audit log into which no row can be inserted (case O18), on SQLite with a limited file size."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TestAFullDatabase:
             scalar(f"PRAGMA max_page_count = {scalar('PRAGMA page_count') if on else 2**30}")
 
         with connection.cursor() as cursor:
-            cursor.execute("VACUUM")  # SQLite would use free pages first.
+            cursor.execute("VACUUM")  # Remove free pages, because SQLite would fill free pages first.
         limit_(True)
         yield limit_
         limit_(False)
@@ -60,16 +60,16 @@ class TestAFullDatabase:
         limit(False)
         assert post(access_token).status_code == 201
 
-    def test_o18_system_check_reports_a_full_database_and_leaves_no_row(self, limit):
+    def test_o18_system_check_reports_a_full_database_and_adds_no_row_to_the_audit_log(self, limit):
         [message] = messages()
         assert "No row can be inserted into the audit log in the database 'default'" in message.msg
         assert "database or disk is full" in message.msg
         assert not IssuedToken.objects.exists()
 
-    def test_o18_health_check_notices_a_full_database_after_a_token_could_not_be_issued(
+    def test_o18_health_check_detects_a_full_database_after_a_token_could_not_be_issued(
         self, limit, post, access_token
     ):
-        audit.check_writable()  # The check inserts rows only after the insert of a token's row has failed.
+        audit.check_writable()  # This check inserts no row, because no insert has failed yet.
 
         self.fill(post, access_token)
         for _ in range(2):
@@ -84,7 +84,7 @@ class TestAFullDatabase:
 
 @pytest.mark.django_db(transaction=True)
 class TestTryInsert:
-    def test_try_insert_inserts_rows_larger_than_a_page_and_leaves_no_row(self):
+    def test_try_insert_inserts_rows_larger_than_a_page_and_keeps_no_row(self):
         sizes = []
 
         def measure(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
@@ -97,7 +97,7 @@ class TestTryInsert:
         assert max(sizes) > 16 * 1024
         assert not IssuedToken.objects.exists()
 
-    def test_try_insert_inserts_rows_with_the_ids_of_audit_rows_in_which_every_text_has_its_maximum_length(self):
+    def test_try_insert_fills_every_text_column_to_its_maximum_length_and_uses_valid_ids(self):
         seen: list[dict[str, Any]] = []
 
         def read(execute: Any, sql: str, *args: Any) -> Any:
@@ -128,7 +128,7 @@ class TestTryInsert:
 
         assert sent == []
 
-    def test_health_check_inserts_no_row_after_earlier_failures_were_forgotten(self):
+    def test_health_check_inserts_no_row_after_the_recorded_failure_was_reset(self):
         writability.record_failure()
         writability.reset()
 

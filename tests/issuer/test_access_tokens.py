@@ -210,7 +210,8 @@ def test_fixed_statement_reads_the_primary_key_of_a_user_first_even_if_the_key_i
 
     assert statement is not None
     assert statement.user.names == ("number", "username")
-    # All columns of a token model of the project are loaded, because its methods may read any column.
+    # The statement must load all columns of the project's token model, because methods of the model may read any
+    # column.
     assert statement.token.names == ("id", "note", "token_checksum", "user_id", "application_id")
 
 
@@ -227,7 +228,7 @@ def behind_a_replica(tmp_path_factory: pytest.TempPathFactory, _rsa_pool: Any) -
 
 @pytest.mark.own_database
 class TestAReplicaThatLags:
-    def test_lagging_replica_still_contains_the_six_old_access_tokens(self, behind_a_replica):
+    def test_lagging_replica_contains_six_outdated_access_tokens(self, behind_a_replica):
         assert behind_a_replica["tokens on the replica"] == 6
 
     def test_p26_service_looks_up_applications_in_the_primary_database(self, behind_a_replica):

@@ -30,7 +30,7 @@ ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu", ip_address="203.0.11
 
 @pytest.fixture
 def issue(user, application, initial_keys):
-    """Return a function that calls `issuer.issue`. Every argument has a default and can be overridden."""
+    """Return a function that calls `issuing.issue`. Every argument has a default and can be overridden."""
 
     def issue_(**arguments):
         defaults = {"user": user, "application": application, "access_token_pk": 7, "origin": ORIGIN, "now": NOW}
@@ -86,7 +86,7 @@ class TestTheAuditRow:
         )
         assert (row.issued_at.timestamp(), row.expires_at.timestamp()) == (claims["iat"], claims["exp"])
 
-    def test_audit_row_outlives_its_user_and_application(self, issue, user, application):
+    def test_audit_row_stays_after_its_user_and_application_were_deleted(self, issue, user, application):
         row, _ = issue()
         client_id = application.client_id
         application.delete()
@@ -103,7 +103,7 @@ class TestTheAuditRow:
         assert text.count(".") == 2
         assert row.encryption_kid == ""
 
-    def test_audit_row_may_lack_application_access_token_and_address(self, issue):
+    def test_audit_row_can_have_no_application_no_access_token_and_no_address(self, issue):
         row, _ = issue(application=None, access_token_pk=None, origin=issuing.Origin(canvas_domain="a.example.edu"))
 
         row.refresh_from_db()
@@ -202,7 +202,7 @@ class TestTheClaimsHook:
         assert "forged" not in claims.values()
         assert (claims["jti"], claims["exp"]) == (str(row.jti), int(NOW) + 3600)
 
-    def test_p16_issue_fails_if_the_claims_hook_returns_more_than_gateways_forward(self, issue):
+    def test_p16_issue_fails_if_the_claims_hook_returns_claims_that_are_too_large_for_gateways(self, issue):
         with (
             override_settings(INSTACCESS={"CLAIMS_HOOK": lambda user, application: {"x": "y" * 10_240}}),
             pytest.raises(ClaimsTooLarge, match="CLAIMS_HOOK"),
@@ -303,7 +303,7 @@ class TestAJtiThatExistsAlready:
 
         attempts: list[str] = []
 
-        # `CaptureQueriesContext` doesn't record the text of a query that MariaDB refuses.
+        # Use a wrapper, because `CaptureQueriesContext` doesn't record the text of a query that MariaDB refuses.
         def record(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
             attempts.append(sql)
             return execute(sql, params, many, context)
@@ -387,7 +387,7 @@ class TestAnAuditRowThatTheDatabaseRefuses:
         assert IssuedToken.objects.count() == 1
 
     def test_p13_issue_fails_if_the_database_refuses_the_audit_row_at_commit(self, issue, user):
-        """Delete the user after authentication, because the database checks the reference only at commit."""
+        """Delete the user after authentication. The database then refuses the foreign key only at commit."""
         user.instaccess_identity = UserIdentity(user=user)
         get_user_model().objects.filter(pk=user.pk).delete()
 

@@ -85,14 +85,14 @@ class TestTheUserAndTheClientInTheLogOfTheIssuer:
         ("reason", "columns"),
         [("insufficient_scope", {"scope": "read"}), ("expired", {"expires": datetime(2020, 1, 1, tzinfo=UTC)})],
     )
-    def test_log_names_the_user_and_the_client(
+    def test_log_of_a_refusal_names_the_user_and_the_client(
         self, post, make_access_token, user, application, caplog, reason, columns
     ):
         post(make_access_token(**columns))
 
         assert refused(caplog) == [(reason, user.pk, application.client_id)]
 
-    def test_log_names_the_user_and_the_client_if_the_client_can_refresh_its_access_token(
+    def test_log_of_a_refusal_names_user_and_client_if_the_client_can_refresh_its_access_token(
         self, post, make_access_token, user, application, caplog
     ):
         token = make_access_token(expires=datetime(2020, 1, 1, tzinfo=UTC))
@@ -104,35 +104,37 @@ class TestTheUserAndTheClientInTheLogOfTheIssuer:
 
         assert refused(caplog) == [("expired", user.pk, application.client_id)]
 
-    def test_log_names_the_inactive_user_and_the_client(self, post, access_token, user, application, caplog):
+    def test_log_of_a_refusal_names_the_inactive_user_and_the_client(
+        self, post, access_token, user, application, caplog
+    ):
         get_user_model().objects.update(is_active=False)
 
         post(access_token)
 
         assert refused(caplog) == [("inactive_user", user.pk, application.client_id)]
 
-    def test_log_names_the_client_of_an_access_token_without_a_user(
+    def test_log_of_a_refusal_names_the_client_of_an_access_token_without_a_user(
         self, post, make_access_token, application, caplog
     ):
         post(make_access_token(user=None))
 
         assert refused(caplog) == [("no_user", None, application.client_id)]
 
-    def test_log_names_neither_a_user_nor_a_client_for_an_access_token_without_an_application(
+    def test_log_of_a_refusal_names_no_user_and_no_client_if_the_access_token_has_no_application(
         self, post, make_access_token, caplog
     ):
         post(make_access_token(application=None))
 
         assert refused(caplog) == [("no_application", None, "")]
 
-    def test_log_names_the_caller_who_may_not_masquerade_and_the_client(
+    def test_log_of_a_refusal_names_the_caller_who_may_not_masquerade_and_the_client(
         self, post, access_token, user, application, caplog
     ):
         post(access_token, data={"as_user_id": "4711"})
 
         assert refused(caplog) == [("as_user_id_not_allowed", user.pk, application.client_id)]
 
-    def test_log_names_the_throttled_user_and_the_client(
+    def test_log_of_a_refusal_names_the_throttled_user_and_the_client(
         self, throttled, post, access_token, user, application, caplog
     ):
         for _ in range(4):

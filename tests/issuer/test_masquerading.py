@@ -37,7 +37,7 @@ def target(db: None) -> Any:
 
 @pytest.fixture
 def caller(user: Any) -> Any:
-    """Return the user of the access token, with the permission to masquerade."""
+    """Give the user of the access token the permission to masquerade, and return the user."""
     user.user_permissions.add(permission("instaccess.masquerade"))
     return user
 
@@ -104,14 +104,14 @@ class TestTheCallerOfAMasquerade:
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
         assert ask(caller.pk).status_code == 201
 
-    def test_p22_issuer_refuses_masquerades_if_a_backend_does_not_list_permissions(
+    def test_p22_issuer_refuses_masquerades_if_an_authentication_backend_lists_no_permissions(
         self, caller, target, ask, settings
     ):
         settings.AUTHENTICATION_BACKENDS = [*settings.AUTHENTICATION_BACKENDS, "tests.test_checks.OnlyHasPerm"]
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_p22_issuer_refuses_masquerades_if_the_only_backend_does_not_list_permissions(
+    def test_p22_issuer_refuses_masquerades_if_the_only_authentication_backend_lists_no_permissions(
         self, user, target, ask, settings
     ):
         settings.AUTHENTICATION_BACKENDS = ["tests.test_checks.OnlyHasPerm"]

@@ -1,4 +1,4 @@
-"""Tests that the OAuth2 validator calls no introspection server, and of the request that the validator reads."""
+"""Tests of the issuer's OAuth2 validator, which reads the request and never calls an introspection server."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ class TestAValidatorOfTheProject:
 
 @pytest.fixture
 def introspection(provider):
-    """Start an introspection server that accepts every token, and configure django-oauth-toolkit to use it."""
+    """Start an introspection server that accepts every token, and let django-oauth-toolkit use the server."""
     calls = []
 
     class AcceptEveryToken(BaseHTTPRequestHandler):

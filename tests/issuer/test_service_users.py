@@ -38,7 +38,7 @@ def service_user(application: Any, robot: Any) -> ServiceUser:
 
 @pytest.fixture
 def own_token(make_access_token: Callable[..., Any]) -> Any:
-    """Return an access token without a user, as django-oauth-toolkit creates for the client credentials grant."""
+    """Return an access token without a user, as in a client credentials grant of django-oauth-toolkit."""
     return make_access_token(user=None)
 
 

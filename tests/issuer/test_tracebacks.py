@@ -1,4 +1,4 @@
-"""Tests of the tracebacks that the issuer logs after an unexpected error: they contain no access token."""
+"""Tests of the tracebacks that the issuer logs after an unexpected error, which must contain no access token."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class TestTheTracebackOfAnErrorThatQuotesTheAccessToken:
 
 class TestAnErrorWhoseCredentialsCannotBeRead:
     @pytest.mark.parametrize(("allowed", "url"), [(True, MANY_PARAMETERS), ("yes", ISSUE_URL)])
-    def test_p8_log_contains_only_the_class_and_the_frames_of_the_error(
+    def test_p8_log_contains_only_the_class_and_the_frames_of_an_error_if_credentials_cannot_be_read(
         self, post, access_token, caplog, allowed, url
     ):
         with override_settings(INSTACCESS={"ALLOW_TOKEN_IN_PARAMETERS": allowed}):

@@ -58,18 +58,18 @@ class TestAKnownApplication:
 
 class TestAnUnknownApplication:
     @pytest.mark.parametrize("client_id", ["", "unknown", "a\x00b", "\ud800", "x" * 10_000])
-    def test_unknown_client_id_is_not_usable(self, application, client_id):
+    def test_application_with_an_unknown_client_id_is_not_usable(self, application, client_id):
         assert not is_usable_client(client_id)
 
     @pytest.mark.parametrize("error", [DataError, ValueError])
-    def test_client_id_that_the_database_rejects_is_not_usable(self, application, error):
+    def test_application_with_a_client_id_that_the_database_rejects_is_not_usable(self, application, error):
         def reject(*args: Any) -> Any:
             raise error("invalid value")
 
         with connection.execute_wrapper(reject):
             assert not is_usable_client(application.client_id)
 
-    def test_client_id_in_another_case_is_not_usable_even_if_the_database_ignores_case(self, application):
+    def test_application_is_not_usable_by_its_client_id_in_another_case_on_any_database(self, application):
         get_application_model().objects.update(client_id="aBc")
 
         def ignore_case(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:

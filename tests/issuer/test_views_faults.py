@@ -1,4 +1,4 @@
-"""Tests that the issuer answers 503 and logs the reason without keys, with a bad setting and without a database."""
+"""Tests that the issuer answers 503 and logs the reason if keys, settings or the database can't be used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures: a new deployment on a stopped clock."""
+"""Fixtures for the tests of keys: a new deployment on a stopped clock."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ BOTH_USES = pytest.mark.parametrize("use", [SIG, ENC])
 
 
 def key(status: str, *, use: Key.Use = SIG, created: datetime = START, private: bool = True, **columns: Any) -> Key:
-    """Return an unsaved key row, because the functions of `rotation` need no database."""
+    """Return an unsaved key row for the functions of `rotation`, which need no database."""
     return Key(
         kid=f"{use}-{status}-{created:%d%H%M%S}",
         use=use,
@@ -63,7 +63,7 @@ def to_public_pem(key: Any) -> str:
 
 
 def public_pem(rsa_pool: Any) -> str:
-    """Return the public key of a new key pair."""
+    """Return the public key of a new key pair in the PEM format."""
     return to_public_pem(rsa_pool.take())
 
 

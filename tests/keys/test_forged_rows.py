@@ -218,7 +218,7 @@ class TestARevokedKeyThatAnAttackerMadeValidAgain:
 
 class TestARoutineChangeOfAModifiedRow:
     @pytest.mark.parametrize("status", ["current", "future"])
-    def test_k17_a_succession_with_a_modified_key_is_refused_and_no_row_gets_a_new_hmac(self, status):
+    def test_k17_the_current_key_is_not_replaced_if_a_key_row_is_modified_and_no_row_gets_a_new_hmac(self, status):
         modify(key_of(SIG, status), alg="odd")
         before = list(Key.objects.order_by("pk").values())
 

@@ -69,7 +69,7 @@ class TestTheKeysThatHealthLists:
     def test_health_omits_keys_that_retired_long_ago(self, initial_keys, clock):
         old = lifecycle.rotate(SIG, force=True).retired
         clock.shift(DAY)
-        lifecycle.rotate(SIG)  # This rotation erases the private key.
+        lifecycle.rotate(SIG)  # This rotation erases the private key of the past key.
         clock.shift(9 * DAY)
         recent = lifecycle.rotate(SIG, force=True).retired
 

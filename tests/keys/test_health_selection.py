@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 
 def listed(**options: Any) -> list[str]:
-    """Return the kids of the keys that the health lists. By default, the period is the last 15 days."""
+    """Return the kids of the keys that the key health lists. By default, the period is the last 15 days."""
     times = {"since": START - 15 * DAY, "now": START} | options
     return [key.kid for key in health.load_health(**times).keys]
 
@@ -30,7 +30,7 @@ def past_key(started: None, clock: Any) -> str:
     past = lifecycle.rotate(SIG, force=True).retired
     assert past is not None
     clock.shift(DAY)
-    lifecycle.rotate(SIG)  # This rotation erases the private key.
+    lifecycle.rotate(SIG)  # This rotation erases the private key of the past key.
     return past.kid
 
 
@@ -104,7 +104,7 @@ class TestThePeriod:
         assert revoked not in listed(since=START + SECOND)
 
     @pytest.mark.usefixtures("started")
-    def test_health_lists_the_public_current_key_of_a_gateway_after_any_time(self, rsa_pool):
+    def test_health_lists_the_current_public_key_of_a_gateway_no_matter_how_old_the_key_is(self, rsa_pool):
         kid = lifecycle.activate(key_texts.import_key(public_pem(rsa_pool), use=ENC).kid).kid
 
         assert kid in listed(since=START + 900 * DAY)
@@ -130,19 +130,19 @@ class TestTheLiveTokens:
         assert sum(health.load_health(since=START, now=START).live.values()) == 2
         assert health.load_health(since=START, now=START + timedelta(hours=3)).live == {}
 
-    def test_health_does_not_count_the_tokens_again_if_the_caller_has_counted_them(self, issue):
+    def test_health_does_not_count_the_live_tokens_if_the_caller_passes_the_counts(self, issue):
         issue()
 
         assert health.load_health(since=START, now=START, live={"kid": 7}).live == {"kid": 7}
 
-    def test_live_tokens_are_counted_up_to_a_limit_from_the_latest_token(self, row):
+    def test_live_tokens_counts_only_the_latest_tokens_up_to_the_given_limit(self, row):
         for age, kid in ((1, "second"), (2, "third"), (0, "first"), (3, "fourth")):
             row(age=age, signing_kid=kid, encryption_kid="")
 
         assert health.live_tokens(now=START, limit=2) == {"first": 1, "second": 1}
         assert set(health.live_tokens(now=START, limit=None)) == {"first", "second", "third", "fourth"}
 
-    def test_live_tokens_of_the_same_keys_are_counted_together_with_and_without_a_limit(self, row):
+    def test_live_tokens_returns_one_count_per_key_with_and_without_a_limit(self, row):
         for _ in range(3):
             row()
 
@@ -150,6 +150,6 @@ class TestTheLiveTokens:
 
 
 class TestHealthWithAKeyEncryptionKeyInTheSettings:
-    def test_health_of_a_database_without_keys_is_empty_by_default(self):
+    def test_health_of_a_database_without_keys_is_empty_if_a_key_encryption_key_is_configured(self):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32)]}):
             assert health.load_health(since=START, now=START) == health.KeyHealth()

@@ -30,7 +30,7 @@ class TestThePublicKeyOfARow:
         assert (key.thumbprint(), key["use"]) == (row.kid, use)
 
     @pytest.mark.parametrize(("use", "other"), [(SIG, ENC), (ENC, SIG)])
-    def test_public_key_for_another_use_is_refused(self, use, other, row):
+    def test_public_key_for_another_use_than_the_use_of_its_row_is_refused(self, use, other, row):
         row.use, row.public_jwk = use, row.public_jwk | {"use": str(other)}
 
         with pytest.raises(KeyUnavailable, match=f"the public key of key {row.kid} was modified"):
@@ -59,7 +59,7 @@ class TestThePublicKeyOfARow:
         ],
         ids=repr,
     )
-    def test_value_that_is_not_a_public_key_is_refused(self, value, row):
+    def test_key_row_with_a_value_that_is_not_a_public_key_is_refused(self, value, row):
         row.public_jwk = value
 
         with pytest.raises(KeyUnavailable, match="was modified"):
@@ -68,7 +68,7 @@ class TestThePublicKeyOfARow:
 
 class TestThePrivateKeyOfARow:
     @pytest.mark.parametrize(("use", "other"), [(SIG, ENC), (ENC, SIG)])
-    def test_private_key_that_must_not_be_used_for_the_use_of_its_row_is_refused_on_first_access(
+    def test_private_key_for_another_use_than_the_use_of_its_row_is_refused_on_first_access(
         self, use, other, rsa_pool
     ):
         private = rsa_pool.take_private(other)
@@ -81,17 +81,17 @@ class TestThePrivateKeyOfARow:
 
 
 class TestARowThatIsReadAgain:
-    def test_row_with_the_same_keys_has_the_same_key_material(self, row):
+    def test_key_row_with_the_same_keys_has_the_same_key_material(self, row):
         assert held_keys.HeldKey(row).same_material_as(row)
 
     @pytest.mark.parametrize("sealed", ["", "A", "z"])
-    def test_row_with_another_sealed_private_key_has_other_key_material(self, sealed, row):
+    def test_key_row_with_another_sealed_private_key_has_different_key_material(self, sealed, row):
         held = held_keys.HeldKey(row)
         row.sealed_private_jwk = sealed
 
         assert not held.same_material_as(row)
 
-    def test_row_with_another_public_key_has_other_key_material(self, row, rsa_pool):
+    def test_key_row_with_another_public_key_has_different_key_material(self, row, rsa_pool):
         held = held_keys.HeldKey(row)
         row.public_jwk = trust.public_members(rsa_pool.take(), use=SIG)
 

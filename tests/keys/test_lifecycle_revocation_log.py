@@ -1,4 +1,4 @@
-"""Tests of `revoke`: the entry in the revocation log, the log lines, the signals, and one time for all changes."""
+"""Tests of `revoke`: the entry in the revocation log, the log lines, the signals, and the time of all changes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TestTheEntryInTheRevocationLog:
 
         assert entries() == [(kid, KEY_REASON, "")]
 
-    def test_second_revocation_and_a_rotation_record_the_key_only_once(self, user):
+    def test_second_revocation_and_rotation_do_not_record_a_revoked_key_again(self, user):
         kid = key_of(SIG, "current").kid
         lifecycle.revoke(kid, reason="laptop stolen", by=user)
         lifecycle.revoke(kid, reason="again")
@@ -82,7 +82,7 @@ class TestTheEntryInTheRevocationLog:
 
 
 class TestTheTimeOfARevocation:
-    def test_revocation_of_a_key_has_one_time_for_the_key_the_entry_and_the_tokens(self, issue, hurry):
+    def test_revocation_of_a_key_stores_one_time_in_the_key_the_revocation_log_and_the_tokens(self, issue, hurry):
         row, _ = issue()
         hurry()
         done = lifecycle.revoke(key_of(SIG, "current").kid)
@@ -94,7 +94,7 @@ class TestTheTimeOfARevocation:
         assert done.generated is not None
         assert (key_of(SIG, "current").activated_at, done.generated.created_at) == (START, START)
 
-    def test_second_revocation_marks_the_tokens_that_are_unexpired_at_its_time(self, issue, user, hurry):
+    def test_second_revocation_of_a_key_marks_tokens_that_have_not_expired(self, issue, user, hurry):
         issue()
         kid = key_of(SIG, "current").kid
         lifecycle.revoke(kid)
@@ -105,7 +105,7 @@ class TestTheTimeOfARevocation:
         marked = IssuedToken.objects.get()
         assert (marked.revoked_at, marked.revoked_by, marked.revocation_reason) == (START, "ada", KEY_REASON)
 
-    def test_second_revocation_does_not_change_the_row_of_the_key(self, clock):
+    def test_second_revocation_of_a_key_does_not_change_the_row_of_the_key(self, clock):
         kid = key_of(SIG, "current").kid
         lifecycle.revoke(kid)
         before = list(Key.objects.order_by("pk").values())
@@ -141,7 +141,7 @@ class TestTheSignalsOfARevocation:
 
 
 class TestTheLogOfARevocation:
-    def test_first_revocation_of_a_key_is_logged_and_the_second_is_not(self, user, caplog):
+    def test_only_the_first_revocation_of_a_key_is_logged(self, user, caplog):
         kid = key_of(SIG, "current").kid
         lifecycle.revoke(kid, reason="laptop stolen", by=user)
         assert f"key {kid} revoked by {user.pk}: 'laptop stolen'" in caplog.text
@@ -151,14 +151,14 @@ class TestTheLogOfARevocation:
         lifecycle.revoke(kid, reason="laptop stolen", by=user)
         assert f"key {kid} revoked" not in caplog.text
 
-    def test_revocation_with_invalid_settings_logs_that_no_new_key_was_generated(self, settings, caplog):
+    def test_revocation_of_a_key_with_invalid_settings_logs_that_no_new_key_was_generated(self, settings, caplog):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["too short"]}
         done = lifecycle.revoke(key_of(SIG, "current").kid)
 
         assert "KEY_ENCRYPTION_KEYS" in done.failure
         assert f"no new signing key was generated after a revocation: {done.failure}" in caplog.text
 
-    def test_revocation_with_invalid_settings_is_completed(self, issue, settings, caplog):
+    def test_revocation_of_a_key_with_invalid_settings_is_completed(self, issue, settings, caplog):
         row, _ = issue()
         kid = key_of(ENC, "current").kid
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["too short"]}
@@ -170,7 +170,7 @@ class TestTheLogOfARevocation:
 
 
 class TestMarkTokensOfRevokedKeys:
-    def test_tokens_of_recorded_and_of_unrecorded_keys_are_marked_and_counted(self, issue):
+    def test_tokens_of_revoked_keys_are_marked_even_if_the_revocation_log_lacks_a_key(self, issue):
         recorded = lifecycle.revoke(key_of(SIG, "current").kid).key.kid
         late, _ = issue()
         IssuedToken.objects.filter(pk=late.pk).update(signing_kid=recorded)

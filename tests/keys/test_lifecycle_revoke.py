@@ -165,7 +165,7 @@ class TestTheTokensOfARevokedKey:
     ):
         expired, _ = issue()
         clock.shift(AFTERLIFE * SECOND)
-        # This token has expired here, but not for a gateway with a larger leeway or a slow clock.
+        # A gateway with a larger leeway or a slow clock may accept this token, although the token has expired.
         expiring, _ = issue()
         clock.shift(HOUR)
         live, _ = issue()

@@ -83,7 +83,7 @@ class TestRotateWhenItIsDue:
         assert key_of(SIG, "current").activated_at == START + 30 * DAY
         assert key_of(SIG, "past").retired_at == START + 30 * DAY
 
-    def test_rotate_does_not_change_keys_of_the_other_use(self):
+    def test_rotation_of_signing_keys_does_not_change_encryption_keys(self):
         before = list(Key.objects.filter(use=ENC).order_by("pk").values())
         lifecycle.rotate(SIG)
 
@@ -114,7 +114,7 @@ class TestRotateWhenItIsDue:
     def test_lead_time_of_a_key_begins_when_the_key_is_stored_and_not_when_its_generation_begins(
         self, monkeypatch, rsa_pool, clock
     ):
-        """Check that the lead time begins with the storage, because other processes can't read the key earlier."""
+        """The lead time must begin when the key is stored, because other processes can't read the key earlier."""
 
         def generate_slowly(use: str) -> Any:
             clock.shift(20)
@@ -144,7 +144,7 @@ class TestRotateWithAnExpectedCurrentKey:
         assert rows() == before
 
     def test_k1_rotate_changes_nothing_if_another_process_rotates_first(self, monkeypatch, rsa_pool):
-        """Rotate in another process between the decision of this process and its lock on the rows."""
+        """Let another process rotate after the decision of this process, and before this process locks the rows."""
         calls: list[str] = []
 
         def generate(use: str) -> Any:

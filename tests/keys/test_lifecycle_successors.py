@@ -1,4 +1,4 @@
-"""Tests of which key replaces a revoked key, and of how many keys are generated for a rotation or a revocation."""
+"""Tests of the successor of a revoked key, and of the number of keys that a rotation or a revocation generates."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class TestARotationGeneratesNoMoreKeysThanItStores:
 
 class TestARevocationWithSeveralFutureKeys:
     @BOTH_USES
-    def test_oldest_future_key_replaces_the_current_key_and_no_key_is_generated(self, use, clock):
+    def test_oldest_future_key_replaces_a_revoked_current_key_and_no_key_is_generated(self, use, clock):
         first = key_of(use, "future").kid
         clock.shift(SECOND)
         second = provision.generate(use).kid
@@ -91,7 +91,7 @@ class TestARevocationWithSeveralFutureKeys:
 
         assert (kids(use, "future"), done.generated) == ([second], None)
 
-    def test_public_signing_key_is_skipped_and_logged_and_the_next_key_pair_becomes_current(
+    def test_revoke_skips_and_logs_a_public_signing_key_and_makes_the_next_key_pair_current(
         self, clock, rsa_pool, caplog
     ):
         key_of(SIG, "future").delete()
@@ -107,7 +107,7 @@ class TestARevocationWithSeveralFutureKeys:
             in caplog.text
         )
 
-    def test_key_pair_is_skipped_and_the_next_public_key_of_the_gateway_becomes_current(self, clock, rsa_pool):
+    def test_revoke_skips_a_key_pair_if_the_gateway_has_a_next_public_key(self, clock, rsa_pool):
         public = lifecycle.activate(key_texts.import_key(public_pem(rsa_pool), use=ENC).kid)
         clock.shift(SECOND)
         following = key_texts.import_key(public_pem(rsa_pool), use=ENC)
@@ -142,7 +142,7 @@ class TestARevocationWithoutAFutureKey:
 
 
 class TestARevocationOfTheGatewaysKey:
-    def test_revocation_generates_no_key_if_only_the_public_key_is_stored(self, rsa_pool, count_generated):
+    def test_revocation_of_a_key_generates_no_key_if_only_its_public_key_is_stored(self, rsa_pool, count_generated):
         public = lifecycle.activate(key_texts.import_key(public_pem(rsa_pool), use=ENC).kid)
         lifecycle.revoke(public.kid)
 

@@ -58,7 +58,7 @@ class TestThePublicKeyOfAGateway:
 
 
 class TestACurrentKeyThatAnAttackerInserted:
-    def test_measurements_leave_out_a_current_key_without_a_time_of_activation(self, rsa_pool: Any):
+    def test_measurements_omit_a_current_key_without_a_time_of_activation(self, rsa_pool: Any):
         Key.objects.filter(use=ENC).delete()
         insert_with_sql(rsa_pool.take(ENC), use=ENC, status="current")
 

@@ -1,4 +1,4 @@
-"""Tests of the problem of a row, of unreadable rows, and of the errors for an abbreviated kid."""
+"""Tests of the problems of key rows, of unreadable key rows, and of the errors for an abbreviated kid."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
 
 
 class TestTheProblemOfARow:
-    def test_authentic_row_has_no_problem(self):
+    def test_problem_is_none_for_an_authentic_key_row(self):
         assert queries.problem(key_of(SIG, "current")) is None
 
-    def test_problem_of_a_modified_row_is_that_the_row_was_modified(self):
+    def test_problem_is_a_key_altered_error_for_a_modified_key_row(self):
         Key.objects.filter(use=SIG).update(alg="odd")
 
         assert isinstance(queries.problem(key_of(SIG, "current")), KeyAltered)
 
-    def test_problem_of_a_row_without_its_key_encryption_key_is_that_the_row_cannot_be_checked(self):
+    def test_problem_is_an_unseal_error_for_a_key_row_without_its_key_encryption_key(self):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):
             assert isinstance(queries.problem(key_of(SIG, "current")), UnsealError)
 
-    def test_problem_of_every_row_is_the_setting_if_the_setting_is_invalid(self):
+    def test_problem_is_a_config_error_for_every_key_row_if_the_setting_is_invalid(self):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["too short"]}):
             assert isinstance(queries.problem(key_of(SIG, "current")), ConfigError)
 
 
 class TestUnreadableRows:
-    def test_unreadable_rows_are_the_primary_keys_of_rows_with_invalid_values(self):
+    def test_unreadable_rows_returns_the_primary_keys_of_rows_with_invalid_values(self):
         assert queries.unreadable_rows() == []
         pk = key_of(SIG, "future").pk
         with connection.cursor() as cursor:
@@ -63,14 +63,14 @@ class TestFindKey:
             f"there is no key {kid!r}: run `python manage.py instaccess_keys list`, which shows the ids"
         )
 
-    def test_short_kid_of_an_inserted_row_is_found(self):
+    def test_find_key_finds_an_inserted_row_by_a_kid_under_six_characters(self):
         Key.objects.filter(use=ENC).update(kid="x")
 
         assert queries.find_key("x").use == ENC
 
 
 class TestARotationWithAModifiedKeyOfTheOtherUse:
-    def test_rotation_logs_only_problems_of_keys_with_its_use(self, caplog):
+    def test_rotation_of_signing_keys_does_not_log_the_problem_of_a_modified_encryption_key(self, caplog):
         Key.objects.filter(use=ENC).update(alg="odd")
         lifecycle.rotate(SIG, force=True)
 

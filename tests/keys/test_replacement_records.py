@@ -1,4 +1,4 @@
-"""Tests of what the replacement of all keys records: the times, the signals, and each revocation only once."""
+"""Tests of the records of a replacement of all keys: the times, the signals, and the revocation log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def recorded_keys() -> list[str]:
 
 
 class TestTheTimeOfAReplacement:
-    def test_replacement_has_one_time_for_the_keys_the_entries_and_the_tokens(self, issue, monkeypatch):
+    def test_replacement_stores_the_same_time_in_the_keys_the_revocation_log_and_the_tokens(self, issue, monkeypatch):
         row, _ = issue()
         old = set(Key.objects.values_list("kid", flat=True))
         # Let each reading of the clock be three hours later than the previous reading.
@@ -42,7 +42,7 @@ class TestTheTimeOfAReplacement:
 
 
 class TestTheSignalsOfAReplacement:
-    def test_signals_of_the_keys_and_the_tokens_have_the_reason_and_the_operator(
+    def test_signals_of_a_replacement_of_all_keys_contain_the_reason_and_the_operator(
         self, issue, user, django_capture_on_commit_callbacks
     ):
         issue()
@@ -86,19 +86,19 @@ class TestNoCurrentEncryptionKey:
     def without_a_current_key(self, started: None) -> None:
         Key.objects.filter(use=ENC).delete()
 
-    def test_k15_no_encryption_key_is_generated_if_the_public_key_of_a_gateway_is_a_future_key(self, rsa_pool: Any):
+    def test_k15_replacement_generates_no_encryption_key_if_a_gateway_has_a_future_public_key(self, rsa_pool: Any):
         key_texts.import_key(public_pem(rsa_pool), use=ENC)
 
         assert keys.replace_all().plan.missing
         assert kids(ENC, "current") == []
 
-    def test_k15_encryption_key_is_generated_if_all_future_keys_are_key_pairs(self):
+    def test_k15_replacement_generates_an_encryption_key_if_all_future_keys_are_key_pairs(self):
         keys.generate(ENC)
 
         assert not keys.replace_all().plan.missing
         assert len(kids(ENC, "current")) == 1
 
-    def test_k15_encryption_key_is_generated_if_only_an_erased_past_key_remains(self):
+    def test_k15_replacement_generates_an_encryption_key_if_only_an_erased_past_key_remains(self):
         lifecycle.activate(keys.generate(ENC).kid)
         past = lifecycle.rotate(ENC, force=True).retired
         assert past is not None

@@ -151,7 +151,7 @@ class TestReseal:
 
 
 class TestAKeyEncryptionKeyDerivedFromSecretKey:
-    def test_derived_key_encryption_key_can_be_replaced_while_the_setting_still_lists_its_entry(self):
+    def test_derived_key_encryption_key_can_be_replaced_while_the_setting_lists_secret_key(self):
         with override_settings(INSTACCESS={}):
             provision.init()
         own = secrets.token_urlsafe(32)

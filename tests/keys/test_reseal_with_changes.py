@@ -1,4 +1,4 @@
-"""Tests of resealing while another process changes keys, and of the number that a reseal returns."""
+"""Tests of resealing while another process changes keys, and of the number of keys that a reseal returns."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OLD, NEW = KeyEncryptionKey(b"\1" * 32), KeyEncryptionKey(b"\2" * 32)
 
 @pytest.fixture(autouse=True)
 def new_key_encryption_key(settings: Any, clock: Any) -> None:
-    """Seal the initial keys with the old key-encryption key, and then configure both."""
+    """Seal the initial keys with the old key-encryption key, and then configure the new and the old key."""
     settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [OLD_KEK]}
     provision.init()
     settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK, OLD_KEK]}
@@ -35,7 +35,8 @@ def new_key_encryption_key(settings: Any, clock: Any) -> None:
 def change_meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Counter[str]]:
     """Return a function that changes keys after reseal has read a row, and before reseal updates the row.
 
-    The changing function gets the kid of the row. Returns the number of attempts to seal each key again.
+    The argument `change` is a function that receives the kid of the row.
+    Returns a counter of the attempts to seal each key again.
     """
 
     def change_meanwhile_(change: Callable[[str], Any], *, only_once: bool = True) -> Counter[str]:
@@ -63,7 +64,7 @@ def seal_again_with_the_old_key(kid: str) -> None:
 
 
 class TestAKeyThatChangesDuringAReseal:
-    def test_reseal_keeps_the_change_and_the_row_stays_authentic(self, change_meanwhile):
+    def test_reseal_keeps_a_change_by_another_process_and_the_row_stays_authentic(self, change_meanwhile):
         changed: list[str] = []
 
         def change(kid: str) -> None:
@@ -102,7 +103,7 @@ class TestAKeyThatChangesDuringAReseal:
 
 
 class TestTheNumberOfResealedKeys:
-    def test_keys_are_resealed_with_each_first_key_encryption_key(self, settings):
+    def test_keys_are_resealed_each_time_another_key_encryption_key_is_listed_first(self, settings):
         assert (provision.reseal(), sealed_under()) == (3, {kek_id(NEW)})
 
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [OLD_KEK, NEW_KEK]}
@@ -117,7 +118,7 @@ class TestTheNumberOfResealedKeys:
         assert provision.reseal() == 3
         assert {row.mac.partition(".")[0] for row in Key.objects.all()} == {kek_id(NEW)}
 
-    def test_only_keys_that_are_resealed_send_a_signal(self, django_capture_on_commit_callbacks):
+    def test_reseal_sends_a_signal_only_for_keys_that_are_resealed(self, django_capture_on_commit_callbacks):
         with received(key_changed) as facts, django_capture_on_commit_callbacks(execute=True):
             provision.reseal()
         assert [sent["change"] for sent in facts] == ["resealed"] * 3

@@ -93,9 +93,7 @@ class TestTheCacheOfTheKeyRing:
         [keys_ring.current_ring, trust.decryption_keys, trust.verification_keys],
         ids=lambda read: read.__name__,
     )
-    def test_reading_the_key_ring_raises_the_database_error_after_the_cache_time_unless_staleness_is_allowed(
-        self, clock, read
-    ):
+    def test_key_ring_raises_the_database_error_after_the_cache_time_unless_staleness_is_allowed(self, clock, read):
         read()
         clock.now += conf.key_cache_seconds
 
@@ -117,7 +115,7 @@ class TestAKeyThatHasNotChanged:
         assert all(new is old for new, old in zip(after.keys, before.keys, strict=True))
         assert after.signing_key().private() is private
 
-    def test_a_key_that_retires_keeps_its_unsealed_private_key(self, clock):
+    def test_key_ring_keeps_the_unsealed_private_key_of_a_key_that_retires(self, clock):
         current = keys_ring.load().signing_key()
         private = current.private()
         lifecycle.rotate(SIG, force=True)
@@ -159,9 +157,7 @@ class TestAChangeByAnotherProcess:
         clock.now += 0.001
         assert keys_ring.current_ring().signing_key().kid == new
 
-    def test_k10_a_revocation_by_another_process_takes_effect_within_five_seconds_at_the_longest_cache_time(
-        self, clock
-    ):
+    def test_k10_a_revocation_by_another_process_takes_effect_within_five_seconds(self, clock):
         with override_settings(INSTACCESS={"KEY_CACHE_SECONDS": 5}):
             kid = keys_ring.current_ring().signing_key().kid
             write(Key.objects.filter(kid=kid), status="revoked", sealed_private_jwk="")
@@ -204,7 +200,7 @@ class TestTheKeysInTheKeyRing:
         assert statuses == ["current", "past", "past", "past", "future"]
         assert [key.kid for key in ring.keys if key.use == SIG][1:4] == expected
 
-    def test_the_key_ring_orders_past_keys_by_the_time_of_their_creation_whatever_their_ids_are(self):
+    def test_the_key_ring_orders_past_keys_by_the_time_of_creation_and_not_by_the_id(self):
         with time_machine.travel(datetime.now(UTC), tick=False) as traveller:
             for _ in range(2):
                 traveller.shift(1)
@@ -236,7 +232,7 @@ class TestTheKeysInTheKeyRing:
             traveller.shift(1)
             assert past not in [key.kid for key in keys_ring.load().keys]
 
-    def test_a_public_encryption_key_encrypts_but_does_not_decrypt(self, rsa_pool):
+    def test_a_public_encryption_key_can_encrypt_but_cannot_decrypt(self, rsa_pool):
         Key.objects.filter(use=ENC).delete()
         key = rsa_pool.take()
         kid = lifecycle.activate(key_texts.import_key(key.export_public(), use=ENC).kid).kid
@@ -248,7 +244,7 @@ class TestTheKeysInTheKeyRing:
             ring.encryption_key().private()
 
     def test_key_ring_decrypts_with_a_future_encryption_key(self):
-        """The app must decrypt with future keys, because another worker may notice a rotation earlier."""
+        """The app must decrypt with future keys, because another worker may read the keys of a rotation earlier."""
         kid = provision.generate(ENC).kid
 
         assert kid in keys_ring.load().decryption_keys()

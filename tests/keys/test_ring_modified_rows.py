@@ -116,14 +116,14 @@ class TestAModifiedSealedKey:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestAKeyRowWhoseKeyEncryptionKeyIsNotConfigured:
-    """Tests that tokens are not refused as invalid if the key-encryption key of their key's row is not configured."""
+    """Tests that a key without its key-encryption key raises an error, so that its tokens don't count as invalid."""
 
     def write_with_another_key(self, row: Key) -> None:
         row.mac = ""
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):
             stored_keys.write([row])
 
-    def test_o6_public_key_of_a_row_with_an_unknown_key_encryption_key_raises_and_other_keys_are_usable(self):
+    def test_o6_missing_key_encryption_key_of_a_row_makes_only_the_public_key_of_the_row_unusable(self):
         future, current = Key.objects.get(status="future"), Key.objects.get(use=SIG, status="current")
         self.write_with_another_key(future)
         keys = keys_ring.load().verification_keys()
@@ -135,7 +135,7 @@ class TestAKeyRowWhoseKeyEncryptionKeyIsNotConfigured:
         assert (list(keys), len(keys)) == ([current.kid], 1)
         assert keys[current.kid]["kid"] == current.kid
 
-    def test_o6_private_key_of_a_row_with_an_unknown_key_encryption_key_raises_and_other_keys_are_usable(self):
+    def test_o6_missing_key_encryption_key_of_a_row_makes_only_the_private_key_of_the_row_unusable(self):
         past = lifecycle.rotate(ENC, force=True).retired
         current = Key.objects.get(use=ENC, status="current")
         self.write_with_another_key(past)

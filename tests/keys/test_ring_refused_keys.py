@@ -1,4 +1,4 @@
-"""Tests of which error the key ring raises if keys are refused: only the errors of the keys that are needed."""
+"""Tests of the key ring with refused keys. The key ring raises only the errors of the keys that a caller needs."""
 
 from __future__ import annotations
 
@@ -98,22 +98,22 @@ class TestTheKeysForIssuing:
     def use_keys(self, request):
         return request.param
 
-    def test_usable_keys_raise_no_error(self, use_keys):
+    def test_usable_keys_for_issuing_raise_no_error(self, use_keys):
         use_keys()
 
-    def test_signing_key_that_cannot_be_unsealed_raises_an_error(self, use_keys):
+    def test_signing_key_for_issuing_that_cannot_be_unsealed_raises_an_error(self, use_keys):
         Key.objects.filter(use=SIG).update(sealed_private_jwk=key_of(ENC, "current").sealed_private_jwk)
 
         with pytest.raises(KeyUnavailable, match=r"the sealed private key of key .* was modified"):
             use_keys()
 
-    def test_missing_signing_key_raises_an_error(self, use_keys):
+    def test_missing_signing_key_for_issuing_raises_an_error(self, use_keys):
         Key.objects.filter(use=SIG, status="current").delete()
 
         with pytest.raises(KeyUnavailable, match="there is no current signing key"):
             use_keys()
 
-    def test_missing_encryption_key_raises_an_error_in_the_check(self):
+    def test_check_issuing_keys_raises_an_error_if_the_encryption_key_is_missing(self):
         Key.objects.filter(use=ENC, status="current").delete()
 
         with pytest.raises(KeyUnavailable, match="there is no current encryption key"):

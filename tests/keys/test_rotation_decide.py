@@ -1,4 +1,4 @@
-"""Tests for the decisions of `rotation.decide`."""
+"""Tests of `rotation.decide`, which decides which keys a rotation changes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TestAfterTheRotationInterval:
         assert decision.next_due == now + TIMES.interval
 
     @pytest.mark.parametrize(("use", "other"), [(SIG, ENC), (ENC, SIG)])
-    def test_the_decision_about_one_use_ignores_keys_of_the_other_use(self, use, other):
+    def test_decision_about_keys_of_one_use_ignores_the_keys_of_the_other_use(self, use, other):
         decision = decide(current_key(use=other), key("future", use=other), now=START + 30 * DAY, use=use)
 
         assert decision.nothing_to_do
@@ -180,7 +180,7 @@ class TestSeveralFutureKeys:
         assert not decision.make_future
         assert decision.next_due == START + 60 * DAY
 
-    def test_next_change_is_due_when_the_oldest_remaining_future_key_is_ready(self):
+    def test_next_key_change_is_due_when_the_oldest_remaining_future_key_is_ready(self):
         later = [key("future", created=START + days * DAY) for days in (40, 50)]
         decision = decide(current_key(), *later, now=START)
 

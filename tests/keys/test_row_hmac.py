@@ -210,7 +210,7 @@ class TestAModifiedKeyRow:
 
         assert status_of(row) is audit.HmacStatus.BROKEN
 
-    def test_k7_a_modified_sealed_key_leaves_the_key_row_authentic(self, row):
+    def test_k7_a_key_row_with_a_modified_sealed_key_is_authentic(self, row):
         """The app must keep the public key usable, because the sealed private key has its own authentication."""
         Key.objects.filter(pk=row.pk).update(sealed_private_jwk="damaged")
 

@@ -1,4 +1,4 @@
-"""Tests of rows with values that the app never writes, and of a table that lacks a column."""
+"""Tests of key rows with values that the app never writes, and of a table of keys that lacks a column."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TestAValueThatTheAppNeverWrites:
         [{"status": "odd"}, {"use": "odd"}, {"kid": "a b"}, {"kid": "x" * 65}, {"created_at": None}],
         ids=str,
     )
-    def test_row_with_an_unknown_value_is_refused_even_if_its_hmac_matches(self, column):
+    def test_key_row_with_an_unknown_value_is_refused_even_if_its_hmac_matches(self, column):
         row = provision.generate(SIG)
         for name, value in column.items():
             setattr(row, name, value)
@@ -34,7 +34,7 @@ class TestAValueThatTheAppNeverWrites:
 
     @pytest.mark.sqlite
     @pytest.mark.parametrize("column", ["kid", "use", "alg", "status", "sealed_private_jwk", "mac"])
-    def test_row_with_bytes_in_a_text_column_is_refused_and_the_other_rows_are_authentic(self, column, initial_keys):
+    def test_key_row_with_bytes_in_a_text_column_is_refused_and_other_rows_are_authentic(self, column, initial_keys):
         row = key_of(SIG, "future")
         value = b"" if column == "sealed_private_jwk" else b"x"
         with connection.cursor() as cursor:
@@ -48,7 +48,7 @@ class TestAValueThatTheAppNeverWrites:
 class TestATableThatLacksAColumn:
     """Tests of the time before `migrate` has added a column of a new release."""
 
-    def test_missing_column_is_a_database_error_and_no_row_looks_modified(self, initial_keys):
+    def test_missing_column_of_the_key_table_raises_a_database_error_and_reports_no_modified_row(self, initial_keys):
         def rename_a_column(execute: Any, sql: str, *others: Any) -> Any:
             return execute(sql.replace(connection.ops.quote_name("alg"), "instaccess_missing"), *others)
 
@@ -58,7 +58,7 @@ class TestATableThatLacksAColumn:
 
 class TestAChangedRow:
     @pytest.mark.parametrize("old, new", [(OLD_KEK, NEW_KEK), (NEW_KEK, OLD_KEK)])  # noqa: PT006
-    def test_o7_changed_row_keeps_its_key_encryption_key_until_a_reseal(self, settings, old, new):
+    def test_o7_changed_key_row_keeps_the_key_encryption_key_of_its_hmac_until_a_reseal(self, settings, old, new):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [old]}
         provision.init()
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, old]}

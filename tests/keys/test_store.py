@@ -16,7 +16,7 @@ MILLISECONDS = datetime(2026, 11, 23, 12, 0, 0, 999_000, tzinfo=UTC)
 
 
 class TestTheLockForKeys:
-    def test_each_transaction_updates_the_only_row_of_the_lock_and_creates_the_row_if_necessary(self):
+    def test_each_change_of_keys_updates_the_row_of_the_lock_and_creates_the_row_if_it_is_missing(self):
         KeyLock.objects.all().delete()
 
         for changes in (1, 2):
@@ -50,7 +50,7 @@ class TestTheTimesOfAKey:
         assert Key.objects.get(kid=done.generated.kid).created_at == MILLISECONDS
 
     @pytest.mark.parametrize(("microseconds", "stored"), [(0, 0), (999, 0), (1000, 1000), (999_999, 999_000)])
-    def test_time_is_rounded_down_to_milliseconds_in_any_time_zone(self, microseconds, stored):
+    def test_time_of_creation_of_a_key_is_rounded_down_to_milliseconds_in_any_time_zone(self, microseconds, stored):
         hour = datetime(2026, 11, 23, 12, 0, tzinfo=timezone(timedelta(hours=5, minutes=45)))
         key = provision.generate(SIG, now=hour + timedelta(microseconds=microseconds))
 
@@ -62,7 +62,7 @@ class TestAKeyThatIsResealedDuringAChange:
     """Tests with a reseal in another process. A reseal doesn't wait for the lock for changes."""
 
     @BOTH_USES
-    def test_succession_keeps_the_sealed_private_keys_of_the_reseal(self, use):
+    def test_replacement_of_the_current_key_keeps_private_keys_that_were_resealed_meanwhile(self, use):
         current, future = key_of(use, "current"), key_of(use, "future")
         Key.objects.filter(use=use).update(sealed_private_jwk="resealed")
 

@@ -23,8 +23,8 @@ def facts(tmp_path_factory: pytest.TempPathFactory, _rsa_pool: Any) -> Any:
 
 
 class TestKeysInASecondDatabase:
-    def test_change_of_keys_that_fails_changes_no_key(self, facts):
+    def test_failed_change_of_keys_is_rolled_back_in_a_second_database(self, facts):
         assert facts["erased"] is False
 
-    def test_receiver_of_the_signal_reads_the_new_keys(self, facts):
+    def test_receiver_of_the_signal_reads_the_new_keys_from_a_second_database(self, facts):
         assert facts["seen"] == [facts["new"]] * 2

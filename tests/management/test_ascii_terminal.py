@@ -27,7 +27,7 @@ COMMANDS = ("instaccess_init", "instaccess_keys", "instaccess_tokens")
 
 
 def subcommands(command):
-    """Return the subcommands of a command; [None] for a command without subcommands."""
+    """Return the subcommands of a command, or `[None]` if the command has no subcommands."""
     parser = load_command_class("instaccess", command).create_parser("manage.py", command)
     actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     return [name for action in actions for name in action.choices] or [None]
@@ -37,7 +37,7 @@ ALL = [(command, name) for command in COMMANDS for name in subcommands(command)]
 
 
 def run(*commands, encoding="ascii"):
-    """Run commands on a terminal with this encoding. Returns the exit code and the output of each command."""
+    """Run commands that print with the given encoding. Returns the exit code and the output of each command."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.commands", json.dumps(commands)],
         env={**environment(), "PYTHONIOENCODING": encoding},
@@ -55,7 +55,7 @@ def run(*commands, encoding="ascii"):
 
 
 def split(text):
-    """Split the text of several commands. Returns the exit code and the text of each command."""
+    """Split the output of several commands. Returns the exit code and the output of each command."""
     parts = text.split(END)
     texts = [parts[0], *(part.partition("\n")[2] for part in parts[1:])]
     return [(part.partition("\n")[0], text) for part, text in zip(parts[1:], texts, strict=False)]
@@ -122,7 +122,7 @@ class TestAnASCIITerminal:
 
         assert [code for code, _ in outputs] == ["0"] * len(ALL)
 
-    def test_list_of_tokens_on_a_utf_8_terminal_shows_the_name_unescaped_and_its_json_is_valid(self, project):
+    def test_tokens_list_on_a_utf_8_terminal_prints_the_unescaped_name_and_valid_json(self, project):
         listing = ["instaccess_tokens", "list", "--user", NAME]
         [(_, text), (_, document)] = run(listing, [*listing, "--json"], encoding="utf-8")
 

@@ -11,7 +11,7 @@ NO_SUCH_UID = 2_000_000_123
 
 
 class TestTheOperator:
-    def test_operator_returns_the_operating_system_user_for_any_environment_variables(self, monkeypatch):
+    def test_operator_returns_the_operating_system_user_and_ignores_environment_variables(self, monkeypatch):
         for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "SUDO_USER", "SUDO_UID"):
             monkeypatch.setenv(name, "grace")
 

@@ -58,11 +58,11 @@ def interrupt(self, rows):
 progress_line.ProgressLine._advance = interrupt
 execute_from_command_line(["manage.py", *arguments])
 """
-"""A program that runs a command. At the end of the first batch of a step, the program gets or waits for SIGINT."""
+"""A program that runs a command. After a step's first batch, the program sends itself SIGINT or waits for SIGINT."""
 
 
 def run(*command: str, step: str = "", action: str = "signal", **settings: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command in a new process without a terminal, and interrupt it after the first batch of `step`."""
+    """Run a command in a new process without a terminal. Interrupt the process after the first batch of `step`."""
     return subprocess.run(
         [sys.executable, "-c", PROGRAM, step, action, *command],
         cwd=ROOT,
@@ -81,7 +81,7 @@ class Terminal:
     def __init__(self, *command: str, step: str = "", action: str = "signal", stdout: int | None = None) -> None:
         self._master, slave = pty.openpty()
         self.text = ""
-        # `setsid --ctty` makes the terminal the controlling terminal, so that Ctrl-C sends SIGINT.
+        # `setsid --ctty` makes the terminal the controlling terminal of the process, so that Ctrl-C sends SIGINT.
         self._process = subprocess.Popen(
             ["setsid", "--ctty", "--wait", sys.executable, "-c", PROGRAM, step, action, *command],
             cwd=ROOT,
@@ -101,7 +101,7 @@ class Terminal:
         os.write(self._master, b"\x03")
 
     def wait(self) -> int:
-        """Read the remaining output. Returns the exit status."""
+        """Read the output until the process exits. Returns the exit status."""
         try:
             while data := os.read(self._master, 4096):
                 self.text += data.decode()
@@ -111,7 +111,7 @@ class Terminal:
         return self._process.wait(PATIENCE)
 
     def kill(self) -> None:
-        """Kill the process if a test has failed."""
+        """Kill the process, which is still running if a test has failed."""
         self._process.kill()
         self._process.wait()
 
@@ -173,7 +173,7 @@ class TestCtrlC:
 
         assert (done.returncode, IssuedToken.objects.count(), PruneMarker.objects.count()) == (130, 6, 0)
 
-    def test_o24_verify_prints_no_result_after_ctrl_c_and_says_that_all_rows_must_be_checked_again(self, rows):
+    def test_o24_verify_after_ctrl_c_prints_no_result_and_reports_that_all_rows_must_be_checked(self, rows):
         audit.seal(keys.evidence_keys())
 
         done = run("instaccess_tokens", "verify", "--json", step="verifying")
@@ -210,7 +210,7 @@ class TestCtrlC:
         assert run(*command, **both).returncode == 0
         assert renewed_hmacs(settings, new) == (6, 6)
 
-    def test_o24_second_ctrl_c_stops_a_command_within_a_batch(self, open_terminal, rows):
+    def test_o24_second_ctrl_c_stops_a_command_in_the_middle_of_a_batch(self, open_terminal, rows):
         terminal = open_terminal("instaccess_tokens", "seal", step="creating checkpoints", action="wait forever")
         terminal.read_until("READY")
         terminal.press_ctrl_c()
@@ -221,7 +221,7 @@ class TestCtrlC:
         assert "Interrupted while creating checkpoints, after 0 of 6 rows." in terminal.text
         assert "Traceback" not in terminal.text
 
-    def test_o24_ctrl_c_at_a_confirmation_prompt_prints_one_line(self, open_terminal, rows):
+    def test_o24_ctrl_c_at_a_confirmation_prompt_prints_an_error_message_and_no_traceback(self, open_terminal, rows):
         terminal = open_terminal("instaccess_keys", "after-restore")
         terminal.read_until("type yes")
         terminal.press_ctrl_c()
@@ -319,7 +319,7 @@ class TestTheProgressLine:
 
         assert terminal.getvalue().count("\r") <= 6
 
-    def test_progress_line_is_removed_completely_by_clear(self, line, terminal, now):
+    def test_clear_removes_the_whole_progress_line(self, line, terminal, now):
         line("verifying", lambda: 1_000_000)
         line("deleting", None)
         line.clear()
@@ -330,7 +330,7 @@ class TestTheProgressLine:
         assert blank.strip() == ""
         assert len(blank) >= len(second.rstrip())
 
-    def test_progress_line_never_counts_rows_if_standard_error_is_not_a_terminal(self):
+    def test_progress_line_does_not_count_the_rows_if_standard_error_is_not_a_terminal(self):
         stream = io.StringIO()
         line = ProgressLine(OutputWrapper(stream))
         line("verifying", lambda: pytest.fail("the rows were counted"))(10)

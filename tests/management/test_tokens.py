@@ -34,7 +34,7 @@ def as_json(*args: str) -> Any:
 
 
 class TestTokensList:
-    def test_tokens_list_prints_one_line_per_token_the_latest_first(self, row):
+    def test_tokens_list_prints_one_line_per_token_with_the_latest_token_first(self, row):
         old, new = row(age=100), row()
 
         lines = tokens("list").splitlines()

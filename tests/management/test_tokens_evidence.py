@@ -61,7 +61,7 @@ class TestTokensSeal:
         assert "1 rows can still change; a checkpoint can cover the first of these rows at " in text
         assert tokens("seal").startswith("No rows are ready for a checkpoint.\n")
 
-    def test_seal_with_the_option_json_prints_checkpoints_and_waiting_rows(self, audit):
+    def test_seal_with_the_option_json_prints_the_checkpoints_and_the_number_of_remaining_rows(self, audit):
         facts = as_json("seal")
 
         assert [made["rows"] for made in facts["made"]] == [1]
@@ -77,7 +77,7 @@ class TestTokensSeal:
 
 
 class TestTokensCheckpoint:
-    def test_checkpoint_prints_the_latest_checkpoint_in_lines_that_fit_on_paper(self, audit):
+    def test_checkpoint_prints_the_latest_checkpoint_in_lines_of_at_most_88_characters(self, audit):
         tokens("seal")
 
         text = tokens("checkpoint")
@@ -199,7 +199,7 @@ class TestTokensReview:
         [incident] = as_json("verify")["incidents"]
         assert (incident["reason"], incident["present"], incident["problems"]) == ("x", 1, facts["problems"])
 
-    def test_a12_review_of_one_problem_leaves_the_other_problem_unreviewed(self, row, initial_keys):
+    def test_a12_review_of_one_problem_does_not_review_other_problems(self, row, initial_keys):
         for each in [row() for _ in range(3)][::2]:
             IssuedToken.objects.filter(pk=each.pk).update(user_agent="modified")
         first, second = codes_of()
@@ -223,7 +223,7 @@ class TestTokensReview:
         with pytest.raises(CommandError, match="code"):
             tokens("review", "--reason", "x")
 
-    def test_a12_review_accepts_the_difference_from_an_exported_checkpoint(self, audit, tmp_path):
+    def test_a12_review_accepts_a_problem_that_only_an_exported_checkpoint_reveals(self, audit, tmp_path):
         tokens("seal")
         path = tmp_path / "checkpoint.json"
         tokens("checkpoint", "--file", str(path))

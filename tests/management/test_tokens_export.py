@@ -48,7 +48,7 @@ class TestTokensExport:
         assert header == list(COLUMNS)
         assert line[:2] == [str(each.pk), str(each.jti)]
 
-    def test_tokens_export_writes_json_lines_the_latest_token_first(self, row):
+    def test_tokens_export_writes_json_lines_with_the_latest_token_first(self, row):
         old, new = row(age=100), row()
 
         assert ids() == [new.pk, old.pk]

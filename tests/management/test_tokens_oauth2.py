@@ -123,7 +123,7 @@ class TestRevokeWithTheOptionOAuth2Tokens:
         assert remaining() == 2
         assert not IssuedToken.objects.exclude(revoked_at=None).exists()
 
-    def test_a21_revoke_of_an_actor_revokes_the_oauth2_tokens_of_the_actor_only(self, row, user, make_access_token):
+    def test_a21_revoke_of_an_actor_revokes_only_the_oauth2_tokens_of_the_actor(self, row, user, make_access_token):
         grace = get_user_model().objects.create_user("grace")
         make_access_token(user=grace)
         row(user=grace, user_uuid=users.user_uuid(grace), real_user=user, real_user_uuid=users.user_uuid(user))

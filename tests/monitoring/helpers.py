@@ -18,5 +18,5 @@ def probe(role: str | None = None) -> tuple[int, dict[str, Any]]:
 
 
 def problems(body: dict[str, Any]) -> dict[str, str]:
-    """Return the status of each check that isn't `ok`."""
+    """Return the name and the status of each check with a status other than `ok`."""
     return {name: check["status"] for name, check in body["checks"].items() if check["status"] != "ok"}

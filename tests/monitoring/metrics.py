@@ -11,7 +11,7 @@ METRICS = "/internal/metrics"
 
 
 class Scraped:
-    """The samples of one scrape."""
+    """The metric samples that one scrape returned."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -41,7 +41,7 @@ def scrape(client: Any = None) -> Scraped:
 
 
 class Growth:
-    """The growth of counters since this object was created. The counters also contain counts of earlier tests."""
+    """The growth of counters since this object was created. Earlier tests may have increased the counters too."""
 
     def __init__(self) -> None:
         self._before = scrape()

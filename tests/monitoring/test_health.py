@@ -30,7 +30,7 @@ CHECKS = {
 
 @pytest.fixture
 def issuer_url(initial_keys: Any, client: Client) -> Any:
-    """Run an HTTP server that returns the JWK set and the revocation list of this database."""
+    """Run an HTTP server that returns the JWK set of this database and an empty revocation list."""
     documents = {
         "/jwks": client.get("/internal/services/jwks").content,
         "/revocations": b'{"revoked": [], "revoked_keys": [], "revoked_users": {}, "revoked_accounts": {}}',
@@ -268,7 +268,7 @@ class TestServersThatStall:
             stalled = probes.Check(name, stall, roles=check.roles, required=name != "cache")
             monkeypatch.setitem(probes._checks, name, stalled)
 
-        # Ignore the first probe. On a busy machine, its time may be over before every check is pending.
+        # Ignore the first probe. On a busy machine, the time limit may end before every check has started.
         probe()
         status, body = probe()
 

@@ -89,7 +89,7 @@ class TestADatabaseAndARedisThatNeverAnswer:
         port = start()
 
         assert ask(port, LIVE) == (200, {"status": "live"})
-        # Neither the database nor Redis answers in this test, so each probe ends only by its time limit.
+        # Neither the database nor Redis answers in this test, so each probe ends only at its time limit.
         for _ in range(3):
             status, body = ask(port, READY)
             assert status == 503
@@ -98,7 +98,7 @@ class TestADatabaseAndARedisThatNeverAnswer:
             assert set(problems(body)) == set(body["checks"])
 
         database.may_answer = lambda sent: True
-        # Only the database answers again. The outage of Redis is only a warning.
+        # The database answers again, but Redis doesn't. The outage of Redis causes only a warning.
         assert problems(wait_for(port, READY, 200)) == {"cache": "warning"}
         assert "Traceback" not in (tmp_path / "server.log").read_text()
         assert "internal/health" not in (tmp_path / "server.log").read_text()

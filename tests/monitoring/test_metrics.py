@@ -218,7 +218,7 @@ class TestTheDatabase:
         assert scraped("instaccess_maintenance_succeeded", command="seal") == 1
         assert scraped("instaccess_audit_unsealed_rows") is None
 
-    def test_metrics_leave_out_a_current_key_that_an_attacker_stored_with_an_unknown_use(self, initial_keys):
+    def test_metrics_omit_a_current_key_that_an_attacker_stored_with_an_unknown_use(self, initial_keys):
         forged = JWK(kty="RSA", n="AQAB", e="AQAB")
         insert_with_sql(forged, use="x", status="current", activated_at=timezone.now(), public_jwk={})
 

@@ -1,4 +1,4 @@
-"""Tests of the threads of health checks: one thread per check at most, for any number of probes."""
+"""Tests of the threads of health checks: each check has at most one thread, for any number of probes."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class TestACheckThatStalls:
 
 
 class TestACheckWithoutAThread:
-    def test_check_reports_an_error_if_no_thread_can_be_started(self, check, monkeypatch):
+    def test_health_check_reports_an_error_if_no_thread_can_be_started(self, check, monkeypatch):
         def fail(self: object) -> None:
             raise RuntimeError("can't start new thread")
 
@@ -85,14 +85,14 @@ class TestACheckWithoutAThread:
 
 
 class TestACheckThatFails:
-    def test_failure_of_a_check_that_is_not_required_is_a_warning(self):
+    def test_failure_of_a_health_check_that_is_not_required_is_a_warning(self):
         check = Check("failing", lambda: 1 / 0, roles=["issuer"], required=False)  # type: ignore[arg-type,return-value]
 
         finding = check.finding(check.start(), patient())
 
         assert finding == Finding(Status.WARNING, "an unexpected error occurred (ZeroDivisionError)")
 
-    def test_check_that_returns_nothing_is_ok(self):
+    def test_health_check_that_returns_none_has_the_status_ok(self):
         check = Check("silent", lambda: None, roles=["issuer"], required=True)
 
         assert check.finding(check.start(), patient()) == Finding()

@@ -21,7 +21,7 @@ PAGE = readme.page("outages.md")
 
 
 def _documented(setting: str, text: str) -> dict[str, Any]:
-    """Return the default entry of a setting in the code block of the documentation that contains a text."""
+    """Return the entry `default` of a setting from the code block in docs/outages.md that contains `text`."""
     names: dict[str, Any] = {}
     [code] = [each.code for each in readme.snippets(PAGE) if each.language == "python" and text in each.code]
     exec(code, names)
@@ -56,8 +56,7 @@ def documented_pgbouncer() -> str:
 
 
 def environment_of(*clusters: Cluster) -> dict[str, str]:
-    """Return the environment variables with the addresses of these servers, for a process that connects to a
-    server."""
+    """Return the environment variables with which a process connects to these PostgreSQL servers."""
     return {
         "INSTACCESS_DATABASE": "postgresql",
         "PGHOST": ",".join(servers.HOST for _ in clusters),
@@ -98,9 +97,9 @@ def use(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
 
 @pytest.fixture
 def deploy(use: Callable[[Cluster], None], request: pytest.FixtureRequest, rsa_pool: Any) -> Callable[[Cluster], Any]:
-    """Return a function that creates the first keys on a server, and returns an access token.
+    """Return a function that deploys the test project on a PostgreSQL server.
 
-    The function connects this process to the server.
+    The function connects this process to the server, creates the first keys, and returns an access token.
     """
 
     def deploy_(cluster: Cluster) -> Any:

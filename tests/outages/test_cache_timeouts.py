@@ -18,7 +18,7 @@ NO_TIMEOUTS = {"socket_timeout": None, "socket_connect_timeout": None}
 
 
 def unique_url() -> str:
-    """Return a URL that no other test uses, because django-redis keeps the options of a URL in the process."""
+    """Return a URL that no other test uses, because django-redis caches the options of each URL."""
     return f"redis://{uuid.uuid4()}.example.edu:6379/0"
 
 
@@ -41,11 +41,11 @@ class TestTimeoutsOfRedis:
         assert "CACHES['default']['OPTIONS']['SOCKET_TIMEOUT'] = 0.5" in message.hint
         assert "CACHES['default']['OPTIONS']['SOCKET_CONNECT_TIMEOUT'] = 0.5" in message.hint
 
-    def test_deployment_check_accepts_timeouts_in_the_options(self):
+    def test_deployment_check_accepts_timeouts_in_the_options_of_a_redis_cache(self):
         assert check(DJANGOS, socket_timeout=0.5, socket_connect_timeout=0.5) == []
         assert check(DJANGO_REDIS, SOCKET_TIMEOUT=0.5, SOCKET_CONNECT_TIMEOUT=0.5) == []
 
-    def test_deployment_check_accepts_timeouts_in_the_url(self):
+    def test_deployment_check_accepts_timeouts_in_the_url_of_a_redis_cache(self):
         assert check(DJANGOS, f"{unique_url()}?socket_timeout=0.5&socket_connect_timeout=0.5") == []
 
     def test_deployment_check_applies_socket_timeout_to_connection_attempts_as_redis_py_does(self):

@@ -36,7 +36,7 @@ def access_token(cluster: Cluster, deploy: Any) -> Any:
 
 @pytest.fixture
 def server(cluster: Cluster, access_token: Any, tmp_path: Path) -> Iterator[Issuer]:
-    """Run a server with the documented settings, whose connections to the database stay open."""
+    """Run a server with the documented settings, which keep connections to the database open."""
     with issuer(tmp_path, environment_of(cluster), database=documented_database(), **SETTINGS) as server:
         yield server
 
@@ -105,7 +105,7 @@ class TestAPostgreSQLServerThatNeverAnswers:
         assert missing_rows(clients) == []
         assert set(clients.statuses) <= {201, 503}
 
-    def test_o18_server_behind_pgbouncer_answers_503_on_persistent_connections_while_postgresql_is_suspended(
+    def test_o18_server_behind_pgbouncer_answers_503_while_postgresql_is_suspended(
         self, cluster, access_token, tmp_path
     ):
         database = documented_database() | {"OPTIONS": {"connect_timeout": 2}}
@@ -125,10 +125,11 @@ class TestAPostgreSQLServerThatNeverAnswers:
         assert set(clients.statuses) == {201, 503}
         assert server.tracebacks_per_minute() <= 1
 
-    def test_o18_server_answers_503_if_the_table_of_the_audit_log_is_locked_for_longer_than_statement_timeout(
+    def test_o18_server_answers_503_if_the_audit_table_is_locked_longer_than_statement_timeout(
         self, cluster, server, access_token
     ):
-        import psycopg  # `make test` collects this file, but doesn't install the driver.
+        # Import the driver here, because `make test` collects this file but doesn't install the driver.
+        import psycopg
 
         server.wait_until_issued(access_token)
         with psycopg.connect(**cluster.connection) as connection:
@@ -152,7 +153,7 @@ class TestAFullDisk:
             writability.try_insert()
             [(size,)] = cluster.execute("SELECT pg_relation_size('instaccess_issuedtoken')")
         cluster.limit_files(WAL_SEGMENT)
-        connections.close_all()  # Close them, because the limit applies only to new connections.
+        connections.close_all()  # The limit applies only to new connections.
 
     def test_o18_issuer_without_disk_space_answers_503_and_issues_tokens_again_when_there_is_space(
         self, cluster, full, without_persistent_connections, access_token
@@ -191,7 +192,7 @@ class TestAFullDisk:
         assert set(clients.statuses) == {201, 503}
         assert server.tracebacks_per_minute() <= 1
 
-    def test_o18_check_reports_a_full_disk_and_leaves_no_row(self, cluster, full):
+    def test_o18_check_reports_a_full_disk_and_adds_no_row_to_the_audit_log(self, cluster, full):
         [message] = self.messages()
         assert "No row can be inserted into the audit log" in message.msg
         assert "could not extend file" in message.msg

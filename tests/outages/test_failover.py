@@ -61,14 +61,14 @@ def position(replica: Cluster) -> object:
 
 
 def missing_on(cluster: Cluster, use: Callable[[Cluster], None], clients: Clients) -> list[str]:
-    """Return the ids of the tokens that a client got and that the audit log of this server lacks."""
+    """Return the ids of the tokens that a client got and that the audit log on the given server lacks."""
     use(cluster)
     recorded = {str(jti) for jti in IssuedToken.objects.values_list("jti", flat=True)}
     return [jti for jti in clients.jtis if jti not in recorded]
 
 
 def verify() -> str:
-    """Run `instaccess_tokens verify`. Returns its output, or the problem that it reports."""
+    """Run `instaccess_tokens verify`. Returns the output, followed by the error message if the command fails."""
     out = io.StringIO()
     try:
         call_command("instaccess_tokens", "verify", stdout=out)
@@ -78,7 +78,7 @@ def verify() -> str:
 
 
 class TestASynchronousReplica:
-    def test_o17_every_token_that_a_client_got_is_in_the_audit_log_after_a_failover_to_a_synchronous_replica(
+    def test_o17_synchronous_replica_has_the_audit_row_of_every_token_that_a_client_got(
         self, pair, access_token, server, use
     ):
         primary, replica = pair
@@ -153,8 +153,8 @@ class TestAnAsynchronousReplica:
             servers.wait_until(lambda: primary.execute(REPLICAS), lambda rows: rows == [])
             [(last,)] = primary.execute(LAST_ID)
             with Clients(server, access_token, count=1) as clients:
-                # Wait for a token with a higher id, because a lost token with a lower id isn't noticed. Tokens of the
-                # same second have ids in a random order.
+                # Wait for a token with a higher id, because a lost token with a lower id isn't detected. Tokens of
+                # the same second have ids in a random order.
                 servers.wait_until(lambda: primary.execute(LAST_ID), lambda rows: rows[0][0] > last)
             run_checks(databases=["default"])  # This check stores the progress of the database in the cache.
             primary.kill()

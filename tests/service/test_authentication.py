@@ -58,7 +58,7 @@ class TestAValidToken:
         assert response.seen.user.uuid == USER
 
     def test_request_auth_contains_the_claims_of_the_token(self, service):
-        payload = claims(now(), sub=USER, region="eu", client_id="c", jti="the-id", canvas_shard_id=3, colour="blue")
+        payload = claims(now(), sub=USER, region="eu", client_id="c", jti="the-id", canvas_shard_id=3, color="blue")
 
         auth = ask("Bearer " + service.signed(payload)).seen.auth
 
@@ -69,7 +69,7 @@ class TestAValidToken:
         )
         assert (auth.region, auth.client_id, auth.jti, auth.shard_id) == ("eu", "c", "the-id", 3)
         assert (auth.masquerading_user_uuid, auth.real_user, auth.instructure_service) == (None, None, False)
-        assert auth.extra == {"colour": "blue"}
+        assert auth.extra == {"color": "blue"}
 
     def test_service_accepts_a_token_without_a_kid_because_canvas_sends_such_tokens(self, service):
         assert ask("Bearer " + service.signed(claims(now()), kid=...)).status_code == 200

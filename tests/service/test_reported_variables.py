@@ -59,8 +59,8 @@ class TestAnErrorReportOfAService:
         settings.INSTACCESS["USER_HOOK"] = fail
 
         with pytest.raises(LookupError) as caught:
-            InstAccessAuthentication().authenticate(request(good(service, colour="blue")))
+            InstAccessAuthentication().authenticate(request(good(service, color="blue")))
 
         shown = shown_variables(caught.value)
         assert "authenticate_request payload = '****" in shown
-        assert "'colour': 'blue', 'iss'" not in shown
+        assert "'color': 'blue', 'iss'" not in shown

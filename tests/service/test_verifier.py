@@ -64,13 +64,13 @@ both = pytest.mark.parametrize("verify", [verify, averify])
 class TestAnAcceptedToken:
     @both
     def test_verifier_returns_the_claims_of_a_valid_token(self, make, token_factory, verify):
-        found = verify(make(), good(token_factory, sub=USER, region="eu", colour="blue"))
+        found = verify(make(), good(token_factory, sub=USER, region="eu", color="blue"))
 
         assert (found.user_uuid, found.account_uuid, found.region, found.extra) == (
             USER,
             ACCOUNT,
             "eu",
-            {"colour": "blue"},
+            {"color": "blue"},
         )
 
     @both

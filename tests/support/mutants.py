@@ -5,7 +5,7 @@ python -m tests.support.mutants --seed 7 [--sample 100] [--only instaccess/token
 Prints for each mutant the first test that fails, or a diff if no test fails. A mutant survives for one of these
 reasons:
 
-- The tests have a gap. Write a test of the behaviour that the mutant breaks, in the folder of `tests/` that has the
+- The tests have a gap. Write a test of the behavior that the mutant breaks, in the folder of `tests/` that has the
   name of the package. Look for similar code. Run the same seed again: the test must kill the mutant.
 - Only tests that did not run detect the mutant. `--every-test` runs the whole suite on each survivor.
 - The mutant is equivalent: no caller can detect the difference, for example a larger cache. Change nothing.

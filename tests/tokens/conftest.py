@@ -1,4 +1,4 @@
-"""Two RSA keys, and a token that is signed with the first key and encrypted for the second key."""
+"""Fixtures: two RSA keys, and a token that is signed with the first key and encrypted for the second key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.tokens.handmade import PAYLOAD
 
 @pytest.fixture(scope="module")
 def loaded() -> dict[tuple[str, str], JWK]:
-    """Return a cache of keys that OpenSSL has validated, because validation takes longer than most tests."""
+    """Return a cache of validated keys, because OpenSSL takes longer to validate a key than most tests take."""
     return {}
 
 

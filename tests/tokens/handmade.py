@@ -15,15 +15,15 @@ CONTENT_ALGORITHMS = ("A128CBC-HS256", "A256GCM")
 PAYLOAD = b'{"iss":"instructure:inst_access","sub":"ada"}'
 
 
-# Function-scoped fixtures are safe, because all examples can share the RSA keys. Without `deadline=None`, a test
-# could fail on a slow machine.
+# Hypothesis runs all examples of a test with the same fixtures, which is safe because no example changes an RSA key.
+# Without `deadline=None`, a test could fail on a slow machine.
 arbitrary_input = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
 class UntouchableKeys(Mapping[str, JWK]):
-    """A key mapping that fails the test on each lookup, because a found key would cause an RSA operation."""
+    """A key mapping that fails the test if a key is looked up, because a found key would cause an RSA operation."""
 
     def __getitem__(self, kid: str) -> JWK:
         raise AssertionError("a key was looked up")
@@ -57,7 +57,7 @@ def with_header(token: str, header: str | bytes) -> str:
 
 
 def encrypted_as(header: Mapping[str, Any], plaintext: str, key: JWK) -> str:
-    """Return a token that an attacker with the public encryption key encrypts. jwcrypto writes any header."""
+    """Encrypt a plaintext with any header, as an attacker with the public key can. Returns the token."""
     jwe = JWE(plaintext.encode(), json.dumps(header), algs=[header["alg"], header["enc"]])
     jwe.add_recipient(key)
     return str(jwe.serialize(compact=True))

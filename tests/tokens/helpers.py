@@ -14,7 +14,7 @@ NOW = 1_800_000_000
 
 
 def payload(**changes: Any) -> dict[str, Any]:
-    """Return a payload that is valid at NOW, with changed members. `...` removes a member."""
+    """Return claims that are valid at the time NOW, with the given changes. The value `...` removes a claim."""
     members = {
         "iss": ISSUER,
         "jti": "2c3d",

@@ -21,7 +21,7 @@ from tests.tokens.handmade import NO_KEYS, PAYLOAD, b64, encrypted_as, unb64, wi
 
 
 def encrypted_with_lengths(plaintext: str, key: JWK, *, enc: str, iv_bytes: int, tag_bytes: int = 16) -> str:
-    """Return a token that is valid except for the length of its initialization vector or tag (RFC 7518 §5)."""
+    """Return an encrypted token with an initialization vector and a tag of these lengths (RFC 7518 §5)."""
     header = b64(json.dumps({"alg": "RSA-OAEP", "enc": enc, "kid": "e1"}).encode())
     public: Any = key.get_op_key("wrapKey")
     content_key, iv = b"k" * 32, b"i" * iv_bytes
@@ -96,7 +96,7 @@ class TestTheAlgorithmsOfAnEncryptedToken:
         assert refusal.value.code == "wrong_alg"
         assert jose.decrypt(token, {"e1": PrivateKey(encryption_key)}, key_algorithms=["RSA1_5"]) == (signed, "e1")
 
-    def test_g1_decrypt_lets_the_caller_accept_fewer_algorithms(self, encrypted):
+    def test_g1_decrypt_accepts_only_the_algorithms_that_the_caller_allows(self, encrypted):
         for narrowed in ({"key_algorithms": ["RSA-OAEP-256"]}, {"content_algorithms": ["A256GCM"]}):
             with pytest.raises(InvalidToken) as refusal:
                 jose.decrypt(encrypted, NO_KEYS, **narrowed)
@@ -199,7 +199,7 @@ class TestTheLengthsOfInitializationVectorAndTag:
     ):
         token = encrypted_with_lengths(signed, encryption_key, enc=enc, iv_bytes=iv_bytes, tag_bytes=tag_bytes)
         if tag_bytes == 32 and enc == "A256GCM":
-            token += "A" * 22  # Extend the tag, because AESGCM returns only 16 bytes.
+            token += "A" * 22  # Extend the tag to 32 bytes, because AESGCM returns only 16 bytes.
 
         with pytest.raises(InvalidToken) as caught:
             jose.decrypt(token, NO_KEYS)

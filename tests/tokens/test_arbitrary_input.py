@@ -76,7 +76,7 @@ class TestArbitraryInput:
         st.sampled_from(["alg", "enc", "kid", "typ", "cty", "zip", "crit"]),
         st.sampled_from(["RSA-OAEP", "RS256", "A256GCM", "A128CBC-HS256", "JWT", "e1", "s1", "", "DEF", None, 1, []]),
     ))  # fmt: skip
-    def test_decrypt_and_verify_refuse_a_token_whose_header_was_replaced(
+    def test_decrypt_and_verify_refuse_a_token_with_a_replaced_header(
         self, header, signed, encrypted, signing_key, encryption_key
     ):
         # The token must be refused, because the authentication tag and the signature cover the header.

@@ -1,4 +1,4 @@
-"""Tests of the choice of the key: by the `kid` of the token, or the first three keys if there is no `kid`."""
+"""Tests that a reader uses the key with the `kid` of the token, or the first three keys if the token has no `kid`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.tokens.handmade import encrypted_as
 
 
 class CountingKeys(dict[str, JWK]):
-    """A key mapping that counts how many keys were used."""
+    """A key mapping that counts how many keys the reader tries."""
 
     used = 0
 
@@ -25,7 +25,7 @@ class CountingKeys(dict[str, JWK]):
 
 
 class TestATokenWithoutKid:
-    def test_g10_reader_tries_three_keys_in_order_for_a_token_without_kid(self, rsa_pool, signed):
+    def test_g10_decrypt_tries_three_keys_in_order_for_a_token_without_kid(self, rsa_pool, signed):
         others = {f"k{n}": rsa_pool.take_private("enc") for n in (1, 2)}
         third = rsa_pool.take("enc")
         token = encrypted_as({"alg": "RSA-OAEP", "enc": "A256GCM"}, signed, third)
@@ -38,7 +38,7 @@ class TestATokenWithoutKid:
 
         assert jose.verify(token, keys) == ({"sub": "ada"}, "k3")
 
-    def test_g10_reader_tries_at_most_three_decryptions_for_a_token_without_kid(self, rsa_pool, signed):
+    def test_g10_decrypt_tries_at_most_three_keys_for_a_token_without_kid(self, rsa_pool, signed):
         keys = CountingKeys({f"k{n}": rsa_pool.take_private("enc") for n in (1, 2, 3, 4)})
         token = encrypted_as({"alg": "RSA-OAEP", "enc": "A256GCM"}, signed, keys["k4"].public())
 
@@ -48,7 +48,7 @@ class TestATokenWithoutKid:
         assert refusal.value.code == "decrypt_failed"
         assert keys.used == 3
 
-    def test_g10_reader_tries_at_most_three_verifications_for_a_token_without_kid(self, rsa_pool):
+    def test_g10_verify_tries_at_most_three_keys_for_a_token_without_kid(self, rsa_pool):
         keys = CountingKeys({f"k{n}": rsa_pool.take("sig") for n in (1, 2, 3, 4)})
         token = jwt.encode({"sub": "ada"}, keys["k4"].export_to_pem(True, None), "RS256")
 
@@ -69,7 +69,7 @@ class TestATokenWithoutKid:
 
 
 class NewKeys(jose.ReloadableKeys):
-    """A key mapping that `reload` replaces, and that counts the reloads and the keys that were read."""
+    """A key mapping with other keys after `reload`. Counts the reloads, and records each `kid` that was looked up."""
 
     def __init__(self, keys: dict[str, JWK], reloaded: dict[str, JWK]) -> None:
         self.keys_, self.reloaded = keys, reloaded
@@ -95,8 +95,8 @@ class KeysWithoutReload(jose.ReloadableKeys):
     __getitem__ = __iter__ = __len__ = NotImplemented
 
 
-class TestReloadableKeysWithoutAMethodReload:
-    def test_mapping_of_reloadable_keys_without_a_method_reload_cannot_be_created(self):
+class TestReloadableKeysWithoutReload:
+    def test_subclass_of_reloadable_keys_without_a_reload_method_cannot_be_instantiated(self):
         with pytest.raises(TypeError, match="reload"):
             KeysWithoutReload()
 
@@ -112,7 +112,7 @@ class TestATokenWithoutKidThatNoKeyVerifies:
         assert jose.verify(self.signed(new), keys) == ({"sub": "ada"}, "new")
         assert keys.reloads == 1
 
-    def test_c14_verify_accepts_a_token_without_kid_after_the_key_was_replaced_under_its_kid(self, rsa_pool):
+    def test_c14_verify_accepts_a_token_without_kid_if_the_new_key_has_the_kid_of_the_old_key(self, rsa_pool):
         old, new = rsa_pool.take("sig"), rsa_pool.take("sig")
 
         assert jose.verify(self.signed(new), NewKeys({"k": old}, {"k": new}))[1] == "k"
@@ -126,7 +126,7 @@ class TestATokenWithoutKidThatNoKeyVerifies:
 
         assert (refusal.value.code, keys.reloads) == ("bad_signature", 1)
 
-    def test_c14_verify_reloads_no_keys_for_a_verified_token_or_for_a_token_with_kid(self, rsa_pool):
+    def test_c14_verify_does_not_reload_the_keys_for_a_verified_token_or_a_token_with_kid(self, rsa_pool):
         old, new = rsa_pool.take("sig"), rsa_pool.take("sig")
         keys = NewKeys({"old": old}, {"new": new})
 
@@ -140,7 +140,7 @@ class TestATokenWithKid:
     def test_decrypt_and_verify_use_only_the_key_with_the_kid_of_the_token(
         self, encrypted, signed, rsa_pool, signing_key, encryption_key
     ):
-        # The right keys are stored under wrong kids, and only a key with the kid of the token may be used.
+        # The mapping contains the right key under a wrong kid, so the reader must not find the key.
         with pytest.raises(InvalidToken) as decryption:
             jose.decrypt(encrypted, {"other": PrivateKey(encryption_key)})
         with pytest.raises(InvalidToken) as verification:
@@ -148,9 +148,7 @@ class TestATokenWithKid:
 
         assert (decryption.value.code, verification.value.code) == ("unknown_kid", "unknown_kid")
 
-    def test_g6_decrypt_and_verify_refuse_a_token_for_which_another_key_with_the_same_kid_was_used(
-        self, encrypted, signed, rsa_pool
-    ):
+    def test_g6_decrypt_and_verify_refuse_a_token_of_another_key_with_the_same_kid(self, encrypted, signed, rsa_pool):
         rsa_pool.take(), rsa_pool.take()
 
         with pytest.raises(InvalidToken) as decryption:
@@ -160,9 +158,7 @@ class TestATokenWithKid:
 
         assert (decryption.value.code, verification.value.code) == ("decrypt_failed", "bad_signature")
 
-    def test_decrypt_and_verify_refuse_a_key_whose_use_does_not_match(
-        self, encrypted, signed, signing_key, encryption_key
-    ):
+    def test_decrypt_and_verify_refuse_a_key_for_the_wrong_use(self, encrypted, signed, signing_key, encryption_key):
         # Simulate an operator who has swapped the signing key and the encryption key in the settings.
         with pytest.raises(InvalidToken):
             jose.decrypt(encrypted, {"e1": PrivateKey(JWK(**{**encryption_key, "use": "sig"}))})

@@ -1,4 +1,4 @@
-"""Tests of the values of claims that readers accept: types and times."""
+"""Tests of the types and the times that a reader accepts in claims."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TestTheExpiryOfAToken:
 
     @pytest.mark.parametrize("leeway", [0, 5])
     @pytest.mark.parametrize("late", [0, 0.001, 1, 3600, 10**9])
-    def test_c9_reader_refuses_a_token_from_the_time_of_its_exp(self, leeway, late):
+    def test_c9_reader_refuses_a_token_at_and_after_the_time_of_its_exp(self, leeway, late):
         error = refusal(payload(), now=NOW + 3600 + leeway + late, leeway=leeway)
 
         assert isinstance(error, TokenExpired)
@@ -84,7 +84,8 @@ class TestTheTimeAfterWhichEveryGatewayRefusesAToken:
         assert MAX_LEEWAY == 300
 
     def test_every_gateway_refuses_a_token_six_minutes_after_its_expiry(self):
-        # The leeway of a gateway is at most 5 minutes, and its clock may be a minute behind the clock of the issuer.
+        # The leeway of a gateway is at most 5 minutes. The clock of a gateway may be a minute behind the clock of the
+        # issuer.
         assert AFTERLIFE == 360
 
 
@@ -102,7 +103,7 @@ class TestATokenFromTheFuture:
     def test_reader_refuses_a_token_before_its_nbf(self):
         assert refusal(payload(nbf=NOW + 1)).code == "not_yet"
 
-    def test_reader_accepts_a_token_from_the_time_of_its_nbf(self):
+    def test_reader_accepts_a_token_at_the_time_of_its_nbf(self):
         assert read(payload(nbf=NOW)).user_uuid == "ada"
 
     def test_reader_accepts_a_token_before_its_nbf_within_the_leeway(self):

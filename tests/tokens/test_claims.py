@@ -1,4 +1,4 @@
-"""Tests of the claims of a token: the written claims (docs/wire-contract.md §2) and the accepted claims."""
+"""Tests of the claims that the issuer writes (docs/wire-contract.md §2), and of the claims that a reader accepts."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class TestThePayloadOfClaims:
             ("department", "physics"),
         ]
 
-    def test_payload_omits_claims_without_a_value_instead_of_null_or_false(self):
+    def test_payload_omits_optional_claims_that_are_none_or_false(self):
         text = new().to_json()
 
         assert set(json.loads(text)) == {"iss", "jti", "iat", "exp", "sub", "acct", "canvas_domain"}
@@ -138,7 +138,7 @@ class TestIsCanonicalUuid:
             " 6f1c2f5e-2e0e-4a4c-9a52-1a6c2a1f0d11",
         ],
     )
-    def test_is_canonical_uuid_refuses_a_uuid_in_another_format_and_text_without_a_uuid(self, text):
+    def test_is_canonical_uuid_refuses_other_formats_of_a_uuid_and_other_strings(self, text):
         assert not is_canonical_uuid(text)
 
 
@@ -217,11 +217,11 @@ class TestExtraClaims:
         with pytest.raises(ClaimsTooLarge):
             new(extra={"x": deep}).to_json()
 
-    def test_p16_depth_of_extra_claims_is_limited_to_what_readers_accept(self):
+    def test_p16_extra_claims_that_nest_deeper_than_readers_accept_are_refused(self):
         def nested(depth: int) -> list[Any]:
             return [nested(depth - 1)] if depth else ["x"]
 
-        # The claims set itself is the first of 32 levels.
+        # A reader accepts 32 levels. The object that contains all claims is the first level.
         deepest = new(extra={"x": nested(30), "empty": [{}], "text": "[" * 100}).to_json()
         assert compact.json_object(deepest, "claims") == json.loads(deepest)
         with pytest.raises(ClaimsTooLarge, match="nest deeper"):
@@ -258,7 +258,7 @@ class TestTheIssuerOfAToken:
             assert claims.issuer == issuer
 
     @pytest.mark.parametrize("iss", ["instructure", ["instructure:inst_access"], {}])
-    def test_c2_reader_refuses_a_part_of_the_issuer_if_the_accepted_issuers_are_one_string(self, iss):
+    def test_c2_reader_refuses_a_part_of_the_accepted_issuer_if_the_caller_passes_one_string(self, iss):
         with pytest.raises(ForeignToken):
             Claims.from_payload(payload(iss=iss), now=NOW, issuers=ISSUER)
 
@@ -284,7 +284,7 @@ class TestTheClaimsOfCanvas:
     def test_c12_reader_accepts_an_id_that_is_a_string_or_an_integer(self, name, value):
         assert read(payload(**{name: value})).to_payload()[name] == str(value)
 
-    def test_c12_reader_accepts_a_token_whose_instructure_service_claim_is_false(self):
+    def test_c12_reader_accepts_an_instructure_service_claim_that_is_false(self):
         assert read(canvas_claims(instructure_service=False)).instructure_service is False
 
     def test_c12_identifiers_for_the_log_contain_an_integer_client_id_as_a_string(self):
@@ -293,7 +293,7 @@ class TestTheClaimsOfCanvas:
 
 
 class TestAMasquerade:
-    def test_reader_accepts_a_masquerade_with_user_and_shard(self):
+    def test_reader_accepts_a_masquerade_with_a_user_and_a_shard(self):
         claims = read(payload(masq_sub="real", masq_shard=1))
 
         assert (claims.masquerading_user_uuid, claims.masquerading_user_shard_id) == ("real", 1)

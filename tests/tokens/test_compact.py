@@ -1,4 +1,4 @@
-"""Tests of the limits of the parser: the longest token and header, and the one encoding of each byte sequence."""
+"""Tests of the parser: the longest token, the longest header, and the only accepted encoding of a byte sequence."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TestTheEncodingOfASegment:
         assert accepted(texts) == {b64(raw): raw for raw in map(bytes, product(range(256)))}
 
     def test_g4_parser_accepts_exactly_one_encoding_of_each_pair_of_bytes(self):
-        # The texts that begin with A encode the pairs whose first byte is at most 3.
+        # The strings that begin with A encode all pairs of bytes in which the first byte is at most 3.
         texts = ["A" + "".join(pair) for pair in product(ALPHABET, repeat=2)]
 
         assert accepted(texts) == {b64(raw): raw for raw in map(bytes, product(range(4), range(256)))}

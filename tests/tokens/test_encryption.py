@@ -32,7 +32,7 @@ uses_rsa1_5 = pytest.mark.filterwarnings('ignore:JWE algorithm "RSA1_5" is depre
 
 
 def decrypt_by_hand(token: str, key: JWK) -> bytes:
-    """Decrypt a compact JWE only with `cryptography` (RFC 7516 §5.2; RFC 7518 §4.2, §4.3, §5)."""
+    """Decrypt a compact JWE without a JOSE library (RFC 7516 §5.2; RFC 7518 §4.2, §4.3, §5)."""
     header, wrapped, iv, ciphertext, tag = token.split(".")
     names = json.loads(unb64(header))
     private = load_pem_private_key(key.export_to_pem(private_key=True, password=None), password=None)
@@ -64,7 +64,7 @@ class TestAnEncryptedToken:
         public = JWK.from_json(encryption_key.export_public())
         return jose.encrypt(signed, public, kid="e1", alg=alg, enc=enc)
 
-    def test_encrypted_token_has_the_header_of_the_wire_contract_in_order(self, token, alg, enc):
+    def test_encrypted_token_has_the_header_members_in_the_order_of_the_wire_contract(self, token, alg, enc):
         assert header_text(token) == f'{{"alg":"{alg}","enc":"{enc}","cty":"JWT","kid":"e1"}}'
 
     def test_joserfc_decrypts_an_encrypted_token(self, token, signed, encryption_key, alg, enc):

@@ -11,7 +11,7 @@ class TestAPrivateKey:
     def test_private_key_reports_that_it_contains_a_private_key(self, signing_key):
         assert PrivateKey(signing_key).has_private is True
 
-    def test_public_key_of_a_private_key_has_its_use_and_kid_and_no_private_member(self, rsa_pool):
+    def test_public_key_has_the_use_and_kid_of_the_private_key_and_no_private_member(self, rsa_pool):
         pair = JWK(**rsa_pool.take("sig"), kid="s1")
 
         public = PrivateKey(pair).public()

@@ -15,7 +15,7 @@ from tests.tokens.handmade import PAYLOAD, header_text, unb64
 
 
 class TestASignedToken:
-    def test_signed_token_has_the_header_of_the_wire_contract_in_order(self, signed):
+    def test_signed_token_has_the_header_members_in_the_order_of_the_wire_contract(self, signed):
         assert header_text(signed) == '{"typ":"JWT","alg":"RS256","kid":"s1"}'
 
     def test_signed_token_contains_the_exact_payload(self, signed):

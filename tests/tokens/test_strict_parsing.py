@@ -1,4 +1,4 @@
-"""Tests of strict parsing before any key is used: canonical encoding, known header members, bounded lengths."""
+"""Tests that a token is parsed strictly before any key is used: its encoding, its header members and its length."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_
 
 
 def non_canonical_forms(token: str) -> Iterator[str]:
-    """Yield strings that a lenient parser would read as the given token."""
+    """Yield strings that differ from the token, but that a lenient parser would accept as the token."""
     segments = token.split(".")
     for n, segment in enumerate(segments):
 
@@ -94,7 +94,8 @@ class TestANonCanonicalToken:
     def test_g4_decrypt_refuses_a_token_with_bytes_moved_from_one_segment_to_the_next(
         self, enc, moved, signed, encryption_key
     ):
-        # Only the length of the IV reveals the move, because the tag of CBC-HMAC covers IV and ciphertext together.
+        # If bytes move from the IV to the ciphertext, only the length of the IV reveals the change. The tag of
+        # CBC-HMAC stays valid, because the tag covers the concatenated segments.
         token = jose.encrypt(signed, encryption_key, kid="e1", alg="RSA-OAEP", enc=enc)
         header, *parts = token.split(".")
         for left in range(3):
@@ -110,7 +111,7 @@ class TestANonCanonicalToken:
     def test_g4_decrypt_and_verify_refuse_zero_bytes_before_the_encrypted_key_or_the_signature(
         self, signed, encrypted, signing_key, encryption_key
     ):
-        # A lenient parser would accept the token, because leading zero bytes do not change the number.
+        # A lenient parser would accept the token, because leading zero bytes don't change the integer.
         first, payload, signature = signed.split(".")
         with pytest.raises(InvalidToken):
             jose.verify(f"{first}.{payload}.{b64(bytes(3) + unb64(signature))}", {"s1": signing_key})
@@ -203,7 +204,7 @@ class TestAnInvalidTokenHeader:
 
     @pytest.mark.parametrize("bits", [b"[", b'{"":', b'[{"a":'])
     def test_g5_deeply_nested_json_does_not_crash_a_thread_with_a_small_stack(self, bits):
-        # Use a small stack, because the parser of Python 3.13 limits recursion for a stack of the default size.
+        # Use a small stack, because the JSON parser of Python 3.13 limits recursion for a stack of the default size.
         script = (
             "import threading\n"
             "from instaccess.tokens.compact import json_object\n"
@@ -253,7 +254,7 @@ class TestAnInvalidTokenHeader:
     @pytest.mark.parametrize("changes", [{"typ": "at+jwt"}, {"typ": "jwt"}, {"typ": ""}, {"cty": "JWT"}])
     def test_c2_verify_refuses_a_signed_token_of_the_wrong_type(self, changes, signed):
         # An ID token or an RFC 9068 access token that was signed with the same key must be refused (RFC 8725 §3.11).
-        # The member `cty` would mean that the payload is a token.
+        # The member `cty` with the value `JWT` would mean that the payload is a token.
         header = json.dumps({"typ": "JWT", "alg": "RS256", "kid": "s1"} | changes)
 
         with pytest.raises(InvalidToken) as refusal:

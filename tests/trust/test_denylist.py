@@ -1,4 +1,4 @@
-"""Tests of the deny list of a gateway process, read from the audit table or from the issuer over HTTP."""
+"""Tests of the deny list of a gateway, which reads the list from the audit table or from the issuer over HTTP."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class TestADenyListFromTheDatabase:
 
         assert denylist.current() == {str(denied.jti)}
 
-    def test_deny_list_contains_each_jti_in_the_same_form_as_in_tokens(self, row):
+    def test_deny_list_contains_each_jti_in_the_same_form_as_in_a_token(self, row):
         denied = row(revoked_at=timezone.now())
 
         (jti,) = denylist.current()
@@ -152,7 +152,7 @@ def document(*jtis: str, **members: Any) -> bytes:
 
 @pytest.fixture
 def remote(settings):
-    """Run a server with a scripted deny list, and configure its URL."""
+    """Run a server with an answer that the test can change, and set DENY_LIST to the URL of the server."""
     with scripted_server(lambda handler: reply(handler, 200, document("one"))) as script:
         settings.INSTACCESS = {
             "DENY_LIST": script.base_url + REVOCATIONS,
@@ -264,7 +264,9 @@ class TestADenyListFromAURL:
             token = Claims.from_payload(payload, now=payload["iat"], issuers=[ISSUER])
             assert deny_list.find(token, kid) is not None
 
-    def test_k15_a_lost_position_is_logged_and_earlier_revocations_are_kept(self, remote, clock, caplog):
+    def test_k15_a_lost_position_in_the_deny_list_is_logged_and_earlier_revocations_are_kept(
+        self, remote, clock, caplog
+    ):
         remote.answer_with(200, document("one", cursor="17"))
         denylist.current()
         remote.answer_with(200, document("two", cursor="16", position_lost=True))
@@ -319,7 +321,7 @@ class TestADenyListFromAURL:
         ],
         ids=lambda answer: f"{answer[0]}-{answer[1][:20]!r}",
     )
-    def test_faulty_deny_list_response_raises_source_unavailable_once_the_last_deny_list_is_too_old(
+    def test_faulty_deny_list_response_raises_source_unavailable_if_the_last_deny_list_is_too_old(
         self, remote, clock, answer
     ):
         remote.answer_with(*answer)
@@ -472,7 +474,7 @@ class TestTheRevocationListEndpoint:
         for position in ("1", "x", "", "9" * 400):
             assert len(get(since=position).json()["revoked"]) == 1
 
-    def test_request_for_revocations_after_a_position_gets_a_304_while_there_are_no_later_revocations(
+    def test_request_for_revocations_after_a_position_gets_a_304_if_there_are_no_later_revocations(
         self, get, row, revoke
     ):
         revoke(row())

@@ -26,7 +26,7 @@ def server() -> Iterator[ScriptedServer]:
 
 
 def error(server: ScriptedServer, **options: Any) -> str:
-    """Return the message of the error of a fetch."""
+    """Fetch the document of the server, expect an error, and return the message of the error."""
     with pytest.raises(SourceUnavailable) as caught:
         fetch.fetch_json(server.base_url, **options)
     return caught.value.detail
@@ -41,7 +41,7 @@ class TestTheSizeOfADocument:
         server.answer_with(200, body + b" ")
         assert error(server) == f"{server.base_url} sent more than 4194304 bytes"
 
-    def test_document_that_exceeds_the_limit_of_the_caller_is_refused(self, server):
+    def test_document_that_is_larger_than_the_caller_allows_is_refused(self, server):
         assert fetch.fetch_json(server.base_url, max_bytes=2).document == []
 
         assert error(server, max_bytes=1) == f"{server.base_url} sent more than 1 bytes"
@@ -75,7 +75,7 @@ class TestTheTimeOfAFetch:
     def test_fetch_waits_at_most_one_second_for_the_next_bytes(self, server):
         release = threading.Event()
         server.answer = lambda handler: release.wait(60)
-        # Call the function without its decorator, which removes the original error.
+        # Call the function without its decorator, because the decorator removes the original error.
         with pytest.raises(SourceUnavailable) as caught:
             fetch.fetch_json.__wrapped__(server.base_url)  # type: ignore[attr-defined]
         release.set()
@@ -85,17 +85,17 @@ class TestTheTimeOfAFetch:
 
 class TestTheErrorOfAFetch:
     @pytest.mark.parametrize("status", [201, 302, 400, 403, 404, 500])
-    def test_error_of_a_status_other_than_401_contains_no_advice(self, server, status):
+    def test_error_for_a_status_other_than_401_contains_no_advice(self, server, status):
         server.answer_with(status)
 
         assert error(server, secret=SECRET) == f"{server.base_url} answered {status}"
 
-    def test_error_of_a_401_without_a_secret_contains_no_advice(self, server):
+    def test_error_for_a_401_contains_no_advice_if_the_request_had_no_secret(self, server):
         server.answer_with(401)
 
         assert error(server) == f"{server.base_url} answered 401"
 
-    def test_error_of_a_document_that_is_cut_off_names_the_error(self, server):
+    def test_error_for_an_incomplete_document_names_the_protocol_error(self, server):
         def answer(handler: Any) -> None:
             handler.send_response(200)
             handler.send_header("Content-Length", "100")
@@ -106,7 +106,7 @@ class TestTheErrorOfAFetch:
 
         assert error(server) == f"{server.base_url} can't be read (ProtocolError)"
 
-    def test_error_of_an_invalid_chunk_names_the_error(self, server):
+    def test_error_for_an_invalid_chunk_names_the_protocol_error(self, server):
         def answer(handler: Any) -> None:
             handler.protocol_version = "HTTP/1.1"
             handler.close_connection = True
@@ -119,7 +119,7 @@ class TestTheErrorOfAFetch:
 
         assert error(server) == f"{server.base_url} can't be read (ProtocolError)"
 
-    def test_error_of_a_document_that_is_not_json_names_the_error(self, server):
+    def test_error_for_a_document_that_is_not_json_names_the_json_error(self, server):
         server.answer_with(200, b"<html>")
 
         assert error(server) == f"{server.base_url} can't be read (JSONDecodeError)"
@@ -144,12 +144,12 @@ class TestTheMaximumAgeOfADocument:
             ("no-store", None),
         ],
     )
-    def test_maximum_age_is_the_max_age_of_cache_control(self, server, header, seconds):
+    def test_maximum_age_of_a_document_is_the_max_age_in_its_cache_control_header(self, server, header, seconds):
         server.answer_with(200, b"[]", Cache_Control=header.encode().decode("latin-1"))
 
         assert fetch.fetch_json(server.base_url).max_age == seconds
 
-    def test_maximum_age_is_none_without_cache_control(self, server):
+    def test_maximum_age_of_a_document_is_none_without_a_cache_control_header(self, server):
         assert fetch.fetch_json(server.base_url) == fetch.Fetched([])
 
     def test_unchanged_document_has_the_etag_of_the_caller_and_the_max_age_of_the_response(self, server):

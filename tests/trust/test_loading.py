@@ -1,4 +1,4 @@
-"""Tests of a loading thread and its database connections: when they are used, closed and left."""
+"""Tests of a thread that loads values: when the thread ends, and when its database connections are closed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(thread: LoadingThread, function: Callable[[], Any]) -> Any:
 
 
 class TestALoadingThreadWithoutWork:
-    def test_loading_thread_ends_after_ten_seconds(self, monkeypatch):
+    def test_loading_thread_ends_after_ten_seconds_without_work(self, monkeypatch):
         waited: list[float | None] = []
 
         class Queue(queue.SimpleQueue[Any]):
@@ -46,7 +46,7 @@ class TestALoadingThreadWithoutWork:
         timed_out, ran = threading.Event(), threading.Event()
 
         class Queue(queue.SimpleQueue[Any]):
-            """A queue that receives a function only after the thread has waited in vain."""
+            """A queue that stores a function only after the thread has stopped waiting for a function."""
 
             def get(self, block: bool = True, timeout: float | None = None) -> Any:
                 try:
@@ -83,7 +83,7 @@ class TestTheConnectionOfALoadingThread:
         monkeypatch.setattr(loading, "IDLE_SECONDS", 3600)
         thread = DatabaseThread()
         yield thread
-        # PostgreSQL doesn't drop a test database that has open connections.
+        # Close the connections, because PostgreSQL can't drop a test database that has open connections.
         run(thread, connections.close_all)
 
     def connect(self) -> tuple[Any, Any]:
@@ -92,7 +92,7 @@ class TestTheConnectionOfALoadingThread:
         own.ensure_connection()
         return own, own.connection
 
-    def test_connection_is_closed_after_each_function_if_connections_do_not_persist(self, thread):
+    def test_connection_is_closed_after_each_function_if_connections_are_not_persistent(self, thread):
         own, _ = run(thread, self.connect)
 
         assert own.connection is None
@@ -102,7 +102,7 @@ class TestTheConnectionOfALoadingThread:
         assert run(thread, self.connect) == run(thread, self.connect)
 
     @pytest.mark.usefixtures("persistent")
-    def test_connection_that_is_too_old_is_not_used_for_the_next_function(self, thread):
+    def test_persistent_connection_that_is_too_old_is_not_used_for_the_next_function(self, thread):
         own, first = run(thread, self.connect)
         own.close_at = 0  # Simulate that the maximum age has passed while the thread had no work.
 
@@ -116,7 +116,7 @@ class TestTheConnectionOfALoadingThread:
 
         assert wait_until(lambda: used and used[0].connection, lambda open_: open_ is None) is None
 
-    def test_thread_runs_the_next_function_although_its_connection_cannot_be_closed(self, thread, caplog):
+    def test_loading_thread_runs_the_next_function_even_if_its_connection_cannot_be_closed(self, thread, caplog):
         def fail() -> None:
             raise OperationalError("the socket is broken")
 
@@ -134,5 +134,6 @@ class TestTheConnectionOfALoadingThread:
     def test_connection_does_not_use_the_connection_pool_of_the_project(self, monkeypatch):
         monkeypatch.setitem(connections.settings["default"]["OPTIONS"], "pool", True)
 
-        # SQLite's driver refuses the option, so the thread can connect only without the option.
+        # The thread can connect only if Django doesn't pass the option `pool`, because SQLite's driver refuses the
+        # option.
         assert run(DatabaseThread(), self.connect)[1] is not None

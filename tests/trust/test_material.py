@@ -26,7 +26,7 @@ from tests.support import key_texts
 PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi"}
 PEM = serialization.Encoding.PEM
 PKCS8 = serialization.PrivateFormat.PKCS8
-# Keep the original function, because a fixture replaces the function in every test.
+# Keep the original function, because a fixture replaces `material.generate` in every test.
 generate = material.generate
 
 
@@ -106,7 +106,7 @@ class TestParsingAKey:
         assert key_texts.parse(b"\n  " + pem + b"\n\n").thumbprint() == pair.thumbprint()
 
     def test_key_parser_drops_all_members_of_a_jwk_except_the_members_of_the_public_key(self, pair):
-        """The app must drop the members, because the caller decides the use, the kid and the algorithm of a key."""
+        """The parser must drop the other members, because the caller decides the use, the kid and the algorithm."""
         other_members = {"use": "enc", "kid": "mine", "alg": "RSA-OAEP", "x5u": "https://evil.example/", "x": "y"}
         key = key_texts.parse(json.dumps(members(pair, private=False) | other_members))
 
@@ -162,7 +162,7 @@ class TestRefusedKeys:
         assert refusal(JWK.generate(kty="oct", size=256).export()) == "the key type is oct; only RSA is accepted"
 
     def test_k6_key_parser_refuses_a_jwk_with_a_generate_member(self):
-        """The app must refuse the JWK, because jwcrypto would generate a new key instead of parsing a key."""
+        """The parser must refuse the JWK, because jwcrypto would generate a new key instead of parsing the JWK."""
         assert refusal('{"generate": "RSA", "size": 2048}') == "a JWK with a `generate` member is not a key"
 
     def test_k6_key_parser_refuses_an_encrypted_pem(self, pair):

@@ -21,7 +21,7 @@ def encode(number: int) -> str:
 
 
 def public_key(*, bits: int = 2048, exponent: int = 65537) -> str:
-    """Return a public JWK whose modulus has the given size. Nobody knows the factors of the modulus."""
+    """Return a public JWK with a modulus of `bits` bits. The JWK belongs to no private key."""
     return json.dumps({"kty": "RSA", "n": encode(2 ** (bits - 1) + 1), "e": encode(exponent)})
 
 
@@ -31,7 +31,7 @@ class TestTheLimitsOfAKey:
         assert key_texts.parse(public_key(bits=bits)).get_op_key("verify").key_size == bits
 
     @pytest.mark.parametrize("bits", [2047, 4097])
-    def test_k6_key_of_another_size_is_refused(self, bits):
+    def test_k6_key_of_less_than_2048_or_more_than_4096_bits_is_refused(self, bits):
         with pytest.raises(KeyRefused, match=f"the key has {bits} bits; 2048 to 4096 are accepted"):
             key_texts.parse(public_key(bits=bits))
 
@@ -40,7 +40,7 @@ class TestTheLimitsOfAKey:
         assert key_texts.parse(public_key(exponent=exponent))["e"] == encode(exponent)
 
     @pytest.mark.parametrize("members", [{"key_ops": 7}, {"use": ["sig"]}, {"x5c": 7}, {"alg": 7}, {"kid": None}])
-    def test_k6_member_that_jwcrypto_refuses_is_ignored(self, members):
+    def test_k6_optional_jwk_member_that_jwcrypto_would_refuse_is_ignored(self, members):
         data = json.dumps({**json.loads(public_key()), **members})
 
         assert set(key_texts.parse(data)) == {"kty", "n", "e"}
@@ -51,7 +51,7 @@ class TestTheTextOfAKey:
     def pair(self, rsa_pool: Any) -> JWK:
         return rsa_pool.take()
 
-    def test_public_jwk_is_indented_json_with_a_newline_at_its_end(self, pair):
+    def test_public_jwk_is_indented_json_with_a_newline_at_the_end(self, pair):
         members = material.public_members(pair, use="sig")
         text = material.to_text(JWK(**members), file_format="jwk")
 
@@ -65,11 +65,11 @@ class TestTheTextOfAKey:
         assert list(json.loads(text)) == ["kty", "n", "e", "use", "kid", "d", "p", "q", "dp", "dq", "qi"]
         assert text.startswith('{\n  "kty"')
 
-    def test_format_pem_is_recognised_in_any_equal_string(self, pair):
+    def test_format_pem_is_compared_by_value_and_not_by_identity(self, pair):
         assert material.to_text(pair, file_format="PEM".lower()).startswith("-----BEGIN PUBLIC KEY-----\n")
 
 
 class TestAGeneratedKey:
     @pytest.mark.parametrize("use", ["sig", "enc"])
-    def test_generated_key_has_its_use(self, use):
+    def test_generated_key_has_the_requested_use(self, use):
         assert generate(use).reveal()["use"] == use

@@ -1,4 +1,4 @@
-"""Tests of a refreshed value: the age, the threads that wait for a load, and the effect of a failed load."""
+"""Tests of a cached value that is reloaded: its age, the threads that wait for a load, and failed loads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.clocks import Clock
 
 
 class Source:
-    """A `load` function that counts its calls, and that can fail or wait if the test requires it."""
+    """A `load` function that counts its calls. The test can set an `error` to raise, and a `gate` to wait for."""
 
     def __init__(self) -> None:
         self.loads = 0
@@ -93,7 +93,7 @@ class TestTheAgeOfARefreshedValue:
     def test_age_and_cached_value_are_none_before_the_first_load(self, value):
         assert (value.age, value.cached) == (None, None)
 
-    def test_age_is_the_time_since_the_load_and_an_old_value_stays_the_cached_value(self, frozen_clock, value):
+    def test_age_is_the_time_since_the_load_and_an_old_value_stays_cached(self, frozen_clock, value):
         value.get(interval=2, max_staleness=0)
         frozen_clock.advance(90)
 
@@ -101,20 +101,20 @@ class TestTheAgeOfARefreshedValue:
 
 
 class TestTheExactTimesOfARefreshedValue:
-    def test_value_is_loaded_again_as_soon_as_its_age_is_the_interval(self, frozen_clock, value):
+    def test_value_is_loaded_again_as_soon_as_its_age_reaches_the_interval(self, frozen_clock, value):
         value.get(interval=2, max_staleness=0)
         frozen_clock.advance(2)
 
         assert value.get(interval=2, max_staleness=0) == 2
 
-    def test_value_is_loaded_on_each_call_with_the_interval_0_even_at_the_same_time(
+    def test_value_is_loaded_on_each_call_if_the_interval_is_0_even_if_no_time_passes(
         self, frozen_clock, source, value
     ):
         assert [value.get(interval=0, max_staleness=0) for _ in range(3)] == [1, 2, 3]
         assert source.last_values == [None, 1, 2]
         assert value.cached == 3
 
-    def test_value_is_too_old_as_soon_as_its_age_is_the_interval_plus_the_staleness(
+    def test_value_is_too_old_as_soon_as_its_age_reaches_the_interval_plus_the_staleness(
         self, frozen_clock, source, value
     ):
         value.get(interval=2, max_staleness=60)
@@ -139,7 +139,7 @@ class TestTheExactTimesOfARefreshedValue:
 
 
 class TestAFailedLoadOfARefreshedValue:
-    def test_last_value_is_returned_while_loading_fails_until_interval_and_staleness_have_passed(
+    def test_cached_value_is_returned_after_a_failed_load_until_interval_and_staleness_have_passed(
         self, clock, source, value
     ):
         value.get(interval=2, max_staleness=60)
@@ -150,7 +150,7 @@ class TestAFailedLoadOfARefreshedValue:
         with pytest.raises(OSError, match="unavailable"):
             value.get(interval=2, max_staleness=60)
 
-    def test_failed_load_is_retried_once_per_interval_while_there_is_a_last_value(self, clock, source, value):
+    def test_failed_load_is_retried_once_per_interval_while_a_value_is_cached(self, clock, source, value):
         value.get(interval=2, max_staleness=60)
         source.error = OSError("unavailable")
         for _ in range(100):
@@ -167,7 +167,7 @@ class TestAFailedLoadOfARefreshedValue:
 
         assert source.loads == 3
 
-    def test_successful_load_after_a_failed_load_replaces_the_last_value(self, clock, source, value):
+    def test_successful_load_after_a_failed_load_replaces_the_cached_value(self, clock, source, value):
         value.get(interval=2, max_staleness=60)
         source.error = OSError("unavailable")
         clock.now += 30
@@ -215,7 +215,7 @@ class InAThread:
 
 
 def get_stale_value(clock: Clock, source: Source, value: Refreshed[Any], *, threads: int) -> list[InAThread]:
-    """Start threads that request an outdated value, and let one thread load the value until `source.gate` is set."""
+    """Start threads that request an outdated value. One thread loads the value until the test sets `source.gate`."""
     value.get(interval=2, max_staleness=60)
     clock.now += 50
     source.gate = threading.Event()
@@ -226,7 +226,7 @@ def get_stale_value(clock: Clock, source: Source, value: Refreshed[Any], *, thre
 
 
 class LockOfTwoThreads:
-    """A lock that no thread acquires before a second thread wants to acquire the lock."""
+    """A lock that blocks the first thread until a second thread also tries to acquire the lock."""
 
     def __init__(self) -> None:
         self._lock, self._barrier = threading.Lock(), threading.Barrier(2, timeout=60)
@@ -247,7 +247,7 @@ class TestThreadsThatShareARefreshedValue:
         assert [each.result for each in both] == [1, 1]
         assert source.loads == 1
 
-    def test_o13_threads_use_the_last_value_if_the_loading_thread_takes_too_long(
+    def test_o13_threads_use_the_cached_value_if_the_loading_thread_takes_too_long(
         self, clock, source, value, monkeypatch
     ):
         monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 0.05)
@@ -273,7 +273,9 @@ class TestThreadsThatShareARefreshedValue:
         source.gate.set()
         assert loading.result == 2
 
-    def test_o13_thread_stops_waiting_for_a_load_if_there_is_no_last_value(self, clock, source, value, monkeypatch):
+    def test_o13_thread_stops_waiting_for_a_slow_load_and_gets_an_error_if_no_value_is_cached(
+        self, clock, source, value, monkeypatch
+    ):
         monkeypatch.setattr("instaccess.trust.refreshed.LAST_PATIENCE", 0.05)
         source.gate = threading.Event()
         loading = InAThread(lambda: value.get(interval=2, max_staleness=0))
@@ -293,7 +295,9 @@ class TestThreadsThatShareARefreshedValue:
         assert [each.result for each in calls] == [2] * 8
         assert source.loads == 2
 
-    def test_threads_wait_if_the_load_of_another_thread_ends_soon(self, clock, source, value, monkeypatch):
+    def test_thread_waits_for_the_new_value_if_the_load_of_another_thread_ends_soon(
+        self, clock, source, value, monkeypatch
+    ):
         monkeypatch.setattr("instaccess.trust.refreshed.PATIENCE", 60)
         both = get_stale_value(clock, source, value, threads=2)
         source.gate.set()
@@ -341,7 +345,8 @@ class TestAForkedProcess:
         context = multiprocessing.get_context("fork")
         assert value.get(interval=3600, max_staleness=0) == 1
         parent_end, child_end = context.Pipe()
-        # Hold the lock during the fork, as a thread of a real parent may do. The child must not wait for this lock.
+        # Hold the lock during the fork, as a thread of a real parent process may do. The child process must not wait
+        # for the lock, because no thread of the child process would release the lock.
         with value._lock:
             child = context.Process(target=_child, args=(value, child_end))
             child.start()

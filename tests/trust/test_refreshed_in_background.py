@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("load_in_background")
 
 
 class SourceInThreads(Source):
-    """A source that records the threads that load."""
+    """A `Source` that also records the name of each thread that loads the value."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class TestASuccessfulLoadInASeparateThread:
         assert wait_until(lambda: get(value), lambda loaded: loaded != 1) == 2
         assert source.loads == 2
 
-    def test_young_refreshed_value_is_not_loaded_again(self, clock, source, value):
+    def test_refreshed_value_is_not_loaded_again_while_the_value_is_new(self, clock, source, value):
         for _ in range(15):
             get(value)
             clock.now += 0.1
@@ -109,7 +109,7 @@ class TestASuccessfulLoadInASeparateThread:
 
         assert len(identities) == 1
 
-    def test_caller_gets_a_value_that_was_loaded_after_the_call_if_the_interval_is_0(self, clock, source, value):
+    def test_every_call_waits_for_a_new_load_if_the_interval_is_0(self, clock, source, value):
         assert [value.get(interval=0, max_staleness=0) for _ in range(3)] == [1, 2, 3]
 
 
@@ -179,7 +179,9 @@ class TestALoadThatStalls:
         pauses = [round(later - earlier) for earlier, later in itertools.pairwise(started_at)]
         assert pauses == [2, 4, 8, 16, 30, 30]
 
-    def test_callers_without_a_value_wait_for_a_stalled_load_only_once(self, clock, source, value, monkeypatch):
+    def test_only_the_first_caller_waits_long_for_a_stalled_load_if_no_value_is_cached(
+        self, clock, source, value, monkeypatch
+    ):
         source.gate = threading.Event()
         with pytest.raises(SourceUnavailable):
             get(value)
@@ -279,10 +281,10 @@ class TestADeadConnection:
         connection.ensure_connection()
         assert load_from_database(load, "default") == "loaded"
         assert attempts[0] is not None
-        assert attempts[1] is None  # Django opens a new connection for the next query.
+        assert attempts[1] is None  # The broken connection was closed before the second attempt.
 
     @pytest.mark.django_db(transaction=True)
-    def test_load_from_database_raises_the_error_of_a_new_connection(self):
+    def test_load_from_database_does_not_retry_after_an_error_of_a_new_connection(self):
         attempts = []
 
         def load() -> None:
@@ -295,7 +297,7 @@ class TestADeadConnection:
         assert len(attempts) == 1
 
     @pytest.mark.django_db
-    def test_load_from_database_raises_the_error_of_a_connection_in_a_transaction(self):
+    def test_load_from_database_raises_the_error_of_a_load_inside_a_transaction(self):
         def load() -> None:
             raise OperationalError("gone")
 
@@ -309,7 +311,7 @@ class TestTheTimeoutsOfAConnection:
         settings = {"ENGINE": f"django.db.backends.{engine}", "OPTIONS": options}
         wrapper: Any = SimpleNamespace(vendor=vendor, settings_dict=settings)
         result: dict[str, Any] = loading._with_timeouts(wrapper).settings_dict["OPTIONS"]
-        assert settings["OPTIONS"] == options  # The settings of the project are not changed.
+        assert settings["OPTIONS"] == options  # The function must not change the settings of the project.
         return result
 
     def test_g34_database_connections_of_loading_threads_have_time_limits(self):

@@ -1,4 +1,4 @@
-"""Tests of the time for which callers wait for a load that stalls, measured on a simulated clock."""
+"""Tests of how long callers wait for a load that stalls. A simulated clock measures the time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def value(source: Source, clock: Clock) -> Refreshed[Any]:
 
 @pytest.fixture
 def stall(source: Source, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Return a function that lets all later loads stall, and lets callers wait on the simulated clock."""
+    """Return a function that makes all later loads stall, and makes callers wait on the simulated clock."""
 
     def stall_() -> None:
         source.gate = threading.Event()
@@ -54,14 +54,14 @@ def get(value: Refreshed[Any], *, interval: float = 2) -> Any:
 
 
 def time_to_get(clock: Clock, value: Refreshed[Any]) -> float:
-    """Return the seconds for which a call waits before it returns the value 1, which is cached."""
+    """Return the time, in seconds, for which a call waits before the call returns the cached value 1."""
     before = clock.now
     assert get(value) == 1
     return clock.now - before
 
 
 def time_to_fail(clock: Clock, value: Refreshed[Any]) -> float:
-    """Return the seconds for which a call waits before it raises SourceUnavailable."""
+    """Return the time, in seconds, for which a call waits before the call raises SourceUnavailable."""
     before = clock.now
     with pytest.raises(SourceUnavailable, match="takes too long"):
         get(value)
@@ -69,14 +69,14 @@ def time_to_fail(clock: Clock, value: Refreshed[Any]) -> float:
 
 
 class TestAStalledLoadWithAUsableValue:
-    def test_caller_waits_half_a_second_and_gets_the_cached_value(self, clock, value, stall):
+    def test_caller_waits_half_a_second_for_a_stalled_load_and_gets_the_cached_value(self, clock, value, stall):
         get(value)
         stall()
         clock.advance(2)
 
         assert time_to_get(clock, value) == 0.5
 
-    def test_caller_waits_only_until_half_a_second_after_the_start_of_the_load(self, clock, value, stall):
+    def test_caller_waits_only_until_half_a_second_after_the_start_of_a_stalled_load(self, clock, value, stall):
         get(value)
         stall()
         clock.advance(1.75)
@@ -85,7 +85,7 @@ class TestAStalledLoadWithAUsableValue:
 
         assert time_to_get(clock, value) == 0.25
 
-    def test_caller_does_not_wait_within_ten_seconds_after_a_caller_has_waited(self, clock, value, stall):
+    def test_caller_does_not_wait_for_a_load_within_ten_seconds_after_a_caller_has_waited(self, clock, value, stall):
         get(value)
         stall()
         clock.advance(2)
@@ -94,7 +94,7 @@ class TestAStalledLoadWithAUsableValue:
 
         assert time_to_get(clock, value) == 0
 
-    def test_caller_waits_again_ten_seconds_after_a_caller_has_waited(self, clock, value, stall):
+    def test_caller_waits_for_a_load_again_ten_seconds_after_a_caller_has_waited(self, clock, value, stall):
         get(value)
         stall()
         clock.advance(2)
@@ -103,7 +103,9 @@ class TestAStalledLoadWithAUsableValue:
 
         assert time_to_get(clock, value) == 0.5
 
-    def test_caller_does_not_wait_within_ten_seconds_after_a_failed_load(self, clock, source, value, stall):
+    def test_caller_does_not_wait_for_a_load_within_ten_seconds_after_a_failed_load(
+        self, clock, source, value, stall
+    ):
         get(value)
         source.error = OSError("unavailable")
         clock.advance(3)
@@ -113,7 +115,7 @@ class TestAStalledLoadWithAUsableValue:
 
         assert time_to_get(clock, value) == 0
 
-    def test_caller_waits_again_ten_seconds_after_a_failed_load(self, clock, source, value, stall):
+    def test_caller_waits_for_a_load_again_ten_seconds_after_a_failed_load(self, clock, source, value, stall):
         get(value)
         source.error = OSError("unavailable")
         clock.advance(3)
@@ -125,26 +127,28 @@ class TestAStalledLoadWithAUsableValue:
 
 
 class TestAStalledLoadWithoutAUsableValue:
-    def test_caller_waits_five_seconds_and_gets_an_error(self, clock, value, stall):
+    def test_caller_waits_five_seconds_for_the_first_value_and_gets_an_error(self, clock, value, stall):
         stall()
 
         assert time_to_fail(clock, value) == 5
 
-    def test_caller_waits_half_a_second_within_ten_seconds_after_a_caller_has_waited(self, clock, value, stall):
+    def test_caller_waits_half_a_second_for_the_first_value_within_ten_seconds_after_a_failed_wait(
+        self, clock, value, stall
+    ):
         stall()
         get_fails = time_to_fail(clock, value)
         clock.advance(9.875)
 
         assert (get_fails, time_to_fail(clock, value)) == (5, 0.5)
 
-    def test_caller_waits_five_seconds_for_a_value_that_is_too_old(self, clock, value, stall):
+    def test_caller_waits_five_seconds_for_a_load_if_the_cached_value_is_too_old(self, clock, value, stall):
         get(value)
         stall()
         clock.advance(62)
 
         assert time_to_fail(clock, value) == 5
 
-    def test_caller_gets_the_value_of_a_load_that_takes_longer_than_half_a_second(
+    def test_caller_without_a_cached_value_waits_longer_than_the_usual_time_for_a_load(
         self, clock, source, value, monkeypatch
     ):
         monkeypatch.setattr(refreshed, "PATIENCE", 0)
@@ -157,22 +161,20 @@ class TestAStalledLoadWithoutAUsableValue:
 class TestALoadThatIsStillRunning:
     @pytest.fixture
     def running(self, clock: Clock, value: Refreshed[Any], stall: Callable[[], None]) -> Any:
-        """Load a value, and start a load that stalls. Return the load that stalls."""
+        """Load a value, and then start a second load, which stalls. Return the second load."""
         get(value)
         stall()
         clock.advance(1.75)
         get(value)
         return value._running
 
-    def test_caller_joins_a_load_that_started_exactly_one_interval_ago(self, clock, value, running):
+    def test_caller_waits_for_a_running_load_that_started_exactly_one_interval_ago(self, clock, value, running):
         clock.advance(2)
         get(value)
 
         assert value._running is running
 
-    def test_caller_neither_joins_nor_replaces_a_load_that_is_older_than_the_interval_but_has_not_stalled(
-        self, clock, value, running
-    ):
+    def test_caller_neither_uses_nor_replaces_a_running_load_older_than_the_interval(self, clock, value, running):
         clock.advance(0.25)
         before = clock.now
         assert get(value, interval=0) == 1
@@ -180,13 +182,13 @@ class TestALoadThatIsStillRunning:
         assert clock.now - before == 0.25
         assert value._running is running
 
-    def test_load_is_replaced_exactly_two_seconds_after_its_start(self, clock, value, running):
+    def test_running_load_is_replaced_exactly_two_seconds_after_its_start(self, clock, value, running):
         clock.advance(2)
         get(value, interval=1)
 
         assert value._running is not running
 
-    def test_load_is_not_replaced_before_two_seconds_have_passed(self, clock, value, running):
+    def test_running_load_is_not_replaced_before_two_seconds_have_passed(self, clock, value, running):
         clock.advance(1.875)
         get(value, interval=1)
 
@@ -194,7 +196,7 @@ class TestALoadThatIsStillRunning:
 
 
 class TestAFailedReloadInTheBackground:
-    def test_reload_is_not_retried_while_the_cached_value_is_young_enough(self, clock, source, value):
+    def test_failed_reload_is_not_retried_while_the_cached_value_is_new_enough(self, clock, source, value):
         get(value)
         source.error = OSError("unavailable")
         clock.advance(1.75)
@@ -206,7 +208,9 @@ class TestAFailedReloadInTheBackground:
         assert get(value) == 1
         assert value._running is failed
 
-    def test_reload_is_retried_as_soon_as_the_interval_has_passed_since_the_failure(self, clock, source, value):
+    def test_background_reload_starts_as_soon_as_the_interval_has_passed_since_a_failed_load(
+        self, clock, source, value
+    ):
         source.error = OSError("unavailable")
         with pytest.raises(OSError, match="unavailable"):
             get(value, interval=1)

@@ -1,4 +1,4 @@
-"""Tests of a JWKS URL: the exact times of its reloads, and who waits for a reload."""
+"""Tests of keys from a JWKS URL: the exact times of the reloads, and the callers that wait for a reload."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class TestTheIntervalOfAJWKSURL:
     @pytest.mark.parametrize(
         ("max_age", "interval"), [(0, 1), (1, 1), (2, 2), (10, 10), (299, 299), (300, 300), (301, 300), (86400, 300)]
     )
-    def test_interval_is_the_max_age_of_the_server_but_at_least_1_second_and_at_most_300(
+    def test_reload_interval_is_the_max_age_of_the_server_but_at_least_1_and_at_most_300_seconds(
         self, server, keys, key, clock, max_age, interval
     ):
         server.answer_with(200, document(key), Cache_Control=f"max-age={max_age}")
@@ -61,7 +61,7 @@ class TestTheIntervalOfAJWKSURL:
 
         assert len(server.requests) == 2
 
-    def test_interval_is_300_seconds_without_a_max_age(self, server, keys, clock):
+    def test_reload_interval_is_300_seconds_if_the_server_sends_no_max_age(self, server, keys, clock):
         keys.ensure_loaded()
         clock.advance(299.875)
         keys.ensure_loaded()
@@ -84,7 +84,7 @@ class TestAnUnknownKid:
 
         assert len(server.requests) == 3
 
-    def test_unknown_kid_is_no_error_until_the_last_valid_jwk_set_is_too_old(self, server, keys, clock):
+    def test_unknown_kid_raises_no_error_until_the_last_valid_jwk_set_is_too_old(self, server, keys, clock):
         keys.ensure_loaded()
         server.answer_with(500)
         for age in (299, 350, 359):
@@ -103,7 +103,9 @@ class TestAnUnknownKid:
         assert keys[new.thumbprint()].thumbprint() == new.thumbprint()
 
     @pytest.mark.usefixtures("load_in_background")
-    def test_caller_waits_at_most_one_second_for_the_reload(self, server, keys, clock, monkeypatch):
+    def test_caller_with_an_unknown_kid_waits_at_most_one_second_for_the_reload(
+        self, server, keys, clock, monkeypatch
+    ):
         keys.ensure_loaded()
         monkeypatch.setattr(refreshed, "threading", EventsOnAClock(clock))
         release = threading.Event()
@@ -116,7 +118,7 @@ class TestAnUnknownKid:
 
 
 class HeldLock:
-    """A lock that another thread holds. A caller that waits for the lock advances the clock."""
+    """A lock that another thread never releases. A caller that waits for the lock advances the simulated clock."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -133,7 +135,7 @@ class HeldLock:
 class TestAReloadInAnotherThread:
     @pytest.fixture
     def reloading(self, keys: RemoteKeys, clock: Clock) -> Clock:
-        """Reload the JWK set because of an unknown kid. Another thread then holds the lock."""
+        """Reload the JWK set because of an unknown kid, and simulate that another thread holds the lock."""
         assert "unknown" not in keys
         keys._refetch_lock = HeldLock(clock)  # type: ignore[assignment]
         return clock
@@ -141,7 +143,7 @@ class TestAReloadInAnotherThread:
     @pytest.mark.parametrize(
         ("since", "wait"), [(0, 1), (0.25, 0.75), (0.75, 0.25), (1, 0), (5, 0), (29.875, 0), (30, 1), (100, 1)]
     )
-    def test_caller_waits_until_one_second_after_the_start_of_the_reload(
+    def test_caller_waits_until_one_second_after_the_start_of_a_reload_in_another_thread(
         self, server, keys, reloading, clock, since, wait
     ):
         clock.advance(since)
@@ -151,7 +153,7 @@ class TestAReloadInAnotherThread:
         assert clock.now - before == wait
         assert len(server.requests) == 2
 
-    def test_first_caller_waits_one_second_if_another_thread_is_about_to_reload(self, keys, clock):
+    def test_first_caller_waits_one_second_if_another_thread_is_about_to_reload_the_jwk_set(self, keys, clock):
         keys._refetch_lock = HeldLock(clock)
         before = clock.now
         assert "unknown" not in keys
@@ -163,7 +165,7 @@ class TestKeysWithoutWaiting:
     @pytest.mark.parametrize(
         ("since", "must_wait"), [(0, False), (0.875, False), (1, False), (29.875, False), (30, True), (100, True)]
     )
-    def test_unknown_kid_must_wait_if_the_kid_would_cause_a_reload(self, keys, clock, since, must_wait):
+    def test_caller_must_wait_if_an_unknown_kid_would_cause_a_reload(self, keys, clock, since, must_wait):
         assert "unknown" not in keys
         clock.advance(since)
 
@@ -172,7 +174,7 @@ class TestKeysWithoutWaiting:
     @pytest.mark.parametrize(
         ("since", "must_wait"), [(0, True), (0.875, True), (1, False), (29.875, False), (30, True)]
     )
-    def test_unknown_kid_must_wait_within_the_first_second_of_a_reload_in_another_thread(
+    def test_unknown_kid_makes_the_caller_wait_in_the_first_second_of_a_reload_in_another_thread(
         self, keys, clock, since, must_wait
     ):
         assert "unknown" not in keys
@@ -188,7 +190,7 @@ class TestKeysWithoutWaiting:
             return True
         return False
 
-    def test_known_kid_must_wait_only_if_the_jwk_set_is_too_old(self, keys, key, clock):
+    def test_caller_with_a_known_kid_must_wait_only_if_the_jwk_set_is_missing_or_too_old(self, keys, key, clock):
         cached = keys.without_waiting()
         with pytest.raises(MustWait, match="must be loaded"):
             cached.get(key.thumbprint())
@@ -200,7 +202,9 @@ class TestKeysWithoutWaiting:
         with pytest.raises(MustWait, match="must be loaded"):
             cached.get(key.thumbprint())
 
-    def test_known_kid_does_not_wait_after_a_failed_load_until_the_jwk_set_is_too_old(self, server, keys, key, clock):
+    def test_caller_need_not_wait_for_a_known_kid_after_a_failed_load_until_the_jwk_set_is_too_old(
+        self, server, keys, key, clock
+    ):
         keys.ensure_loaded()
         server.answer_with(500)
         clock.advance(310)

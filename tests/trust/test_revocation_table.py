@@ -1,4 +1,4 @@
-"""Tests that every reader of the pages of revocations in the database gets every revocation."""
+"""Tests that a gateway that reads revocations from the database page by page misses no revocation."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ UNKNOWN_POSITIONS = [
 
 
 def read_all(position: str = "") -> list[Page]:
-    """Return all pages after a position."""
+    """Read the pages of revocations after a position until the last page. Returns the pages."""
     pages = [read(position)]
     while pages[-1].more:
         assert len(pages) < 100
@@ -77,7 +77,7 @@ class TestTheFirstReadingOfRevocations:
         assert len(pages) == 5
         assert sorted(jti for page in pages for jti in page.tokens) == sorted(jtis(*rows))
 
-    def test_token_that_is_revoked_between_two_pages_is_in_a_later_page(self, row, monkeypatch):
+    def test_token_that_is_revoked_while_a_gateway_reads_the_pages_is_in_a_later_page(self, row, monkeypatch):
         monkeypatch.setattr(revocation_table, "PAGE", 1)
         monkeypatch.setattr(revocation_table, "_TOKENS", revocation_table._TOKENS.replace("10000", "1"))
         first, late = row(), row()
@@ -90,7 +90,7 @@ class TestTheFirstReadingOfRevocations:
         later = read_all(last.cursor)
         assert {jti for page in later for jti in page.tokens} == jtis(late)
 
-    def test_pages_of_revocations_omit_expired_revocations_of_users_and_accounts_but_contain_every_revoked_key(self):
+    def test_pages_omit_expired_revocations_of_users_and_accounts_but_contain_every_revoked_key(self):
         long_ago = timezone.now() - timedelta(seconds=RETENTION + 1)
         options: Any = {"keks": conf.key_encryption_keys, "reason": "x", "now": long_ago}
         audit.record_revocation([audit.Scope.user("u1"), audit.Scope.account("a1")], **options)
@@ -114,9 +114,11 @@ class TestARevocationOfAllTokens:
 
 
 class TestALostPosition:
+    """Tests that a position is lost if its revocation is missing from the database but was not pruned."""
+
     @pytest.fixture
     def position(self, row):
-        """Create two revocations, and delete the row of the second revocation, as a restored backup does."""
+        """Create two revocations, delete the second row (as a restored backup does), and return its position."""
         revoke(row())
         revoke(row())
         position = read().cursor
@@ -128,11 +130,11 @@ class TestALostPosition:
         assert (page.position_lost, len(page.tokens)) == (True, 2)
         assert not read(page.cursor).position_lost
 
-    def test_k15_a_recent_revocation_position_before_the_last_revocation_is_lost(self, position, row):
+    def test_k15_recent_position_of_a_deleted_revocation_is_lost_even_if_later_revocations_exist(self, position, row):
         revoke(row())
         assert read(position).position_lost
 
-    def test_revocation_position_whose_row_was_pruned_is_not_lost(self, row):
+    def test_position_of_a_pruned_revocation_is_not_lost(self, row):
         revoke(row())
         old = int(read().cursor) - (RETENTION + 1) * 10**6
         assert not read(str(old)).position_lost
@@ -228,7 +230,7 @@ class TestAModifiedRevocationTable:
 
 
 class TestTheColumnsOfTheRevocationQueries:
-    def test_the_page_about_gateways_lists_the_columns_that_a_gateway_reads(self):
+    def test_documentation_of_gateways_lists_the_columns_that_a_gateway_reads(self):
         documented = {
             table: set(columns.split(", "))
             for table, columns in re.findall(r"`(instaccess_\w+) \(([\w, ]+)\)`", readme.page("gateway.md"))

@@ -1,4 +1,4 @@
-"""Tests of the exact limits of the pages of revocations in the database: sizes, ages and positions."""
+"""Tests of the exact limits of the pages of revocations that a gateway reads from the database."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def frozen_time(time_machine: Any) -> None:
 
 
 def number(time: datetime) -> int:
-    """Return the number of a revocation that is recorded at a time."""
+    """Return the number of a revocation that is recorded at this time: the microseconds since 1970."""
     return (time - datetime(1970, 1, 1, tzinfo=UTC)) // MICROSECOND
 
 
 def insert(*rows: tuple[int, str, str, int | None]) -> None:
-    """Insert revocations with numbers, kinds, values and `latest_iat`. The HMACs of the rows are empty."""
+    """Insert a revocation for each tuple of number, kind, value and `latest_iat`. The HMACs of the rows are empty."""
     now = timezone.now()
     Revocation.objects.bulk_create(
         Revocation(number=number, kind=kind, value=value, latest_iat=iat, revoked_at=now + number * MICROSECOND)
@@ -53,7 +53,7 @@ def insert_revoked_tokens(count: int) -> None:
 
 
 class TestTheSizeOfAPageOfRevocations:
-    def test_page_of_all_revoked_tokens_has_10000_tokens(self):
+    def test_page_of_all_revoked_tokens_has_at_most_10000_tokens(self):
         insert_revoked_tokens(10_001)
         first = read()
         second = read(first.cursor)
@@ -61,7 +61,7 @@ class TestTheSizeOfAPageOfRevocations:
         assert (len(first.tokens), first.more) == (10_000, True)
         assert (len(second.tokens), second.more) == (1, False)
 
-    def test_page_of_new_revocations_is_read_from_1000_rows(self):
+    def test_page_of_new_revocations_is_read_from_at_most_1000_rows(self):
         insert(*((n, "user", f"u{n}", 7) for n in range(1, 1002)))
         first = read("0")
         second = read(first.cursor)
@@ -106,7 +106,7 @@ class TestTheContentOfAPageOfRevocations:
 
         assert read("0") == Page([], {"u": 6}, {"a": 5}, ["k"], 3, "5")
 
-    def test_page_contains_the_largest_time_of_several_revocations_of_a_user(self):
+    def test_page_contains_the_latest_time_of_several_revocations_of_a_user(self):
         insert((1, "user", "u", 6), (2, "user", "u", 0), (3, "user", "v", 0))
 
         assert read("0").users == {"u": 6, "v": 0}
@@ -127,7 +127,7 @@ class TestTheContentOfAPageOfRevocations:
 
 class TestTheAgeOfRevocations:
     @pytest.mark.usefixtures("frozen_time")
-    def test_first_page_contains_a_token_that_was_revoked_exactly_within_the_retention(self, row):
+    def test_first_page_contains_a_token_that_was_revoked_exactly_one_retention_ago(self, row):
         denied = row(id=1, revoked_at=NOW - RETENTION, expires_at=NOW)
         row(id=2, revoked_at=NOW - RETENTION - MICROSECOND, expires_at=NOW)
 
@@ -141,7 +141,7 @@ class TestTheAgeOfRevocations:
         assert read().tokens == [str(denied.jti)]
 
     @pytest.mark.usefixtures("frozen_time")
-    def test_first_page_contains_users_whose_tokens_were_revoked_within_the_retention(self):
+    def test_first_page_contains_only_users_that_were_revoked_within_the_retention(self):
         oldest = number(NOW - RETENTION)
         insert((oldest, "user", "old", 6), (oldest + 1, "user", "recent", 6))
 
@@ -150,7 +150,9 @@ class TestTheAgeOfRevocations:
 
 @pytest.mark.usefixtures("frozen_time")
 class TestALostPosition:
-    def test_k15_position_before_the_last_revocation_is_lost_if_the_position_is_recent(self):
+    """Tests that a position is lost if its revocation is missing from the database but was not pruned."""
+
+    def test_k15_recent_position_of_a_missing_revocation_is_lost(self):
         insert((number(NOW), "key", "k", None))
         oldest = number(NOW - RETENTION)
 
@@ -161,21 +163,22 @@ class TestALostPosition:
     def test_k15_position_after_the_last_revocation_is_lost_even_if_the_position_is_old(self):
         assert read(str(number(NOW - RETENTION - timedelta(days=1)))).position_lost
 
-    def test_k15_position_before_the_last_revocation_is_not_lost_if_the_position_is_old(self):
+    def test_k15_old_position_of_a_missing_revocation_is_not_lost_if_later_revocations_exist(self):
         insert((number(NOW), "key", "k", None))
 
         assert not read(str(number(NOW - RETENTION - timedelta(days=1)))).position_lost
 
 
 class TestThePositionInTheListOfAllTokens:
-    def test_position_may_contain_the_largest_id(self, row):
+    def test_position_may_contain_the_largest_possible_id_of_a_token(self, row):
         row(revoked_at=timezone.now())
         after = number(timezone.now() + timedelta(days=1))
 
         assert read(f"0-{after}-{2**63 - 1}").tokens == []
-        assert len(read(f"0-{after}-{2**63}").tokens) == 1  # The position is unknown.
+        # The id is too large, so the position is unknown, and the page contains all revoked tokens.
+        assert len(read(f"0-{after}-{2**63}").tokens) == 1
 
-    def test_position_before_the_first_revocation_takes_one_query(self, django_assert_num_queries):
+    def test_reading_after_a_position_takes_one_query_if_there_are_no_revocations(self, django_assert_num_queries):
         position = read().cursor
 
         with django_assert_num_queries(1):
@@ -185,7 +188,7 @@ class TestThePositionInTheListOfAllTokens:
 class TestTheDatabaseOfTheRevocations:
     @pytest.fixture
     def without_databases(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Read the revocations from a database without an engine, as Django adds it if DATABASES is empty."""
+        """Use a database without an engine. Django configures such a database if DATABASES is empty."""
         without = connections.configure_settings({"default": {}})["default"]
         monkeypatch.setitem(connections.settings, "nothing", without)
         monkeypatch.setattr(revocation_table._audit, "find_alias", lambda: "nothing")
@@ -198,7 +201,7 @@ class TestTheDatabaseOfTheRevocations:
             read()
         assert caught.value.setting == "DENY_LIST"
 
-    def test_revocations_are_in_the_default_database_unless_the_app_is_installed(self, monkeypatch):
+    def test_revocations_are_read_from_the_default_database_if_the_app_is_not_installed(self, monkeypatch):
         assert revocation_table.has_database()
         monkeypatch.setattr(revocation_table._audit, "find_alias", lambda: "audit")
         assert revocation_table.find_alias() == "audit"

@@ -1,4 +1,4 @@
-"""Tests of the pages of revocations that a gateway reads from a URL: defaults, the size limit, and settings."""
+"""Tests of the pages of revocations that a gateway reads from a URL: default values, size limit and settings."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class TestTheDenyListOfAURL:
         assert age >= 0
         assert denylist.sizes() == {"token": 2, "user": 0, "account": 0, "key": 1}
 
-    def test_document_without_a_lost_position_is_not_logged(self, server, caplog):
+    def test_nothing_is_logged_if_the_document_reports_no_lost_position(self, server, caplog):
         denylist.current()
 
         assert "no longer contains" not in caplog.text
@@ -91,7 +91,7 @@ class TestTheDenyListOfAURL:
         assert len(server.requests) == 2
 
     @pytest.mark.django_db
-    def test_deny_list_is_read_from_the_database_if_the_setting_is_an_equal_string(self, settings):
+    def test_deny_list_setting_is_compared_by_value_and_not_by_identity(self, settings):
         settings.INSTACCESS = {"DENY_LIST": json.loads('"database"')}
 
         assert denylist.current() == set()

@@ -160,7 +160,7 @@ class TestDecryptionKeysFromSettings:
             sources.decryption_keys()
         assert key.export_private(as_dict=True)["d"] not in str(caught.value)
 
-    def test_two_decryption_keys_with_one_kid_are_refused_unless_the_keys_are_equal(self, rsa_pool, settings):
+    def test_two_decryption_keys_with_the_same_kid_are_refused_unless_the_keys_are_equal(self, rsa_pool, settings):
         first, second = (json.dumps({"kid": "gw"} | rsa_pool.take().export_private(as_dict=True)) for _ in range(2))
         settings.INSTACCESS = {"DECRYPTION_KEYS": [first, first]}
         assert list(sources.decryption_keys()) == ["gw"]
@@ -237,7 +237,7 @@ class TestReadingAJWKSet:
         assert list(remote_jwks.read_jwks({"keys": [other, public(key)]})) == [key.thumbprint()]
 
     @pytest.mark.parametrize("key_ops", [["verify"], ["verify", "encrypt"]])
-    def test_c13_member_of_a_jwk_set_whose_key_ops_contain_verify_is_accepted(self, key, key_ops):
+    def test_c13_member_of_a_jwk_set_with_verify_in_its_key_ops_is_accepted(self, key, key_ops):
         member = public(key, key_ops=key_ops)
         del member["use"]
 
@@ -252,7 +252,7 @@ class TestReadingAJWKSet:
         with pytest.raises(InvalidToken):
             jose.verify(make.signed(), keys)
 
-    def test_first_of_two_members_of_a_jwk_set_with_one_kid_is_accepted(self, rsa_pool, key, caplog):
+    def test_only_the_first_of_two_members_of_a_jwk_set_with_the_same_kid_is_accepted(self, rsa_pool, key, caplog):
         same_kid, later = public(rsa_pool.take(), kid=key.thumbprint()), rsa_pool.take()
 
         accepted = remote_jwks.read_jwks({"keys": [public(key), same_kid, public(later)]})
@@ -303,7 +303,7 @@ def document(*keys: JWK) -> bytes:
 
 @pytest.fixture
 def jwks(key, settings):
-    """Run a server with a scripted JWK set, and configure its URL."""
+    """Run a server with an answer that the test can change, and set VERIFICATION_KEYS to the URL of the server."""
     with scripted_server(lambda handler: reply(handler, 200, document(key))) as script:
         settings.INSTACCESS = {"VERIFICATION_KEYS": script.base_url + JWKS, "ALLOW_HTTP_URLS": True}
         yield script
@@ -385,7 +385,7 @@ class TestKeysOfAJWKSURL:
         assert len(jwks.requests) == 2
 
     @pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
-    def test_c16_a_jwks_whose_content_encoding_is_identity_is_read(self, jwks, key, encoding):
+    def test_c16_a_jwks_with_the_content_encoding_identity_is_read(self, jwks, key, encoding):
         jwks.answer_with(200, document(key), Content_Encoding=encoding)
 
         assert list(sources.verification_keys()) == [key.thumbprint()]
@@ -491,7 +491,7 @@ class TestKeysOfAJWKSURL:
             sources.verification_keys()
         release.set()
 
-    def test_c3_a_server_that_stalls_after_an_unknown_kid_leaves_the_last_good_jwks_in_use(
+    def test_c3_last_good_jwks_stays_in_use_if_the_server_stalls_after_an_unknown_kid(
         self, jwks, key, clock, monkeypatch
     ):
         keys = sources.verification_keys()
@@ -580,7 +580,8 @@ class TestAForkedProcess:
         keys, new = sources.verification_keys(), rsa_pool.take()
         context = multiprocessing.get_context("fork")
         parent_end, child_end = context.Pipe()
-        # Hold the lock during the fork, as a thread of a real parent may do. The child must not wait for this lock.
+        # Hold the lock during the fork, as a thread of a real parent process may do. The child process must not wait
+        # for the lock, because no thread of the child process would release the lock.
         with keys._refetch_lock:
             child = context.Process(target=_look_up_a_new_key, args=(keys, new.thumbprint(), child_end))
             child.start()
@@ -615,9 +616,7 @@ class TestKeysOfThisDatabase:
         assert caught.value.setting == setting
 
     @pytest.mark.parametrize("load", [sources.decryption_keys, sources.verification_keys])
-    def test_keys_of_the_database_may_be_too_old_only_by_the_staleness_of_the_caller(
-        self, initial_keys, monkeypatch, load
-    ):
+    def test_caller_sets_the_maximum_staleness_of_the_keys_of_the_database(self, initial_keys, monkeypatch, load):
         requested: list[float] = []
         load_ring: Any = sources._key_table.load_ring
         monkeypatch.setattr(sources._key_table, "load_ring", lambda time: requested.append(time) or load_ring(time))

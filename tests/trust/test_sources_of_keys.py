@@ -37,7 +37,7 @@ class TestVerificationKeysWithoutWaiting:
         with pytest.raises(MustWait, match="must be loaded"):
             len(keys)
 
-    def test_caller_gets_the_keys_of_the_settings(self, settings, key):
+    def test_caller_gets_the_keys_of_the_settings_without_waiting(self, settings, key):
         settings.INSTACCESS = {"VERIFICATION_KEYS": [key.export_to_pem().decode()]}
 
         assert list(sources.verification_keys_without_waiting()) == [key.thumbprint()]

@@ -1,4 +1,4 @@
-"""Tests of the decorator that makes a view independent of the settings of the project."""
+"""Tests of `isolated_view`, the decorator that makes a view independent of the settings of the project."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def view(request: HttpRequest) -> HttpResponse:
 
 
 class TestAnIsolatedView:
-    def test_isolated_view_returns_the_response_of_the_view_and_has_its_name(self, rf):
+    def test_isolated_view_returns_the_response_of_the_wrapped_view_and_keeps_its_name(self, rf):
         isolated = web.isolated_view(view)
 
         assert isolated(rf.get("/")).content == b"answer"
         assert (isolated.__name__, isolated.__doc__) == ("view", "Answer the request.")
 
-    def test_isolated_view_runs_in_no_transaction_of_any_database(self, monkeypatch):
+    def test_isolated_view_does_not_run_in_a_transaction_of_any_database(self, monkeypatch):
         default = connections.settings["default"]
         monkeypatch.setitem(default, "ATOMIC_REQUESTS", True)
         monkeypatch.setitem(connections.settings, "second", {**default, "ATOMIC_REQUESTS": True})
         isolated = web.isolated_view(view)
 
-        # Django returns the view itself if the view needs no transaction.
+        # Django wraps a view that needs a transaction, and returns any other view unchanged.
         assert BaseHandler().make_view_atomic(isolated) is isolated
         assert BaseHandler().make_view_atomic(view) is not view
 
@@ -61,14 +61,14 @@ class TestReadsOwnCredentials:
     def test_only_views_of_the_app_read_their_own_credentials(self, path, expected):
         assert web.reads_own_credentials(RequestFactory().get(path)) is expected
 
-    def test_view_that_django_has_found_decides_and_not_the_path(self, rf):
+    def test_reads_own_credentials_checks_the_resolved_view_instead_of_the_path(self, rf):
         request = rf.get("/no/such/page")
         request.resolver_match = type("Match", (), {"func": staticmethod(web.isolated_view(view))})()
 
         assert web.reads_own_credentials(request)
 
     @pytest.mark.parametrize("marked", [False, 0, 1, "yes", None])
-    def test_view_that_is_marked_by_another_value_does_not_read_its_own_credentials(self, rf, marked):
+    def test_view_reads_its_own_credentials_only_if_the_mark_of_the_view_is_true(self, rf, marked):
         request = rf.get("/")
         request.resolver_match = type("Match", (), {"func": type("View", (), {"reads_own_credentials": marked})})()
 

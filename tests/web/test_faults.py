@@ -31,7 +31,7 @@ def clock(monkeypatch):
 
 
 def here(error):
-    """Raise and return an error. The traceback of the error contains this function."""
+    """Raise and catch an error, so that its traceback contains this function. Returns the error."""
     try:
         raise error
     except type(error) as raised:
@@ -39,7 +39,7 @@ def here(error):
 
 
 def there(error):
-    """Raise and return an error. The traceback of the error contains this function instead of `here`."""
+    """Raise and catch an error, so that its traceback contains this function instead of `here`. Returns the error."""
     try:
         raise error
     except type(error) as raised:
@@ -102,7 +102,7 @@ class TestOneOutage:
         assert (caplog.records[1].count, caplog.records[1].seconds) == (2, 1000)
         assert caplog.records[1].reason == Reason.FAULT
 
-    def test_record_of_an_outage_has_the_place_of_the_caller(self, caplog):
+    def test_log_record_of_an_outage_contains_the_file_and_the_function_of_the_caller(self, caplog):
         log(OperationalError("gone"))
 
         assert (caplog.records[0].filename, caplog.records[0].funcName) == ("test_faults.py", "log")
@@ -130,7 +130,7 @@ class TestOneOutage:
         assert len(caplog.messages) == 2
         assert caplog.records[1].count == 399
 
-    def test_outage_log_of_a_forked_process_has_no_counts_and_is_not_locked(self, caplog, clock):
+    def test_outage_log_of_a_forked_process_has_no_counts_of_its_parent_and_is_not_locked(self, caplog, clock):
         log(OperationalError("gone"))
         log(OperationalError("gone"))
         with web.outage_log._lock:
@@ -157,18 +157,18 @@ class TestAnotherError:
             SourceUnavailable("the JWKS can't be read"),
         ],
     )
-    def test_outage_log_contains_each_kind_of_error(self, caplog, other):
+    def test_another_kind_of_error_is_logged_even_within_a_minute(self, caplog, other):
         log(OperationalError("gone"))
 
         assert log(other)
 
-    def test_outage_log_contains_an_error_for_each_message_of_the_app_and_each_logger(self):
+    def test_same_error_is_logged_again_with_another_message_or_by_another_logger(self):
         log(OperationalError("gone"))
 
         assert log(OperationalError("gone"), "another role failed")
         assert log(OperationalError("gone"), to=get_logger("instaccess.another"))
 
-    def test_outage_log_contains_an_error_for_each_place_in_the_package(self, caplog, monkeypatch):
+    def test_same_error_is_logged_again_if_another_place_in_the_package_raises_the_error(self, caplog, monkeypatch):
         monkeypatch.setattr(faults, "_PACKAGE", os.path.dirname(__file__) + os.sep)
         first, second = here(OperationalError("gone")), there(OperationalError("gone"))
 
@@ -201,7 +201,7 @@ class TestAnotherError:
             f"a third role failed: {another}",
         ]
 
-    def test_outage_log_contains_the_complete_detail_of_one_line_after_a_traceback(self, caplog):
+    def test_outage_log_contains_a_detail_of_one_line_completely_after_a_traceback(self, caplog):
         log(OperationalError("gone"), detail=TRACEBACK)
         log(InterfaceError("gone"), detail="the connection is closed")
 
@@ -214,7 +214,7 @@ class TestAnotherError:
     def test_error_that_is_not_an_outage_is_logged_every_time(self, caplog, error):
         assert all(log(error) for _ in range(5))
 
-    def test_outage_log_recognises_an_outage_as_the_cause_of_an_error_of_the_app(self, caplog):
+    def test_error_of_the_app_is_an_outage_if_its_cause_is_an_outage(self, caplog):
         error = AuditError("the audit row was not written")
         error.__cause__ = OperationalError("gone")
 

@@ -15,7 +15,7 @@ MODULE = "extensions_of_a_view"
 
 @pytest.fixture(autouse=True)
 def extensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Create a module, and restore the imported modules after the test."""
+    """Create an importable module, and restore `sys.modules` after the test."""
     (tmp_path / f"{MODULE}.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, MODULE, None)  # type: ignore[arg-type]

@@ -123,7 +123,7 @@ class TestTheClientAddress:
         ],
     )
     def test_client_address_accepts_the_address_formats_of_proxies(self, written, expected):
-        # Format the address with this Python, because versions format IPv4-mapped IPv6 addresses differently.
+        # Compute the expected address, because Python versions format IPv4-mapped IPv6 addresses differently.
         assert address("192.0.2.254", written, hops=1) == str(ipaddress.ip_address(expected))
 
     @pytest.mark.parametrize(
@@ -168,12 +168,12 @@ class TestTheAccountOfAHost:
             ("[::1]:8443", "[::1]"),
         ],
     )
-    def test_account_belongs_to_the_name_of_the_host_without_the_port(self, host, name):
+    def test_account_depends_on_the_host_name_and_not_on_the_port(self, host, name):
         assert origin.account_uuid(host) == str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
         with override_settings(INSTACCESS={"ACCOUNT_HOOK": lambda host: f"account of {host}"}):
             assert origin.account_uuid(host) == f"account of {name}"
 
-    def test_account_is_account_uuid_if_the_setting_is_set(self):
+    def test_account_is_the_value_of_the_setting_account_uuid_if_the_setting_is_set(self):
         with override_settings(INSTACCESS={"ACCOUNT_UUID": "ours", "ACCOUNT_HOOK": lambda host: "theirs"}):
             assert origin.account_uuid("canvas.example.edu") == "ours"
 
@@ -183,7 +183,7 @@ class TestTheAccountOfAHost:
             assert origin.account_uuid("canvas.example.edu") == account
 
     @pytest.mark.parametrize("account", ["", "x" * 256, None, 7, True, b"account", ["a"]])
-    def test_account_hook_that_returns_another_value_is_an_error_of_the_setting(self, account):
+    def test_account_hook_that_returns_another_value_raises_config_error(self, account):
         with (
             override_settings(INSTACCESS={"ACCOUNT_HOOK": lambda host: account}),
             pytest.raises(ConfigError, match="must return a string of 1 to 255 characters") as caught,

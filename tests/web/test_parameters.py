@@ -1,4 +1,4 @@
-"""Tests that the parameters of a request to a view that takes secrets are kept out of Django's reports."""
+"""Tests that Django's error reports contain no parameters of a request to a view that takes secrets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def request_(rf: Any) -> Any:
 
 def is_empty(request: Any) -> bool:
     parameters = (request.GET, request.POST, request.FILES, request.META["QUERY_STRING"])
-    # Read `body` too, because `body` raises an exception for a form that was parsed and not removed.
+    # Read `body` too, because `body` raises an exception if the form was parsed but not removed.
     return not any(parameters) and request.body == b"" and "secret" not in request.get_full_path()
 
 

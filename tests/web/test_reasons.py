@@ -26,7 +26,7 @@ class TestExplain:
     def test_explain_returns_the_explanation_of_a_variant_of_a_reason(self):
         assert explain(Reason.UNKNOWN_KID, Variant.REVOKED) == DETAILED[Reason.UNKNOWN_KID, Variant.REVOKED]
 
-    def test_explain_returns_the_explanation_of_a_reason_whose_variant_has_no_explanation(self):
+    def test_explain_returns_the_explanation_of_the_reason_if_the_variant_has_no_explanation(self):
         assert explain(Reason.EXPIRED, Variant.GONE) == EXPLANATIONS[Reason.EXPIRED]
         assert explain(Reason.EXPIRED) == EXPLANATIONS[Reason.EXPIRED]
 

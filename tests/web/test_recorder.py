@@ -12,7 +12,7 @@ from instaccess.exceptions import Reason
 
 
 class Recorder:
-    """A recorder that remembers the refusals."""
+    """A recorder that stores the refusals in a list and ignores all other measurements."""
 
     def __init__(self) -> None:
         self.refusals: list[tuple[str, str]] = []

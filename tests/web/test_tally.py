@@ -1,4 +1,4 @@
-"""Tests of counters in memory: exact across threads, limited in number, and returned once."""
+"""Tests of a tally, which is a limited number of counters in memory that several threads share."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class TestTheLimitOfKindsInATally:
 
 
 class TestCountsThatAreNotTaken:
-    def test_tally_keeps_counts_that_are_not_taken_for_a_day(self, tally):
+    def test_tally_keeps_counts_for_24_hours_if_no_caller_takes_the_counts(self, tally):
         for hour in range(100):
             tally.add(kind(hour=HOUR + hour))
 
@@ -124,7 +124,8 @@ class TestAForkedProcess:
             tally.add(kind(reason="expired"))
             counted.put(tally.take())
 
-        # Hold the lock during the fork, as a thread of a real parent may do. The child must not wait for this lock.
+        # Hold the lock during the fork, as a thread of a real parent process may do. The child process must not wait
+        # for the lock, because no thread of the child process would release the lock.
         with tally._lock:
             process = context.Process(target=child)
             process.start()

@@ -1,4 +1,4 @@
-"""Accessibility checks with axe, in a light and a dark colour scheme, in a wide and a narrow window."""
+"""Accessibility checks with axe, in a light and a dark color scheme, and in a wide and a narrow window."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ from tests.admin.browser.chromium import appearance_combinations
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-# Each exception is a rule and a selector of a violation in Django's own templates. test_harness.py checks that each
-# exception is needed.
+# Each exception is a rule of axe, and a selector of the elements in Django's own templates that violate the rule.
+# test_harness.py checks that each exception is still needed.
 DJANGOS = [
     # The label of the search box is an image with the alternative text "Search", which axe does not accept.
     ("label-title-only", "#searchbar"),
 ]
 if django.VERSION < (6, 1):
-    # Newer versions underline these links.
+    # Django 6.1 and later underline these links.
     DJANGOS += [
-        # In the breadcrumbs, links differ only by their colour from the last item, which is plain text. axe reports
-        # the links if the last item is long.
+        # In the breadcrumbs, only the color distinguishes the links from the last item, which is plain text. axe
+        # reports the links if the last item is long.
         ("link-in-text-block", ".breadcrumbs a"),
-        # Only its color distinguishes the link "Show all" from the number of results beside it.
+        # Only the color distinguishes the link "Show all" from the number of results next to the link.
         ("link-in-text-block", "#changelist-search .quiet a"),
     ]
 
 # Without `preload: false`, axe would insert the style sheets of the page, but the content security policy forbids
-# inserted style sheets.
-# Only a rule that is disabled by default needs these style sheets.
+# inserted style sheets. axe needs these style sheets only for a rule that is disabled by default.
 _OPTIONS = {"resultTypes": ["violations"], "preload": False}
 _RUN = f"""
 async () => (await axe.run({json.dumps(_OPTIONS)})).violations.flatMap(rule => rule.nodes.map(node => ({{
@@ -73,6 +72,6 @@ def faults(page: Page) -> list[Fault]:
 
 
 def is_of(page: Page, fault: Fault, rule: str, selector: str) -> Any:
-    """Return whether a fault violates this rule in an element that matches the selector."""
+    """Return whether a fault is a violation of this rule by an element that matches the selector."""
     matches = "([target, selector]) => document.querySelector(target).matches(selector)"
     return fault.rule == rule and page.evaluate(matches, [fault.selector, selector])

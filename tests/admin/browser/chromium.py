@@ -1,4 +1,4 @@
-"""Functions that run Debian's Chromium without a window. Playwright controls the browser."""
+"""Functions that run Debian's Chromium in headless mode. Playwright controls the browser."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ WIDE: ViewportSize = {"width": 1280, "height": 900}
 NARROW: ViewportSize = {"width": 390, "height": 844}
 """The window size of a phone, in CSS pixels. `WIDE` is the window size of a laptop."""
 
-# `--disable-gpu` is for machines without a graphics card. The options after `--disable-gpu` disable dialogs and
-# background requests, because dialogs and background requests could disturb a test.
+# The option `--disable-gpu` is for machines without a graphics card. The other options disable dialogs and background
+# requests that could disturb a test.
 _ARGUMENTS = [
     "--disable-gpu",
     "--no-first-run",
@@ -25,7 +25,7 @@ _ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# Unlike the browser's own message, this message contains the blocked URL and the element.
+# Log each violation, because the browser's own message doesn't contain the blocked URL and the element.
 _REPORT_VIOLATIONS = """
 document.addEventListener("securitypolicyviolation", event => console.error(
     `CSP: ${event.effectiveDirective} ${event.blockedURI} ${event.target?.outerHTML?.slice(0, 200) ?? ""}`));
@@ -42,13 +42,13 @@ def executable() -> str | None:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Run Chromium without a window until the context ends. Yields the browser."""
+    """Run Chromium in headless mode until the context ends. Yields the browser."""
     from playwright.sync_api import sync_playwright
 
     # Disable Chromium's sandbox only for root, because the sandbox cannot run as root.
     arguments = [*_ARGUMENTS, "--no-sandbox"] if os.geteuid() == 0 else _ARGUMENTS
-    # Playwright runs an event loop in this thread. Without this variable, Django would refuse database queries in the
-    # thread.
+    # Playwright runs an event loop in this thread. Without the environment variable, Django would refuse database
+    # queries in the thread.
     before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     try:
@@ -66,7 +66,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Watch:
-    """A recorder of errors in a browser window: CSP violations, script errors, missing files and foreign hosts."""
+    """A recorder of errors in a window: CSP violations, script errors, missing files and requests to other hosts."""
 
     def __init__(self, context: BrowserContext, base_url: str) -> None:
         self.errors: list[str] = []
@@ -106,7 +106,7 @@ def window(
         base_url=base_url,
         color_scheme="dark" if dark else "light",
         viewport=size or WIDE,
-        # Disable animations, because a check of contrast could measure an intermediate colour of an animation.
+        # Disable animations, because a check of contrast could measure an intermediate color of an animation.
         reduced_motion="reduce",
         locale="en-GB",
         timezone_id="Europe/Zurich",
@@ -115,13 +115,13 @@ def window(
 
 
 def appearance_combinations(page: Page) -> Iterator[tuple[str, ViewportSize]]:
-    """Show a page in each combination of colour scheme and window size. Yields each combination.
+    """Show a page in each combination of color scheme and window size. Yields each combination.
 
-    The last combination is light and wide.
+    The last combination is the light color scheme in a wide window.
     """
     for scheme, size in product(("dark", "light"), (NARROW, WIDE)):
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size(size)
-        # Finish all transitions, because intermediate colours may lack contrast.
+        # Finish all transitions, because intermediate colors may lack contrast.
         page.evaluate("document.getAnimations().forEach(animation => animation.finish())")
         yield scheme, size

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 PASSWORD = "correct horse battery staple"
 
 
-# The scope is the package because tests outside this package must not run in a thread with Playwright's event loop.
+# Use the scope `package`, so that Playwright stops before tests outside this package run. These tests must not run in
+# a thread with Playwright's event loop.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with chromium() as running:
@@ -28,7 +29,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def server(django_db_setup: None) -> Iterator[LiveServer]:
-    """Run a server of the test project with its static files. The server sends the policy of `csp.py`."""
+    """Serve the test project and its static files, with the content security policy of `csp.py`."""
     middleware = ["tests.admin.browser.csp.ContentSecurityPolicy", *django_settings.MIDDLEWARE]
     with override_settings(MIDDLEWARE=middleware):
         running = LiveServer("127.0.0.1")

@@ -21,12 +21,12 @@ HOST = "127.0.0.1"
 def set_up(folder: Path, *, rows: int, theme: Sequence[str] = (), language: str = "en") -> None:
     """Set up Django with a new SQLite database in `folder` and generate sample data.
 
-    `theme` contains the apps of a theme of the admin, which must precede the admin in INSTALLED_APPS. The content
-    security policy of the tests is only for the admin without a theme. `language` is the code of the language of the
-    pages.
+    `theme` contains the apps of a theme of the admin, which must precede the admin in INSTALLED_APPS. If there is no
+    theme, the server sends the content security policy of the tests. `language` is the language code of the pages.
 
-    The database contains the keys of almost three months, `rows` issued tokens, two revoked tokens of a lost laptop,
-    and refusals of forged tokens. One key is revoked, and one key has just become current.
+    The database contains the keys of a deployment that was installed almost three months ago, `rows` issued tokens,
+    two revoked tokens of a lost laptop, and refusals of forged tokens. One key is revoked, and one key has just
+    become current.
     """
     os.environ |= {
         "INSTACCESS_DATABASE": "sqlite",
@@ -52,8 +52,9 @@ def set_up(folder: Path, *, rows: int, theme: Sequence[str] = (), language: str 
     from instaccess.keys import keks_for_revocation, lifecycle, provision
     from instaccess.models import Key, RefusalCount
 
-    settings.DEBUG = False  # With DEBUG, Django would keep every query in memory.
-    # With Django's slow hasher, hashing ten client secrets would take longer than inserting 20,000 rows.
+    settings.DEBUG = False  # If DEBUG were True, Django would keep every query in memory.
+    # Use a fast hasher. With Django's slow hasher, hashing ten client secrets would take longer than inserting 20,000
+    # rows.
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     if not theme:
         settings.MIDDLEWARE = ["tests.admin.browser.csp.ContentSecurityPolicy", *settings.MIDDLEWARE]

@@ -36,9 +36,9 @@ class Album:
         self.count = 0
 
     def take(self, name: str) -> None:
-        """Take screenshots of the current page in each combination of colour scheme and window size."""
+        """Take screenshots of the current page in each combination of color scheme and window size."""
         if self._readme is not None and name in IN_THE_DOCUMENTATION:
-            # Keep the sidebar open, as on the first visit of a page.
+            # Show the sidebar in the documentation, as on the first visit of the page.
             self._page.screenshot(path=self._readme / f"{name}.png")
         for scheme, size in appearance_combinations(self._page):
             height = self._page.evaluate("document.documentElement.scrollHeight")
@@ -56,7 +56,8 @@ def visit_pages(page: Page, album: Album) -> None:
     page.locator("[name=username]").fill(school.USERNAME)
     page.locator("[name=password]").fill(school.PASSWORD)
     page.locator("[type=submit]").click()
-    # A navigation would abort the requests for styles and icons, and an aborted request is an error.
+    # Wait for the requests for styles and icons. A navigation would abort these requests, and an aborted request is
+    # an error.
     page.wait_for_load_state("networkidle")
     page.goto(DASHBOARD)
     _see(page, "Last 24 hours")

@@ -12,7 +12,7 @@ site = admin.AdminSite()
 
 @admin.register(IssuedToken, site=site)
 class StockAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    # Set the template, because Django would find the template of `instaccess` first.
+    # Set the template explicitly, because Django would use the template of `instaccess` by default.
     change_list_template = "admin/change_list.html"
     list_display = ["jti", "canvas_domain"]
     search_fields = ["canvas_domain"]

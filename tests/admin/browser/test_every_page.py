@@ -1,4 +1,4 @@
-"""Browser tests of the accessibility of the remaining admin pages, which no other browser test visits."""
+"""Browser tests of the accessibility of the admin pages that no other browser test visits."""
 
 from __future__ import annotations
 
@@ -58,14 +58,15 @@ class TestOtherPages:
             faults_by_url[url] = faults(page)
         assert not any(faults_by_url.values()), faults_by_url
 
-    def test_administrator_searches_an_application_and_a_user_and_confirms_a_warning(
+    def test_administrator_searches_for_an_application_and_a_user_and_confirms_a_warning(
         self, visit: Visit, superuser: Any, user: Any, application: Any
     ) -> None:
         page = visit(superuser)
         page.goto("/admin/instaccess/serviceuser/add/")
         for label, text in ("Application", str(application)), ("User", "root"):
             page.get_by_role("combobox", name=label).click()
-            # Wait for all rows. Otherwise, the search for the text would cancel this request.
+            # Wait for the list of all rows. If the search began earlier, the browser would cancel the request for the
+            # list, and `Watch` would report the canceled request.
             page.get_by_role("option", name=text).wait_for()
             with page.expect_response(lambda response: "term=" in response.url):
                 page.keyboard.type(text)

@@ -1,4 +1,4 @@
-"""Tests of the tools for browser tests: `Watch` reports errors, and Django needs each accessibility exception."""
+"""Tests that `Watch` reports errors in the browser, and that each accessibility exception is still needed."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _ERRORS = {
 
 
 class TestWatch:
-    @pytest.mark.parametrize("misbehaviour", _ERRORS)
+    @pytest.mark.parametrize("misbehavior", _ERRORS)
     def test_watch_reports_each_kind_of_error_in_a_browser_window(
-        self, visit: Callable[..., Page], watches: list[Watch], misbehaviour: str
+        self, visit: Callable[..., Page], watches: list[Watch], misbehavior: str
     ) -> None:
         page = visit()
         page.goto("/admin/login/")
         [watch] = watches
-        page.evaluate(f"() => {{ {_ERRORS[misbehaviour]} }}")
+        page.evaluate(f"() => {{ {_ERRORS[misbehavior]} }}")
         # Evaluate an expression repeatedly, because Playwright delivers events only while a command runs.
         assert wait_until(lambda: page.evaluate("1") and watch.errors, bool)
         watch.errors.clear()
@@ -44,7 +44,7 @@ class TestAccessibilityExceptions:
     def test_every_accessibility_exception_for_djangos_own_pages_is_still_needed(
         self, visit: Callable[..., Page], superuser: Any, row: Callable[..., IssuedToken], settings: Any
     ) -> None:
-        """Find each excepted violation in Django's pages. If no violation is found, remove the exception."""
+        """If this test fails, remove the exception, because Django's pages no longer contain the violation."""
         row()
         settings.ROOT_URLCONF = "tests.admin.browser.stock"
         page = visit(superuser)

@@ -95,15 +95,15 @@ class TestAUserWhoseLaptopIsLost:
 
 class TestTheFilterByAccess:
     @pytest.mark.parametrize("size", [None, {"width": 390, "height": 844}], ids=["wide", "phone"])
-    def test_a22_period_is_typed_with_the_keyboard_and_lists_the_tokens_with_access(
+    def test_a22_operator_types_a_period_and_the_list_shows_the_tokens_with_access(
         self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]], size: Any
     ) -> None:
         since = audit["expired"][0].issued_at - timedelta(minutes=1)
         page = visit(superuser, size=size)
         page.goto(LIST)
         page.locator(".instaccess-filters > summary").press("Enter")
-        # Chromium has fields in the order of American English here, and moves on after each complete field. A Tab
-        # completes the year, because a year can have six digits.
+        # The fields for a date are in the order of American English: month, day, year. Chromium moves the focus after
+        # each complete field. Press Tab after the year, because a year can have six digits.
         for name, time in (("From", since), ("Until", since + timedelta(minutes=30))):
             page.get_by_label(name, exact=True).focus()
             page.keyboard.type(f"{time:%m%d%Y}")

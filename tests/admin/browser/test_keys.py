@@ -1,4 +1,4 @@
-"""Browser tests of the rotation, the timeline, the copying and the revocation of keys in the admin."""
+"""Browser tests of the key pages in the admin: rotation, timeline, copying of a public key, and revocation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
 
 
 def signing_keys() -> dict[str, str]:
-    """Return the status of each signing key, by kid."""
+    """Return a mapping from the kid of each signing key to the status of the key."""
     return dict(Key.objects.filter(use="sig").values_list("kid", "status"))
 
 
@@ -91,7 +91,7 @@ class TestThePageOfKeys:
 
 
 def install(age: timedelta) -> None:
-    """Generate the keys of an installation of this age."""
+    """Generate the first keys of a deployment. `age` is the time since the installation."""
     provision.init(now=timezone.now() - age)
 
 
@@ -119,7 +119,7 @@ SITUATIONS = {
 
 class TestTheTimelineOnEveryScreen:
     @pytest.mark.parametrize("situation", SITUATIONS)
-    def test_no_text_of_the_timeline_crosses_the_current_time_and_every_bar_is_visible(
+    def test_no_text_of_the_timeline_crosses_a_text_or_line_and_every_bar_is_visible(
         self, situation: str, visit: Visit, superuser: Any
     ) -> None:
         SITUATIONS[situation]()
@@ -195,7 +195,8 @@ def tab_to(page: Page, role: str, name: str) -> None:
     raise AssertionError(f"the Tab key never moves the focus to {name}")
 
 
-# The boxes are in CSS pixels. Elements that only touch don't cross.
+# This script returns the texts that cross another text or the line of the current time, and the widths of narrow
+# bars. Widths are in CSS pixels. Elements that only touch don't cross.
 _DRAWN = """
 () => {
     const boxes = selector => [...document.querySelectorAll(`.instaccess-timeline ${selector}`)].map(element => {

@@ -1,4 +1,4 @@
-"""Tests of case A9: the pages of this app with four themes of the admin, in light and dark mode, in Chromium."""
+"""Tests of case A9: the admin pages of this app in Chromium with four themes, in light and dark mode."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.services
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_a9_pages_are_usable_and_their_figures_are_legible_with_a_theme(theme):
-    """The program opens each page, measures the contrast of texts and bars, and clicks buttons of keys and tokens."""
+    """Run themes.py, which opens each page, measures the contrast of texts and bars, and clicks buttons."""
     command = [sys.executable, "-m", "tests.admin.browser.themes", theme]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 

@@ -22,7 +22,7 @@ Visit = Callable[..., "Page"]
 LISTS = ("issuedtoken", "key", "serviceuser")
 WIDTHS = (1280, 1366, 1440, 390)
 
-# This script returns the cells whose text or box is cut off by the list or by the window before a user scrolls.
+# This script returns the cells that the list or the window cuts off before a user scrolls.
 _CUT_OFF = """
 () => {
     const list = document.querySelector("#changelist-form .results").getBoundingClientRect();
@@ -96,14 +96,14 @@ class TestAListOnAPhone:
         assert box["height"] < 160
         assert faults(page) == []
 
-    def test_a10_user_sorts_the_cards_and_selects_all_cards(
+    def test_a10_user_on_a_phone_sorts_the_cards_and_selects_all_cards(
         self, visit: Visit, superuser: Any, longest_rows: IssuedToken
     ) -> None:
         page = visit(superuser, size=NARROW)
         page.goto("/admin/instaccess/issuedtoken/")
         page.locator("#action-toggle").check()
         assert page.locator("#result_list tr.selected").count() == IssuedToken.objects.count()
-        # From Django 6.1 on, the link has the role of a button.
+        # Find the link by its tag, because the link has the role of a button in Django 6.1 and later.
         page.locator("#result_list thead .text a", has_text="issued (UTC)").click()
         page.wait_for_url("**/?o=*")
         assert faults(page) == []
@@ -112,7 +112,7 @@ class TestAListOnAPhone:
 @pytest.mark.parametrize("name", ["issuedtoken", "key"])
 class TestTheFilters:
     @pytest.mark.parametrize("size", [NARROW, WIDE, {"width": 1920, "height": 1080}], ids=lambda size: size["width"])
-    def test_a10_filters_are_closed_above_the_list_and_open_with_the_keyboard(
+    def test_a10_filters_above_the_list_are_closed_and_can_be_opened_with_the_keyboard(
         self, visit: Visit, superuser: Any, longest_rows: IssuedToken, name: str, size: Any
     ) -> None:
         page = visit(superuser, size=size, java_script_enabled=False)
@@ -124,11 +124,11 @@ class TestTheFilters:
         assert panel is not None
         assert rows is not None
         assert panel["y"] + panel["height"] <= rows["y"]
-        # The links of the filters follow the summary in the order of the keyboard.
+        # The Tab key must move the focus from the summary to the first link of the filters.
         page.keyboard.press("Tab")
         assert filters.locator(":focus").count() == 1
 
-    def test_a10_closed_filters_name_the_active_filter(
+    def test_a10_summary_of_the_closed_filters_names_the_active_filter(
         self, visit: Visit, superuser: Any, longest_rows: IssuedToken, name: str
     ) -> None:
         parameter = "status" if name == "issuedtoken" else "status__exact"
@@ -144,7 +144,7 @@ class TestTheFilters:
         page.get_by_text("Filters", exact=True).wait_for()
 
 
-def test_a10_first_token_is_on_the_first_screen_of_a_laptop(
+def test_a10_first_token_is_visible_on_a_laptop_before_the_user_scrolls(
     visit: Visit, superuser: Any, longest_rows: IssuedToken
 ) -> None:
     page = visit(superuser, size=WIDE)

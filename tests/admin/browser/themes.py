@@ -2,7 +2,7 @@
 
     python -m tests.admin.browser.themes unfold [--screenshots FOLDER]
 
-A theme changes INSTALLED_APPS, so each theme needs a process of its own.
+A theme changes INSTALLED_APPS, so each theme needs a separate process.
 """
 
 from __future__ import annotations
@@ -31,27 +31,28 @@ THEMES = {
 }
 DASHBOARD, KEYS, TOKENS = "/admin/instaccess/", "/admin/instaccess/key/", "/admin/instaccess/issuedtoken/"
 
-# On a figure that is narrower (in CSS pixels), bars and their labels are not legible.
+# The minimum width of a figure, in CSS pixels. In a narrower figure, bars and labels are not legible.
 _NARROWEST = 300
-# The theme sets the colours of links, code and headings. `preload: false` keeps axe from inserting style sheets.
+# Exclude links, code and headings, because the theme sets their colors. `preload: false` prevents axe from inserting
+# style sheets.
 _CONTRAST = """
 async selector => (await axe.run(
     {include: [[selector]], exclude: [["a"], ["code"], ["h2"], ["summary"]]},
     {runOnly: ["color-contrast"], resultTypes: ["violations"], preload: false},
 )).violations.flatMap(rule => rule.nodes.map(node => node.html.slice(0, 120) + node.any.map(each => each.message)))
 """
-# This script returns each bar or text whose contrast is too low. The background is the first background behind the
-# figure that is not transparent. For a bar with a pattern, the contrast of the border counts.
+# This script returns each bar or text with too little contrast. The background is the nearest background behind the
+# figure that is not transparent. If a pattern fills a bar, the contrast of the border counts.
 _SHAPES = """
 ([selector, least]) => {
     const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-    const channels = colour => {
+    const channels = color => {
         canvas.clearRect(0, 0, 1, 1);
-        canvas.fillStyle = colour;
+        canvas.fillStyle = color;
         canvas.fillRect(0, 0, 1, 1);
         return canvas.getImageData(0, 0, 1, 1).data;
     };
-    const luminance = colour => [...channels(colour)].slice(0, 3)
+    const luminance = color => [...channels(color)].slice(0, 3)
         .map(value => value / 255)
         .map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
         .reduce((sum, value, index) => sum + value * [0.2126, 0.7152, 0.0722][index], 0);
@@ -65,15 +66,15 @@ _SHAPES = """
         while (behind.parentElement && channels(background())[3] === 0) behind = behind.parentElement;
         const page = channels(background())[3] === 0 ? "white" : background();
         const {fill, stroke} = getComputedStyle(shape);
-        const colours = [fill, stroke].filter(colour => CSS.supports("color", colour));
-        return [shape.outerHTML.slice(0, 80), page, Math.max(...colours.map(colour => contrast(colour, page)))];
+        const colors = [fill, stroke].filter(color => CSS.supports("color", color));
+        return [shape.outerHTML.slice(0, 80), page, Math.max(...colors.map(color => contrast(color, page)))];
     }).filter(([, , highest]) => !(highest >= least));
 }
 """
 
 
 class Visit:
-    """A visit of this app's pages in one colour scheme. `faults` are sentences about what is wrong."""
+    """A visit of this app's pages in one color scheme. `faults` contains a sentence about each fault."""
 
     def __init__(self, page: Page, scheme: str, folder: Path | None) -> None:
         self.page = page
@@ -82,7 +83,7 @@ class Visit:
         self.faults: list[str] = []
 
     def open(self, name: str, url: str, *parts: str) -> None:
-        """Open a page. Each part, a CSS selector, must be visible, wide enough and legible."""
+        """Open a page, and check that each part is visible, wide enough and legible. A part is a CSS selector."""
         from axe_playwright_python.base import AXE_SCRIPT
 
         response = self.page.goto(url)
@@ -106,8 +107,7 @@ class Visit:
                 self.faults.append(f"{self.scheme} {name}: a part of the figure lacks contrast: {unclear[:3]}")
 
     def check_button(self, name: str, label: str) -> None:
-        """Check that a button leads to its confirmation page. Inside another form, the button would send that
-        form."""
+        """Check that a button opens its confirmation page. A button inside another form would send the other form."""
         self.page.get_by_role("button", name=label).first.click()
         self.page.wait_for_load_state()
         if self.page.locator("input[name=confirmed], input[name=confirm], [type=submit]").count() == 0:

@@ -13,7 +13,7 @@ DASHBOARD = reverse("admin:app_list", args=["instaccess"])
 
 
 def dashboard(client: Any, url: str = DASHBOARD) -> str:
-    """Return the text of the dashboard without HTML elements, on one line. Empty if there is no dashboard."""
+    """Return the text of the dashboard on one line without HTML tags, or an empty string if there is no dashboard."""
     response = client.get(url)
     assert response.status_code == 200
     match = re.search(r'<div class="instaccess-dashboard">.*?(?=<div id="content-main")', body(response), re.DOTALL)
@@ -21,7 +21,7 @@ def dashboard(client: Any, url: str = DASHBOARD) -> str:
 
 
 def links(client: Any, url: str = DASHBOARD) -> dict[str, str]:
-    """Return the links to jobs: a mapping from the label to the address."""
+    """Return the links to the tasks of an administrator, as a mapping from the label to the URL."""
     match = re.search(r'<nav class="instaccess-jobs".*?</nav>', body(client.get(url)), re.DOTALL)
     found = re.findall(r'<a href="([^"]*)">([^<]*)</a>', match[0]) if match else []
     return {html.unescape(label): html.unescape(address) for address, label in found}
@@ -32,7 +32,7 @@ def body(response: Any) -> str:
 
 
 def without_table(table: str) -> Any:
-    """Return a wrapper for statements that fail if they use this table, as if the table were missing."""
+    """Return an `execute_wrapper` that fails each statement on this table, as if the table were missing."""
 
     def execute(run: Any, sql: str, *args: Any) -> Any:
         if table in sql:

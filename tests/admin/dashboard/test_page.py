@@ -74,7 +74,7 @@ class TestTheLast24Hours:
 
         assert "Issued tokens 2 " in dashboard(admin_client)
 
-    def test_dashboard_counts_tokens_by_the_time_of_their_revocation(self, admin_client):
+    def test_dashboard_counts_revoked_tokens_by_the_time_of_their_revocation(self, admin_client):
         add_token(age=30 * HOUR, revoked_age=HOUR)
         add_token(age=30 * HOUR, revoked_age=29 * HOUR)
 
@@ -91,7 +91,7 @@ class TestTheLast24Hours:
         assert "3,000 gateway bad_signature The signature" in text
         assert text.index("3,000 gateway bad_signature") < text.index("2 issuer expired")
 
-    def test_dashboard_lists_at_most_five_reasons(self, admin_client):
+    def test_dashboard_lists_at_most_five_reasons_of_refusals(self, admin_client):
         for number in range(8):
             add_refusals(f"reason_of_a_hook_{number}", 10 + number)
 
@@ -99,7 +99,7 @@ class TestTheLast24Hours:
 
         assert [number for number in range(8) if f"reason_of_a_hook_{number}" in text] == [3, 4, 5, 6, 7]
 
-    def test_dashboard_counts_tokens_up_to_a_limit_and_then_shows_more_than_the_limit(
+    def test_dashboard_stops_counting_tokens_at_a_limit_and_shows_more_than_the_limit(
         self, admin_client, monkeypatch
     ):
         monkeypatch.setattr(sections, "COUNTED", 2)
@@ -108,7 +108,7 @@ class TestTheLast24Hours:
 
         assert "Issued tokens more than 2 " in dashboard(admin_client)
 
-    def test_dashboard_limits_each_query_of_issued_tokens(self, admin_client, initial_keys):
+    def test_dashboard_limits_each_query_on_issued_tokens(self, admin_client, initial_keys):
         add_token(age=HOUR)
         with CaptureQueriesContext(connection) as captured:
             dashboard(admin_client)
@@ -162,7 +162,7 @@ class TestKeys:
         assert f"encryption {previous.kid[:8]} past" in text
         assert "Its tokens are accepted until 2026-11-23" in text
 
-    def test_dashboard_links_each_key(self, admin_client, initial_keys):
+    def test_dashboard_links_to_the_page_of_each_key(self, admin_client, initial_keys):
         text = admin_client.get("/admin/instaccess/").content.decode()
 
         for key in initial_keys:
@@ -208,7 +208,7 @@ class TestWhatNeedsAttention:
         assert "Warning: instaccess.W003" in text
         assert "DEFAULT_SCOPES" in text
 
-    def test_silenced_system_checks_are_not_reported(self, admin_client, initial_keys, settings):
+    def test_dashboard_does_not_report_silenced_system_checks(self, admin_client, initial_keys, settings):
         settings.OAUTH2_PROVIDER = settings.OAUTH2_PROVIDER | {"DEFAULT_SCOPES": [SCOPE]}
         settings.SILENCED_SYSTEM_CHECKS = ["instaccess.W003"]
 
@@ -224,7 +224,7 @@ class TestWhatNeedsAttention:
 
 
 class TestTheAuditLog:
-    def test_dashboard_shows_the_last_seal_and_the_last_verification(self, admin_client, initial_keys):
+    def test_dashboard_shows_the_last_runs_of_the_commands_seal_and_verify(self, admin_client, initial_keys):
         call_command("instaccess_tokens", "seal", verbosity=0)
         call_command("instaccess_tokens", "verify", verbosity=0)
 
@@ -235,12 +235,12 @@ class TestTheAuditLog:
                 f"{label} Last success at 2026-11-23 12:30 UTC. python manage.py instaccess_tokens {command}" in text
             )
 
-    def test_dashboard_reports_that_no_run_is_recorded(self, admin_client):
+    def test_dashboard_reports_that_no_verification_is_recorded(self, admin_client):
         assert "Last verification No run is recorded. python manage.py instaccess_tokens verify" in dashboard(
             admin_client
         )
 
-    def test_failed_verification_is_an_error_although_an_earlier_verification_succeeded(self, admin_client):
+    def test_dashboard_reports_a_failed_verification_even_if_an_earlier_verification_succeeded(self, admin_client):
         record("verify", "failed", age=HOUR, success_age=25 * HOUR)
 
         text = dashboard(admin_client)
@@ -248,12 +248,12 @@ class TestTheAuditLog:
         assert "Error: The last run of “verify” failed or found a problem." in text
         assert "Last success at 2026-11-22 11:30 UTC. The run that started at 2026-11-23 11:30 UTC failed" in text
 
-    def test_seal_that_has_not_succeeded_for_two_days_needs_attention(self, admin_client):
+    def test_dashboard_warns_if_the_command_seal_has_not_succeeded_for_two_days(self, admin_client):
         record("seal", "succeeded", age=49 * HOUR, success_age=49 * HOUR)
 
         assert "Warning: The last successful run of “seal” ended at 2026-11-21 11:30 UTC." in dashboard(admin_client)
 
-    def test_run_without_an_end_is_shown_as_unfinished(self, admin_client):
+    def test_dashboard_shows_a_maintenance_run_without_an_end_as_unfinished(self, admin_client):
         record("seal", "running", age=HOUR, success_age=2 * HOUR)
 
         assert "A run started at 2026-11-23 11:30 UTC and has not reported its end." in dashboard(admin_client)
@@ -269,7 +269,7 @@ class TestADatabaseThatCantBeRead:
             ("instaccess_key", "Current since", "Issued tokens"),
         ],
     )
-    def test_dashboard_reports_missing_information_and_shows_the_other_sections(
+    def test_dashboard_reports_that_a_table_cannot_be_read_and_shows_the_other_sections(
         self, admin_client, initial_keys, table, missing, shown
     ):
         with connection.execute_wrapper(without_table(table)):
@@ -279,14 +279,14 @@ class TestADatabaseThatCantBeRead:
         assert missing not in text
         assert shown in text
 
-    def test_dashboard_does_not_show_the_message_of_the_database(self, admin_client, initial_keys):
+    def test_dashboard_does_not_show_the_error_message_of_the_database(self, admin_client, initial_keys):
         with connection.execute_wrapper(without_table("instaccess_issuedtoken")):
             text = dashboard(admin_client)
 
         assert "no such table" not in text
         assert "hunter2" not in text
 
-    def test_dashboard_reports_that_no_tokens_can_be_issued(self, admin_client, initial_keys):
+    def test_dashboard_reports_that_no_tokens_can_be_issued_without_the_audit_log(self, admin_client, initial_keys):
         with connection.execute_wrapper(without_table("instaccess_issuedtoken")):
             text = dashboard(admin_client)
 
@@ -294,7 +294,7 @@ class TestADatabaseThatCantBeRead:
 
 
 class TestLinks:
-    def test_superuser_sees_a_link_to_each_job_and_every_link_leads_to_a_page(self, admin_client, initial_keys):
+    def test_superuser_sees_a_link_to_each_task_and_every_link_opens_a_page(self, admin_client, initial_keys):
         found = links(admin_client)
 
         assert list(found) == [

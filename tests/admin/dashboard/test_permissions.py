@@ -1,4 +1,4 @@
-"""Tests that each user sees only what the user's permissions allow, on every admin site."""
+"""Tests that the dashboard shows only the parts that the permissions of the user allow, on every admin site."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ class TestPermissions:
             ({"view_serviceuser"}, set()),
         ],
     )
-    def test_user_sees_the_sections_that_the_permissions_allow(self, sign_in, initial_keys, permissions, sections):
+    def test_dashboard_shows_only_the_sections_that_the_permissions_allow(
+        self, sign_in, initial_keys, permissions, sections
+    ):
         assert sections_of(sign_in(*permissions)) == sections
 
     @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ class TestPermissions:
             ({"view_serviceuser", "revoke_tokens"}, {"Service users of applications"}),
         ],
     )
-    def test_user_sees_the_links_that_the_permissions_allow(self, sign_in, permissions, labels):
+    def test_dashboard_shows_only_the_links_that_the_permissions_allow(self, sign_in, permissions, labels):
         assert set(links(sign_in(*permissions))) == labels
 
     def test_dashboard_shows_no_problems_of_keys_to_a_user_who_may_not_view_keys(self, sign_in, settings):
@@ -86,13 +88,13 @@ class TestPermissions:
         assert "verify" not in text
         assert "seal" not in text
 
-    def test_user_without_any_permission_of_the_app_gets_no_page(self, sign_in):
+    def test_dashboard_answers_404_to_a_user_without_any_permission_of_the_app(self, sign_in):
         assert sign_in().get("/admin/instaccess/").status_code == 404
 
 
 @pytest.mark.urls(__name__)
 class TestAnotherAdminSite:
-    def test_dashboard_links_to_the_pages_of_the_same_site(self, admin_client, initial_keys):
+    def test_dashboard_links_to_the_pages_of_the_same_admin_site(self, admin_client, initial_keys):
         found = links(admin_client, "/staff/instaccess/")
 
         assert found["Keys and their timeline"] == "/staff/instaccess/key/"
@@ -100,5 +102,5 @@ class TestAnotherAdminSite:
         assert "Service users of applications" not in found
         assert "Current since" in dashboard(admin_client, "/staff/instaccess/")
 
-    def test_site_without_the_admin_pages_of_this_app_has_no_dashboard(self, admin_client, initial_keys):
+    def test_admin_site_without_the_admin_pages_of_this_app_has_no_dashboard(self, admin_client, initial_keys):
         assert dashboard(admin_client, "/others/instaccess/") == ""

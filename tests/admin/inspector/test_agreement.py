@@ -32,7 +32,7 @@ VERIFY = "/internal/gateway/verify"
 
 
 def reason_of_gateway(text: str, caplog: Any) -> str:
-    """Return the reason that the gateway logs for a bearer token; empty if the gateway accepts the token."""
+    """Return the reason that the gateway logs, or an empty string if the gateway accepts the token."""
     caplog.clear()
     status = Client().get(VERIFY, headers={"Authorization": f"Bearer {text}"}).status_code
     if status == 204:
@@ -42,7 +42,7 @@ def reason_of_gateway(text: str, caplog: Any) -> str:
 
 
 def reason_of_service(text: str, caplog: Any) -> str:
-    """Return the reason that a service logs; `-` if the service passes the token to the next authenticator."""
+    """Return the reason that a service logs, or `-` if the service passes the token to the next authenticator."""
     caplog.clear()
     request = Request(APIRequestFactory().get("/", headers={"Authorization": f"Bearer {text}"}))
     try:
@@ -91,13 +91,15 @@ class TestAgreementWithGatewayAndService:
         caplog.set_level(logging.WARNING, "instaccess")
 
     @pytest.mark.parametrize("members", HEADERS, ids=str)
-    def test_inspector_gives_the_gateways_reason_for_each_encrypted_header(self, token, caplog, members):
+    def test_inspector_gives_the_gateways_reason_for_each_header_of_an_encrypted_token(self, token, caplog, members):
         modified = with_header(token, header_of(token) | members)
 
         assert inspect_text(modified).code == reason_of_gateway(modified, caplog) != ""
 
     @pytest.mark.parametrize("members", HEADERS, ids=str)
-    def test_inspector_gives_the_reason_of_service_and_gateway_for_each_signed_header(self, token, caplog, members):
+    def test_inspector_gives_the_reason_of_service_and_gateway_for_each_header_of_a_signed_token(
+        self, token, caplog, members
+    ):
         signed = signed_inside(token)
         modified = with_header(signed, header_of(signed) | members)
 
@@ -119,7 +121,7 @@ class TestAgreementWithGatewayAndService:
     @pytest.mark.parametrize(
         "changed", [{}, {"LEEWAY": 300}, {"ISSUER": "other"}, {"ENCRYPTION_ALG": "RSA1_5"}], ids=str
     )
-    def test_inspector_gives_the_gateways_reason_with_each_setting(self, make, caplog, settings, changed):
+    def test_inspector_gives_the_gateways_reason_if_a_setting_is_changed(self, make, caplog, settings, changed):
         expired = int(time.time()) - MAX_LIFETIME - 100
         texts = [make.token(iat=expired, exp=expired + MAX_LIFETIME), make.token(**times(0))]
         texts.append(make.encrypted(make.signed(good_claims()), alg="RSA1_5"))
@@ -131,7 +133,7 @@ class TestAgreementWithGatewayAndService:
     def test_inspector_gives_the_gateways_reason_for_non_canonical_tokens(self, token, caplog):
         for text in non_canonical_forms(token):
             if extract_token(text) == text and text.isascii() and text.isprintable():
-                # The gateway has a separate reason for a malformed Authorization header, but the inspector gets only
+                # The gateway has a separate reason for a malformed Authorization header. The inspector receives only
                 # the token.
                 expected = reason_of_gateway(text, caplog).replace("malformed_header", "malformed")
                 assert inspect_text(text).code == expected != ""
@@ -146,7 +148,7 @@ def make_outer(signed: str) -> str:
 class TestAnInspection:
     @pytest.fixture
     def texts(self, issue, make, rsa_pool, access_token):
-        """Return a list with a token of each kind that the inspector distinguishes."""
+        """Return one token of each kind that the inspector distinguishes."""
         token = issue()[1]
         signed = signed_inside(token)
         foreign = TokenFactory(rsa_pool.take("sig"), rsa_pool.take("enc"))
@@ -205,7 +207,7 @@ class TestAnInspection:
     @pytest.mark.parametrize(
         "payload", [b"[]", b"nope", b"[" * 5000, b'{"a":1e999}', b'{"exp":' + b"9" * 4000 + b"}", b"\xff"]
     )
-    def test_inspector_returns_a_verdict_for_any_payload_of_a_token(self, make, payload):
+    def test_inspector_returns_a_verdict_for_any_invalid_payload_of_a_token(self, make, payload):
         for text in (make.signed(payload), make.encrypted(make.signed(payload))):
             assert inspect_text(text).outcome in Outcome
 

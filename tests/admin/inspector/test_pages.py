@@ -284,7 +284,9 @@ class TestTheResultOfAnInspection:
 
         assert "This is a server-side error." in inspected(staff_client, token)
 
-    def test_a6_inspector_page_shows_no_name_from_a_modified_foreign_key(self, staff_client, token, application):
+    def test_a6_inspector_page_shows_no_names_if_the_foreign_keys_were_modified(
+        self, staff_client, token, application
+    ):
         mallory = get_user_model().objects.create_user("mallory")
         malicious = get_application_model().objects.create(name="Mallory's", client_id="x", user=mallory)
         assert application.name in inspected(staff_client, token)

@@ -55,13 +55,13 @@ class TestExtractToken:
             "",
         ],
     )
-    def test_extract_token_keeps_all_other_characters_so_that_the_token_is_refused(self, pasted):
+    def test_extract_token_keeps_invalid_characters_so_that_the_token_is_refused(self, pasted):
         assert extract_token(pasted) == pasted
 
     @pytest.mark.parametrize(
         "pasted", ['{"token": "a", "more": 1}', '{"token": 5}', '{"tokens": "a"}', "[" * 9000, "{" * 9000]
     )
-    def test_extract_token_parses_only_the_issuers_json_response(self, pasted):
+    def test_extract_token_parses_no_json_except_the_response_of_the_issuer(self, pasted):
         assert extract_token(pasted) == "".join(pasted.split())
 
     def test_extract_token_does_not_join_two_tokens_into_a_valid_token(self):

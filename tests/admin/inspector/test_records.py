@@ -41,7 +41,7 @@ class TestTheKeysOfAnInspection:
             False,
             False,
         )
-        assert inspection.claims  # The page shows these claims as not authenticated.
+        assert inspection.claims  # The page labels these claims as not authenticated.
         assert inspection.audit.row == row
 
     def test_inspector_shows_only_the_header_of_a_token_encrypted_for_a_revoked_key(self, issue):

@@ -119,9 +119,7 @@ class TestTheVerdictOnAValidToken:
             assert codes(inspection) == ("ACCEPTED", "")
             assert "were removed" in inspection.notes[0]
 
-    def test_inspector_warns_that_services_refuse_an_inactive_user_although_the_gateway_accepts_the_token(
-        self, token, user
-    ):
+    def test_inspector_warns_that_services_refuse_an_accepted_token_if_the_user_is_inactive(self, token, user):
         user.is_active = False
         user.save()
         inspection = inspect_text(token)

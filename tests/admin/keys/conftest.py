@@ -18,7 +18,7 @@ from tests.admin.keys.helpers import START
 
 @pytest.fixture
 def clock() -> Any:
-    """Stop the clock at `START`. Yields the traveller, with which a test can move the clock."""
+    """Stop the clock at `START`. Yields an object that moves the clock."""
     with time_machine.travel(START, tick=False) as traveller:
         yield traveller
 

@@ -46,7 +46,7 @@ ACTS = ("rotate", "generate", "import", "revoke")
 
 @pytest.fixture
 def confirmed_request(rsa_pool: Any) -> Callable[[str], tuple[str, dict[str, str]]]:
-    """Return a function that returns the URL and the form data of the confirmation page of an action."""
+    """Return a function that returns the URL and the form data with which a user confirms an action."""
 
     def request(act: str) -> tuple[str, dict[str, str]]:
         current, public = key_of(SIG, "current").kid, rsa_pool.take().export_public()
@@ -85,7 +85,7 @@ class TestThePermissionToChangeKeys:
         assert not LogEntry.objects.exists()
 
     @pytest.mark.parametrize("act", ACTS)
-    def test_key_action_with_the_csrf_token_of_the_page_makes_the_change(self, act, operator, confirmed_request):
+    def test_key_action_with_a_csrf_token_changes_the_keys(self, act, operator, confirmed_request):
         client = Client(enforce_csrf_checks=True)
         client.force_login(operator)
         url, data = confirmed_request(act)
@@ -240,9 +240,7 @@ class TestRotate:
         operator_client.post(ROTATE_ENC, {"confirmed": "yes", "expected_current": current, "force": "on"})
         assert key_of(ENC, "past").kid == current
 
-    def test_k8_rotation_without_a_current_key_is_refused_with_the_command_that_generates_a_key(
-        self, operator_client
-    ):
+    def test_k8_refusal_of_a_rotation_without_a_current_key_names_the_command_instaccess_init(self, operator_client):
         Key.objects.filter(use=SIG, status="current").delete()
 
         assert "instaccess_init" in messages_of(operator_client.post(ROTATE))[0]

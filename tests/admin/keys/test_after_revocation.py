@@ -41,7 +41,7 @@ def page_at(clock: Any, operator_client: Any) -> Any:
 
 
 def remaining(client: Any) -> Any:
-    """Return the remaining work of the only recently revoked key on the key page."""
+    """Return the remaining work that the key page shows for the only key that was revoked recently."""
     [revoked] = client.get(LIST).context["revoked_keys"]
     return revoked
 
@@ -102,7 +102,7 @@ class TestTheKeyPageAfterARevocation:
         )
 
     @pytest.mark.parametrize("revoked", ["current", "past"])
-    def test_remaining_work_of_the_key_pair_of_a_gateway_in_another_deployment_contains_no_command(
+    def test_remaining_work_for_the_key_of_a_gateway_in_another_deployment_contains_no_command(
         self, revoked, operator_client, rsa_pool
     ):
         Key.objects.filter(use=ENC).delete()
@@ -121,7 +121,7 @@ class TestTheKeyPageAfterARevocation:
         assert "This page shows this note until 2026-11-24 12:00:00 UTC." in page_at(timedelta(days=1) - SECOND)
         assert HEADING not in page_at(timedelta(days=1))
 
-    def test_key_page_shows_the_remaining_work_for_longer_than_a_day_if_services_accept_the_tokens_for_longer(
+    def test_key_page_shows_the_remaining_work_for_more_than_a_day_if_services_accept_the_tokens(
         self, operator_client, page_at, settings
     ):
         settings.INSTACCESS = {"JWKS_MAX_AGE": 86_400, "KEY_ROTATION_DAYS": 2}

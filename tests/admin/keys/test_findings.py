@@ -55,7 +55,7 @@ class TestAHealthyDeployment:
 
         assert problems_of(old, key("future"), gone, current(use=ENC)) == {}
 
-    def test_find_problems_accepts_an_encryption_key_whose_private_key_is_stored_elsewhere(self):
+    def test_find_problems_accepts_an_encryption_key_if_its_private_key_is_stored_elsewhere(self):
         assert problems_of(current(), key("future"), current(use=ENC, private=False)) == {}
 
 
@@ -71,7 +71,7 @@ class TestAnIdleEncryptionKey:
 
 
 class TestMissingKeys:
-    def test_find_problems_returns_one_problem_with_the_command_if_there_are_no_keys(self):
+    def test_find_problems_returns_only_the_command_instaccess_init_if_there_are_no_keys(self):
         only = problems_of()
 
         assert list(only) == ["no_keys"]
@@ -141,7 +141,7 @@ class TestOverdueChanges:
         assert gone.kid[:8] in problem.text
         assert problem.command == "python manage.py instaccess_keys rotate"
 
-    def test_k12_find_problems_ignores_a_past_key_whose_private_key_is_erased(self):
+    def test_k12_find_problems_ignores_a_past_key_with_an_erased_private_key(self):
         assert problems_of(*IN_ORDER, key("past", private=False, retired_at=NOW - 9 * DAY)) == {}
 
 
@@ -209,7 +209,7 @@ class TestUnsafeSettings:
     def test_find_problems_ignores_a_derived_key_encryption_key_if_there_are_no_keys(self):
         assert list(problems_of(derived=True)) == ["no_keys"]
 
-    def test_problem_of_an_invalid_setting_is_an_error_with_the_message_of_the_setting(self):
+    def test_find_problems_reports_an_invalid_setting_as_an_error_and_names_the_setting(self):
         problem = bad_setting(ConfigError("INSTACCESS['LEEWAY'] must be an integer", setting="LEEWAY"))
 
         assert problem.severity == Severity.ERROR
@@ -231,7 +231,7 @@ class TestRefusalSpikes:
         assert list(problems_of(spikes=[RefusalSpike("issuer", "no_key", 50, 0)])) == ["no_keys", "unusual_refusals"]
 
 
-class TestTheOrderOfFindings:
+class TestTheOrderOfProblems:
     def test_find_problems_returns_the_most_severe_problems_first(self):
         made = problems_of(
             current(age=40 * DAY),

@@ -71,13 +71,13 @@ class TestTheTimelineOfACurrentKey:
         assert row.bars[-2].end == row.bars[-1].start == row.planned.retired_at == due
         assert row.bars[-1].end == due + TIMES.retention
 
-    def test_timeline_ends_the_current_phase_now_if_rotation_is_overdue(self):
+    def test_timeline_ends_the_current_phase_at_the_current_time_if_rotation_is_overdue(self):
         drawing = draw(current(since=NOW - 40 * DAY), key("next", "future"))
 
         assert rows(drawing)["current"].bars[0].end == NOW
         assert rows(drawing)["next"].bars[-1].start == NOW + 30 * DAY
 
-    def test_timeline_continues_an_external_current_key_to_the_end(self):
+    def test_timeline_draws_an_external_current_key_until_the_end_of_the_timeline(self):
         drawing = draw(current(private=False, use=ENC))
 
         assert rows(drawing)["current"].bars[-1].end == drawing.end
@@ -319,7 +319,7 @@ class TestTheTimelineOfAnyHistory:
 
     @given(history=histories())
     @hypothesis_settings(max_examples=60, deadline=None)
-    def test_drawn_bars_of_any_history_are_wide_enough_and_stay_on_their_side_of_the_current_time(self, history):
+    def test_drawn_bars_of_any_history_are_wide_enough_and_do_not_cross_the_current_time(self, history):
         drawing = self.drawing(history)
         for row in rows(drawing).values():
             edges = [(bar.drawn_x, bar.drawn_x + bar.drawn_width) for bar in row.bars]
@@ -332,7 +332,8 @@ class TestTheTimelineOfAnyHistory:
     @given(history=histories())
     @hypothesis_settings(max_examples=60, deadline=None)
     def test_drawn_bars_of_any_history_are_close_to_their_exact_positions(self, history):
-        # A key has at most three phases, so a bar moves by at most three minimum widths.
+        # The timeline widens short phases to the minimum width. A key has at most three phases, so a bar moves by at
+        # most three minimum widths.
         furthest = 3 * timeline.MIN_WIDTH + 0.01
         for row in rows(self.drawing(history)).values():
             for bar in row.bars:

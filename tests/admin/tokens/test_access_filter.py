@@ -1,4 +1,4 @@
-"""Tests of the filter by tokens that were valid at some time in a period, in the time zone of the admin."""
+"""Tests of the filter that shows tokens that were valid in a period. The period is in the admin's time zone."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ class TestTheFilterByAccess:
         assert listed(admin_client, since="", until=NIGHT["since"]) == {old}
         assert listed(admin_client, since="", until="") == {old, new}
 
-    def test_a22_filter_counts_the_leeway_as_access(self, issued_at, admin_client, settings):
+    def test_a22_filter_shows_tokens_that_were_accepted_only_because_of_the_leeway(
+        self, issued_at, admin_client, settings
+    ):
         late = issued_at("2026-11-22T16:59")
         assert listed(admin_client, **NIGHT) == set()
         settings.INSTACCESS = {"LEEWAY": 120}
@@ -82,7 +84,9 @@ class TestTheFilterByAccess:
         fields = re.findall(r'id="instaccess-\w+" name="(since|until)" value="([^"]*)"', text)
         assert fields == list(NIGHT.items())
 
-    def test_a22_period_includes_both_hours_when_the_clocks_go_back(self, issued_at, admin_client, settings):
+    def test_a22_period_includes_both_repeated_hours_at_the_end_of_daylight_saving_time(
+        self, issued_at, admin_client, settings
+    ):
         settings.TIME_ZONE = "Europe/Berlin"
         valid = {issued_at(f"2026-10-25T0{hour}:45") for hour in (0, 1)}
         issued_at("2026-10-24T22:00")
@@ -188,7 +192,7 @@ class TestTheChartOfAPeriod:
         assert chart.heading.endswith(unit)
 
 
-class TestTheFilterOnAccess:
+class TestFilterByAccess:
     def test_filter_by_access_matches_live_tokens_at_the_current_time(self, row):
         live, expired = row(), row(age=7200)
 

@@ -205,7 +205,7 @@ class TestRevokingTokensOfApplications:
 
 
 class TestAnActionWithAnInvalidSetting:
-    """Tests with an invalid setting, for example after a rollback of the code. Tokens can still be revoked."""
+    """Tests that tokens can be revoked even if a setting is invalid, for example after a rollback of the code."""
 
     @pytest.fixture(autouse=True)
     def misspelled(self, settings, issue, user):

@@ -41,7 +41,7 @@ def section(client: Any, **query: str) -> str:
 
 
 def table(client: Any, **query: str) -> dict[str, dict[str, str]]:
-    """Return the cells of the table below the chart by time and heading, without zeros."""
+    """Return the cells of the table below the chart that are not zero, by time and heading."""
     text = section(client, **query)
     _, *headings = re.findall(r'<th scope="col">(.*?)</th>', text)
     rows = {}
@@ -56,7 +56,7 @@ def chart_text(client: Any, **query: str) -> str:
 
 
 def draw_panel(numbers: list[int], **values: Any) -> Any:
-    """Draw a chart of one panel, whose highest bar has 100 pixels."""
+    """Draw a chart with one panel, in which the highest bar has a height of 100 pixels."""
     texts = [str(number) for number in range(len(numbers))]
     return draw([Series("issued", "Issued", numbers, 100, **values)], texts, texts)
 
@@ -147,7 +147,7 @@ class TestThePeriodOfTheChart:
         assert period.starts[-1] <= NOW < period.until
 
     @pytest.mark.parametrize("year", ["x", "0", "10000", "-1", "", "9999999999999", "\x00"])
-    def test_a5_chart_has_no_chosen_period_for_an_invalid_parameter(self, year):
+    def test_a5_chart_ignores_an_invalid_parameter_for_the_period(self, year):
         assert periods.chosen(year, NOW) is None
 
 
@@ -158,7 +158,7 @@ class TestTheCountsInTheChart:
 
     @pytest.fixture(params=[False, True], ids=["many tokens", "few tokens"])
     def few(self, request):
-        """The same counts are expected from both queries."""
+        """Return whether to use the query for few tokens. Both queries must return the same counts."""
         return request.param
 
     @staticmethod
@@ -246,7 +246,9 @@ class TestTheCountsInTheChart:
 @pytest.mark.django_db
 @pytest.mark.usefixtures("_now")
 class TestTheChartOnThePage:
-    def test_table_below_the_chart_contains_the_numbers_of_issued_revoked_and_refused(self, row, admin_client):
+    def test_table_below_the_chart_contains_the_numbers_of_issued_and_revoked_tokens_and_refusals(
+        self, row, admin_client
+    ):
         row(age=60)
         row(age=3 * 86400)
         row(age=120, revoked_at=NOW)

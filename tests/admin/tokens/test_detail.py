@@ -49,7 +49,7 @@ def page(client: Any, token: IssuedToken, name: str = "change") -> str:
 
 
 def links(client: Any, token: IssuedToken) -> dict[str, tuple[str, str]]:
-    """Return the text and the URL of each related page, by its name."""
+    """Return the text and the URL of each link to a related page, by the label of the link."""
     found = re.findall(r'<dt>([^<]*)</dt><dd><a href="([^"]*)">([^<]*)</a>', page(client, token))
     return {name: (text, url) for name, url, text in found}
 
@@ -62,7 +62,7 @@ def buttons(client: Any, token: IssuedToken) -> list[tuple[str, str]]:
 
 
 class TestTheLinksOfAToken:
-    def test_a24_page_of_a_token_links_user_actor_application_and_keys(
+    def test_a24_page_of_a_token_links_to_user_actor_application_and_keys(
         self, log_in, row, user, grace, application, initial_keys
     ):
         signing, encryption = (Key.objects.get(use=use, status="current") for use in ("sig", "enc"))
@@ -107,12 +107,12 @@ class TestTheLinksOfAToken:
         }
         assert list(listed.values()) == [{own, token}, {token, of_grace}, {token}]
 
-    def test_a24_page_of_a_token_links_only_pages_that_the_user_may_view(self, log_in, row, initial_keys):
+    def test_a24_page_of_a_token_links_only_to_pages_that_the_user_may_view(self, log_in, row, initial_keys):
         token = row(signing_kid=Key.objects.get(use="sig", status="current").kid)
 
         assert list(links(log_in(), token)) == ["Tokens and refusals of the user", "Tokens of the IP address"]
 
-    def test_a24_page_of_a_token_does_not_link_an_object_whose_foreign_key_was_modified(self, log_in, row, grace):
+    def test_a24_page_of_a_token_does_not_link_to_an_object_if_the_foreign_key_was_modified(self, log_in, row, grace):
         users.user_uuid(grace)
         token = row()
         other = get_application_model().objects.create(name="Other", client_id="other")
@@ -124,7 +124,7 @@ class TestTheLinksOfAToken:
         assert not {"User", "Application"} & set(found)
         assert found["Tokens and refusals of the user"] == (token.user_uuid, f"{LIST}?q={token.user_uuid}")
 
-    def test_a24_page_of_a_token_links_the_tokens_of_a_deleted_user_by_the_recorded_name(self, log_in, row, user):
+    def test_a24_page_of_a_token_links_to_the_tokens_of_a_deleted_user_by_the_recorded_name(self, log_in, row, user):
         token = row()
         user.delete()
 
@@ -133,7 +133,9 @@ class TestTheLinksOfAToken:
         assert "User" not in found
         assert found["Tokens and refusals of the user"][0] == "ada"
 
-    def test_a24_page_of_a_token_names_the_refused_requests_of_its_users_around_the_token(self, log_in, row, grace):
+    def test_a24_page_of_a_token_counts_requests_of_user_and_actor_that_were_refused_near_its_issue(
+        self, log_in, row, grace
+    ):
         token = row(real_user=grace, real_user_uuid=users.user_uuid(grace))
         hour = timezone.now().replace(minute=0, second=0, microsecond=0)
         for reason, user_uuid, age, count in (
@@ -188,7 +190,7 @@ class TestTheNextStep:
 
         assert "grace has access with this token until " in page(log_in("revoke_tokens"), token)
 
-    def test_a24_page_of_a_revoked_token_warns_of_oauth2_tokens_with_which_a_client_gets_a_new_token(
+    def test_a24_page_of_a_revoked_token_warns_that_a_client_can_get_a_new_token_with_oauth2_tokens(
         self, log_in, row, access_token, make_access_token, grace
     ):
         token = row(revoked_at=timezone.now())

@@ -176,7 +176,7 @@ class TestTheExportedRows:
 
         assert counts == [8, 3, 1]
 
-    def test_admin_export_contains_the_rows_of_the_admin_list_if_the_time_zone_of_the_project_is_not_utc(
+    def test_admin_export_contains_the_rows_of_the_admin_list_in_a_project_with_another_time_zone(
         self, viewers_client, settings, row
     ):
         settings.TIME_ZONE = "Pacific/Auckland"

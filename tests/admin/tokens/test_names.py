@@ -105,7 +105,7 @@ class TestADeletedUser:
 
 class TestNamesInTheInspector:
     @pytest.mark.parametrize("column", ["user_name", "user_agent"])
-    def test_a6_inspector_reports_an_audit_row_whose_text_was_modified(self, column, row):
+    def test_a6_inspector_reports_an_audit_row_with_a_modified_name_or_user_agent(self, column, row):
         made = row()
         assert records._check_hmac(made) is HmacStatus.AUTHENTIC
 

@@ -69,7 +69,9 @@ def owners() -> set[str]:
 
 
 class TestTheConfirmationPageOfTheActionOnUsers:
-    def test_a21_confirmation_page_lists_the_oauth2_tokens_and_checks_the_box(self, staff_client, give, row, user):
+    def test_a21_confirmation_page_lists_the_oauth2_tokens_and_selects_the_checkbox(
+        self, staff_client, give, row, user
+    ):
         give(user)
         give(user)
         token = row(age=60)
@@ -94,7 +96,9 @@ class TestTheConfirmationPageOfTheActionOnUsers:
         assert "get new OAuth2 tokens with their client secret: LTI tool." in text
         assert "also change the user's password" in text
 
-    def test_a21_confirmation_page_of_single_tokens_and_applications_has_no_box(self, staff_client, give, row, user):
+    def test_a21_confirmation_page_for_single_tokens_and_applications_has_no_checkbox(
+        self, staff_client, give, row, user
+    ):
         give(user)
         token = row()
 
@@ -103,7 +107,7 @@ class TestTheConfirmationPageOfTheActionOnUsers:
             assert "OAuth2 access tokens stay valid" in text
             assert CHECKBOX not in text
 
-    def test_a21_confirmation_page_keeps_an_unchecked_box_if_the_reason_is_missing(self, staff_client, row, user):
+    def test_a21_confirmation_page_keeps_a_cleared_checkbox_if_the_reason_is_missing(self, staff_client, row, user):
         text = send(staff_client, "revoke_users", row(), confirmed="yes", reason="")
 
         assert "checked" not in text.partition(CHECKBOX)[2].partition(">")[0]
@@ -127,7 +131,7 @@ class TestTheConfirmationPageOfTheActionOnUsers:
 
 
 class TestTheActionOnUsers:
-    def test_a21_action_on_users_revokes_the_oauth2_tokens_of_the_user_if_the_box_is_checked(
+    def test_a21_action_on_users_revokes_the_oauth2_tokens_of_the_user_if_the_checkbox_is_selected(
         self, staff_client, give, row, user, grace
     ):
         give(user)
@@ -143,7 +147,7 @@ class TestTheActionOnUsers:
             "laptop lost (2 OAuth2 tokens revoked too)",
         )
 
-    def test_a21_action_on_users_keeps_the_oauth2_tokens_if_the_box_is_not_checked(
+    def test_a21_action_on_users_keeps_the_oauth2_tokens_if_the_checkbox_is_cleared(
         self, staff_client, give, row, user
     ):
         give(user)
@@ -154,7 +158,7 @@ class TestTheActionOnUsers:
         assert IssuedToken.objects.get().revocation_reason == "laptop lost"
 
     @pytest.mark.parametrize("action", ["revoke_chosen", "revoke_applications"])
-    def test_a21_other_actions_keep_the_oauth2_tokens_even_if_the_form_contains_the_box(
+    def test_a21_other_actions_keep_the_oauth2_tokens_even_if_the_form_contains_the_checkbox(
         self, action, staff_client, give, row, user
     ):
         give(user)

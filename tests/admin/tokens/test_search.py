@@ -22,7 +22,7 @@ LIST = reverse("admin:instaccess_issuedtoken_changelist")
 
 @pytest.fixture
 def lovelace(row):
-    """Create the audit row of a token of an existing user whose name contains a space."""
+    """Create a user with a space in the name, and the audit row of a token of this user."""
     user = get_user_model().objects.create_user("Ada Lovelace")
     return row(user=user, user_uuid=users.user_uuid(user), client_id="tool-1")
 
@@ -71,9 +71,9 @@ class TestAUserNameWithASpace:
         assert sum(int(line.cells[-1]) for line in refused) == 7
 
 
-class TestAnAddressInBothForms:
+class TestAnAddressAndItsMappedAddress:
     @pytest.mark.parametrize("text", ["192.0.2.7", "::ffff:192.0.2.7", "::FFFF:c000:207", "0:0:0:0:0:ffff:192.0.2.7"])
-    def test_a23_search_finds_an_ipv4_address_in_both_forms(self, text, row, admin_client):
+    def test_a23_search_finds_an_ipv4_address_and_its_mapped_ipv6_address(self, text, row, admin_client):
         tokens = {row(ip_address=address) for address in ("192.0.2.7", "::ffff:192.0.2.7")}
         row(ip_address="192.0.2.8")
         row(ip_address="2001:db8::7")
@@ -104,11 +104,11 @@ class TestTheQueriesOfASearch:
         assert all("LIMIT 1" in sql for sql in checks)
 
     @pytest.mark.parametrize("text", ["a " * 2_000, '"a" ' * 1_500], ids=["words", "quoted"])
-    def test_search_with_thousands_of_terms_finds_nothing_with_as_few_queries_as_a_search_for_one_term(
+    def test_search_for_thousands_of_terms_finds_nothing_and_runs_no_additional_queries(
         self, text, row, admin_client, django_assert_max_num_queries
     ):
         row(client_id="a")
-        found(admin_client, "b")  # Fill the caches of the process.
+        found(admin_client, "b")  # Fill the caches, so that only later queries count.
         with CaptureQueriesContext(connection) as one_term:
             found(admin_client, "b")
 

@@ -24,7 +24,7 @@ def covered_rows() -> list[tuple[int, int]]:
 
 @pytest.fixture
 def rows(row: Any, initial_keys: Any, time_machine: Any) -> Callable[..., list[IssuedToken]]:
-    """Return a function that creates audit rows of tokens with the given ages in seconds, in this order."""
+    """Return a function that creates an audit row for each given age of a token, in seconds."""
     time_machine.move_to(NOON, tick=False)
     return lambda *ages, **columns: [row(age=age, **columns) for age in ages]
 

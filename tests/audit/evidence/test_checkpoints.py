@@ -36,7 +36,7 @@ NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 
 @pytest.fixture
 def rows(row, initial_keys, time_machine):
-    """Return a function that creates audit rows of tokens with the given ages in seconds, in this order."""
+    """Return a function that creates an audit row for each given age of a token, in seconds."""
     time_machine.move_to(NOW, tick=False)
     return lambda *ages: [row(age=age) for age in ages]
 
@@ -69,8 +69,8 @@ class TestSeal:
         assert seal(evidence_keys()).made == ()
         assert not Checkpoint.objects.exists()
 
-    def test_seal_covers_every_row_that_can_no_longer_change_in_any_order_of_inserts(self, rows):
-        # The third row is inserted late: its token is older than the token of the second row.
+    def test_seal_covers_a_row_that_was_inserted_after_the_row_of_a_newer_token(self, rows):
+        # The third row is inserted last, but its token is older than the token of the second row.
         rows(9000, 60, 8000)
 
         assert [made.rows for made in seal(evidence_keys()).made] == [2]
@@ -93,7 +93,7 @@ class TestSeal:
 
         assert covered_rows() == [(1, 3), (2, 3)]
 
-    def test_seal_ends_a_checkpoint_at_the_time_in_the_argument_cut(self, rows):
+    def test_seal_starts_a_new_checkpoint_after_the_time_given_as_cut(self, rows):
         rows(9000, 8000, 7000)
         seal(evidence_keys(), cut=NOW - timedelta(seconds=7500))
 
@@ -106,7 +106,9 @@ class TestSeal:
 
         assert covered_rows() == [(1, 4), (2, 4), (3, 2)]
 
-    def test_seal_does_not_split_the_rows_of_a_day_at_the_end_of_a_page(self, rows, monkeypatch):
+    def test_seal_covers_the_rows_of_a_day_with_one_checkpoint_even_if_two_queries_read_the_rows(
+        self, rows, monkeypatch
+    ):
         monkeypatch.setattr(checkpoints, "ROWS", 4)
         rows(*(day * DAY + second for day in (5, 4, 3) for second in (3, 2, 1)))
         seal(evidence_keys())
@@ -147,7 +149,7 @@ class TestSeal:
         assert verification.verify(evidence_keys()).problems == []
 
     @pytest.mark.django_db(transaction=True)
-    def test_seal_creates_one_chain_in_several_threads(self, row, initial_keys):
+    def test_seal_in_several_threads_creates_one_chain_of_checkpoints(self, row, initial_keys):
         for day in range(8, 2, -1):
             row(age=day * DAY)
         errors: list[BaseException] = []
@@ -229,7 +231,7 @@ class TestACheckpoint:
         assert verification.verify(evidence_keys()).summary == "checkpoint 1 was modified: its HMAC doesn't match"
 
 
-def test_a_token_older_than_settled_seconds_cannot_be_revoked(row: Any, initial_keys: Any) -> None:
+def test_a_token_that_was_issued_4620_seconds_ago_cannot_be_revoked(row: Any, initial_keys: Any) -> None:
     each = row(age=SETTLED)
 
     assert each not in audit_rows.revocable_tokens()

@@ -99,7 +99,7 @@ class TestSealAfterAnIdWasChanged:
         assert [(each.rows, each.altered) for each in made] == [(1, 1), (2, 0)]
         assert only_row(verification.verify(evidence_keys())) == to
 
-    # Django refuses the id 0 on MariaDB.
+    # Test the id 0 only on SQLite, because Django refuses the id 0 on MariaDB.
     @pytest.mark.parametrize("to", [-5, pytest.param(0, marks=pytest.mark.sqlite)])
     def test_a11_seal_covers_no_row_that_was_moved_to_an_id_below_1(self, row, initial_keys, time_machine, to):
         time_machine.move_to(NOON, tick=False)

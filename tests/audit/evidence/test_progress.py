@@ -1,4 +1,4 @@
-"""Tests of the progress that `seal`, `verify` and `prune` report, and of changes by other processes meanwhile."""
+"""Tests of the progress of `seal`, `verify` and `prune`, and of changes by other processes during these commands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 
 class Recorder:
-    """A progress that records the name of each step, the number of its rows, and the number of rows of each batch."""
+    """A progress callback that records the name and the number of rows of each step, and the rows of each batch."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[str, int, list[int]]] = []
@@ -60,7 +60,7 @@ class TestProgress:
             ("deleting", 2, [2]),
         ]
 
-    def test_prune_begins_no_deletion_if_all_rows_before_the_prune_marker_are_deleted(self, rows):
+    def test_prune_does_not_verify_or_delete_again_if_all_old_rows_are_already_deleted(self, rows):
         recorder = Recorder()
         rows(40 * DAY)
         prune(NOON - timedelta(days=30), evidence_keys())
@@ -71,7 +71,7 @@ class TestProgress:
 
 
 class TestOtherProcesses:
-    def test_verify_begins_again_if_another_process_has_pruned_rows_meanwhile(self, audit):
+    def test_verify_starts_again_if_another_process_prunes_rows_during_the_verification(self, audit):
         def progress(step: str, count: object) -> Callable[[int], None]:
             def advance(rows: int) -> None:
                 if not PruneMarker.objects.exists():
@@ -85,7 +85,7 @@ class TestOtherProcesses:
         assert report.pruned is not None
         assert report.pruned.number == 2
 
-    def test_seal_leaves_the_remaining_rows_to_another_process_that_created_the_next_checkpoint(self, rows, caplog):
+    def test_seal_stops_without_an_error_if_another_process_created_the_next_checkpoint(self, rows, caplog):
         caplog.set_level("INFO", logger="instaccess.audit")
         rows(4 * DAY, 3 * DAY, 2 * DAY, 60)
         keys = evidence_keys()

@@ -42,7 +42,7 @@ class TestPrune:
         assert prunable(ago(30), evidence_keys()) == 0
         assert verification.verify(evidence_keys()).problems == []
 
-    def test_o10_prune_keeps_rows_of_live_and_recently_revoked_tokens_even_if_before_is_in_the_future(self, rows):
+    def test_o10_prune_up_to_a_future_time_keeps_rows_of_live_and_recently_revoked_tokens(self, rows):
         (pruned,) = rows(2 * 3600)
         kept = [*rows(3700), *rows(3500, revoked_at=NOON), *rows(3500, 0)]
         assert prunable(NOON + timedelta(days=1), evidence_keys()) == 1
@@ -118,7 +118,7 @@ class TestPrune:
         assert prune(ago(30), evidence_keys()) == pruning.Pruned(0, 0, 0)
         assert not PruneMarker.objects.exists()
 
-    def test_prune_marker_counts_the_rows_of_all_prunings(self, rows):
+    def test_prune_marker_contains_the_number_of_all_rows_that_were_ever_pruned(self, rows):
         rows(400 * DAY, 300 * DAY, 200 * DAY)
         prune(ago(350), evidence_keys())
         prune(ago(250), evidence_keys())
@@ -177,7 +177,7 @@ class TestPrune:
         assert report.problems == []
         assert f"row {modified.pk} " in report.notes[0]
 
-    def test_prune_is_not_blocked_by_modified_rows_that_are_too_recent(self, rows):
+    def test_prune_deletes_old_rows_even_if_newer_rows_were_modified(self, rows):
         rows(40 * DAY)
         young = rows(20 * DAY, 0)
         checkpoints.seal(evidence_keys())
@@ -250,7 +250,7 @@ class TestPruneAfterAModification:
 
         assert IssuedToken.objects.get().jti == live.jti
 
-    def test_a11_prune_needs_force_to_delete_an_old_row_that_was_moved_to_the_end(self, rows):
+    def test_a11_prune_needs_force_to_delete_an_old_row_that_was_moved_to_the_end_of_the_audit_log(self, rows):
         moved, _ = rows(40 * DAY, 39 * DAY)
         IssuedToken.objects.filter(pk=moved.pk).update(id=2**62)
 
@@ -259,7 +259,7 @@ class TestPruneAfterAModification:
         assert prune(ago(30), evidence_keys(), force=True).rows == 1
         assert verification.verify(evidence_keys()).problems == []
 
-    def test_o10_prune_with_force_deletes_a_row_whose_time_of_issue_was_moved_to_the_future(self, rows):
+    def test_o10_prune_with_force_deletes_a_row_whose_time_of_issue_was_changed_to_the_future(self, rows):
         modified, _ = rows(40 * DAY, 39 * DAY)
         checkpoints.seal(evidence_keys())
         IssuedToken.objects.filter(pk=modified.pk).update(issued_at=datetime(9999, 1, 1, tzinfo=UTC))
@@ -267,7 +267,7 @@ class TestPruneAfterAModification:
         assert prune(ago(30), evidence_keys(), force=True).rows == 2
         assert verification.verify(evidence_keys()).problems == []
 
-    def test_a6_seal_and_prune_continue_after_a_row_whose_time_of_issue_was_moved_to_the_future(self, rows):
+    def test_a6_seal_and_prune_continue_after_a_row_whose_time_of_issue_was_changed_to_the_future(self, rows):
         first, modified, last = rows(40 * DAY, 39 * DAY, 38 * DAY)
         IssuedToken.objects.filter(pk=modified.pk).update(issued_at=datetime(9999, 12, 31, 23, 59, tzinfo=UTC))
         done = checkpoints.seal(evidence_keys())
@@ -277,7 +277,7 @@ class TestPruneAfterAModification:
         assert prune(ago(30), evidence_keys(), force=True).rows == 3
         assert {first, modified, last}.isdisjoint(IssuedToken.objects.all())
 
-    def test_a6_seal_covers_the_last_row_even_if_its_time_of_issue_was_moved_to_the_future(self, rows):
+    def test_a6_seal_covers_the_last_row_even_if_its_time_of_issue_was_changed_to_the_future(self, rows):
         (modified,) = rows(40 * DAY)
         IssuedToken.objects.filter(pk=modified.pk).update(issued_at=datetime(9999, 12, 31, 23, 59, tzinfo=UTC))
         done = checkpoints.seal(evidence_keys())

@@ -28,21 +28,21 @@ def move(row: IssuedToken, to: int) -> None:
 
 
 class TestTheTimeInTheArgumentBefore:
-    def test_prune_keeps_a_covered_row_with_the_lowest_id_of_this_time(self, rows):
+    def test_prune_keeps_a_covered_row_with_the_lowest_id_of_the_given_time(self, rows):
         rows(31 * DAY)
         rows(30 * DAY, jti=uuid.UUID(int=10**9))
         seal(evidence_keys())
 
         assert (prunable(BEFORE, evidence_keys()), prune(BEFORE, evidence_keys()).rows) == (1, 1)
 
-    def test_prunable_counts_covered_and_uncovered_rows_before_this_time(self, rows):
+    def test_prunable_counts_covered_and_uncovered_rows_before_the_given_time(self, rows):
         rows(40 * DAY)
         seal(evidence_keys())
         rows(31 * DAY, 29 * DAY)
 
         assert (prunable(BEFORE, evidence_keys()), prune(BEFORE, evidence_keys()).rows) == (2, 2)
 
-    def test_prune_keeps_the_revocations_of_the_last_4620_seconds_even_if_this_time_is_in_the_future(self, rows):
+    def test_prune_up_to_a_future_time_keeps_the_revocations_of_the_last_4620_seconds(self, rows):
         rows(DAY)
         for age in (4630, 4610, 60):
             now = NOON - timedelta(seconds=age)
@@ -63,13 +63,15 @@ class TestRowsWithModifiedIds:
         assert IssuedToken.objects.get().jti == later.jti
 
     @pytest.mark.parametrize(("distance", "deleted"), [(-1, 0), (0, 1)])
-    def test_prune_with_force_deletes_an_old_row_that_was_moved_at_least_a_day_ahead(self, rows, distance, deleted):
+    def test_prune_with_force_deletes_an_old_row_with_an_id_at_least_a_day_in_the_future(
+        self, rows, distance, deleted
+    ):
         moved, _ = rows(40 * DAY, 39 * DAY)
         move(moved, first_id(NOON + timedelta(days=1)) + distance)
 
         assert prune(BEFORE, evidence_keys(), force=True).rows == 1 + deleted
 
-    def test_prune_with_force_keeps_a_recent_row_that_was_moved_to_the_end(self, rows):
+    def test_prune_with_force_keeps_a_recent_row_that_was_moved_to_the_end_of_the_audit_log(self, rows):
         _, moved = rows(40 * DAY, 20 * DAY)
         move(moved, 2**62)
 
@@ -90,7 +92,7 @@ class TestRowsWithModifiedIds:
 
 
 class TestStatementsOfPrunedRows:
-    def test_restored_checkpoint_of_pruned_rows_is_ignored(self, audit, time_machine):
+    def test_verify_seal_and_prune_ignore_a_restored_checkpoint_of_pruned_rows(self, audit, time_machine):
         restored = Checkpoint.objects.get(number=1)
         prune(NOON - timedelta(days=1), evidence_keys())
         restored.pk = None
@@ -103,14 +105,16 @@ class TestStatementsOfPrunedRows:
         assert (prunable(before, evidence_keys()), prune(before, evidence_keys()).rows) == (3, 3)
         assert (chain_start(evidence_keys()).number, chain_start(evidence_keys()).rows) == (3, 9)
 
-    def test_modified_prune_marker_is_ignored_if_a_later_prune_marker_exists(self, audit):
+    def test_verify_ignores_a_modified_prune_marker_if_a_later_prune_marker_exists(self, audit):
         prune(NOON - timedelta(days=2, hours=12), evidence_keys())
         prune(NOON - timedelta(days=1), evidence_keys())
         PruneMarker.objects.filter(number=1).update(jws="x")
 
         assert verification.verify(evidence_keys()).problems == []
 
-    def test_prune_marker_is_valid_if_only_the_key_encryption_key_of_its_hmac_is_missing(self, audit, time_machine):
+    def test_seal_trusts_the_signature_of_a_prune_marker_if_its_key_encryption_key_is_missing(
+        self, audit, time_machine
+    ):
         prune(NOON - timedelta(days=1), evidence_keys())
         PruneMarker.objects.update(mac="unknown.abc")
         time_machine.shift(DAY)

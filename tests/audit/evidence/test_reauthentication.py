@@ -77,7 +77,7 @@ class TestReauthenticate:
             assert row_hmac.row_status(each, keks) is row_hmac.HmacStatus.AUTHENTIC
             assert names.names_status(each, keks) is row_hmac.HmacStatus.AUTHENTIC
 
-    def test_reauthenticate_keeps_the_hmac_that_was_copied_to_another_checkpoint(self, audit, settings):
+    def test_reauthenticate_keeps_an_hmac_that_was_copied_from_another_checkpoint(self, audit, settings):
         copied = Checkpoint.objects.get(number=1).mac
         Checkpoint.objects.filter(number=2).update(mac=copied)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
@@ -87,9 +87,7 @@ class TestReauthenticate:
         assert Checkpoint.objects.get(number=1).mac != copied
         assert Checkpoint.objects.get(number=2).mac == copied
 
-    def test_reauthenticate_keeps_the_hmac_of_a_checkpoint_that_another_process_has_changed_meanwhile(
-        self, audit, settings
-    ):
+    def test_reauthenticate_keeps_the_hmac_that_another_process_stores_at_the_same_time(self, audit, settings):
         changed: list[int] = []
 
         def change_first(execute: Any, sql: str, *args: Any) -> Any:
@@ -100,7 +98,7 @@ class TestReauthenticate:
 
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
         with connection.execute_wrapper(change_first):
-            # The other checkpoint, the three rows without a checkpoint and the names in nine rows get new HMACs.
+            # Checkpoint 2, the three rows without a checkpoint, and the names in nine rows get new HMACs.
             assert reauthentication.reauthenticate(evidence_keys()) == 13
 
         assert Checkpoint.objects.get(number=1).mac == "changed"

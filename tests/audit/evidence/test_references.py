@@ -20,7 +20,7 @@ NO_DIFFERENCE = Comparison([], False, False)
 
 
 def sizes(queries: CaptureQueriesContext) -> list[int]:
-    """Return the number of users or applications that each query selects."""
+    """Return the number of users or applications that each query selects, in ascending order."""
     return sorted(query["sql"].partition(" IN (")[2].count(",") + 1 for query in queries.captured_queries)
 
 
@@ -43,7 +43,7 @@ class TestCompareWithMatchingReferences:
 
         assert sizes(queries) == [1, 2, 1000]
 
-    def test_rows_with_the_same_users_and_applications_as_earlier_rows_need_no_query(self, row):
+    def test_compare_runs_no_query_for_the_users_and_applications_of_earlier_rows(self, row):
         row()
         matching: dict[str, set[Pair]] = {}
         assert compare(stored(), matching) == NO_DIFFERENCE
@@ -56,7 +56,7 @@ class TestCompareWithMatchingReferences:
                 assert compare(rows, matching) == NO_DIFFERENCE
             assert (len(queries), len(further)) == (1, 0)
 
-    def test_row_with_another_application_needs_a_query_for_this_application_only(self, row, user):
+    def test_compare_queries_only_an_application_that_earlier_rows_did_not_contain(self, row, user):
         row()
         row(application=get_application_model().objects.create(client_id="other", user=user), client_id="other")
         first, second = stored()
@@ -69,7 +69,9 @@ class TestCompareWithMatchingReferences:
         assert sizes(queries) == [1]
 
     @pytest.mark.parametrize(("known", "remembered"), [(50_000, 50_001), (50_001, 1)])
-    def test_pairs_of_earlier_rows_are_forgotten_if_more_than_50000_pairs_match(self, row, known, remembered):
+    def test_compare_clears_its_cache_of_matching_pairs_if_the_cache_has_more_than_50000_pairs(
+        self, row, known, remembered
+    ):
         row()
         matching: dict[str, set[Pair]] = {
             field: {(number, "") for number in range(known)} for field in ("user", "application")
@@ -81,7 +83,7 @@ class TestCompareWithMatchingReferences:
             "application": remembered,
         }
 
-    def test_users_are_not_compared_if_a_field_of_the_user_model_contains_the_uuids(
+    def test_compare_ignores_users_if_a_field_of_the_user_model_contains_the_uuids(
         self, row, settings, django_user_model
     ):
         row(user=django_user_model.objects.create_user("mallory"))
@@ -103,13 +105,13 @@ class TestCompareWithModifiedReferences:
             Reference(each.pk, "application", other.pk, application.client_id),
         ]
 
-    def test_modified_references_are_reported_again_for_later_rows(self, modified):
+    def test_compare_reports_a_modified_reference_in_each_comparison(self, modified):
         matching: dict[str, set[Pair]] = {}
 
         for _ in range(2):
             assert compare(stored(), matching) == Comparison(modified, False, False)
 
-    def test_queries_select_only_the_users_and_applications_of_the_rows(self, modified):
+    def test_compare_selects_only_the_users_and_applications_of_the_rows(self, modified):
         rows = stored()
 
         with CaptureQueriesContext(connection) as queries:
@@ -120,7 +122,7 @@ class TestCompareWithModifiedReferences:
 
     @pytest.mark.sqlite
     @pytest.mark.parametrize("key", [1.5, -1.5, "nobody"])
-    def test_reference_of_the_wrong_type_is_reported_even_if_the_uuid_is_unknown(self, row, key):
+    def test_compare_reports_a_reference_of_the_wrong_type_even_if_the_uuid_is_unknown(self, row, key):
         each = row(user_uuid="unknown")
         with transaction.atomic():
             with connection.cursor() as cursor:

@@ -81,7 +81,7 @@ class TestAReviewedIncident:
 
         assert only_row(verification.verify(evidence_keys())) == audit[7].pk
 
-    def test_a12_verify_reports_only_the_new_problem_of_a_neighbouring_row(self, audit):
+    def test_a12_verify_reports_only_the_newly_modified_rows_next_to_reviewed_rows(self, audit):
         modify(audit[1], audit[2])
         review_everything()
         modify(audit[0], audit[3])
@@ -94,8 +94,8 @@ class TestAReviewedIncident:
         review_everything()
         audit[1].save(force_insert=True)
 
-        # After the restoration of the middle row, the first and the last deleted row are not consecutive, so they are
-        # new problems.
+        # After the middle row was restored, the first and the last deleted row are no longer consecutive. `verify`
+        # must report each of the two rows as a new problem.
         assert [(problem.kind, problem.first) for problem in listed()] == [
             ("deleted", audit[0].pk),
             ("deleted", audit[2].pk),
@@ -258,7 +258,7 @@ class TestAnAttackerWithoutTheKeys:
 
         assert "review 1 was deleted" in [problem.text for problem in listed()]
 
-    def test_a12_record_review_uses_a_number_that_no_unreadable_review_has(self, reviewed):
+    def test_a12_record_review_finds_a_free_number_if_reviews_were_modified_or_inserted(self, reviewed):
         IncidentReview.objects.filter(number=1).update(mac="x")
         IncidentReview.objects.create(number=2**63 - 1, jws="x", problems="x", mac="x")
 

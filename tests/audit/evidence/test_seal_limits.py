@@ -1,4 +1,4 @@
-"""Tests of the limits of `seal` and `verify`: the age of rows, and the sizes of checkpoints, pages and queries."""
+"""Tests of the limits of `seal` and `verify`: the age of rows, the size of a checkpoint, and the size of a query."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TestSeal:
 
         assert covered_rows() == covered
 
-    def test_seal_covers_at_most_10000_rows_with_a_checkpoint(self, initial_keys, time_machine):
+    def test_seal_covers_at_most_10000_rows_with_one_checkpoint(self, initial_keys, time_machine):
         time_machine.move_to(NOON, tick=False)
         issued_at = NOON - timedelta(hours=2)
         first = row_ids.first_id(issued_at)
@@ -44,14 +44,14 @@ class TestSeal:
 
         assert covered_rows() == [(1, 10_000), (2, 1)]
 
-    def test_seal_fills_a_checkpoint_with_rows_of_two_pages(self, rows, monkeypatch):
+    def test_seal_fills_a_checkpoint_with_rows_that_two_queries_read(self, rows, monkeypatch):
         monkeypatch.setattr(checkpoints, "ROWS", 4)
         rows(DAY, *range(9100, 9030, -10))
         seal(evidence_keys())
 
         assert covered_rows() == [(1, 1), (2, 4), (3, 3)]
 
-    def test_seal_begins_a_checkpoint_with_the_lowest_id_of_the_time_in_the_argument_cut(self, rows):
+    def test_seal_starts_a_new_checkpoint_with_a_row_issued_at_the_time_given_as_cut(self, rows):
         rows(9000)
         rows(7500, jti=uuid.UUID(int=10**9))
         seal(evidence_keys(), cut=NOON - timedelta(seconds=7500))
@@ -66,7 +66,7 @@ class TestSeal:
         [record] = [each for each in caplog.records if "covers rows whose HMAC" in each.getMessage()]
         assert vars(record)["modified"] == [each.pk for each in made[:100]]
 
-    def test_seal_logs_modified_checkpoints_only_if_there_are_modified_checkpoints(self, audit, caplog):
+    def test_seal_logs_the_numbers_of_modified_checkpoints(self, audit, caplog):
         seal(evidence_keys())
         assert "these checkpoints were modified" not in caplog.text
 

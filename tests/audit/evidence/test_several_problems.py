@@ -97,7 +97,7 @@ class TestSeveralProblems:
         assert report.rows == len(rows)
         assert report.summary.endswith(f" (and {LISTED + 2} more problems)")
 
-    def test_a12_verify_loads_at_most_one_page_of_rows_at_a_time(self, audit, monkeypatch):
+    def test_a12_verify_limits_the_number_of_rows_that_each_query_loads(self, audit, monkeypatch):
         monkeypatch.setattr(row_checks, "ROWS", 2)
         modify(*audit)
         with CaptureQueriesContext(connection) as queries:
@@ -181,9 +181,7 @@ class TestVerifyAfterAModifiedCheckpoint:
 
 
 class TestSealAfterAModifiedCheckpoint:
-    def test_a12_seal_chains_the_next_checkpoint_to_the_checkpoint_before_a_modified_checkpoint(
-        self, audit, time_machine
-    ):
+    def test_a12_seal_continues_the_chain_from_the_checkpoint_before_a_modified_checkpoint(self, audit, time_machine):
         Checkpoint.objects.filter(number=2).update(jws="x")
         time_machine.shift(2 * 3600)
 
@@ -235,7 +233,7 @@ class TestSealAfterAModifiedCheckpoint:
 
         assert [made.number for made in seal(evidence_keys()).made] == [3]
 
-    def test_a12_seal_chains_to_a_checkpoint_whose_key_encryption_key_is_missing(self, audit, time_machine):
+    def test_a12_seal_continues_after_a_checkpoint_whose_key_encryption_key_is_missing(self, audit, time_machine):
         """The app must accept the signature, because an unknown key id in the HMAC must not stop `seal`."""
         Checkpoint.objects.filter(number=2).update(mac="unknown.abc")
         time_machine.shift(2 * 3600)

@@ -21,7 +21,7 @@ DIGEST = "6349ccba9a78068859619fcee0831a6c02af96f5688899318f845c428309cd75"
 
 
 def payload(statement: Any) -> tuple[str, bytes]:
-    """Sign a statement. Returns the `typ` header and the payload."""
+    """Sign a statement. Returns the `typ` header and the payload that were signed."""
     signed: list[tuple[str, bytes]] = []
 
     def sign(data: bytes, typ: str) -> str:
@@ -129,7 +129,7 @@ class TestReviews:
         )
         assert hmac_of(review) == "BvHe6PZZiVlh.DJLreEBo9rOHXbJqwExDhRs57ztUlAx0Pl-wrZY4Oq8"
 
-    def test_state_of_a_row_in_a_review_never_changes(self):
+    def test_digest_of_the_state_of_a_row_never_changes(self):
         assert report.state(b"abc", "key.mac") == "cd70adeb969ff2cc9a096ce44db6052161694ba4e007fad06943730ea6271dbc"
 
     def test_digest_of_a_problem_never_changes(self):

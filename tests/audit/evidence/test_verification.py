@@ -284,7 +284,8 @@ class TestVerifyWithAnAttackerWhoHasAllKeys:
 
     def test_a6_verify_with_a_copy_of_only_a_later_checkpoint_reports_the_difference_but_no_row(self, audit, forge):
         kept = copies()
-        # Whether the digest of the forged checkpoint is greater or less than the original digest depends on the row.
+        # Forge eight checkpoints, because some digests are less than the original digest and some are greater.
+        # `verify` must report both.
         for number in range(8):
             forge(audit[1], f"modified {number}")
 
@@ -332,13 +333,14 @@ class TestReadExported:
 
     def test_read_exported_refuses_a_copy_whose_index_was_modified(self, audit):
         document = json.loads(checkpoint_index.export_checkpoint(Checkpoint.objects.first()))
-        # Whether the digest of a modified index is greater or less than the signed digest depends on the index.
+        # Try eight indexes, because some digests are less than the signed digest and some are greater. The app must
+        # refuse all indexes.
         for number in range(8):
             modified = json.dumps(document | {"index": f"{document['index']}\n{number} 00000000"})
             with pytest.raises(AuditAltered, match="its index doesn't match"):
                 checkpoint_index.read_exported(modified, evidence_keys(), name="kept.json")
 
-    def test_read_exported_says_why_a_copy_signed_with_an_unknown_key_cannot_be_compared(self, audit):
+    def test_read_exported_explains_why_a_copy_signed_with_an_unknown_key_cannot_be_compared(self, audit):
         text = checkpoint_index.export_checkpoint(Checkpoint.objects.first())
         keys = dataclasses.replace(evidence_keys(), verification={})
 
@@ -490,9 +492,9 @@ class TestRowsWithInvalidValues:
                 assert sum(made.altered for made in checkpoints.seal(evidence_keys()).made) == 1, (column, value)
                 transaction.set_rollback(True)
 
-    def test_a6_verify_reports_a_row_whose_ipv6_address_got_a_zone(self, row, audit):
+    def test_a6_verify_reports_a_row_if_a_zone_was_added_to_its_ipv6_address(self, row, audit):
         made = row(ip_address="2001:db8::7")
-        if connection.vendor != "postgresql":  # PostgreSQL's inet type doesn't accept zones.
+        if connection.vendor != "postgresql":  # PostgreSQL refuses an address with a zone.
             write(made, "ip_address", "2001:db8::7%zone")
             assert only_row(verification.verify(evidence_keys())) == made.pk
 

@@ -30,7 +30,7 @@ def problems() -> list[tuple[str, int, int]]:
 
 
 class TestCheckpoints:
-    def test_deleted_checkpoints_make_no_covered_row_look_added(self, rows):
+    def test_verify_does_not_report_covered_rows_as_added_after_checkpoints_were_deleted(self, rows):
         made = rows(*(days * DAY for days in range(20, 2, -1)))
         seal(evidence_keys())
         deleted = range(2, len(made), 2)
@@ -38,7 +38,7 @@ class TestCheckpoints:
 
         assert problems() == [("checkpoint", number + 1, 1) for number in deleted]
 
-    def test_row_directly_before_a_checkpoint_whose_predecessor_is_missing_is_checked_once(self, audit, row):
+    def test_verify_checks_a_row_between_a_missing_checkpoint_and_the_next_checkpoint_once(self, audit, row):
         before = row(id=audit[3].pk - 1, age=2 * DAY)
         Checkpoint.objects.filter(number=1).delete()
         assert problems() == [("checkpoint", 2, 1)]
@@ -48,9 +48,7 @@ class TestCheckpoints:
         assert problems() == [("checkpoint", 2, 1), ("modified", before.pk, 2)]
         assert verification.verify(evidence_keys()).rows == 10
 
-    def test_only_the_chain_is_reported_if_a_restored_checkpoint_covers_some_rows_of_a_later_checkpoint(
-        self, rows, time_machine
-    ):
+    def test_verify_reports_only_the_broken_chain_if_two_checkpoints_cover_the_same_row(self, rows, time_machine):
         rows(9000, 60)
         seal(evidence_keys())
         checkpoint = Checkpoint.objects.get()
@@ -61,14 +59,14 @@ class TestCheckpoints:
 
         assert problems() == [("checkpoint", 2, 1)]
 
-    def test_modified_index_is_reported_if_the_key_encryption_key_of_the_hmac_is_missing(self, audit):
+    def test_verify_reports_a_modified_index_if_the_key_encryption_key_of_the_hmac_is_missing(self, audit):
         Checkpoint.objects.filter(number=2).update(mac="unknown.abc", index=f"{audit[3].pk} unreadable altered")
 
         assert only_problem(verification.verify(evidence_keys())).text == (
             "checkpoint 2 was modified: its index doesn't match its signature"
         )
 
-    def test_copy_of_a_deleted_checkpoint_takes_its_place_before_the_later_checkpoints(self, audit):
+    def test_verify_uses_the_exported_copy_instead_of_a_deleted_checkpoint(self, audit):
         kept = copies()
         Checkpoint.objects.filter(number=1).delete()
 
@@ -77,7 +75,7 @@ class TestCheckpoints:
         assert only_problem(report).text == "checkpoint 1 was deleted, but an exported copy exists"
         assert (report.rows, report.sealed, report.notes) == (9, 6, [])
 
-    def test_copy_replaces_a_modified_checkpoint(self, audit):
+    def test_verify_uses_the_exported_copy_instead_of_a_modified_checkpoint(self, audit):
         kept = copies()
         Checkpoint.objects.filter(number=1).update(jws="x")
 
@@ -88,15 +86,13 @@ class TestCheckpoints:
 
 
 class TestRows:
-    def test_modified_hmac_of_a_covered_row_is_named_as_the_only_modification(self, audit):
+    def test_verify_reports_that_only_the_hmac_of_a_covered_row_was_modified(self, audit):
         IssuedToken.objects.filter(pk=audit[1].pk).update(mac="x")
 
         text = only_problem(verification.verify(evidence_keys())).text
         assert text == f"the HMAC of row {audit[1].pk} (jti {audit[1].jti}) was modified"
 
-    def test_row_that_was_restored_after_a_checkpoint_covered_its_modified_version_is_reported(
-        self, audit, time_machine
-    ):
+    def test_verify_reports_a_restored_row_if_a_checkpoint_covers_its_modified_version(self, audit, time_machine):
         IssuedToken.objects.filter(pk=audit[7].pk).update(user_agent="modified")
         time_machine.shift(2 * 3600)
         seal(evidence_keys())
@@ -105,7 +101,7 @@ class TestRows:
         text = only_problem(verification.verify(evidence_keys())).text
         assert text.endswith(" was restored: checkpoint 3 covers a modified version of the row")
 
-    def test_every_modified_row_is_described_as_modified_after_its_checkpoint_was_created(self, rows):
+    def test_verify_reports_that_each_row_was_modified_after_its_checkpoint_was_created(self, rows):
         made = rows(*range(20_000, 10_000, -500))
         seal(evidence_keys())
         IssuedToken.objects.filter(pk__in=[each.pk for each in made[::2]]).update(user_agent="modified")
@@ -115,20 +111,22 @@ class TestRows:
         assert len(texts) == 10
         assert all(text.endswith(" was modified after checkpoint 1 was created") for text in texts)
 
-    def test_audit_log_without_any_row_was_truncated(self, audit):
+    def test_verify_reports_that_an_audit_log_without_rows_was_truncated(self, audit):
         IssuedToken.objects.all().delete()
 
         text = only_problem(verification.verify(evidence_keys())).text
         assert text.startswith("the audit log was truncated: 6 rows, ")
 
     @pytest.mark.parametrize(("age", "noted"), [(DAY + 4620, False), (DAY + 4621, True)])
-    def test_note_names_a_row_that_no_checkpoint_has_covered_for_a_day(self, rows, age, noted):
+    def test_verify_adds_a_note_if_no_checkpoint_has_covered_a_row_for_a_day(self, rows, age, noted):
         rows(age)
 
         notes = verification.verify(evidence_keys()).notes
         assert any("instaccess_tokens seal" in note for note in notes) is noted
 
-    def test_note_about_several_pages_with_changed_uuids_is_added_once(self, rows, user, monkeypatch):
+    def test_verify_adds_one_note_about_changed_uuids_even_if_several_queries_read_the_rows(
+        self, rows, user, monkeypatch
+    ):
         monkeypatch.setattr(row_checks, "ROWS", 1)
         rows(60, 50, user_uuid="from-a-field")
         UserIdentity.objects.get_or_create(user=user)
@@ -136,7 +134,7 @@ class TestRows:
         [note] = verification.verify(evidence_keys()).notes
         assert "USER_UUID_FIELD" in note
 
-    def test_modified_reference_of_a_row_that_an_interrupted_pruning_left_behind_is_reported(
+    def test_verify_reports_a_modified_reference_in_a_row_that_an_interrupted_prune_did_not_delete(
         self, audit, application, django_user_model
     ):
         left = audit[0]
@@ -151,11 +149,12 @@ class TestRows:
 
 
 class TestReviews:
-    def test_review_with_a_valid_hmac_is_refused_if_its_list_of_problems_does_not_match_its_signature(self, audit):
+    def test_verify_refuses_a_review_if_its_list_of_problems_does_not_match_its_signature(self, audit):
         reviews.record_review([], evidence_keys(), by="ada", reason="x")
         review = IncidentReview.objects.get()
 
-        # Whether the digest of a modified list is greater or less than the signed digest depends on the list.
+        # Try eight lists, because some digests are less than the signed digest and some are greater. The app must
+        # refuse all lists.
         for number in range(8):
             review.problems = json.dumps([["checkpoint", number, number, 1, "", ""]])
             signatures.authenticate(review, evidence_keys())

@@ -168,7 +168,7 @@ class TestARefusedAsUserId:
     def costs(self, response: Any) -> tuple[str, str]:
         return response["X-Request-Cost"], response["X-Rate-Limit-Remaining"]
 
-    def test_p24_refused_as_user_id_costs_as_much_as_a_token(self, post, token):
+    def test_p24_refused_as_user_id_is_charged_as_much_as_a_token(self, post, token):
         for remaining in ("400.0", "200.0", "0.0"):
             refusal = post(token, data={"as_user_id": "7"})
 
@@ -182,7 +182,7 @@ class TestARefusedAsUserId:
         assert self.costs(post(token, data={"as_user_id": other.pk})) == ("200", "400.0")
         assert self.costs(post(token, data={"as_user_id": "7777"})) == ("200", "200.0")
 
-    def test_missing_permission_to_masquerade_is_reported_before_a_full_bucket_and_costs_nothing(self, post, token):
+    def test_missing_permission_to_masquerade_is_reported_before_a_full_bucket_and_is_not_charged(self, post, token):
         statuses(post, token, 3)
 
         refusal = post(token, data={"as_user_id": "7"})
@@ -190,7 +190,7 @@ class TestARefusedAsUserId:
         assert answer(refusal) == INVALID_AS_USER_ID
         assert self.costs(refusal) == ("0", "0.0")
 
-    def test_p24_issuer_looks_up_no_target_while_the_bucket_is_full(self, post, token, user, monkeypatch):
+    def test_p24_issuer_looks_up_no_masquerade_target_while_the_bucket_is_full(self, post, token, user, monkeypatch):
         get_user_model().objects.filter(pk=user.pk).update(is_superuser=True)
         statuses(post, token, 3)
         monkeypatch.setattr(users, "masquerade_target", lambda *args: 1 / 0)
@@ -201,7 +201,7 @@ class TestARefusedAsUserId:
     def test_caller_who_sends_their_own_id_is_throttled_like_a_caller_without_as_user_id(self, post, token, user):
         assert [post(token, data={"as_user_id": user.pk}).status_code for _ in range(4)] == [201, 201, 201, 429]
 
-    def test_error_during_the_lookup_of_a_target_costs_nothing(self, post, token, monkeypatch):
+    def test_error_during_the_lookup_of_a_masquerade_target_is_not_charged(self, post, token, monkeypatch):
         get_user_model().objects.update(is_superuser=True)
         monkeypatch.setattr(users, "masquerade_target", lambda *args: 1 / 0)
 
@@ -257,7 +257,7 @@ class TestTheThrottlingHeaders:
     def test_x_rate_limit_remaining_is_written_as_ruby_writes_a_float(self, level, remaining):
         assert throttling.Level(allowed=True, level=level).remaining == remaining
 
-    def test_response_with_status_503_has_the_remaining_and_the_retry_after_header(self, post, token):
+    def test_response_with_status_503_has_x_rate_limit_remaining_and_retry_after(self, post, token):
         post(token)
         Key.objects.update(status="past")
         ring.clear_cache()
@@ -317,7 +317,7 @@ class TestTheThrottlingSettings:
         assert statuses(post, token, 6) == [201] * 6
 
     def test_issuer_sends_no_x_rate_limit_remaining_if_throttling_is_off(self, post, token, settings):
-        """The app must send no header, because one Canvas client treats a 201 with a remaining 0 as a refusal."""
+        """The app must send no header, because one Canvas client treats a 201 with the value 0 as a refusal."""
         settings.INSTACCESS = {"THROTTLE_LIMIT": None}
 
         assert "X-Rate-Limit-Remaining" not in post(token)

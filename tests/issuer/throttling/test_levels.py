@@ -45,22 +45,22 @@ class TestReadingALevel:
         assert throttling.peek(7) == Level(allowed=False, level=600)
 
     @pytest.mark.parametrize(("level", "remaining"), [(200.1236, "399.876"), (599.9994, "0.001")])
-    def test_remaining_level_is_rounded_to_three_decimals(self, level, remaining):
+    def test_x_rate_limit_remaining_is_rounded_to_three_decimals(self, level, remaining):
         assert Level(allowed=True, level=level).remaining == remaining
 
     @pytest.mark.parametrize(("level", "seconds"), [(0.0, 1), (599.0, 1), (600.0, 1), (609.0, 1), (610.0, 2)])
-    def test_time_to_wait_is_at_least_one_second(self, level, seconds):
+    def test_retry_after_is_at_least_one_second(self, level, seconds):
         assert Level(allowed=level < 600, level=level).retry_after == seconds
 
 
 class TestARefund:
-    def test_refund_lowers_the_level_by_the_cost(self):
+    def test_refund_lowers_the_level_of_a_bucket_by_the_cost_of_a_request(self):
         fill()
         throttling.refund(7)
 
         assert throttling.peek(7).level == 400
 
-    def test_refund_of_a_bucket_that_has_leaked_leaves_an_empty_bucket(self, clock):
+    def test_refund_does_not_lower_the_level_of_a_bucket_below_zero(self, clock):
         throttling.charge(7)
         clock.shift(5)
         throttling.refund(7)
@@ -70,7 +70,7 @@ class TestARefund:
 
 
 class TestAClockThatIsSetBack:
-    def test_level_stays_the_same_and_leaks_from_the_new_time_on(self, clock):
+    def test_level_of_a_bucket_stays_the_same_when_the_clock_is_set_back_and_leaks_afterwards(self, clock):
         fill()
         clock.shift(-3600)
 
@@ -80,13 +80,13 @@ class TestAClockThatIsSetBack:
 
 
 class TestTheEntryOfABucket:
-    def test_entry_has_a_key_of_fixed_length(self):
+    def test_cache_entry_of_a_bucket_has_a_key_of_fixed_length(self):
         fill()
 
         [key] = entries()
         assert re.fullmatch(r"instaccess\.bucket\.[0-9a-f]{32}", key)
 
-    def test_entry_expires_two_seconds_after_the_bucket_is_empty(self, clock):
+    def test_cache_entry_of_a_bucket_expires_two_seconds_after_the_bucket_is_empty(self, clock):
         fill()
 
         clock.shift(61)

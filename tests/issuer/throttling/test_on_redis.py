@@ -161,7 +161,7 @@ class TestTheConnectionToRedis:
     def levels(self, times: int) -> list[float]:
         return [throttling.charge(7).level for _ in range(times)]
 
-    def test_next_request_reuses_the_connection_to_redis(self, tap):
+    def test_throttling_reuses_its_connection_to_redis_for_the_next_request(self, tap):
         assert self.levels(3) == [200, 400, 600]
         assert tap.connections == 1
 
@@ -204,7 +204,7 @@ class TestTheConnectionToRedis:
         assert not throttling.charge(7).allowed
 
     def test_closed_connections_to_redis_leave_no_open_file_descriptors(self, tap):
-        """Disable garbage collection, because it would close connections that the app forgets to close."""
+        """Disable garbage collection, because the collector would close connections that the app forgets to close."""
         self.levels(1)
         before = len(os.listdir("/proc/self/fd"))
         gc.disable()

@@ -1,4 +1,4 @@
-"""Tests of throttling with a cache of any backend that is unavailable, or whose configuration is rejected."""
+"""Tests of throttling with an unavailable cache of any backend, or with a cache that rejects its configuration."""
 
 from __future__ import annotations
 
@@ -65,16 +65,18 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 class TestAnUnavailableCache:
-    def test_o2_requests_are_neither_throttled_nor_charged(self, clock):
+    def test_o2_requests_are_neither_throttled_nor_charged_while_the_cache_is_unavailable(self, clock):
         assert [throttling.charge(7) for _ in range(5)] == [NOT_THROTTLED] * 5
         assert throttling.peek(7) == NOT_THROTTLED
 
-    def test_o2_issuer_issues_tokens_and_reports_an_empty_bucket(self, clock, post, access_token, initial_keys):
+    def test_o2_issuer_issues_tokens_and_reports_an_empty_bucket_while_the_cache_is_unavailable(
+        self, clock, post, access_token, initial_keys
+    ):
         response = post(access_token)
 
         assert (response.status_code, response["X-Rate-Limit-Remaining"]) == (201, "600.0")
 
-    def test_o2_outage_is_logged_once_per_minute(self, clock, caplog):
+    def test_o2_outage_of_the_cache_is_logged_once_per_minute(self, clock, caplog):
         for _ in range(3):
             throttling.charge(7)
             clock.advance(19)
@@ -107,7 +109,7 @@ class TestAnUnavailableCache:
         clock.advance(1)
         assert throttling.charge(7) == Level(allowed=True, level=200, charged=True)
 
-    def test_reset_ends_the_pause_after_a_failure_and_the_limit_of_the_log(self, clock, server, caplog):
+    def test_reset_lets_throttling_call_the_cache_and_log_an_error_again_immediately(self, clock, server, caplog):
         throttling.charge(7)
         throttling.reset()
         throttling.charge(7)
@@ -123,20 +125,20 @@ class TestAnUnavailableCache:
 
 
 class TestTheCheckOfTheCache:
-    def test_check_fails_while_the_cache_is_unavailable_even_shortly_after_a_failure(self, clock, server):
+    def test_check_cache_fails_while_the_cache_is_unavailable_even_shortly_after_a_failure(self, clock, server):
         throttling.charge(7)
 
         with pytest.raises(ConnectionError):
             throttling.check_cache()
         assert server.reads == 2
 
-    def test_check_passes_as_soon_as_the_cache_is_available(self, clock, server):
+    def test_check_cache_succeeds_as_soon_as_the_cache_is_available(self, clock, server):
         throttling.charge(7)
         server.available = True
 
         throttling.check_cache()
 
-    def test_check_does_not_call_the_cache_if_throttling_is_off(self, clock, server, settings):
+    def test_check_cache_does_not_call_the_cache_if_throttling_is_off(self, clock, server, settings):
         settings.INSTACCESS = {"THROTTLE_LIMIT": None}
 
         throttling.check_cache()
@@ -145,16 +147,16 @@ class TestTheCheckOfTheCache:
 
 
 class TestTheTimeoutsOfACacheOtherThanRedis:
-    def test_cache_in_memory_lacks_no_timeouts(self):
+    def test_missing_timeouts_is_empty_for_a_cache_in_memory(self):
         assert leaky_buckets.find_missing_timeouts(caches["default"]) == []
         assert throttling.missing_timeouts() == []
 
-    def test_cache_that_rejects_its_configuration_lacks_no_timeouts(self, settings):
+    def test_missing_timeouts_is_empty_for_a_cache_that_rejects_its_configuration(self, settings):
         settings.CACHES = {"default": {"BACKEND": f"{__name__}.Rejecting"}}
 
         assert throttling.missing_timeouts() == []
 
-    def test_cache_that_cannot_be_created_is_reported_unless_throttling_is_off(self, settings):
+    def test_missing_timeouts_raises_config_error_if_the_cache_cannot_be_created(self, settings):
         settings.CACHES = {"default": {"BACKEND": "no.such.Backend"}}
         with pytest.raises(ConfigError) as error:
             throttling.missing_timeouts()

@@ -120,7 +120,7 @@ class TestAGatewayInItsOwnDeployment:
         assert "The issuer will answer 503 until you import and activate a new public key of the gateway" in question
         assert f"run the command again with --keep {gateway_key}" in question
 
-    def test_k15_first_step_that_after_restore_prints_is_a_new_key_for_the_gateway(self, gateway_key):
+    def test_k15_first_step_that_after_restore_prints_is_to_generate_a_new_key_at_the_gateway(self, gateway_key):
         lines = run("after-restore", "--yes").splitlines()
 
         assert lines[lines.index("What to do now:") + 1].startswith("1. Generate a new key pair at the gateway")

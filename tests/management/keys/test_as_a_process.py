@@ -44,7 +44,7 @@ class TestADatabaseError:
 
 
 def manage(database: Path, *args: str, **kwargs: Any) -> Any:
-    """Run `manage.py` with a SQLite database. Returns the completed process. Output goes to pipes by default."""
+    """Run `manage.py` with a SQLite database. Returns the completed process. By default, the output is captured."""
     environment = {
         **os.environ,
         "INSTACCESS_DATABASE": "sqlite",
@@ -145,7 +145,7 @@ class TestExportOfAPrivateKeyAsAProcess:
 
         assert (done.returncode, path.read_text()) == (1, "")
 
-    def test_k21_export_with_the_option_file_asks_no_question_and_writes_a_file_that_only_the_owner_can_read(
+    def test_k21_export_to_a_file_asks_no_question_and_only_the_owner_can_read_the_file(
         self, database, kid, tmp_path
     ):
         path = tmp_path / "key.pem"

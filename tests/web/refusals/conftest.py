@@ -16,7 +16,7 @@ from tests.web.refusals.helpers import Statements
 
 @pytest.fixture(autouse=True)
 def fresh_gateway(empty_gateway_caches: None) -> None:
-    """Apply `empty_gateway_caches` to every test of this folder."""
+    """Empty the caches of the gateway before every test in this folder."""
 
 
 @pytest.fixture

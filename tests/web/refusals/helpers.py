@@ -1,4 +1,4 @@
-"""Helpers that cause refusals and read their counts."""
+"""Functions that cause refusals and read the refusal counts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def total() -> int:
 class Statements:
     """A database `execute_wrapper` that records the SQL statements on the table of refusal counts.
 
-    If `failing` is set, the statements fail.
+    If the attribute `failing` is true, these statements fail.
     """
 
     def __init__(self) -> None:

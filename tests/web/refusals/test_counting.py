@@ -245,13 +245,14 @@ class TestAFloodOfRefusals:
                 token = f"{number}.b.c.d.e" if number % 2 else str(number)
                 request.META["HTTP_AUTHORIZATION"] = f"Bearer {token}"
                 response = views.verify(request)
-                response.close()  # A server closes each response after sending the response.
+                response.close()  # The end of a request writes the counts that are due.
                 assert response.status_code == 401
                 clock.advance(30.5 / 10_000)
 
             during = list(statements.seen)
             assert counted() == {("gateway", "malformed", "", ""): 5000, ("gateway", "other_bearer", "", ""): 5000}
-        # Each write is an INSERT and two UPDATEs, one UPDATE per reason. The first write also trimmed the table.
+        # Each write consists of an INSERT and two UPDATEs, one UPDATE per reason. The first write also trims the
+        # table.
         assert (during.count("INSERT"), during.count("UPDATE"), during.count("DELETE")) == (3, 6, 0)
         assert len(during) == 3 * 3 + 2
 

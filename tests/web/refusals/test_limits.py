@@ -1,4 +1,4 @@
-"""Tests of the exact limits of the counter of refusals, and of what the counter does at the exit of a process."""
+"""Tests of the exact limits of the refusal counter, and of its actions at the exit of a process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOW = datetime(2026, 12, 1, 12, 30, tzinfo=UTC)
 
 
 class Table:
-    """A table in memory, whose connection can be unavailable."""
+    """A table of refusal counts in memory. A test can make the table unavailable."""
 
     def __init__(self) -> None:
         self.written, self.attempts = 0, 0
@@ -48,7 +48,7 @@ def table() -> Table:
 
 @pytest.fixture
 def counter(table: Table, clock: Any, monkeypatch: pytest.MonkeyPatch) -> refusals.RefusalCounter:
-    """Return a counter with a table in memory, whose receiver and exit function the test calls."""
+    """Return a refusal counter that writes to a table in memory."""
     counter = refusals.RefusalCounter()
     counter._table = table
     return counter
@@ -71,7 +71,7 @@ class TestTheEndOfARequest:
 
     def test_counter_does_not_use_the_database_again_before_ten_seconds_have_passed(self, counter, table, clock):
         counter.count("gateway", Reason.EXPIRED)
-        end_request(counter)  # The counter reads the name of the database.
+        end_request(counter)  # The first call reads the name of the database.
         assert (table.attempts, table.written) == (1, 0)
         counter.count("gateway", Reason.EXPIRED)
         clock.advance(9.875)
@@ -87,7 +87,7 @@ class TestTheEndOfARequest:
 
         assert table.written == 1
 
-    def test_request_does_not_wait_while_another_thread_writes(self, counter, table, clock):
+    def test_end_of_a_request_does_not_wait_while_another_thread_writes_counts(self, counter, table, clock):
         counter.count("gateway", Reason.EXPIRED)
         clock.advance(10)
         with counter._lock:
@@ -97,7 +97,7 @@ class TestTheEndOfARequest:
 
         assert table.written == 1
 
-    def test_each_write_is_without_an_error(self, counter, table, clock, caplog):
+    def test_counter_writes_several_times_without_an_error(self, counter, table, clock, caplog):
         for _ in range(3):
             counter.count("gateway", Reason.EXPIRED)
             clock.advance(10)
@@ -131,7 +131,7 @@ class TestTheExitOfAProcess:
 
         assert table.attempts == attempts
 
-    def test_exit_does_not_wait_while_another_thread_writes(self, counter, table):
+    def test_exit_of_a_process_does_not_wait_while_another_thread_writes_counts(self, counter, table):
         counter.count("gateway", Reason.EXPIRED)
         end_request(counter)
         with counter._lock:
@@ -148,7 +148,7 @@ class TestTheExitOfAProcess:
 
         assert table.written == 0
 
-    def test_exit_without_a_database_is_logged_and_raises_no_error(self, counter, table, caplog):
+    def test_failed_write_at_exit_is_logged_and_raises_no_error(self, counter, table, caplog):
         counter.count("gateway", Reason.EXPIRED)
         end_request(counter)
         table.available = False
@@ -160,7 +160,7 @@ class TestTheExitOfAProcess:
 
 
 class TestTheLogOfFailedWrites:
-    def test_failure_is_logged_again_as_soon_as_a_minute_has_passed(self, counter, table, clock, caplog):
+    def test_failed_write_is_logged_again_as_soon_as_a_minute_has_passed(self, counter, table, clock, caplog):
         counter.count("gateway", Reason.EXPIRED)
         table.available = False
         lines = []
@@ -185,7 +185,7 @@ class TestTheAgeOfPendingCounts:
         time_machine.shift(timedelta(hours=23))
         counter.count("gateway", Reason.EXPIRED)
         time_machine.shift(timedelta(hours=1))
-        counter.count("gateway", Reason.EXPIRED)  # The first count is now too old.
+        counter.count("gateway", Reason.EXPIRED)  # The counter drops the first count, which is 24 hours old.
 
         assert counter.flush() == 2
 

@@ -23,8 +23,8 @@ class TestProcessesThatCountRefusals:
         workers = crew.start(6)
         clients = [f"client-{number}" for number in range(10)]
         for number in range(5):
-            # Give each worker a different order of rows, because workers that lock rows in these orders could
-            # deadlock.
+            # Give each worker the clients in a different order. If the workers locked the rows in these orders, the
+            # workers could deadlock.
             for worker in workers:
                 clients.append(clients.pop(0))
                 worker.ask(tasks.refuse, *clients, f"new-{number}", f"newer-{number}")
@@ -56,7 +56,7 @@ class TestProcessesThatCountRefusals:
         assert total() in (0, 3)
 
     @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-    def test_forked_process_can_write_although_its_parent_was_writing_during_the_fork(self):
+    def test_forked_process_can_write_even_if_its_parent_was_writing_during_the_fork(self):
         counter = refusals.RefusalCounter()
 
         assert forks.run_in_child(counter._lock, counter.flush) == 0

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 class TestTheTableOfRefusalCounts:
     @pytest.fixture
     def old(self) -> Callable[..., None]:
-        """Return a function that creates one row for each age in days."""
+        """Return a function that creates one row for each given age, in days."""
 
         def make(*ages: float) -> None:
             RefusalCount.objects.bulk_create(

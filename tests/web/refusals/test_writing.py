@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def due(clock: Clock) -> Clock:
-    """Let the interval pass. The end of the next request then writes the counts."""
+    """Advance the clock by the interval, so that the end of the next request writes the counts."""
     clock.advance(refusals.INTERVAL)
     return clock
 
@@ -35,8 +35,8 @@ class TestWritingRefusalCounts:
         assert response.status_code == 401
         assert total() == 1
 
-        # Simulate a WSGI server, which closes the response after sending. The counts must be written only at this
-        # close.
+        # Simulate a WSGI server, which closes the response after sending the response. The counts must not be written
+        # before the response is closed.
         refusals.counter.reset()
         due.advance(refusals.INTERVAL)
         statements.seen.clear()
@@ -171,7 +171,7 @@ class TestRefusalCountsWithAnUnavailableDatabase:
         assert len(lines) == 2
         assert "could not be written, and are kept for the next write" in lines[0]
 
-    def test_o1_failed_write_of_refusal_counts_leaves_no_partial_counts(self, statements):
+    def test_o1_failed_write_of_refusal_counts_writes_no_partial_counts(self, statements):
         def second_update_fails(execute: Any, sql: str, params: Any, many: Any, context: Any) -> Any:
             if sql.startswith("UPDATE") and "expired" in params:
                 raise OperationalError("deadlock detected")
@@ -217,7 +217,7 @@ class FailingRouter:
 
 
 class OtherDatabaseRouter:
-    """A database router that sends counts to another database."""
+    """A database router that selects another database for the refusal counts."""
 
     def db_for_write(self, model: Any, **hints: Any) -> str | None:
         return "elsewhere" if model is RefusalCount else None
