@@ -16,7 +16,7 @@ DENIAL_RESPONSE = "websocket.http.response"
 
 
 def without_websockets(application: Application) -> Application:
-    """Wrap an application so that it answers a WebSocket handshake like a GET request without an Upgrade header.
+    """Wrap an application, which then answers a WebSocket handshake like a GET request without an Upgrade header.
 
     Without the wrapper, Django's application raises an error for each handshake, because the application supports
     only HTTP. Any client could then cause a 500 response and a traceback in the log. The gateway must answer only

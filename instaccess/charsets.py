@@ -48,18 +48,19 @@ _CODECS = {
 
 
 def fit(text: str, column: Any, *, using: str) -> str:
-    r"""Escape the characters of a string that a column can't store, and shorten the result to the column's length.
+    r"""Escape each character that a column can't store, and shorten the string to the column's length.
 
-    An escaped character, such as `\U0001f631`, is never cut. NUL and lone surrogates become U+FFFD. Two calls with
-    the same string and column have the same result, so also call this function for a string that you search for.
+    An escaped character, such as `\U0001f631`, is never cut. NUL and lone surrogates are first replaced with U+FFFD.
+    Two calls with the same string and column have the same result, so also call this function for a string that you
+    search for.
 
     Args:
         text: a string from a client or an operator.
         column: the model field of the column.
         using: the alias of the database.
 
-    Raises DatabaseError if the character set of the column is not known yet and the database is unavailable. A
-    process reads the character sets of a table at most once, and only for a string that contains NUL or is not ASCII.
+    Raises DatabaseError if the character set of the column is not known yet and the database is unavailable. The
+    character sets of a table are read only for a string that contains NUL or is not ASCII, and are then cached.
     """
     if text.isascii() and "\0" not in text:
         return text[: column.max_length]

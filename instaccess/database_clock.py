@@ -1,7 +1,7 @@
 """The clock of a database server. All processes of a deployment share this clock.
 
 Decisions about keys and rows use this clock, because the clock of a single host may be wrong by hours. For example, a
-cron host that used its own fast clock would erase a private key before the tokens of the key have expired.
+cron host with a fast clock would otherwise erase a private key before the tokens of the key have expired.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Difference:
 
     Attributes:
         seconds: the measured difference.
-        error: the largest error of the measurement, in seconds: half the time that the query took.
+        error: the maximum error of the measurement, in seconds: half the time that the query took.
     """
 
     seconds: float
@@ -55,9 +55,10 @@ def now(using: str) -> datetime:
 def compare(using: str) -> Difference | None:
     """Compare the clock of this host with the clock of a database.
 
-    Returns None for SQLite, which uses the clock of this host, and for a database whose time can't be read.
+    Returns None for SQLite, which uses the clock of this host, and for a type of database for which this module has
+    no statement.
 
-    Raises DatabaseError.
+    Raises DatabaseError if the query fails.
     """
     if connections[using].vendor == "sqlite":
         return None

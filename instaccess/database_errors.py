@@ -42,7 +42,7 @@ def code(error: BaseException) -> str:
 
 
 def needs_migration(error: BaseException) -> bool:
-    """Return whether an error reports a missing table or column, which `migrate` would add."""
+    """Return whether a database error reports a missing table or column. Running `migrate` fixes most such errors."""
     if not isinstance(error, DatabaseError):
         return False
     if (found := code(error)) in {"", "SQLITE_ERROR"}:
@@ -59,7 +59,7 @@ def is_outage(error: BaseException) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """Return the message of an error as one line. For a database error, the line contains no password."""
+    """Return the message of an error. The message of a database error becomes one line without passwords."""
     if not any(isinstance(each, DbError) for each in chain(error)):
         return str(error)
     return without_passwords(" ".join(str(error).split()))
@@ -73,7 +73,10 @@ def without_passwords(text: str) -> str:
 
 
 def _passwords() -> set[str]:
-    """Return the passwords of DATABASES. Very short passwords are left out, because other words contain them."""
+    """Return the passwords of DATABASES that have at least `_MIN_PASSWORD_CHARS` characters.
+
+    Replacing a shorter password would also replace parts of other words.
+    """
     found = set()
     for database in connections.settings.values():
         options = database.get("OPTIONS") or {}

@@ -224,6 +224,9 @@ class TokenExpired(InvalidToken):
 
 
 class TokenRevoked(InvalidToken):
-    """The refusal of a token that was revoked, or whose user, account or key was revoked."""
+    """The refusal of a token that was revoked singly, or together with all tokens of a user, an account or a key.
+
+    The reason can also be a revocation of all tokens.
+    """
 
     code = Reason.REVOKED

@@ -1,8 +1,9 @@
 """Loggers that store the values of each line as fields of the log record, so that a JSON formatter can write them.
 
-This package writes every log line with a logger from `get_logger`. The values have the names of the `key=value` texts
-in the messages, such as `reason` and `jti`. The names have no prefix, and differ from the names of the standard
-attributes of a log record. `tests/test_logs.py` fails if a line has no values, or if a name is a standard attribute.
+This package writes every log line with a logger from `get_logger`. Each value has the same name as in the text
+`name=value` of the message, such as `reason` or `jti`. The names have no prefix, and differ from the names of the
+standard attributes of a log record. `tests/test_logs.py` fails if a line has no values, or if a name is a standard
+attribute.
 """
 
 from __future__ import annotations

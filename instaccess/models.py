@@ -2,6 +2,7 @@
 
 The models contain no logic. The `keys` package writes keys. The `audit` package writes issued tokens, revocations,
 checkpoints, prune markers, reviews, refusal counts and maintenance runs. The `users` module writes user identities.
+Operators add service users in the admin.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from django.utils.translation import pgettext_lazy
 for _app in ("instaccess", "oauth2_provider"):
     if not apps.is_installed(_app):
         raise ImproperlyConfigured(
-            f"an issuer needs {_app!r}: add {_app!r} to INSTALLED_APPS. For a separate gateway, add "
-            '"instaccess.gateway" instead, and use include("instaccess.gateway.urls"). For a separate service, add '
-            '"instaccess.service" instead. See the documentation'
+            f"an issuer needs {_app!r}: add {_app!r} to INSTALLED_APPS. For a separate gateway, list "
+            '"instaccess.gateway" in INSTALLED_APPS instead of "instaccess", and use '
+            'include("instaccess.gateway.urls") in the URLconf. For a separate service, list "instaccess.service" '
+            'instead of "instaccess", and use include("instaccess.service.urls"). See docs/installation.md'
         )
 
 APPLICATION_MODEL: str = getattr(settings, "OAUTH2_PROVIDER_APPLICATION_MODEL", "oauth2_provider.Application")
@@ -238,8 +240,8 @@ class Revocation(models.Model):
 
     Gateways read the rows in the order of `number`. Every new row has the highest number, so a gateway that continues
     after the last number that it has read gets all new rows. A revocation takes effect when its row is committed.
-    If single tokens are revoked, the same transaction marks their audit rows. All other audit rows are marked
-    afterwards. See `audit/revocation_log.py`.
+    For a revocation of single tokens, the same transaction marks the audit rows of the tokens. For any other
+    revocation, the audit rows are marked after the commit. See `audit/revocation_log.py`.
     """
 
     class Kind(models.TextChoices):
@@ -256,8 +258,8 @@ class Revocation(models.Model):
     # The value is the uuid of the user or the account, or the key id. The value is empty for all tokens and for a
     # batch of single tokens. The audit rows of a batch have the same `revoked_at` as this row.
     value = models.CharField(max_length=255, blank=True)
-    # This column contains the largest `iat` of the revoked tokens, in seconds since 1970. The column is NULL for a
-    # batch of single tokens and for a key.
+    # A revocation of a user, of an account or of all tokens covers only tokens with an `iat` up to this time, in
+    # seconds since 1970. The column is NULL for a batch of single tokens and for a key.
     latest_iat = models.BigIntegerField(null=True)
     revoked_at = models.DateTimeField()
     revoked_by = models.CharField(max_length=255, blank=True)

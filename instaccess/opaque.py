@@ -84,8 +84,9 @@ def concealed(function: Callable[P, T]) -> Callable[P, T]:
 
     An exception that the decorated function raises doesn't refer to earlier exceptions, to frames of the function, or
     to frames of the functions that it calls. An error of this package is raised again, because its text contains no
-    secret. Any other exception becomes an UnexpectedError with the class and the location of the exception. The
-    message of the exception is left out, because the message may contain the secret.
+    secret. Any other subclass of `Exception` becomes an UnexpectedError with the class and the location of the
+    exception. The message of the exception is left out, because the message may contain the secret. Exceptions that
+    aren't subclasses of `Exception`, such as SystemExit, are raised again.
     """
 
     @functools.wraps(function)

@@ -24,7 +24,7 @@ class TokenIssued(TypedDict):
     Attributes:
         jti: the token id, as in the audit row.
         user_id, user_uuid: the primary key and the uuid of the subject.
-        real_user_id, real_user_uuid: the user who masquerades as the subject; None and "" without a masquerade.
+        real_user_id, real_user_uuid: the user who masquerades as the subject. None and "" if no user masquerades.
         client_id: the client id of the OAuth2 application, or "".
         account_uuid, canvas_domain: the claims `acct` and `canvas_domain`.
         signing_kid, encryption_kid: the ids of the keys. `encryption_kid` is "" for an unencrypted token.
@@ -52,12 +52,12 @@ class TokenRefused(TypedDict):
 
     Attributes:
         role: the role that refused the request: `issuer`, `gateway` or `service`.
-        reason: the reason code, as in the log. Clients never see this code.
+        reason: the reason code, as in the log. Clients never receive this code.
         status: the status of the response. A status of 500 or more is a server-side error.
         user_id: the primary key of the authenticated user. None if the gateway or a service refused the request.
         user_uuid, client_id: the user and the application, from the tables or from a token with a valid signature.
         jti: the token id, from a token with a valid signature.
-        ip_address: the address of the client.
+        ip_address: the address of the client, or None if the address is unknown.
     """
 
     role: str
@@ -168,8 +168,8 @@ class FactSignal(Signal, Generic[Facts]):
     def announce_after_commit(self, sender: Any, build_facts: Callable[[], Facts], *, using: str) -> None:
         """Send the signal after the transaction on the database `using` was committed.
 
-        Without a transaction, the signal is sent immediately. If the transaction is rolled back, the signal is never
-        sent.
+        If no transaction is open, the signal is sent immediately. If the transaction is rolled back, the signal is
+        never sent.
         """
         if self.has_listeners(sender):
             transaction.on_commit(lambda: self.announce(sender, build_facts), using=using, robust=True)

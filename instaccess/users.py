@@ -213,8 +213,8 @@ def is_own_id(caller: Any, as_user_id: str) -> bool:
 def check_may_masquerade(caller: Any) -> None:
     """Check that the caller has the permission to masquerade. Call this function before you look up the target user.
 
-    The refusal and its timing then don't depend on which users exist. With MASQUERADE_HOOK, this function accepts
-    every caller, because only the hook decides, and the hook needs the target user.
+    The refusal and its timing then don't depend on which users exist. If MASQUERADE_HOOK is set, this function
+    accepts every caller, because only the hook decides, and the hook needs the target user.
 
     Raises MasqueradeRefused.
     """
@@ -266,8 +266,9 @@ def has_every_permission_of(caller: Any, target: Any) -> bool:
     """
     if getattr(caller, "is_superuser", False):
         return True
-    # Django reports no permissions for an inactive user. Without this check, every caller could get a token for an
-    # inactive user. The token could still be valid when the user is activated again.
+    # Django reports no permissions for an inactive user. If `is_active` were not checked, every caller would seem to
+    # have all permissions of an inactive user. The caller could then get tokens with the permissions that the user
+    # has again after an activation.
     if not target.is_active or getattr(target, "is_superuser", False) or sources_of_unlisted_permissions():
         return False
     return bool(target.get_all_permissions() <= caller.get_all_permissions())
@@ -292,14 +293,14 @@ def _lists_its_permissions(source: type) -> bool:
             return True
         if "has_perm" in vars(cls):
             return False
-    return True  # Without `has_perm`, the class grants no permissions, so its list of permissions is complete.
+    return True  # A class without `has_perm` grants no permissions, so its list of permissions is complete.
 
 
 def _holds_permission(caller: Any) -> bool:
     if not hasattr(caller, "has_perm"):  # Some custom user models don't implement permissions.
         return False
-    # Without authentication backends, only superusers have permissions, and `has_perm` raises ImproperlyConfigured
-    # for all other users.
+    # If AUTHENTICATION_BACKENDS is empty, only superusers have permissions, and `has_perm` raises
+    # ImproperlyConfigured for all other users.
     if not settings.AUTHENTICATION_BACKENDS and not getattr(caller, "is_superuser", False):
         return False
     return bool(caller.has_perm(_PERMISSION))

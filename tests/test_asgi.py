@@ -38,7 +38,7 @@ def shake_hands(scope: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.mark.django_db(transaction=True)
 class TestAWebSocketHandshake:
     @pytest.mark.parametrize("scheme", [{}, {"scheme": "ws"}, {"scheme": "wss"}])
-    def test_websocket_handshake_gets_the_response_to_a_get_request(self, scheme):
+    def test_websocket_handshake_is_answered_like_a_get_request_to_the_same_path(self, scheme):
         start, body = shake_hands(HANDSHAKE | scheme)
 
         assert start["type"] == "websocket.http.response.start"

@@ -69,7 +69,7 @@ def test_benchmarks_measure_every_server(tmp_path):
         assert each["memory of a worker at the end, bytes"] > 0
 
 
-def test_benchmarks_measure_the_cost_of_the_gateway_behind_nginx(tmp_path):
+def test_benchmarks_measure_the_cost_of_a_gateway_that_nginx_queries(tmp_path):
     results = run_benchmarks(tmp_path, "--only", "behind_nginx", "--seconds", "0.3", "--nginx-rounds", "1")
 
     rows = results["behind_nginx"]["rows"]
@@ -196,7 +196,7 @@ finally:
 """
 
 
-def test_interrupted_benchmarks_clean_up_without_output_if_further_signals_arrive():
+def test_interrupted_benchmarks_clean_up_and_print_no_traceback_if_further_signals_arrive():
     command = [sys.executable, "-c", STOPPED_TWICE]
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Tests of `manage.py check`. A test provokes each check id, and each message must name what to change."""
+"""Tests of `manage.py check`. For each check id, a test causes the message, which must name the setting to change."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class TestEveryCheckId:
 
         assert [check_id for check_id, times in ids.items() if times > 1] == []
         bad_settings = {check_id.removeprefix("instaccess.") for check_id in conf_checks.BAD_SETTING_IDS.values()}
-        # If you add a check, add a test that provokes its id.
+        # If you add a check, add a test that causes the message with the new check id.
         assert set(ids) == set(ERRORS) | set(WARNINGS) | set(DEPLOYMENT_WARNINGS) | TESTED_SEPARATELY | bad_settings
 
     def test_every_check_function_is_registered(self):
@@ -162,7 +162,7 @@ class TestAValidProject:
 
 class TestAnInvalidProject:
     @pytest.mark.parametrize("check_id", [*ERRORS, *WARNINGS])
-    def test_check_reports_each_problem_and_names_what_to_change(self, check_id):
+    def test_check_reports_each_problem_and_names_the_setting_to_change(self, check_id):
         settings, names = (ERRORS | WARNINGS)[check_id]
 
         with override_settings(**settings):
@@ -230,7 +230,7 @@ class TestKeysInTheSettings:
 
 
 class TestAnUnknownSetting:
-    def test_check_reports_invalid_settings_beside_an_unknown_setting(self):
+    def test_check_reports_an_unknown_setting_and_also_the_invalid_settings(self):
         with override_settings(**instaccess(ACCOUNT_UIID="x", LIFETIME=7200, LEEWAY="1")):
             messages = run(deploy=True)
 
@@ -372,7 +372,7 @@ class TestTheIssuingScope:
 
 class TestTheDeploymentCheck:
     @pytest.mark.parametrize("check_id", DEPLOYMENT_WARNINGS)
-    def test_deployment_check_names_what_to_change(self, check_id):
+    def test_deployment_check_reports_each_problem_and_names_the_setting_to_change(self, check_id):
         settings, names = DEPLOYMENT_WARNINGS[check_id]
 
         with override_settings(**settings):

@@ -213,7 +213,7 @@ print(json.dumps({
 
 
 class Campus:
-    """The site of the proxy tests, with tokens of every kind and with a server for each group of settings."""
+    """The site of the proxy tests, with a token of each kind, and with a server for each entry of `SERVERS`."""
 
     def __init__(self, folder: Path, set_up: SetUp) -> None:
         self.site = Site(folder, set_up)
@@ -224,7 +224,10 @@ class Campus:
             self.users: dict[str, dict[str, Any]] = made["users"]
             self.tokens = self._tokens(made["tokens"])
             self.admin_tokens = [token for name, token in made["tokens"].items() if name.startswith("admin")]
-            """The access tokens of a user who may masquerade. Use each token only once, because of the throttle."""
+            """The access tokens of a user who may masquerade.
+
+            Use each token only once, because the throttle could refuse a second request with the same token.
+            """
         except BaseException:
             self.close()
             raise
@@ -249,7 +252,7 @@ class Campus:
         }
 
     def port(self, name: str) -> int:
-        """Return the port of the nginx in front of a server. The first call with a name starts the server."""
+        """Return the port of the nginx for a server. The first call with a name starts the server and its nginx."""
         if name not in self._ports:
             port = servers.free_port()
             server = None
@@ -307,7 +310,7 @@ def client(request: pytest.FixtureRequest, campus: Campus) -> Iterator[Client]:
 
 @pytest.fixture
 def tap(campus: Campus) -> Iterator[Callable[[str], servers.WireTap]]:
-    """Return a function that starts and returns a wire tap in front of the nginx of a server, given by name."""
+    """Return a function that starts a wire tap, which records the requests to the nginx of the given server."""
     taps: list[servers.WireTap] = []
 
     def start(name: str = "usual") -> servers.WireTap:

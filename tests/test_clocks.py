@@ -29,7 +29,7 @@ DAY = timedelta(days=1)
 
 
 def host_clock(hours):
-    """Return a context manager that moves the clock of this process, but not of the database, by some hours."""
+    """Return a context manager that moves the clock of this process by some hours, but not the database's clock."""
     return time_machine.travel(datetime.now(UTC) + timedelta(hours=hours), tick=True)
 
 

@@ -74,7 +74,7 @@ class FailingArgument:
 
 
 def find(name: str) -> Any:
-    """Return the function that callers get by this name. For a property, returns the getter."""
+    """Return the function with this name, including its decorators. For a property, returns the getter."""
     module, _, path = name.partition(":")
     found: Any = importlib.import_module(f"instaccess.{module}")
     for part in path.split("."):

@@ -95,7 +95,7 @@ class TestTwoImportsOfTheSameKey:
 
 class TestARevocationDuringARotation:
     @pytest.mark.parametrize("use", [SIG, ENC])
-    def test_k1_concurrent_revocation_and_rotation_leave_one_usable_current_key(
+    def test_k1_exactly_one_key_is_current_after_a_concurrent_revocation_and_rotation(
         self, crew, initial_keys, rsa_pool, use
     ):
         stolen = current_kid(use)

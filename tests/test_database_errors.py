@@ -39,7 +39,7 @@ class TestNeedsMigration:
 
         assert not database_errors.needs_migration(caught.value)
 
-    def test_an_error_about_a_duplicate_is_classified_neither_as_a_missing_migration_nor_as_an_outage(self):
+    def test_an_error_about_a_duplicate_row_is_classified_neither_as_a_missing_migration_nor_as_an_outage(self):
         KeyLock.objects.get_or_create(pk=1)
         with pytest.raises(IntegrityError) as caught, transaction.atomic():
             KeyLock.objects.create(pk=1)
@@ -89,7 +89,9 @@ class TestDescribe:
     @pytest.mark.parametrize(
         "database", [{"PASSWORD": SECRET}, {"OPTIONS": {"passwd": SECRET}}, {"OPTIONS": {"password": SECRET}}]
     )
-    def test_describe_hides_a_password_from_any_place_in_the_settings(self, monkeypatch, database):
+    def test_describe_hides_the_password_of_the_database_from_password_or_options_in_the_settings(
+        self, monkeypatch, database
+    ):
         monkeypatch.setitem(connections.settings, "default", {**connections.settings["default"], **database})
 
         assert SECRET not in database_errors.describe(OperationalError(f"missing = after {SECRET!r}"))

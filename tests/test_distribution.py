@@ -289,7 +289,7 @@ SERVICES = {
 
 
 def block_import(name: str, folder: Path) -> None:
-    """Let each import of a package fail in programs that run in this folder, as if the package were not installed."""
+    """Make each import of a package fail in programs that run in this folder, as if it were not installed."""
     (folder / f"{name}.py").write_text(f"raise ImportError('{name} is not installed')\n")
 
 
@@ -405,7 +405,11 @@ class TestTheClientsOfTheDocumentation:
 
 @pytest.fixture(scope="module")
 def project(host: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Create a host project that uses the API, with the stubs of Django that its developers would install."""
+    """Create a host project that uses the Python API of this package.
+
+    Install the type stubs that the developers of such a project would install: for Django, Django REST framework
+    and requests.
+    """
     pip(host, "install", "--quiet", "django-stubs", "djangorestframework-stubs", "types-requests")
     folder = tmp_path_factory.mktemp("project")
     environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}

@@ -327,7 +327,7 @@ class TestTheBenchmarkFigures:
     def test_benchmark_figures_in_the_chart_match_the_results(self):
         assert report.CHART.read_text() == report.chart(self.RESULTS)
 
-    def test_benchmark_figures_behind_nginx_match_the_results(self):
+    def test_benchmark_figures_of_the_gateway_with_nginx_match_the_results(self):
         table = report_nginx.BEGIN + report_nginx.markdown(self.RESULTS) + report_nginx.END
 
         assert table in readme.page("proxies.md")

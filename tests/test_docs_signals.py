@@ -1,4 +1,4 @@
-"""Tests that compare docs/signals.md with the code, and run the receivers on this page."""
+"""Tests that compare docs/signals.md with the code, and run the receivers of docs/signals.md."""
 
 from __future__ import annotations
 

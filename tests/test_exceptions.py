@@ -67,7 +67,7 @@ class TestAnError:
         assert str(TokenExpired()) == "expired"
 
     def test_code_of_one_error_does_not_change_the_code_of_its_class(self):
-        assert InvalidToken("no key opens it", code="decrypt_failed").code == "decrypt_failed"
+        assert InvalidToken("no key decrypts the token", code="decrypt_failed").code == "decrypt_failed"
         assert InvalidToken().code == "invalid"
 
     def test_config_error_has_the_name_of_the_setting(self):

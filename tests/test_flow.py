@@ -1,4 +1,4 @@
-"""A test of the complete lifecycle of one token, which you can read from top to bottom.
+"""A test of the complete lifecycle of one token. Read the test from top to bottom.
 
 A client exchanges an OAuth2 access token for an InstAccess token. The gateway decrypts the token, and a service
 authenticates the request. An operator revokes the token, and the gateway refuses the token. An InstAccess token

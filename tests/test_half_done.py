@@ -55,7 +55,7 @@ def small_batches(monkeypatch):
 
 @pytest.fixture
 def prepare(rsa_pool, user, row) -> Callable[[], None]:
-    """Return a function that restores the initial keys, with live tokens and old tokens of the current key."""
+    """Return a function that deletes all rows, and creates the initial keys, live tokens and expired tokens."""
 
     def prepare_() -> None:
         for model in (Key, IssuedToken, Revocation, Checkpoint, PruneMarker, RefusalCount):
@@ -72,9 +72,10 @@ def prepare(rsa_pool, user, row) -> Callable[[], None]:
 
 @pytest.fixture
 def check(prepare) -> Callable[..., None]:
-    """Return a function that stops an operation at each statement, and then runs the operation a second time.
+    """Return a function that makes an operation fail at each of its statements in turn.
 
-    `before` is called before each run, `between` after each stopped run, and `after` after each second run.
+    After each failure, the function runs the operation again. `before` is called before each run that can fail,
+    `between` after each failure, and `after` after each completed run. At least `least` runs must fail.
     """
 
     def check_(

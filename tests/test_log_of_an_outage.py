@@ -1,4 +1,4 @@
-"""Tests of the log of a process without its database: at most one traceback and one line of each kind per minute."""
+"""Tests of the log while the database is unavailable: an error that repeats is logged at most once per minute."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def unavailable(database, tmp_path):
 
 
 def run(role, database, tmp_path):
-    """Send requests to a role. Returns the set of statuses and the log lines."""
+    """Send requests to a role while the database is unavailable. Returns the set of statuses and the log lines."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.outage", role],
         env=unavailable(database, tmp_path),
@@ -56,9 +56,11 @@ def run(role, database, tmp_path):
         pytest.param("mariadb", marks=pytest.mark.services),
     ],
 )
-class TestAProcessWithoutADatabase:
+class TestTheLogWhileTheDatabaseIsUnavailable:
     @pytest.mark.parametrize("role", ["issuer", "gateway", "service", "jwks", "revocations"])
-    def test_log_of_an_outage_contains_each_kind_of_error_once(self, role, database, tmp_path):
+    def test_log_contains_the_database_error_once_and_no_password_and_no_traceback_per_request(
+        self, role, database, tmp_path
+    ):
         statuses, lines = run(role, database, tmp_path)
 
         assert statuses == {503}

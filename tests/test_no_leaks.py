@@ -257,7 +257,7 @@ class TestAnErrorInsideIssuing:
         assert find_leaks(secrets_of(), logged.text) == []
         assert find_leaks(secrets_of(), mailed()) == []
 
-    def test_p12_log_omits_the_access_token_even_if_the_error_message_contains_it(
+    def test_p12_log_omits_the_access_token_even_if_the_error_message_contains_the_token(
         self, post, access_token, logged, monkeypatch, settings, debug
     ):
         settings.DEBUG = debug
@@ -267,7 +267,7 @@ class TestAnErrorInsideIssuing:
         assert "could not look [credential] up" in logged.text
         assert access_token.token not in logged.text
 
-    def test_p12_error_report_omits_the_access_token_even_if_the_error_message_contains_it(
+    def test_p12_error_report_omits_the_access_token_even_if_the_error_message_contains_the_token(
         self, post, access_token, error_mail, monkeypatch, settings, debug
     ):
         settings.DEBUG = debug

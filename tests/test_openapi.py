@@ -128,7 +128,7 @@ class TestTheSchemaOfAProject:
         assert [status for status, each in with_403.items() if "Retry-After" in each["headers"]] == ["503"]
         assert not any("X-Rate-Limit-Remaining" in each["headers"] for each in without.values())
 
-    def test_schema_has_the_access_token_as_a_parameter_if_the_settings_allow_it(self):
+    def test_schema_has_the_access_token_as_a_parameter_if_the_settings_allow_tokens_in_parameters(self):
         schema = describe(instaccess={"ALLOW_TOKEN_IN_PARAMETERS": True})["schema"]
 
         names = [parameter["name"] for parameter in schema["paths"][PATH]["post"]["parameters"]]

@@ -1,4 +1,7 @@
-"""Tests of case O16: behind PgBouncer, two successive transactions use different connections to PostgreSQL."""
+"""Tests of case O16: the package connects to PostgreSQL through PgBouncer in transaction mode.
+
+Two successive transactions of a client run on different connections from PgBouncer to PostgreSQL.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ ISSUE, VERIFY = "/api/v1/inst_access_tokens", "/internal/gateway/verify"
 
 @pytest.fixture
 def port(transactional_db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Run PgBouncer, and connect this process to PgBouncer. Yields the port."""
+    """Run PgBouncer, and connect this process to PgBouncer. Yields the port of PgBouncer."""
     with pgbouncer(tmp_path) as port:
         with monkeypatch.context() as patch:
             connections.close_all()
@@ -43,7 +46,7 @@ def port(transactional_db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def rows(port: int, row: Callable[..., IssuedToken], initial_keys: list[Key]) -> list[IssuedToken]:
-    """Create old rows, which checkpoints cover, and a live token of the current keys."""
+    """Create audit rows of old tokens, which checkpoints cover, and the row of a live token of the current keys."""
     old = [row(age=age * DAY) for age in range(9, 1, -1)]
     audit.seal(keys.evidence_keys())
     return [*old, row(signing_kid=kids(SIG, CURRENT)[0], encryption_kid=kids(ENC, CURRENT)[0])]
@@ -90,7 +93,7 @@ class TestThePool:
 
         assert len(set(pids)) == SERVERS
 
-    def test_o16_server_side_cursor_fails_behind_pgbouncer_unless_the_setting_turns_such_cursors_off(
+    def test_o16_server_side_cursors_fail_through_pgbouncer_and_a_setting_of_django_disables_them(
         self, rows, monkeypatch
     ):
         with pytest.raises(DatabaseError, match="does not exist"):
@@ -105,11 +108,11 @@ class TestCommands:
     @pytest.mark.parametrize(
         ("listed", "module"), [(KEYS_COMMANDS, instaccess_keys), (TOKENS_COMMANDS, instaccess_tokens)]
     )
-    def test_tests_of_pgbouncer_run_every_subcommand_of_a_command(self, listed, module):
+    def test_tests_of_pgbouncer_run_every_subcommand_of_instaccess_keys_and_instaccess_tokens(self, listed, module):
         assert listed.keys() == module._SUBCOMMANDS.keys()
 
     @pytest.mark.parametrize("subcommand", KEYS_COMMANDS)
-    def test_o16_instaccess_keys_subcommand_works_behind_pgbouncer(self, rows, subcommand, tmp_path, rsa_pool):
+    def test_o16_instaccess_keys_subcommand_works_through_pgbouncer(self, rows, subcommand, tmp_path, rsa_pool):
         (tmp_path / "public.pem").write_text(public_pem(rsa_pool))
         values = {
             "PUBLIC": str(tmp_path / "public.pem"),
@@ -120,7 +123,7 @@ class TestCommands:
         assert audit.verify(keys.evidence_keys()).summary == ""
 
     @pytest.mark.parametrize("subcommand", TOKENS_COMMANDS)
-    def test_o16_instaccess_tokens_subcommand_works_behind_pgbouncer(self, rows, subcommand):
+    def test_o16_instaccess_tokens_subcommand_works_through_pgbouncer(self, rows, subcommand):
         values = {"JTI": str(rows[0].jti)}
         if subcommand == "review":
             IssuedToken.objects.filter(pk=rows[0].pk).update(client_id="modified")
@@ -129,7 +132,7 @@ class TestCommands:
         assert run("instaccess_tokens", subcommand, *(values.get(arg, arg) for arg in TOKENS_COMMANDS[subcommand]))
         assert audit.verify(keys.evidence_keys()).summary == ""
 
-    def test_o16_many_checkpoints_are_verified_resealed_and_pruned_behind_pgbouncer(
+    def test_o16_many_checkpoints_are_verified_resealed_and_pruned_through_pgbouncer(
         self, port, row, initial_keys, settings
     ):
         for age in range(45, 1, -1):
@@ -143,7 +146,7 @@ class TestCommands:
         assert "HMACs of the audit log recomputed: 88." in run("instaccess_keys", "reseal")
         assert "Deleted 41 rows" in run("instaccess_tokens", "prune", "--older-than", "108h")
 
-    def test_o16_init_migrate_and_check_work_behind_pgbouncer(self, port):
+    def test_o16_instaccess_init_and_migrate_and_check_work_through_pgbouncer(self, port):
         assert "Generated the current signing key" in run("instaccess_init")
         run("migrate")
         run("check", "--database", "default")
@@ -163,7 +166,7 @@ def request(port: int, method: str, path: str, bearer: str) -> tuple[int, bytes]
 class TestServers:
     @pytest.fixture
     def server(self, port: int, initial_keys: list[Key], tmp_path: Path) -> Iterator[servers.Process]:
-        """Run an issuer and gateway with two workers behind PgBouncer."""
+        """Run one server, which is both issuer and gateway, with two workers that connect through PgBouncer."""
         own = servers.free_port()
         env = {**environment(), "PGHOST": servers.HOST, "PGPORT": str(port)}
         env["INSTACCESS_SETTINGS"] = json.dumps({"THROTTLE_LIMIT": None})
@@ -173,7 +176,7 @@ class TestServers:
         yield process
         process.kill()
 
-    def test_o16_issuer_and_gateway_issue_accept_and_revoke_tokens_behind_pgbouncer(self, server, access_token):
+    def test_o16_server_issues_accepts_and_refuses_revoked_tokens_through_pgbouncer(self, server, access_token):
         tokens = []
         for _ in range(10):
             status, body = request(server.port, "POST", ISSUE, access_token.token)

@@ -65,7 +65,7 @@ def issue(user):
 
 
 class Story:
-    """A dump, and what happened afterwards: tokens were issued and revoked, and a key was revoked and replaced.
+    """A dump, and the later changes: tokens were issued and revoked, and a key was revoked and replaced.
 
     Attributes:
         tokens: the tokens that must be refused after the restore.

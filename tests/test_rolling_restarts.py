@@ -1,4 +1,4 @@
-"""Tests of two issuers and two gateways behind nginx, while a node restarts, is killed or is unreachable.
+"""Tests of two issuers and two gateways with nginx as the load balancer: nodes restart, are killed or unreachable.
 
 The nodes use the files in `examples/high-availability`. During most tests, clients send requests without a pause.
 """

@@ -1,4 +1,4 @@
-"""Tests of the signals `tokens_revoked` and `key_changed`: each way to revoke or to change a key sends them."""
+"""Tests that each way to revoke tokens or change keys sends the signal `tokens_revoked` or `key_changed`."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ class TestTokenRefusedByTheGateway:
         assert (sent["jti"], sent["user_uuid"]) == (str(row.jti), users.user_uuid(user))
         assert sent["user_id"] is None
 
-    def test_facts_of_a_forged_token_have_no_id(self, post, access_token, get):
+    def test_facts_of_a_forged_token_contain_no_token_id(self, post, access_token, get):
         head, *parts = post(access_token).json()["token"].split(".")
 
         with received(signals.token_refused) as facts:
@@ -274,7 +274,7 @@ class TestTokenRefusedByTheGateway:
         assert [(sent["reason"], sent["status"]) for sent in facts] == [("config", 503)]
 
 
-class TestTokenRefusedByAGatewayWithoutADatabase:
+class TestTokenRefusedByAGatewayThatRunsNoQueries:
     def test_gateway_sends_the_signal_of_a_refusal_without_a_query(self):
         # pytest-django refuses every query of this test, because the test has no database mark.
         with received(signals.token_refused) as facts:
@@ -299,7 +299,7 @@ class TestTokenRefusedByTheService:
         assert (sent["role"], sent["reason"], sent["status"]) == ("service", "unknown_user", 401)
         assert (sent["jti"], sent["user_uuid"]) == (str(IssuedToken.objects.get().jti), users.user_uuid(user))
 
-    def test_token_that_is_still_encrypted_sends_the_signal_without_an_id(self, post, access_token, get):
+    def test_encrypted_token_sends_the_signal_without_a_token_id(self, post, access_token, get):
         with received(signals.token_refused) as facts:
             get(SELF, post(access_token).json()["token"])
 

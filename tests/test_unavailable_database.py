@@ -118,7 +118,7 @@ class TestASilentDatabase:
         revoke(row)
         assert servers.wait_until(lambda: ask(port, token), lambda status: status != 204) == 401
 
-    def test_g34_gateway_of_a_silent_database_answers_503_after_max_staleness_and_204_again_later(
+    def test_g34_gateway_answers_503_after_max_staleness_and_204_when_the_silent_database_answers_again(
         self, start, database, issued, kind
     ):
         _, token = issued

@@ -34,7 +34,7 @@ def field(settings: Any) -> Any:
 
 
 class RecordingRouter:
-    """A database router that records the `instance` hints, from which a project may choose the database."""
+    """A database router that records the `instance` hints. Routers of projects can choose a database by this hint."""
 
     def __init__(self) -> None:
         self.instances: list[Any] = []

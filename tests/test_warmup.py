@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def forbid_unsealing(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function that, after its call, makes every attempt to unseal a key fail."""
+    """Return a function. After a call of this function, every attempt to unseal a key fails."""
 
     def fail(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("a key was unsealed")

@@ -98,10 +98,10 @@ class KeySettings(Values):
 
     @property
     def key_lead_seconds(self) -> int:
-        """The time, in seconds, between the generation of a key and the first use of the key.
+        """The minimum time, in seconds, from the generation of a key until a rotation makes the key current.
 
-        The minimum is JWKS_MAX_AGE + KEY_CACHE_SECONDS, because every copy of the JWKS contains the key after this
-        time.
+        The smallest accepted value is JWKS_MAX_AGE + KEY_CACHE_SECONDS, because every copy of the JWKS contains the
+        key after this time.
         """
         minimum = self.jwks_max_age + self.key_cache_seconds
         return self._at_least("KEY_LEAD_SECONDS", minimum, "JWKS_MAX_AGE + KEY_CACHE_SECONDS")

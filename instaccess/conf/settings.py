@@ -1,8 +1,8 @@
 """The INSTACCESS settings, with one typed property of `conf` per setting.
 
-A property reads its setting at each access, so `override_settings` works as usual. If the value is invalid, the
-property raises ConfigError. The message contains the setting and the accepted values. `conf/checks.py` reads every
-property, so `manage.py check` reports every invalid value.
+A property validates its setting at each access. The dictionary INSTACCESS is cached until a setting changes, so
+`override_settings` works as usual. If a value is invalid, the property raises ConfigError. The message contains the
+setting and the accepted values. `conf/checks.py` reads every property, so `manage.py check` reports invalid values.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Conf(KeySettings):
 
     @property
     def account_uuid(self) -> str | None:
-        """The `acct` claim of every token. If None, `web.account_uuid` derives the claim from the request's host."""
+        """The `acct` claim of every token. If None, `web.account_uuid` determines the claim from the host."""
         return self._optional_string("ACCOUNT_UUID")
 
     @property
@@ -131,7 +131,7 @@ class Conf(KeySettings):
 
     @property
     def throttle_limit(self) -> int | None:
-        """The level at which an access token's bucket is full and requests are refused.
+        """The level at which an access token's bucket is full and requests are throttled.
 
         If None, requests are not throttled.
         """
@@ -157,7 +157,7 @@ class Conf(KeySettings):
     def throttle_cache(self) -> str:
         """The alias of the Django cache that stores the buckets.
 
-        With a cache other than Redis, a burst of requests may exceed the limit.
+        If the cache isn't Redis, a burst of requests may exceed the limit.
         """
         alias = self._string("THROTTLE_CACHE", "default")
         if alias not in settings.CACHES:
@@ -271,8 +271,8 @@ class Conf(KeySettings):
     def keep_decision_seconds(self) -> int:
         """The time, in seconds, for which a proxy may keep a 204 from the gateway. If 0, a proxy must not keep a 204.
 
-        The sum of DENY_LIST_SECONDS, KEEP_DECISION_SECONDS and KEEPING_SLACK is at most five seconds, so that a
-        revocation takes effect within five seconds.
+        If the setting isn't 0, the sum of DENY_LIST_SECONDS, KEEP_DECISION_SECONDS and KEEPING_SLACK must be at most
+        five seconds, so that a revocation takes effect within five seconds.
         """
         seconds = self._get("KEEP_DECISION_SECONDS", _OFF)
         if seconds is _OFF:

@@ -31,7 +31,10 @@ def read_project_settings() -> Mapping[str, Any]:
 
 
 def did_you_mean(name: object, known_names: Collection[str]) -> str:
-    """Return a question such as "Did you mean LIFETIME? ", with a space at the end; "" if no name is similar."""
+    """Return a question such as "Did you mean LIFETIME? ", with a space at the end.
+
+    Returns "" if no name is similar.
+    """
     similar = difflib.get_close_matches(str(name).upper(), sorted(known_names))
     return f"Did you mean {similar[0]}? " if similar else ""
 
@@ -154,8 +157,8 @@ class Values:
         if not usable:
             raise self._invalid(
                 name,
-                "an https:// URL without user name or password (http:// only with "
-                f"{self._describe('ALLOW_HTTP_URLS')})",
+                "an https:// URL without user name or password (http:// only if "
+                f"{self._describe('ALLOW_HTTP_URLS')} is True)",
             )
         return value
 

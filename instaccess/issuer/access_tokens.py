@@ -104,7 +104,8 @@ def find(checksum: str) -> Any:
     if row is None:
         return None
     token = statement.token.instance(alias, connection, row)
-    # Fill the caches that Django's `select_related` fills. With empty caches, each access would run another query.
+    # Fill the caches that Django's `select_related` fills. If a cache were empty, reading the related object would
+    # run another query.
     if (application := statement.application.instance(alias, connection, row)) is not None:
         token._state.fields_cache["application"] = application
     if (user := statement.user.instance(alias, connection, row)) is not None:

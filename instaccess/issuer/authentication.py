@@ -2,7 +2,8 @@
 
 `AccessTokenAuthentication` differs from `oauth2_provider.contrib.rest_framework.OAuth2Authentication`:
 
-- The token is read from the Authorization header only (RFC 6750 §2.1), and the body is not read.
+- The token is read only from the Authorization header (RFC 6750 §2.1), and the body is not read. If
+  ALLOW_TOKEN_IN_PARAMETERS is on, the query and the form can contain the token too.
 - An unknown token is never sent to another server for introspection.
 - A token of an inactive user and a token without an application are refused.
 """
@@ -60,7 +61,7 @@ class AccessTokenAuthentication(BaseAuthentication):
 def bearer_token(request: HttpRequest) -> Opaque[str]:
     """Return the bearer token of the Authorization header.
 
-    With ALLOW_TOKEN_IN_PARAMETERS, the query or the form may contain the token as `access_token` instead.
+    If ALLOW_TOKEN_IN_PARAMETERS is on, the query or the form can contain the token as `access_token` instead.
 
     Raises:
         Unauthenticated: there is no bearer token.

@@ -53,7 +53,7 @@ def revocations_view(request: HttpRequest) -> HttpResponseBase:
     """Serve `GET /internal/services/revocations`: the revoked tokens, users, accounts and keys.
 
     If the query parameter `since` contains a position, the response contains one page of the revocations after this
-    position, and the next position. Without `since`, the response contains all revocations.
+    position, and the next position. If the query has no `since`, the response contains all revocations.
 
     The client must send one of SERVICE_SECRETS as the bearer token. If no secret is configured, all clients are
     refused.

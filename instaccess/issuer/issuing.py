@@ -106,8 +106,8 @@ def issue(
         try:
             audit.commit(row, keks=conf.key_encryption_keys)
         except IntegrityError as error:
-            # Either the jti already exists, or the user was deleted during this request. Retry with a new jti, which
-            # fixes the first problem.
+            # Either the jti already exists, or the user was deleted during this request. Retry with a new jti. If the
+            # second attempt fails too, the jti was probably not the cause.
             rejection = database_errors.describe(error)
             claims = replace(claims, jti=str(uuid.uuid4()))
             continue

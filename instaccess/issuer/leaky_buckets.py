@@ -193,7 +193,8 @@ def _create_client(cache: Any) -> Any:
     The project may limit the connections of the cache's pool (`max_connections`). If a burst of requests exhausted
     this pool, the cache would seem to be unavailable, and the burst would not be throttled.
 
-    Returns the cache's own client if the client or its pool has another class, as for clusters, Sentinel and valkey.
+    Returns the cache's own client if redis-py isn't installed, or if the client or its pool has a class that this
+    function doesn't support. Clients for clusters, Sentinel and valkey have such classes.
     """
     client = (cache._cache if isinstance(cache, RedisCache) else cache.client).get_client(write=True)
     if redis is None or type(client) is not redis.Redis:

@@ -50,7 +50,7 @@ def _wraps_views(middleware: Any) -> bool:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(middleware)))
     except (OSError, TypeError, SyntaxError):
-        return False  # Without the source code, this function can't find a transaction.
+        return False  # If the source code is unavailable, this function can't find a transaction.
     for node in ast.walk(tree):
         opening: Iterable[ast.AST]
         inside: Iterable[ast.AST]

@@ -38,7 +38,7 @@ def local_validator_class(path: Any) -> Any:
     project: Any = import_string(path) if isinstance(path, str) else path or import_string(_DEFAULT_VALIDATOR)
 
     if not hasattr(import_string(_DEFAULT_VALIDATOR), "_get_token_from_authentication_server"):
-        # Without this method, the override below has no effect, and another server might be queried.
+        # If this method is missing, the override below has no effect, and another server might be queried.
         raise ConfigError(
             "this version of django-oauth-toolkit is not supported, because its introspection can't be turned off: "
             "install a version that this version of django-instaccess supports, or a newer django-instaccess"
@@ -83,8 +83,9 @@ def _is_toolkit_function(function: Any) -> bool:
 def build_oauthlib_request(text: str, request: HttpRequest) -> OAuthlibRequest:
     """Build the request for django-oauth-toolkit's validators.
 
-    The query and the body are left out, because oauthlib raises ValueError for `%GG`. The URI is absolute, because
-    the validator compares the URI with the resources to which a token is restricted (RFC 8707 §2).
+    The query and the body are left out, because oauthlib raises ValueError for an invalid escape sequence such as
+    `%GG`. The URI is absolute, because the validator compares the URI with the resources to which a token is
+    restricted (RFC 8707 §2).
     """
     headers = {key: value for key, value in request.META.items() if isinstance(value, str)}
     # Remove a trailing slash and `.json`, because tokens are restricted to the URL without the slash and `.json`.

@@ -60,8 +60,8 @@ class Revocation:
             the revoked key.
         generated: the new future key, or None if no future key was generated.
         tokens: the number of live tokens that were marked as revoked.
-        failure: the reason why a required new key could not be generated; empty if there was no failure. The key was
-            revoked nevertheless.
+        failure: the reason why a required new key could not be generated or stored, or "" if there was no failure.
+            The key was revoked nevertheless.
     """
 
     key: Key
@@ -184,9 +184,9 @@ def revoke(kid: str, *, reason: str = "", by: Any = None, now: datetime | None =
     database, the entry is committed before the changes to the keys. If the call is interrupted between these two
     commits, a second call revokes the key.
 
-    If the key is current, the next future key becomes current. If there is no future key and the private key was on
-    this server, a new key is generated. If the key was revoked before, only the tokens that another process has
-    issued since then are marked.
+    If the key is current, the next usable future key becomes current. If this server stored the private key of the
+    revoked key, this function generates the keys that are then missing: a current key, and a future key. If the key
+    was revoked before, only live tokens that are not marked yet are marked.
 
     A key whose row was modified or inserted without this package can be revoked too. Its row gets a new HMAC, so that
     checks no longer report the row.

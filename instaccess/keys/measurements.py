@@ -26,7 +26,7 @@ def measure() -> Iterator[Sample]:
             continue
         yield Sample(
             "instaccess_key_activated_timestamp_seconds",
-            "Time at which the current key became current.",
+            "Time, in seconds since 1970, when the current key became current.",
             row.activated_at.timestamp(),
             {"use": row.use},
         )
@@ -36,7 +36,7 @@ def measure() -> Iterator[Sample]:
         if due is not None:
             yield Sample(
                 "instaccess_next_rotation_timestamp_seconds",
-                "Time from which `instaccess_keys rotate` replaces the current key.",
+                "Time, in seconds since 1970, from which `instaccess_keys rotate` replaces the current key.",
                 due.timestamp(),
                 {"use": row.use},
             )

@@ -192,15 +192,16 @@ def reseal() -> int:
     The operator can interrupt the command and run the command again, because each row is updated in one statement. At
     any time, a configured key-encryption key can unseal the private key of the row.
 
-    A row that isn't authentic gets no new HMAC, because a new HMAC would hide that the row was modified.
+    A row that isn't authentic gets no new HMAC, because a new HMAC would hide that the row was modified. If a row
+    can't be resealed, all other rows are resealed before the error is raised.
 
     Returns:
         The number of resealed private keys, without keys that were already sealed with the first key-encryption key.
 
     Raises:
         KeyAltered: a row was modified.
-        UnsealError: a row can't be checked, or a private key can't be unsealed. In both cases, the other keys are
-            resealed before the error is raised.
+        UnsealError: a row can't be checked, or a private key can't be unsealed.
+        KeyUnavailable: other processes changed a row repeatedly.
     """
     rows, errors = queries.examine()
     failures, resealed = list(errors.values()), 0

@@ -67,7 +67,7 @@ def problem(key: Key) -> ConfigError | KeyUnavailable | None:
 
 
 def is_authentic(key: Key, keks: Sequence[KeyEncryptionKey]) -> bool:
-    """Return whether the HMAC of a row matches. Without key-encryption keys, every row counts as authentic."""
+    """Return whether the HMAC of a row matches. If `keks` is empty, every row counts as authentic."""
     return not keks or row_hmac.status(key, keks) is audit.HmacStatus.AUTHENTIC
 
 

@@ -1,7 +1,8 @@
 """Replacement of all keys after the database was restored from a backup.
 
 The restored database lacks all revocations that were made after the backup, so the database doesn't show which keys
-and tokens these revocations concerned. Therefore, all keys and all issued tokens are revoked.
+and tokens these revocations concerned. Therefore, all issued tokens are revoked, and all keys except the keys that
+the operator asks to keep.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class Plan:
         revoked: the keys to revoke.
         kept: the keys that the operator asked to keep.
         generated: the use and the status of each key to generate.
-        missing: whether no encryption key is current afterwards, because only a gateway has the private key of the
-            current encryption key. This server can't generate a new key for the gateway.
+        missing: whether no encryption key is current after the replacement, because only a gateway has the private
+            key of the revoked encryption key. This server can't generate a new key for the gateway.
     """
 
     revoked: tuple[Key, ...]
@@ -90,11 +91,12 @@ def plan_replacement(keep: Collection[str] = (), *, keys: QuerySet[Key] | None =
 
 
 def replace_all(*, keep: Collection[str] = (), reason: str = REASON, by: Any = None) -> Replacement:
-    """Revoke all keys and all tokens, and generate new keys.
+    """Revoke all tokens, revoke all keys except the keys in `keep`, and generate new keys.
 
     The changes to keys and the entries of the revocation log are written in one transaction. After the commit of this
     transaction, gateways refuse all tokens that were issued before the commit. The live tokens are marked as revoked
-    afterwards. If the function is interrupted, the next call repeats these changes, and marks the remaining tokens.
+    after the commit. If the function is interrupted, the next call replaces all keys again, and marks the remaining
+    tokens.
     If a database router stores the audit log in another database, the entries are committed before the changes to
     keys.
 

@@ -62,8 +62,9 @@ class Decision:
 def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, force: bool = False) -> Decision:
     """Decide which changes are due for the signing keys or the encryption keys at `now`.
 
-    The current key is due to be replaced when both its interval and the future key's lead time have passed. Without a
-    current key, no key is generated or activated. The operator must then run `instaccess_init` or activate a key.
+    The current key is due to be replaced when both its interval and the future key's lead time have passed. If there
+    is no current key, no key is generated or activated. The operator must then run `instaccess_init` or activate a
+    key.
 
     Args:
         keys: all keys. Only the keys with this `use` count.
@@ -86,7 +87,8 @@ def decide(keys: Iterable[Key], *, use: Key.Use, now: datetime, times: Times, fo
     due = max(served, ready_at(waiting[0], times)) if waiting else None
     rotates = due is not None and (force or now >= due)
 
-    # The rest of this function plans for the time after the rotation, if any, when `successor` is the current key.
+    # From here on, `successor` is the key that is current after these changes: the new current key, or the unchanged
+    # current key if no rotation is due.
     successor = waiting[0] if rotates else current
     remaining = [
         key

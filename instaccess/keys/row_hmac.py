@@ -25,8 +25,8 @@ _PURPOSE = b"instaccess key row authentication v1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # Sort the members of the public key, because PostgreSQL doesn't keep their order. An attacker can store bytes in a
-# text column of SQLite. The bytes are encoded with `repr`, so that the HMAC doesn't match. Without `default=repr`,
-# `json` would raise TypeError.
+# text column of SQLite. Encode bytes with `repr`, so that the row is reported as modified because the HMAC doesn't
+# match. Without `default=repr`, `json` would raise TypeError, and the other keys could not be loaded either.
 _encode = json.JSONEncoder(separators=(",", ":"), sort_keys=True, default=repr).encode
 _USUAL_KID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 # Django and the database drivers raise these exceptions for a stored value of the wrong type.
@@ -65,7 +65,7 @@ def authenticate(row: Key, keks: Sequence[KeyEncryptionKey]) -> str:
 
     If this key-encryption key is not configured, the first key-encryption key is used. A changed row keeps its
     key-encryption key until an operator runs `instaccess_keys reseal`. If a rotation used a new key-encryption key
-    during the deployment of this key, processes that don't have the new key yet could not use the row.
+    before every process has the new setting, processes with the old setting could not use the row.
 
     Returns the HMAC as a string that starts with the id of the key-encryption key.
     """
@@ -103,7 +103,8 @@ def check(row: Key, keks: Sequence[KeyEncryptionKey]) -> None:
             raise UnsealError(
                 f"{_name(row)} is not used, because the HMAC of its row was computed with a key-encryption key that "
                 "is not configured: add that key-encryption key to INSTACCESS['KEY_ENCRYPTION_KEYS'] again. If the "
-                "key-encryption key was derived from SECRET_KEY, add the old SECRET_KEY to SECRET_KEY_FALLBACKS",
+                'key-encryption key was derived from SECRET_KEY, the list must contain "SECRET_KEY". If SECRET_KEY '
+                "was changed, also add the old SECRET_KEY to SECRET_KEY_FALLBACKS",
                 code=Reason.KEK_MISSING,
             )
 

@@ -56,8 +56,9 @@ def unseal(sealed: str, *, kid: str, use: str, keks: Sequence[KeyEncryptionKey])
     if kek is None:
         raise UnsealError(
             f"key {kid} is sealed with a key-encryption key that is not configured: add that key-encryption key to "
-            "INSTACCESS['KEY_ENCRYPTION_KEYS'] again. If the key-encryption key was derived from SECRET_KEY, add the "
-            "old SECRET_KEY to SECRET_KEY_FALLBACKS",
+            "INSTACCESS['KEY_ENCRYPTION_KEYS'] again. If the key-encryption key was derived from SECRET_KEY, the "
+            'list must contain "SECRET_KEY". If SECRET_KEY was changed, also add the old SECRET_KEY to '
+            "SECRET_KEY_FALLBACKS",
             code=Reason.KEK_MISSING,
         )
     jwe = JWE(algs=[_ALG, _ENC])

@@ -169,7 +169,7 @@ def _public_key_of_sealed(key: Key, keks: Sequence[KeyEncryptionKey]) -> dict[st
 
 
 def _save(key: Key, keks: Sequence[KeyEncryptionKey], *fields: str) -> None:
-    """Update the named columns of a row, and its HMAC. Without key-encryption keys, the row gets no HMAC."""
+    """Update the named columns of a row, and its HMAC. If `keks` is empty, the row gets no HMAC."""
     _make_storable(key, *fields)
     key.mac = row_hmac.authenticate(key, keks) if keks else ""
     key.save(using=router.db_for_write(Key), update_fields=[*fields, "mac"])

@@ -23,7 +23,8 @@ MAX_LEEWAY = 300
 """The largest value of LEEWAY, in seconds. LEEWAY is the time past `exp` for which a token is still accepted."""
 
 AFTERLIFE = MAX_LEEWAY + CLOCK_SKEW
-"""The time, in seconds past `exp`, after which every gateway refuses a token, with any LEEWAY and clock skew."""
+"""The time, in seconds past `exp`, after which every gateway refuses a token, even with the largest LEEWAY and clock
+skew."""
 
 
 def check_times(

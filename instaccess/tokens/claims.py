@@ -165,19 +165,19 @@ class Claims:
             encoded = text.encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise ClaimsTooLarge(
-                f"an extra claim is not JSON ({type(error).__name__}); change INSTACCESS['CLAIMS_HOOK'] "
-                "to return only JSON values",
+                f"an extra claim is not JSON ({type(error).__name__}); change the function "
+                "INSTACCESS['CLAIMS_HOOK'] to return only JSON values",
                 code=Reason.CLAIMS_NOT_JSON,
             ) from None
         if len(encoded) > MAX_PAYLOAD_BYTES:
             raise ClaimsTooLarge(
                 f"the claims are {len(encoded)} bytes, but at most {MAX_PAYLOAD_BYTES} fit into a gateway's response "
-                "headers; change INSTACCESS['CLAIMS_HOOK'] to return fewer or shorter claims"
+                "headers; change the function INSTACCESS['CLAIMS_HOOK'] to return fewer or shorter claims"
             )
         if nests_too_deep(text):
             raise ClaimsTooLarge(
-                f"the claims nest deeper than {MAX_DEPTH} levels; change INSTACCESS['CLAIMS_HOOK'] to return flatter "
-                "claims"
+                f"the claims nest deeper than {MAX_DEPTH} levels; change the function INSTACCESS['CLAIMS_HOOK'] to "
+                "return flatter claims"
             )
         return encoded
 
@@ -208,8 +208,8 @@ class Claims:
             TokenExpired: the token is past its `exp` and the leeway.
             InvalidToken: the token has any other problem; `code` is the precise reason.
         """
-        # Convert `issuers` to a tuple. With a string, `in` would search for a substring. With a set, `in` would raise
-        # TypeError if `iss` is a list.
+        # Convert `issuers` to a tuple. If `issuers` were a string, `in` would search for a substring. If `issuers`
+        # were a set, `in` would raise TypeError for an `iss` that is a list.
         if payload.get("iss") not in tuple(issuers):
             raise ForeignToken("the issuer (iss) of the token is not accepted")
         values: dict[str, Any] = {"issuer": payload["iss"]}

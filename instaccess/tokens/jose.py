@@ -38,7 +38,7 @@ CONTENT_ALGORITHMS = ("A128CBC-HS256", "A256GCM")
 
 MAX_PLAINTEXT_BYTES = 8192
 MAX_KEY_ATTEMPTS = 3
-"""The maximum number of keys that are tried for a token whose header has no `kid`, as in Canvas.
+"""The maximum number of keys that are tried for a token whose header has no `kid`. Canvas's tokens have no `kid`.
 
 The number is limited, because each attempt is an RSA operation.
 """
@@ -59,7 +59,7 @@ _JWE_MEMBERS = frozenset({"alg", "enc", "kid", "typ", "cty"})
 class ReloadableKeys(Mapping[str, JWK]):
     """A mapping from `kid` to key that can be reloaded.
 
-    `verify` reloads the keys if a token has no `kid` and none of the loaded keys verifies the signature.
+    `verify` reloads the keys if a token has no `kid` and none of the tried keys verifies the signature.
     """
 
     @abstractmethod

@@ -39,7 +39,8 @@ def check_key_material(**kwargs: Any) -> list[CheckMessage]:
             load()
         except ConfigError as error:
             hint = (
-                "Correct the setting. Every request that needs a key from the setting gets a 503 until the setting "
+                "If only the user of the server may read the file of a key, run the check as this user. Otherwise, "
+                "correct the setting. Every request that needs a key from the setting gets a 503 until the setting "
                 "is valid."
             )
             check_id = {"DECRYPTION_KEYS": "instaccess.W011", "VERIFICATION_KEYS": "instaccess.W012"}[setting]
@@ -68,8 +69,8 @@ def check_sources(**kwargs: Any) -> list[CheckMessage]:
             messages.append(
                 Error(
                     f"{revocation_table.NO_DATABASE}.",
-                    hint="Set DENY_LIST to the URL of the issuer's /internal/services/revocations, or use the "
-                    "issuer's database.",
+                    hint="Set INSTACCESS['DENY_LIST'] to the URL of the issuer's /internal/services/revocations, or "
+                    "set DATABASES['default'] to the issuer's database.",
                     id="instaccess.E053",
                 )
             )
@@ -108,7 +109,8 @@ def check_redirects(**kwargs: Any) -> list[CheckMessage]:
         Warning(
             "SECURE_SSL_REDIRECT redirects the requests that the proxy sends to the gateway, so the proxy refuses "
             "every client.",
-            hint=r'Set SECURE_REDIRECT_EXEMPT = [r"^internal/"], or configure the proxy to send X-Forwarded-Proto.',
+            hint=r'Add r"^internal/" to the list SECURE_REDIRECT_EXEMPT. Or set SECURE_PROXY_SSL_HEADER, and '
+            "configure the proxy to send this header.",
             id="instaccess.W010",
         )
     ]

@@ -43,7 +43,7 @@ def age() -> float | None:
 
 
 def sizes() -> Mapping[str, int]:
-    """Return the number of cached entries by kind; {} if no deny list is cached. Raises ConfigError."""
+    """Return the number of cached entries by kind, or {} if no deny list is cached. Raises ConfigError."""
     deny_list = _source().cached
     return {} if deny_list is None else deny_list.sizes()
 

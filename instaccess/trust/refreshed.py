@@ -55,7 +55,7 @@ MAX_STALLED_SECONDS = 30.0
 """The largest value, in seconds, of the time after which a load counts as stalled."""
 
 RECENT_TROUBLE = 10.0
-"""The time, in seconds after a load failed or stalled, during which callers wait less for the next load.
+"""The time, in seconds, for which callers wait less after a load failed or a caller stopped waiting for a slow load.
 
 If callers always waited for `LAST_PATIENCE`, a database outage would block every thread repeatedly.
 """
@@ -150,7 +150,7 @@ class Refreshed(Generic[T]):
 
         If a load is running, its result is not cached, because the load may have read the data before this call.
         """
-        # A load stores its result only if this object is the same as at the start of the load.
+        # A load stores its result only if `_generation` has been the same object since the start of the load.
         self._generation = object()
         self._lock = threading.Lock()
         self._thread: LoadingThread | None = None

@@ -44,7 +44,7 @@ class MustWait(SourceUnavailable):
 class RemoteKeys(ReloadableKeys):
     """The keys of a JWKS URL, as a mapping from kid to key.
 
-    Looking up an unknown kid reloads the JWK set, as `reload` does, but at most once per `JWKS_COOLDOWN` seconds.
+    Looking up an unknown kid calls `reload`, which reloads the JWK set at most once per `JWKS_COOLDOWN` seconds.
     Threads can share the object, and a forked process can use the object of its parent.
 
     Args:
@@ -117,8 +117,8 @@ class RemoteKeys(ReloadableKeys):
         keys = read_jwks(fetched.document)
         if not keys:
             # A JWK set without a usable key is treated as a failure, because the cause is probably an error on the
-            # issuer's side. The last valid JWK set is used until this JWK set is too old. Clients then get a 503. If
-            # the empty JWK set were used, clients would get a 401 for every token.
+            # issuer's side. The cached JWK set is used until its maximum age. Clients then get a 503. If the JWK set
+            # without a usable key were used, clients would get a 401 for every token.
             raise SourceUnavailable(f"{without_query(self._url)} contains no usable signing key")
         self._interval = JWKS_SECONDS if fetched.max_age is None else max(1, min(fetched.max_age, JWKS_SECONDS))
         # Reuse the JWK objects of unchanged keys, so that OpenSSL doesn't have to prepare these keys again.

@@ -32,7 +32,7 @@ PAGE = 10_000
 """The maximum number of tokens in a page of the list of all revoked tokens."""
 
 BATCHES = 20
-"""The maximum number of batches of tokens in a page of new revocations. A batch has a few hundred tokens."""
+"""The maximum number of batches of tokens in a page of new revocations. A batch has at most a few hundred tokens."""
 
 ROWS = 1000
 """The maximum number of revocations in a page of new revocations."""
@@ -221,7 +221,7 @@ def _page(tokens: list[str], rows: Sequence[Any], *, cursor: str, more: bool) ->
 
 
 def _jti(value: Any) -> str:
-    # PostgreSQL's driver returns UUID objects. Other drivers return strings without hyphens.
+    # PostgreSQL's driver returns UUID objects. Other drivers return strings, with or without hyphens.
     return str(value if isinstance(value, uuid.UUID) else uuid.UUID(str(value)))
 
 
@@ -238,7 +238,8 @@ def _describe_missing_table(error: Exception) -> SourceUnavailable:
     hint = (
         "run `python manage.py migrate`"
         if _audit.find_alias is not None
-        else "use the issuer's database, or set INSTACCESS['DENY_LIST'] to the URL of the issuer's revocation list"
+        else f"set DATABASES[{find_alias()!r}] to the issuer's database, or set INSTACCESS['DENY_LIST'] to the URL "
+        "of the issuer's revocation list"
     )
     return SourceUnavailable(
         f"the database {find_alias()!r} contains no deny list ({database_errors.describe(error)}): {hint}"

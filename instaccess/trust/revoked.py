@@ -19,7 +19,7 @@ Afterwards, every gateway refuses the revoked tokens, because the tokens have ex
 """
 
 NO_TOKENS = -1
-"""A number lower than every `iat`. It replaces the largest `iat` of the revoked tokens if no tokens are revoked."""
+"""A number lower than every `iat`. If no tokens are revoked, this number replaces the largest revoked `iat`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Page:
 
 
 class DenyList(AbstractSet[str]):
-    """A set of the `jti` of each revoked token, with the users, accounts and keys whose tokens are all revoked.
+    """A set of the `jti` of each revoked token, with the revocations of users, accounts, keys and all tokens.
 
     A revocation can't be undone, so every entry is kept for at least `RETENTION` seconds. Older entries are dropped
     to limit the memory, except keys, which are never dropped. Threads may use the deny list while another thread adds

@@ -1,4 +1,4 @@
-"""Tests that the admin never shows a secret, and that users can't edit the audit log."""
+"""Tests of the admin: secrets that no page shows, the read-only audit log, hostile text, and the lists."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def rows_shown(client: Any, **query: str) -> set[uuid.UUID]:
 class TestEveryPageOfTheAdmin:
     @staticmethod
     def answers(client: Any) -> dict[str, str]:
-        """Request every admin page about the rows of the test, including filtered lists. Returns the HTML by URL."""
+        """Request the indexes, the filtered lists, and the pages of each key and token. Returns the HTML by URL."""
         addresses = [reverse("admin:index"), reverse("admin:app_list", args=["instaccess"])]
         for model in (Key, IssuedToken):
             name = f"admin:instaccess_{model._meta.model_name}"
@@ -300,7 +300,7 @@ class TestHostileText:
             "192.0.2.1 " * 200,
         ],
     )
-    def test_a5_search_of_issued_tokens_with_a_hostile_term_finds_no_token(
+    def test_a5_search_for_a_hostile_term_in_the_list_of_issued_tokens_finds_no_token(
         self, term, user, application, admin_client
     ):
         row(user, application)
@@ -348,7 +348,7 @@ class TestSearchingForTokens:
     ):
         assert rows_shown(admin_client, q=term.format(token=token)) == {token.jti}
 
-    def test_search_of_issued_tokens_finds_uuids_in_every_notation(self, token, admin_client):
+    def test_search_of_issued_tokens_finds_uuids_in_upper_case(self, token, admin_client):
         assert rows_shown(admin_client, q=token.user_uuid.upper()) == {token.jti}
         assert rows_shown(admin_client, q=str(token.jti).upper()) == {token.jti}
 
@@ -565,8 +565,8 @@ class TestTheColumnsOfIssuedTokens:
     def test_list_of_issued_tokens_shows_no_user_name_if_the_foreign_key_does_not_match_the_uuid(
         self, user, application, admin_client
     ):
-        # Simulate an attacker who changes the foreign key with SQL, because the HMAC of a row does not cover foreign
-        # keys.
+        # Simulate an attacker who changes the foreign key with SQL. The HMAC of a row doesn't reveal the change,
+        # because the HMAC does not cover foreign keys.
         mallory = get_user_model().objects.create_user("mallory")
         users.user_uuid(mallory)
         token = row(user, application)

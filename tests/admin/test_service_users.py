@@ -122,7 +122,7 @@ class TestTheFieldsOfAServiceUser:
         assert "requests tokens with the client credentials grant" in text
         assert "The application gets every permission of this user." in text
 
-    def test_page_of_a_service_user_shows_no_confirmation_to_users_who_may_only_view(
+    def test_page_of_a_service_user_shows_no_confirmation_to_users_who_may_only_view_the_page(
         self, log_in, robot, application
     ):
         row = ServiceUser.objects.create(application=application, user=robot)
@@ -135,7 +135,7 @@ class TestTheFieldsOfAServiceUser:
 class TestBindingAPrivilegedUser:
     @pytest.fixture
     def make_privileged(self, robot: Any) -> Callable[[str], Any]:
-        """Return a function that gives the user `robot` a privilege."""
+        """Return a function that gives the user `robot` a privilege, or makes the user inactive."""
 
         def make(privilege: str) -> Any:
             if privilege == PERMISSION:
@@ -200,7 +200,7 @@ class TestBindingAPrivilegedUser:
         assert listed.count("auth.") == 5
         assert listed.endswith(", …")
 
-    def test_a14_binding_a_privileged_user_instead_of_another_user_needs_a_confirmation(
+    def test_a14_replacing_a_bound_user_with_a_privileged_user_needs_a_confirmation(
         self, root_client, make_privileged, application
     ):
         row = ServiceUser.objects.create(application=application, user=User.objects.create_user("harmless"))
@@ -305,7 +305,8 @@ class TestTheListOfServiceUsers:
 
         assert counts[0] == counts[1]
         [query] = queries
-        # Each application needs one subquery with a limit, and a page shows 20 applications.
+        # The query contains a subquery for each of the 20 applications on the page. Each subquery has a limit. The
+        # whole query has a limit too.
         assert query.count("LIMIT 1") == 21
 
     @pytest.mark.postgresql

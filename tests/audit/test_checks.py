@@ -1,4 +1,4 @@
-"""Tests of case O17: the system checks of a PostgreSQL server with a real replica, which the tests start."""
+"""Tests of case O17: the checks of durability, with a primary and a replica of PostgreSQL that the tests start."""
 
 from __future__ import annotations
 

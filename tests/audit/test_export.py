@@ -45,7 +45,7 @@ def read_csv(text: str) -> list[list[str]]:
 
 
 def many(count: int) -> None:
-    """Create audit rows of tokens that were issued one second apart, without foreign keys."""
+    """Create audit rows without foreign keys, for tokens that were issued one second apart."""
     IssuedToken.objects.bulk_create(
         [
             IssuedToken(
@@ -154,7 +154,7 @@ class TestAnExportedRow:
         assert (fact["user"], fact["actor"]) == (None, None)
         assert fact["user_uuid"] == users.user_uuid(user)
 
-    def test_exported_row_contains_names_of_users_with_uuids_from_a_field(self, row, user, settings):
+    def test_exported_row_contains_the_user_name_if_a_user_model_field_contains_the_uuid(self, row, user, settings):
         settings.INSTACCESS = {"USER_UUID_FIELD": "email"}
         user.email = "ada@example.edu"
         user.save()
@@ -339,7 +339,7 @@ class TestTheLogOfAnExport:
         assert caplog.messages[1:] == ["export aborted by='auditor' rows=2"]
 
 
-# Define these characters again, because a test must not use the list of the code that it tests.
+# Don't import these characters from the package. If a character is missing there, the tests must fail.
 FORMULA = "=+-@"
 INVISIBLE = "\u00ad\u200b\u200c\u200d\u200e\u200f\u202e\u2060\ufeff"
 

@@ -70,7 +70,7 @@ class TestRowsOfTheSameSecond:
 
 @pytest.mark.django_db
 class TestARowOfADeletedUser:
-    def test_export_contains_no_user_for_a_row_whose_uuid_looks_like_a_missing_value(self, row):
+    def test_export_contains_no_user_for_a_row_whose_user_uuid_is_the_string_none(self, row):
         row(user=None, user_uuid="None", jti=uuid.uuid4())
 
         [line] = "".join(Export(IssuedToken.objects.all(), Format.JSON_LINES, by="auditor")).splitlines()

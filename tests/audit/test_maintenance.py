@@ -1,4 +1,4 @@
-"""Tests of the record of the last run of each maintenance command."""
+"""Tests of maintenance runs: the database records when each command last ran, and whether the run succeeded."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TestACommandThatSucceeds:
 
 
 class TestARunOfACommandThatRanBefore:
-    def test_record_of_a_running_command_has_the_new_start_no_end_and_the_last_success(self):
+    def test_record_of_a_running_command_has_no_end_and_keeps_the_time_of_the_last_success(self):
         with audit.record_run("seal"):
             pass
         before = runs()["seal"]

@@ -38,7 +38,7 @@ class TestAProjectWithoutADefaultDatabase:
         assert facts["runs"] == {"prune": "succeeded", "seal": "succeeded"}
         assert facts["measured"] == 10
 
-    def test_refusals_are_counted_with_and_without_a_transaction_of_the_caller(self, facts):
+    def test_refusals_are_counted_inside_and_outside_a_transaction_of_the_caller(self, facts):
         assert facts["refusals"] == 5
 
     def test_health_checks_add_no_row_to_the_audit_log(self, facts):

@@ -107,7 +107,7 @@ class TestTheSummaryOfOAuth2Tokens:
 
         assert (summary.counts["refresh_tokens"], summary.counts["access_tokens"]) == (1, 0)
 
-    def test_last_use_of_oauth2_tokens_is_the_time_of_the_last_token_that_the_user_requested(
+    def test_last_use_of_oauth2_tokens_is_when_the_user_last_requested_an_instaccess_token(
         self, give, user, grace, row
     ):
         refresh_token = give()
@@ -122,7 +122,7 @@ class TestTheSummaryOfOAuth2Tokens:
 
         assert summary.last_used == asked.issued_at
 
-    def test_summary_of_oauth2_tokens_runs_the_same_number_of_queries_for_many_users(self, give, user, grace):
+    def test_summary_of_oauth2_tokens_runs_at_most_two_more_queries_for_many_tokens(self, give, user, grace):
         give()
         with CaptureQueriesContext(connection) as few:
             audit.summarize_oauth2_tokens([user])
@@ -132,7 +132,8 @@ class TestTheSummaryOfOAuth2Tokens:
         with CaptureQueriesContext(connection) as many:
             audit.summarize_oauth2_tokens([user, grace])
 
-        assert len(many) <= len(few) + 2  # Allow two more queries, because the second user may still need a uuid.
+        # The second user may have no uuid yet. Two queries create this uuid.
+        assert len(many) <= len(few) + 2
 
     def test_access_token_without_a_user_belongs_to_the_service_user_of_its_application(
         self, make_access_token, user, application
@@ -161,7 +162,10 @@ class TestTheSummaryOfOAuth2Tokens:
 class TestTheLastUseAmongManyTokens:
     @pytest.fixture
     def used(self, give, row, user, grace) -> Any:
-        """Create a token of ada, and later tokens that grace requested for herself and for ada. Returns ada's row."""
+        """Create a token that ada requested, and later tokens that grace requested for herself and as ada.
+
+        Returns the audit row of the token that ada requested.
+        """
         give()
         used = row(age=400)
         graces = users.user_uuid(grace)
@@ -237,7 +241,7 @@ class TestRevokingTokensTogetherWithOAuth2Tokens:
             response = Client().post(TOKEN_URL, grant | credentials)
             assert (response.status_code, response.json()["error"]) == (400, "invalid_grant")
 
-    def test_a21_recorded_reason_contains_the_number_of_oauth2_tokens_and_the_author(self, give, row, user):
+    def test_a21_revocation_records_the_operator_and_a_reason_with_the_number_of_oauth2_tokens(self, give, row, user):
         give()
         row()
 
@@ -277,7 +281,7 @@ class TestRevokingTokensTogetherWithOAuth2Tokens:
         assert recorded.latest_iat == int(recorded.revoked_at.timestamp()) + 5
         assert users.user_uuid(user) in str(trust.read_revocations())
 
-    def test_a21_log_contains_the_number_of_oauth2_tokens_the_author_and_the_reason(
+    def test_a21_log_contains_the_number_of_oauth2_tokens_and_the_operator_and_the_reason(
         self, give, user, caplog, django_capture_on_commit_callbacks
     ):
         give()
@@ -287,7 +291,7 @@ class TestRevokingTokensTogetherWithOAuth2Tokens:
         [message] = [each for each in caplog.messages if "OAuth2" in each and "users" in each]
         assert message == f"revoked 5 OAuth2 tokens of the users ['{user.pk}'] by=help desk reason='laptop lost'"
 
-    def test_a21_revocation_also_revokes_a_token_that_a_refresh_creates_at_the_same_time(
+    def test_a21_revocation_also_revokes_oauth2_tokens_that_a_refresh_creates_at_the_same_time(
         self, give, user, application, monkeypatch
     ):
         refresh_token_model = get_refresh_token_model()

@@ -172,7 +172,9 @@ class TestCommitOfUnusualRows:
         [("a\0b", "a\ufffdb"), ("ü\0", "ü\ufffd"), ("\ud800", "\ufffd"), ("ü" * 600, "ü" * 512)],
         ids=["NUL", "NUL and a letter", "surrogate", "long"],
     )
-    def test_commit_replaces_characters_that_databases_refuse_before_it_computes_the_hmac(self, fresh, text, stored):
+    def test_commit_replaces_refused_characters_and_shortens_texts_before_it_computes_hmacs(
+        self, fresh, text, stored
+    ):
         record = fresh(user_agent=text)
         recording.commit(record, keks=conf.key_encryption_keys)
 
@@ -184,7 +186,7 @@ class TestCommitOfUnusualRows:
         with pytest.raises(AuditError, match="the audit row was not written: ValueError"):
             recording.commit(fresh(user_id="not a number"), keks=conf.key_encryption_keys)
 
-    def test_commit_computes_the_hmacs_of_the_row_and_of_the_names_with_the_first_key(self, fresh):
+    def test_commit_computes_the_hmacs_of_the_row_and_the_names_with_the_first_key_encryption_key(self, fresh):
         keks = [KeyEncryptionKey(bytes(range(32))), *conf.key_encryption_keys]
         record = fresh(user_name="ada")
         recording.commit(record, keks=keks)

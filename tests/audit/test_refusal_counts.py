@@ -27,7 +27,7 @@ class TestRefusalSpikes:
             yield
 
     def rows(self, counts: dict[float, int], *, role: str = "gateway", reason: str = "expired", **who: str) -> None:
-        """Create refusal counts. The keys of `counts` are ages in hours; 0 is the current hour."""
+        """Create refusal counts. `counts` maps an age in hours to a number of refusals. 0 is the current hour."""
         RefusalCount.objects.bulk_create(
             RefusalCount(hour=HOUR - timedelta(hours=ago), role=role, reason=reason, count=count, **who)
             for ago, count in counts.items()

@@ -170,7 +170,7 @@ class TestRevoke:
         assert {jti for call in received for jti in call["jtis"]} == {str(each.jti) for each in rows}
 
     @pytest.mark.parametrize("by", ["a user", "uid 0 (root), command line", None])
-    def test_revoke_sends_the_signal_with_the_jtis_the_number_the_reason_and_the_operator(
+    def test_revoke_sends_a_signal_with_the_jtis_and_their_count_and_the_reason_and_the_operator(
         self, by, revoke, row, user, received
     ):
         each = row()

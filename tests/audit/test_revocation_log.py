@@ -59,9 +59,9 @@ class TestTheScopeOfARevocation:
 
         assert audit.scopes_of_user("ada") == audit.scopes_of_user(users.user_uuid(user)) == expected
 
-    def test_scopes_of_user_finds_a_user_without_tokens_by_name(self):
+    def test_scopes_of_user_finds_a_user_without_tokens_only_if_the_user_has_a_uuid(self):
         grace = get_user_model().objects.create_user("grace")
-        assert audit.scopes_of_user("grace") == []  # A user who never got a token has no uuid.
+        assert audit.scopes_of_user("grace") == []  # Grace has no uuid yet, because she never got a token.
         uuid = users.user_uuid(grace)
 
         assert audit.scopes_of_user("grace") == [Scope.user(uuid)]
@@ -100,7 +100,7 @@ class TestRevokingAllTokensOfAUser:
 
     def test_g33_revocation_of_a_user_is_on_the_deny_list_before_audit_rows_are_marked(self, row, monkeypatch):
         row()
-        monkeypatch.setattr(revocation, "mark_batch", lambda *args: pytest.fail("read the deny list first"))
+        monkeypatch.setattr(revocation, "mark_batch", lambda *args: pytest.fail("interrupted"))
         tokens, scopes = audit.revocable_tokens(), audit.scopes_of_user("ada")
 
         with pytest.raises(pytest.fail.Exception):
@@ -178,7 +178,7 @@ class TestRevokingAllTokensOfAUser:
         assert revoke_user() == 2
         assert {row.pk for row in IssuedToken.objects.exclude(revoked_at=None).only("pk")} == {good.pk, bad.pk}
 
-    def test_revocation_of_a_user_works_without_key_encryption_keys(self, row):
+    def test_revocation_of_a_user_succeeds_if_no_key_encryption_key_is_available(self, row):
         made = row()
 
         assert revoke_user(keks=[]) == 1
@@ -187,7 +187,7 @@ class TestRevokingAllTokensOfAUser:
 
 
 class TestTheNumbersOfRevocations:
-    def test_numbers_of_revocations_are_microseconds_and_always_increase(self, row):
+    def test_numbers_of_revocations_are_times_in_microseconds_and_always_increase(self, row):
         row()
         now = timezone.now()
         microseconds = int(now.timestamp()) * 1_000_000 + now.microsecond

@@ -113,7 +113,7 @@ class TestTheCompletionOfRevocations:
 
         assert Revocation.objects.get().completed_at == now
 
-    def test_completion_of_revocations_does_not_change_complete_or_unauthentic_revocations(self, row):
+    def test_completion_does_not_change_completed_revocations_or_revocations_with_an_invalid_hmac(self, row):
         earlier, now = timezone.now() - timedelta(minutes=1), timezone.now()
         revoke(Scope.user("x"), now=earlier)
         Revocation.objects.create(number=17, kind="user", value="y", latest_iat=1, revoked_at=now)
@@ -138,7 +138,7 @@ class TestTheCompletionOfRevocations:
 
 
 class TestTheRevocationLog:
-    def test_number_of_a_revocation_is_the_time_or_follows_the_last_number(self):
+    def test_number_of_a_revocation_is_the_time_in_microseconds_or_follows_the_last_number(self):
         now = timezone.now()
         first = int(now.timestamp()) * 1_000_000 + now.microsecond
         record(*map(Scope.user, "abc"), now=now)

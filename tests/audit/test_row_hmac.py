@@ -43,8 +43,8 @@ MODIFIED = {
     "revoked_by": "mallory",
     "revocation_reason": "none",
 }
-# The HMAC covers the uuids and the client id, but no foreign keys. Django sets a foreign key to NULL when the user or
-# the application is deleted.
+# The HMAC covers the uuids and the client id instead of the foreign keys, because Django sets a foreign key to NULL
+# when the user or the application is deleted.
 FOREIGN_KEYS = {"user", "real_user", "application"}
 # A separate HMAC covers the user names, because an erasure of names must not change the HMAC of the row.
 NAMES = {"user_name", "real_user_name", "names_mac"}
@@ -141,7 +141,7 @@ class TestTheHmacAfterARevocation:
         assert after.revoked_at is not None
         assert check_hmac(after) is HmacStatus.BROKEN
 
-    def test_revoke_works_if_the_setting_key_encryption_keys_is_invalid(self, row, settings, caplog):
+    def test_revoke_revokes_tokens_even_if_the_setting_key_encryption_keys_is_invalid(self, row, settings, caplog):
         made = row()
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["too short"]}
 
@@ -171,7 +171,11 @@ class TestTheHmacAfterARevocation:
 
 
 def test_canonical_bytes_and_hmac_of_a_row_never_change() -> None:
-    """Compare with literals, because old rows must stay verifiable. A new encoding needs a new label."""
+    """Compare the bytes and the HMAC with literals.
+
+    A changed encoding with the same label would invalidate the HMACs of existing rows. A new encoding needs a new
+    label.
+    """
     values: dict[str, Any] = {
         "id": 1_900_000_000_123_456_789,
         "jti": uuid.UUID("94b8b54d-aff3-4846-ab72-8345207a2d20"),

@@ -1,4 +1,7 @@
-"""Tests of the ids of audit rows. The tests use literals, because rows in existing databases have such ids."""
+"""Tests of the ids of audit rows.
+
+The tests compare the ids with literals. A changed computation would not match the ids of rows in existing databases.
+"""
 
 from __future__ import annotations
 

@@ -148,7 +148,10 @@ class TestFilterByAccess:
 class TestRequireColumns:
     @pytest.fixture
     def without_a_column(self, row: Any) -> None:
-        """Drop a column, as during an upgrade before `migrate`. The rollback after the test restores the column."""
+        """Drop a column, to simulate a new release before `migrate` has added the column.
+
+        The rollback after the test restores the column.
+        """
         row()
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE instaccess_issuedtoken DROP COLUMN user_agent")

@@ -67,8 +67,11 @@ class TestTimeoutsOfTheDatabase:
         assert named() == []
 
     @pytest.mark.postgresql
-    def test_deployment_check_without_a_database_does_not_query_statement_timeout(self, set_options):
-        """The check must have the tag `database`. Django 6.1 passes every database to a check without this tag."""
+    def test_deployment_check_does_not_query_statement_timeout_if_the_caller_names_no_database(self, set_options):
+        """If the check didn't have the tag `database`, Django 6.1 would pass every database to the check.
+
+        `manage.py check --deploy` would then run a query, although the operator named no database.
+        """
         set_options(COMPLETE["postgresql"])
 
         messages = run_checks(include_deployment_checks=True)
@@ -76,7 +79,7 @@ class TestTimeoutsOfTheDatabase:
         assert "instaccess.W036" not in {message.id for message in messages}
 
     @pytest.mark.postgresql
-    def test_o18_deployment_check_with_a_database_queries_statement_timeout(self, set_options):
+    def test_o18_deployment_check_queries_statement_timeout_of_a_database_that_the_caller_names(self, set_options):
         set_options(COMPLETE["postgresql"])
         assert named(["default"]) == ["statement_timeout"]
         assert named(["other"]) == []

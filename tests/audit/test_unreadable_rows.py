@@ -104,7 +104,7 @@ class TestUnreadableRows:
         new, old = secrets.token_urlsafe(32), "SECRET_KEY"
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, old]}
 
-        # One HMAC covers the row, and the second HMAC covers its names.
+        # A row has two HMACs: one HMAC covers the row, and the other HMAC covers the user names.
         assert reauthentication.reauthenticate(evidence_keys()) == 2
 
         assert f"unreadable rows get no new HMAC: [{pair.unreadable.pk}]" in caplog.text

@@ -47,7 +47,7 @@ class TestAFullDatabase:
         limit_(False)
 
     def fill(self, post: Callable[..., Any], access_token: Any) -> Any:
-        """Request tokens until a request fails, because the last pages have space for some rows."""
+        """Request tokens until a request fails. The last pages of the database have space for some rows."""
         return next(answer for _ in range(200) if (answer := post(access_token)).status_code != 201)
 
     def test_o18_issuer_with_a_full_database_answers_503_and_issues_tokens_again_when_there_is_space(
@@ -136,7 +136,7 @@ class TestTryInsert:
             audit.check_writable()
         assert not any("VALUES" in query["sql"] for query in queries.captured_queries)
 
-    def test_system_check_without_a_database_inserts_no_row(self):
+    def test_system_check_inserts_no_row_into_a_database_that_the_caller_does_not_name(self):
         with connection.execute_wrapper(lambda *args: pytest.fail("a query ran")):
             assert check_insert(databases=None) == check_insert(databases=["other"]) == []
 

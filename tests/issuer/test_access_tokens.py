@@ -1,4 +1,4 @@
-"""Tests of the fixed SQL statement for access tokens, whose objects must equal the objects of Django's query."""
+"""Tests of the fixed SQL statement for access tokens, which must return the same objects as Django's query."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def statements() -> str:
-    """Use only the fixed statement, because the tests of this module examine the fixed statement."""
+    """Override the fixture that runs each test twice, because these tests examine only the fixed statement."""
     return "fixed_sql"
 
 

@@ -105,7 +105,7 @@ class TestTheJwks:
 
         assert [key["kid"] for key in served(client)] == [Key.objects.get(use=SIG, status="current").kid]
 
-    def test_o6_jwks_endpoint_returns_503_without_the_key_encryption_key(self, client, caplog):
+    def test_o6_jwks_endpoint_returns_503_if_the_key_encryption_key_is_missing(self, client, caplog):
         """The issuer must answer 503, because the issuer can't check the key rows and could publish a forged key."""
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):
             assert client.get(URL).status_code == 503
@@ -224,7 +224,7 @@ class TestTheJwksEndpointWithoutASigningKey:
 @pytest.mark.usefixtures("initial_keys")
 class TestMethodsOtherThanGetAndHead:
     @pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "options", "trace"])
-    def test_jwks_endpoint_returns_405_with_allow_for_methods_other_than_get_and_head(self, client, method):
+    def test_jwks_endpoint_returns_405_and_the_allow_header_for_methods_other_than_get_and_head(self, client, method):
         response = getattr(client, method)(URL)
 
         assert response.status_code == 405

@@ -127,7 +127,7 @@ class TestTheUserAndTheClientInTheLogOfTheIssuer:
 
         assert refused(caplog) == [("no_application", None, "")]
 
-    def test_log_of_a_refusal_names_the_caller_who_may_not_masquerade_and_the_client(
+    def test_log_of_a_refusal_names_the_client_and_the_user_who_is_not_allowed_to_masquerade(
         self, post, access_token, user, application, caplog
     ):
         post(access_token, data={"as_user_id": "4711"})
@@ -150,7 +150,7 @@ class TestTheReasonInTheLogOfAnInternalEndpoint:
         assert client.get("/internal/services/jwks").status_code == 503
         assert reasons(caplog) == ["no_key"]
 
-    def test_reason_for_a_revocation_list_without_the_service_secret_is_service_secret(self, client, caplog):
+    def test_reason_for_a_request_for_revocations_with_a_wrong_service_secret_is_service_secret(self, client, caplog):
         with override_settings(INSTACCESS={"SERVICE_SECRETS": ["s" * 32]}):
             response = client.get("/internal/services/revocations", headers={"Authorization": "Bearer other"})
 

@@ -1,4 +1,4 @@
-"""Tests of masquerades: who gets a token for another user with `as_user_id` (docs/wire-contract.md §1 and §2)."""
+"""Tests of masquerades with `as_user_id`: callers, targets, tokens and records (docs/wire-contract.md §1 and §2)."""
 
 from __future__ import annotations
 
@@ -49,34 +49,34 @@ def ask(post: Callable[..., Any], access_token: Any) -> Callable[[Any], Any]:
 
 
 class TestTheCallerOfAMasquerade:
-    def test_caller_with_the_permission_may_masquerade(self, caller, target, ask):
+    def test_caller_with_the_permission_can_masquerade(self, caller, target, ask):
         response = ask(target.pk)
 
         assert response.status_code == 201
         assert claims_of(response.json()["token"])["sub"] == users.user_uuid(target)
 
-    def test_caller_with_the_permission_through_a_group_may_masquerade(self, user, target, ask):
+    def test_caller_with_the_permission_through_a_group_can_masquerade(self, user, target, ask):
         group = Group.objects.create(name="support")
         group.permissions.add(permission("instaccess.masquerade"))
         user.groups.add(group)
 
         assert ask(target.pk).status_code == 201
 
-    def test_superuser_may_masquerade(self, user, target, ask):
+    def test_superuser_can_masquerade(self, user, target, ask):
         User.objects.filter(pk=user.pk).update(is_superuser=True)
 
         assert ask(target.pk).status_code == 201
 
-    def test_p19_caller_without_the_permission_may_not_masquerade(self, user, target, ask):
+    def test_p19_caller_without_the_permission_cannot_masquerade(self, user, target, ask):
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
     @pytest.mark.parametrize("other", ["instaccess.revoke_tokens", "instaccess.view_issuedtoken", "auth.change_user"])
-    def test_p19_caller_with_other_permissions_may_not_masquerade(self, user, target, ask, other):
+    def test_p19_caller_with_other_permissions_cannot_masquerade(self, user, target, ask, other):
         user.user_permissions.add(permission(other))
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_p19_inactive_caller_may_not_masquerade(self, caller, target, ask):
+    def test_p19_inactive_caller_cannot_masquerade(self, caller, target, ask):
         User.objects.filter(pk=caller.pk).update(is_active=False)
 
         assert answer(ask(target.pk)) == INVALID
@@ -118,13 +118,13 @@ class TestTheCallerOfAMasquerade:
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_p22_superuser_may_masquerade_if_permissions_cannot_be_compared(self, user, target, ask, settings):
+    def test_p22_superuser_can_masquerade_if_permissions_cannot_be_compared(self, user, target, ask, settings):
         User.objects.filter(pk=user.pk).update(is_superuser=True)
         settings.AUTHENTICATION_BACKENDS = ["tests.test_checks.OnlyHasPerm"]
 
         assert ask(target.pk).status_code == 201
 
-    def test_p22_only_superusers_may_masquerade_if_there_are_no_authentication_backends(
+    def test_p22_only_superusers_can_masquerade_if_there_are_no_authentication_backends(
         self, caller, target, ask, settings
     ):
         settings.AUTHENTICATION_BACKENDS = []
@@ -135,70 +135,70 @@ class TestTheCallerOfAMasquerade:
 
 
 class TestTheTargetOfAMasquerade:
-    def test_p23_caller_who_is_not_staff_may_not_masquerade_as_staff(self, caller, target, ask):
+    def test_p23_caller_who_is_not_staff_cannot_masquerade_as_staff(self, caller, target, ask):
         User.objects.filter(pk=target.pk).update(is_staff=True)
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_p23_superuser_who_is_not_staff_may_not_masquerade_as_staff(self, caller, target, ask):
+    def test_p23_superuser_who_is_not_staff_cannot_masquerade_as_staff(self, caller, target, ask):
         User.objects.filter(pk=caller.pk).update(is_superuser=True)
         User.objects.filter(pk=target.pk).update(is_staff=True)
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_caller_who_is_staff_may_masquerade_as_staff(self, caller, target, ask):
+    def test_caller_who_is_staff_can_masquerade_as_staff(self, caller, target, ask):
         User.objects.update(is_staff=True)
 
         assert ask(target.pk).status_code == 201
 
-    def test_p19_caller_may_not_masquerade_as_a_superuser(self, caller, target, ask):
+    def test_p19_caller_cannot_masquerade_as_a_superuser(self, caller, target, ask):
         User.objects.filter(pk=target.pk).update(is_superuser=True)
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_p19_caller_with_every_permission_may_not_masquerade_as_a_superuser(self, caller, target, ask):
+    def test_p19_caller_with_every_permission_cannot_masquerade_as_a_superuser(self, caller, target, ask):
         caller.user_permissions.set(Permission.objects.all())
         User.objects.filter(pk=target.pk).update(is_superuser=True)
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_superuser_may_masquerade_as_a_superuser(self, user, target, ask):
+    def test_superuser_can_masquerade_as_a_superuser(self, user, target, ask):
         User.objects.update(is_superuser=True)
 
         assert ask(target.pk).status_code == 201
 
-    def test_p19_caller_may_not_masquerade_as_a_user_with_more_permissions(self, caller, target, ask):
+    def test_p19_caller_cannot_masquerade_as_a_user_with_more_permissions(self, caller, target, ask):
         target.user_permissions.add(permission("auth.change_user"))
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_p19_caller_may_not_masquerade_as_a_user_with_more_permissions_through_a_group(self, caller, target, ask):
+    def test_p19_caller_cannot_masquerade_as_a_user_with_more_permissions_through_a_group(self, caller, target, ask):
         group = Group.objects.create(name="staff")
         group.permissions.add(permission("auth.change_user"))
         target.groups.add(group)
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_caller_may_masquerade_as_a_user_with_the_same_permissions(self, caller, target, ask):
+    def test_caller_can_masquerade_as_a_user_with_the_same_permissions(self, caller, target, ask):
         for each in (caller, target):
             each.user_permissions.add(permission("auth.change_user"))
         target.user_permissions.add(permission("instaccess.masquerade"))
 
         assert ask(target.pk).status_code == 201
 
-    def test_p19_caller_may_not_masquerade_as_an_inactive_user(self, caller, target, ask):
+    def test_p19_caller_cannot_masquerade_as_an_inactive_user(self, caller, target, ask):
         User.objects.filter(pk=target.pk).update(is_active=False)
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
         assert answer(ask(f"uuid:{users.user_uuid(target)}")) == INVALID_AS_USER_ID
 
-    def test_p19_superuser_may_not_masquerade_as_an_inactive_user(self, user, target, ask):
+    def test_p19_superuser_cannot_masquerade_as_an_inactive_user(self, user, target, ask):
         User.objects.filter(pk=target.pk).update(is_active=False)
         User.objects.filter(pk=user.pk).update(is_superuser=True)
 
         assert answer(ask(target.pk)) == INVALID_AS_USER_ID
 
-    def test_p19_caller_may_not_masquerade_as_an_unknown_user(self, caller, ask):
+    def test_p19_caller_cannot_masquerade_as_an_unknown_user(self, caller, ask):
         assert answer(ask(2**31 - 2)) == INVALID_AS_USER_ID
         assert answer(ask(f"uuid:{uuid.uuid4()}")) == INVALID_AS_USER_ID
 
@@ -309,14 +309,14 @@ class TestTheParameterAsUserId:
 
 
 class TestTheMasqueradeHook:
-    def test_masquerade_hook_may_allow_users_without_permission(self, user, target, ask, settings):
+    def test_masquerade_hook_can_allow_users_without_the_permission(self, user, target, ask, settings):
         calls: list[Any] = []
         settings.INSTACCESS = {"MASQUERADE_HOOK": lambda caller, target: not calls.append((caller, target))}
 
         assert ask(target.pk).status_code == 201
         assert calls == [(user, target)]
 
-    def test_masquerade_hook_may_refuse_superusers(self, user, target, ask, settings):
+    def test_masquerade_hook_can_refuse_superusers(self, user, target, ask, settings):
         User.objects.filter(pk=user.pk).update(is_superuser=True)
         settings.INSTACCESS = {"MASQUERADE_HOOK": lambda caller, target: False}
 

@@ -56,8 +56,8 @@ def function(get_response: Any) -> Any:
     return middleware
 
 
-# `inspect` finds no source code for a class that `exec` creates. For a lambda in a dictionary, `inspect` returns a
-# line that isn't a complete statement.
+# The check must ignore middleware without usable source code. `inspect` finds no source code for a class that `exec`
+# creates. For a lambda in a dictionary, `inspect` returns a line that isn't a complete statement.
 _namespace: dict[str, Any] = {"__name__": __name__}
 exec("class Generated:\n    pass", _namespace)
 Generated = _namespace["Generated"]
@@ -126,7 +126,7 @@ class TestTheCheckForTransactionsInMiddleware:
             *(wrap("Generated"), wrap("from_a_dictionary")),
         ],
     )
-    def test_check_does_not_warn_about_middleware_without_source_code(self, path):
+    def test_check_does_not_warn_about_middleware_whose_source_code_cannot_be_analyzed(self, path):
         assert warnings(path) == []
 
 

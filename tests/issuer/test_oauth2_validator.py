@@ -98,21 +98,21 @@ class TestATokenRestrictedToResources:
 
 
 class PrefixValidator(OAuth2Validator):
-    """A validator of the project that accepts only tokens that begin with `good`."""
+    """A validator of the project that accepts only access tokens that begin with `good`."""
 
     def validate_bearer_token(self, token, scopes, request):
         return token.startswith("good") and super().validate_bearer_token(token, scopes, request)
 
 
 class AliasValidator(OAuth2Validator):
-    """A validator of the project whose clients send an alias of the stored token."""
+    """A validator of the project that also accepts a stored access token with the prefix `alias-`."""
 
     def _load_access_token(self, token):
         return super()._load_access_token(token.removeprefix("alias-"))
 
 
 class RequestReadingValidator(OAuth2Validator):
-    """A validator of the project that reads the request."""
+    """A validator of the project that accepts only requests with the header `X-Team: red`."""
 
     def validate_bearer_token(self, token, scopes, request):
         assert isinstance(request, Request)
@@ -152,7 +152,7 @@ class TestAValidatorOfTheProject:
 
         assert answer(post(token)) == expired(token.expires)
 
-    def test_validator_of_the_project_may_replace_the_lookup_of_access_tokens(
+    def test_validator_of_the_project_can_replace_the_lookup_of_access_tokens(
         self, post, make_access_token, provider
     ):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_oauth2_validator.AliasValidator")
@@ -161,7 +161,7 @@ class TestAValidatorOfTheProject:
         assert post("alias-secret").status_code == 201
         assert answer(post("alias-other")) == INVALID
 
-    def test_validator_of_the_project_may_read_the_request(self, post, access_token, provider):
+    def test_validator_of_the_project_can_read_the_request(self, post, access_token, provider):
         provider(OAUTH2_VALIDATOR_CLASS="tests.issuer.test_oauth2_validator.RequestReadingValidator")
 
         assert post(access_token, headers={"X-Team": "red"}).status_code == 201

@@ -38,7 +38,7 @@ def service_user(application: Any, robot: Any) -> ServiceUser:
 
 @pytest.fixture
 def own_token(make_access_token: Callable[..., Any]) -> Any:
-    """Return an access token without a user, as in a client credentials grant of django-oauth-toolkit."""
+    """Return an access token without a user, which is what a client gets with the client credentials grant."""
     return make_access_token(user=None)
 
 
@@ -174,7 +174,8 @@ class TestTheAdminPageOfServiceUsers:
         self, client, staff, application, robot, more
     ):
         if more == "inactive":
-            # Also make the user inactive, because Django reports no permissions for an inactive user.
+            # Django reports no permissions for an inactive user. The page must refuse the user nevertheless, because
+            # the user can be activated later.
             robot.user_permissions.add(Permission.objects.get(codename="change_user"))
             User.objects.filter(pk=robot.pk).update(is_active=False)
         elif more == "superuser":

@@ -1,4 +1,4 @@
-"""Tests of the check that an application exists and is usable, which the service role calls for each token."""
+"""Tests of `is_usable_client`, with which a service refuses tokens of deleted or unusable applications."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TestAKnownApplication:
     def test_known_application_is_usable(self, application):
         assert is_usable_client(application.client_id)
 
-    def test_application_is_not_usable_if_its_method_is_usable_refuses(self, application, monkeypatch):
+    def test_application_is_not_usable_if_its_method_is_usable_returns_false(self, application, monkeypatch):
         monkeypatch.setattr(get_application_model(), "is_usable", lambda self, request: False)
 
         assert not is_usable_client(application.client_id)
@@ -69,7 +69,7 @@ class TestAnUnknownApplication:
         with connection.execute_wrapper(reject):
             assert not is_usable_client(application.client_id)
 
-    def test_application_is_not_usable_by_its_client_id_in_another_case_on_any_database(self, application):
+    def test_client_id_in_another_case_is_not_usable_even_if_the_database_ignores_case(self, application):
         get_application_model().objects.update(client_id="aBc")
 
         def ignore_case(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:

@@ -93,7 +93,9 @@ class TestAnUnusableBearerToken:
         assert answer(post(access_token.token)) == INVALID
 
     @pytest.mark.parametrize("change", [str.upper, str.swapcase, lambda text: text[:-1], lambda text: text + "="])
-    def test_p2_issuer_refuses_an_access_token_in_the_wrong_case_or_encoding(self, post, make_access_token, change):
+    def test_p2_issuer_refuses_an_access_token_whose_case_or_length_was_changed(
+        self, post, make_access_token, change
+    ):
         make_access_token(token="abcDEFabcDEFabcDEF")
 
         assert answer(post(change("abcDEFabcDEFabcDEF"))) == INVALID
@@ -204,7 +206,7 @@ class TestTheScopeOfAnAccessToken:
             "*",
         ],
     )
-    def test_p3_issuer_refuses_an_access_token_with_a_similar_scope(self, post, make_access_token, scope):
+    def test_p3_issuer_refuses_an_access_token_without_the_exact_scope(self, post, make_access_token, scope):
         assert answer(post(make_access_token(scope=scope))) == INSUFFICIENT_SCOPE
 
     @pytest.mark.parametrize("scope", [SCOPE, f"read {SCOPE}", f"{SCOPE} read", f" {SCOPE}  read "])

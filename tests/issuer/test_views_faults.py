@@ -103,10 +103,12 @@ class TestTheIssuerWithAWrongKeyEncryptionKey:
 
 
 class TestTheIssuerWithoutThePrivateEncryptionKey:
-    """Tests of a missing private encryption key, which the issuer does not need to encrypt tokens."""
+    """Tests of a missing or invalid private encryption key. The issuer encrypts tokens with the public key."""
 
     @pytest.mark.parametrize("sealed", ["", "flipped"])
-    def test_k7_issuer_issues_tokens_without_the_private_encryption_key(self, post, access_token, sealed):
+    def test_k7_issuer_issues_tokens_if_the_private_encryption_key_is_missing_or_invalid(
+        self, post, access_token, sealed
+    ):
         write(Key.objects.filter(use=Key.Use.ENCRYPTION), sealed_private_jwk=sealed)
         ring.clear_cache()
 
@@ -162,7 +164,7 @@ class TestAnInvalidSetting:
         assert "REALM" in caplog.text
 
 
-class TestTheIssuerWithoutADatabase:
+class TestTheIssuerWhileTheDatabaseIsUnavailable:
     def test_o1_issuer_returns_503_with_retry_after_if_the_database_is_unavailable(self, post, access_token, caplog):
         with connection.execute_wrapper(down):
             response = post(access_token)

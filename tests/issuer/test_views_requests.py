@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("initial_keys")]
 class TestMethodsOtherThanPost:
     @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"])
     @pytest.mark.parametrize("accept", ["text/html", "*/*"])
-    def test_p11_methods_other_than_post_and_options_get_a_405_in_json_with_allow(
+    def test_p11_methods_other_than_post_and_options_get_a_405_in_json_with_the_allow_header(
         self, client, access_token, method, accept
     ):
         headers = {"Authorization": f"Bearer {access_token.token}", "Accept": accept}
@@ -24,7 +24,7 @@ class TestMethodsOtherThanPost:
         assert answer(response) == METHOD_NOT_ALLOWED
         assert response["Allow"] == "POST, OPTIONS"
 
-    def test_p11_only_a_405_and_the_response_to_options_have_allow(
+    def test_p11_only_a_405_and_the_response_to_options_have_the_allow_header(
         self, throttled, post, client, access_token, make_access_token
     ):
         responses = [post(access_token) for _ in range(4)]
@@ -62,7 +62,7 @@ class TestMethodsOtherThanPost:
 class TestAHostThatIsNotAllowed:
     @pytest.mark.parametrize("host", ["evil.example", "testserver.evil.example", "a b", "testserver:x", "[::1", ""])
     @override_settings(MIDDLEWARE=[])
-    def test_issuer_refuses_an_unknown_host_in_json_before_any_query(
+    def test_issuer_refuses_an_unknown_host_with_a_json_body_and_without_a_query(
         self, post, access_token, host, django_assert_num_queries
     ):
         with django_assert_num_queries(0):
@@ -134,7 +134,7 @@ class TestTheClientAddress:
             (1, "<script>", None),
         ],
     )
-    def test_client_address_is_counted_from_the_right_of_x_forwarded_for_behind_trusted_proxies(
+    def test_client_address_is_counted_from_the_right_of_x_forwarded_for_if_proxies_are_trusted(
         self, post, access_token, hops, forwarded, address
     ):
         with override_settings(INSTACCESS={"TRUSTED_PROXIES": hops}):

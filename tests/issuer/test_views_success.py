@@ -310,7 +310,7 @@ def multipart(content):
 
 
 def json_to_form(get_response: Any) -> Any:
-    """Return a middleware that replaces the form, as a middleware of the host project may do."""
+    """Return a middleware that replaces the form with the members of the JSON body."""
 
     def middleware(request: Any) -> Any:
         request.POST = QueryDict(mutable=True)

@@ -1,4 +1,4 @@
-"""Fixtures for the tests of keys: a new deployment on a stopped clock."""
+"""Fixtures for the tests of keys: a stopped clock, and the keys of a new deployment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the keys for the audit log that `evidence_keys` and `keks_for_revocation` return."""
+"""Tests of `evidence_keys` and `keks_for_revocation`, which return the keys for the audit log."""
 
 from __future__ import annotations
 

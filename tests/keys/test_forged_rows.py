@@ -1,4 +1,7 @@
-"""Tests for keys whose rows were inserted or modified with SQL: every operation skips or refuses such a key."""
+"""Tests for keys whose rows were inserted or modified with SQL.
+
+Every operation skips or refuses such a key, except the revocation of this key.
+"""
 
 from __future__ import annotations
 
@@ -170,7 +173,10 @@ class TestAModifiedCurrentKey:
         assert accepted(issue()[1])
 
     def test_k17_checkpoints_stay_valid_after_the_revocation_of_a_modified_signing_key(self, clock, issue):
-        """The app must trust the public key, because the sealed private key proves that the key is authentic."""
+        """Revocation must restore the modified public key from the sealed private key.
+
+        Otherwise, `verify` couldn't check the checkpoints that were signed with this key.
+        """
         issue()
         clock.shift(3 * 3600)
         audit.seal(evidence_keys())
@@ -273,7 +279,7 @@ class TestTheQueriesOfTheKeyRing:
 
 
 class TestRevokeWithInvalidSettings:
-    def test_key_that_is_revoked_with_invalid_settings_is_reported_until_the_key_is_revoked_again(self, settings):
+    def test_key_revoked_while_the_settings_are_invalid_is_reported_until_the_key_is_revoked_again(self, settings):
         key = key_of(SIG, "current")
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["too short"]}
         lifecycle.revoke(key.kid)
@@ -284,7 +290,7 @@ class TestRevokeWithInvalidSettings:
         lifecycle.revoke(key.kid)
         assert problems() == []
 
-    def test_a_second_revocation_with_invalid_settings_keeps_the_hmac_of_an_authentic_key_row(self, settings):
+    def test_a_second_revocation_while_the_settings_are_invalid_keeps_the_hmac_of_an_authentic_row(self, settings):
         key = lifecycle.revoke(key_of(SIG, "current").kid).key
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["too short"]}
         lifecycle.revoke(key.kid)

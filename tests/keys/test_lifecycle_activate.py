@@ -57,7 +57,7 @@ class TestActivate:
             lifecycle.activate(public.kid, force=True)
 
     def test_a_public_encryption_key_can_be_activated_without_lead_time(self, rsa_pool, issue):
-        """The app must accept a public key alone, because an issuer need not have the private key of the gateway."""
+        """The app must accept a public key alone, because an issuer doesn't need the private key of a gateway."""
         public = key_texts.import_key(public_pem(rsa_pool), use=ENC)
         lifecycle.activate(public.kid)
 

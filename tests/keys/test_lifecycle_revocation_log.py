@@ -33,12 +33,12 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 def entries() -> list[tuple[str, str, str]]:
-    """Return the kid, the reason and the author of each revoked key in the revocation log."""
+    """Return the kid, the reason and the operator of each revocation of a key in the revocation log."""
     return list(Revocation.objects.filter(kind="key").order_by("number").values_list("value", "reason", "revoked_by"))
 
 
 def forget_marks() -> None:
-    """Remove the marks of revoked tokens, as if the tokens had been issued after the revocation."""
+    """Remove the marks of revoked tokens, to simulate tokens that were issued after the revocation."""
     IssuedToken.objects.update(revoked_at=None, revoked_by="", revocation_reason="")
 
 
@@ -151,14 +151,16 @@ class TestTheLogOfARevocation:
         lifecycle.revoke(kid, reason="laptop stolen", by=user)
         assert f"key {kid} revoked" not in caplog.text
 
-    def test_revocation_of_a_key_with_invalid_settings_logs_that_no_new_key_was_generated(self, settings, caplog):
+    def test_revocation_of_a_key_while_the_settings_are_invalid_logs_that_no_new_key_was_generated(
+        self, settings, caplog
+    ):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["too short"]}
         done = lifecycle.revoke(key_of(SIG, "current").kid)
 
         assert "KEY_ENCRYPTION_KEYS" in done.failure
         assert f"no new signing key was generated after a revocation: {done.failure}" in caplog.text
 
-    def test_revocation_of_a_key_with_invalid_settings_is_completed(self, issue, settings, caplog):
+    def test_revocation_of_a_key_while_the_settings_are_invalid_is_completed(self, issue, settings, caplog):
         row, _ = issue()
         kid = key_of(ENC, "current").kid
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["too short"]}

@@ -42,7 +42,7 @@ class TestRevokeTheCurrentKey:
         assert Key.objects.get(pk=key.pk).revoked_at == START
 
     @BOTH_USES
-    def test_k10_the_process_that_revokes_a_key_refuses_its_tokens_immediately(self, use, issue):
+    def test_k10_the_process_that_revokes_a_key_refuses_the_tokens_of_the_key_immediately(self, use, issue):
         _, before = issue()
         assert accepted(before)
         lifecycle.revoke(key_of(use, "current").kid)
@@ -148,7 +148,7 @@ class TestRevokeAnotherKey:
 @pytest.mark.usefixtures("started")
 class TestTheTokensOfARevokedKey:
     @BOTH_USES
-    def test_live_tokens_of_a_revoked_key_are_marked_as_revoked_with_time_reason_and_author(
+    def test_live_tokens_of_a_revoked_key_are_marked_as_revoked_with_time_reason_and_operator(
         self, use, issue, user, clock
     ):
         row, _ = issue()

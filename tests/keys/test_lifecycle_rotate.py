@@ -33,7 +33,7 @@ class TestRotateWhenItIsNotDue:
             False,
         )
 
-    def test_k2_rotate_returns_when_the_next_rotation_is_due(self, clock):
+    def test_k2_rotate_returns_the_time_when_the_next_rotation_is_due(self, clock):
         clock.shift(DAY)
 
         assert lifecycle.rotate(SIG).next_due == START + 30 * DAY

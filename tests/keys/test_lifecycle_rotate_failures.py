@@ -68,7 +68,7 @@ class TestAFutureKeyThatCannotBeUnsealed:
 @pytest.mark.usefixtures("started")
 class TestACurrentKeyThatCannotBeUnsealed:
     @BOTH_USES
-    def test_k7_current_key_with_a_damaged_private_key_is_replaced(self, use, clock):
+    def test_k7_current_key_with_a_damaged_private_key_is_replaced_at_the_next_rotation(self, use, clock):
         damaged, future = key_of(use, "current"), key_of(use, "future")
         damage(damaged)
         clock.shift(30 * DAY)

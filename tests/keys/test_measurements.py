@@ -29,7 +29,7 @@ def seconds(after: timedelta) -> float:
 
 
 class TestKeysAfterRotations:
-    def test_measurements_contain_only_the_activation_of_each_current_key(self, clock):
+    def test_measurements_contain_the_activation_and_the_next_rotation_of_current_keys_only(self, clock):
         for _ in range(2):
             clock.shift(DAY)
             lifecycle.rotate(SIG, force=True)

@@ -1,4 +1,4 @@
-"""Tests of the problems of key rows, of unreadable key rows, and of the errors for an abbreviated kid."""
+"""Tests of `queries`: the problems of key rows, unreadable key rows, and the errors for an abbreviated kid."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TestTheProblemOfARow:
 
         assert isinstance(queries.problem(key_of(SIG, "current")), KeyAltered)
 
-    def test_problem_is_an_unseal_error_for_a_key_row_without_its_key_encryption_key(self):
+    def test_problem_of_a_key_row_is_an_unseal_error_if_its_key_encryption_key_is_missing(self):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):
             assert isinstance(queries.problem(key_of(SIG, "current")), UnsealError)
 
@@ -37,7 +37,7 @@ class TestUnreadableRows:
         assert queries.unreadable_rows() == []
         pk = key_of(SIG, "future").pk
         with connection.cursor() as cursor:
-            # Python refuses to parse an integer with so many digits.
+            # Django can't read this row, because Python refuses to parse an integer with 5000 digits.
             cursor.execute("UPDATE instaccess_key SET public_jwk = %s WHERE id = %s", ["1" * 5000, pk])
 
         assert queries.unreadable_rows() == [pk]

@@ -1,4 +1,4 @@
-"""Tests of the replacement of all keys after a restore: which keys are revoked, kept and generated."""
+"""Tests of the replacement of all keys after a restore: the revoked, the kept and the generated keys."""
 
 from __future__ import annotations
 
@@ -162,12 +162,12 @@ class TestARefusedReplacement:
         with pytest.raises(KeyUnavailable, match="there is no key"):
             replace_all(keep=["unknown"])
 
-    def test_replacement_with_invalid_key_encryption_keys_changes_no_key(self, settings):
+    def test_replacement_changes_no_key_if_the_setting_key_encryption_keys_is_invalid(self, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": ["short"]}
         with pytest.raises(ConfigError):
             replace_all()
 
-    def test_replacement_without_the_old_key_encryption_key_changes_no_key_and_names_the_setting(self, settings):
+    def test_replacement_changes_no_key_if_the_old_key_encryption_key_is_missing(self, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK]}
         with pytest.raises(UnsealError, match=r"add that key-encryption key to INSTACCESS\['KEY_ENCRYPTION_KEYS'\]"):
             replace_all()

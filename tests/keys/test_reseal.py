@@ -73,7 +73,7 @@ class TestReseal:
 
         assert [row | renewed for row in rows()] == before
 
-    def test_o7_every_key_can_be_unsealed_throughout_a_key_encryption_key_replacement(self):
+    def test_o7_every_key_can_be_unsealed_throughout_a_replacement_of_the_key_encryption_key(self):
         with sealed_with(kek(2), kek(1)):
             assert unseal_all() == 3
             provision.reseal()
@@ -83,7 +83,7 @@ class TestReseal:
         with sealed_with(kek(1)), pytest.raises(UnsealError):
             provision.check_sealed_keys()
 
-    def test_o7_tokens_are_issued_and_accepted_throughout_a_key_encryption_key_replacement(self, user):
+    def test_o7_tokens_are_issued_and_accepted_throughout_a_change_of_the_key_encryption_key(self, user):
         def check_a_token() -> None:
             keys_ring.clear_cache()
             _, token = issuing.issue(user=user, origin=issuing.Origin("canvas.example.edu"), now=time.time())
@@ -142,7 +142,7 @@ class TestReseal:
         for row in Key.objects.filter(use=SIG):
             assert sealing.sealed_under(row.sealed_private_jwk) == kek_id(KeyEncryptionKey(bytes([2]) * 32))
 
-    def test_o6_reseal_changes_no_key_without_the_old_key_encryption_key(self):
+    def test_o6_reseal_changes_no_key_if_the_old_key_encryption_key_is_missing(self):
         before = rows()
         with sealed_with(kek(2)), pytest.raises(UnsealError):
             provision.reseal()

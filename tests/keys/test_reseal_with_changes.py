@@ -33,10 +33,11 @@ def new_key_encryption_key(settings: Any, clock: Any) -> None:
 
 @pytest.fixture
 def change_meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Counter[str]]:
-    """Return a function that changes keys after reseal has read a row, and before reseal updates the row.
+    """Return a function that lets keys change during a reseal.
 
-    The argument `change` is a function that receives the kid of the row.
-    Returns a counter of the attempts to seal each key again.
+    The function takes the argument `change`: a function that is called with the kid of a row, after reseal has read
+    the row and before reseal updates the row. If `only_once` is False, `change` is called in every attempt. The
+    function returns a counter of the attempts to seal each key again.
     """
 
     def change_meanwhile_(change: Callable[[str], Any], *, only_once: bool = True) -> Counter[str]:
@@ -78,7 +79,7 @@ class TestAKeyThatChangesDuringAReseal:
         assert queries.examine()[1] == {}
         assert sealed_under() == {kek_id(NEW)}
 
-    def test_reseal_gives_up_after_ten_attempts_and_names_the_command(self, change_meanwhile):
+    def test_reseal_fails_after_ten_attempts_and_the_error_names_the_command_reseal(self, change_meanwhile):
         Key.objects.filter(use=SIG).delete()
         kid = key_of(ENC, "current").kid
         attempts = change_meanwhile(seal_again_with_the_old_key, only_once=False)

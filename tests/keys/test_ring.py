@@ -211,7 +211,7 @@ class TestTheKeysInTheKeyRing:
 
             assert [key.kid for key in keys_ring.load().keys] == before
 
-    def test_the_key_ring_orders_keys_from_the_same_millisecond_by_their_ids(self):
+    def test_the_key_ring_orders_keys_with_the_same_time_of_creation_by_their_ids(self):
         with time_machine.travel(datetime.now(UTC), tick=False):
             expected = [provision.generate(SIG).kid for _ in range(3)][::-1]
 
@@ -244,7 +244,10 @@ class TestTheKeysInTheKeyRing:
             ring.encryption_key().private()
 
     def test_key_ring_decrypts_with_a_future_encryption_key(self):
-        """The app must decrypt with future keys, because another worker may read the keys of a rotation earlier."""
+        """The key ring must decrypt with a future key, because another worker may already encrypt for this key.
+
+        After a rotation, each worker loads the new keys at another time.
+        """
         kid = provision.generate(ENC).kid
 
         assert kid in keys_ring.load().decryption_keys()

@@ -1,4 +1,4 @@
-"""Tests for the key ring with modified rows: modified keys are skipped, and all unmodified keys work."""
+"""Tests for the key ring with modified rows: modified keys are skipped, and all other keys stay usable."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def logged_errors(caplog: Any) -> list[str]:
 class TestAModifiedSealedKey:
     @pytest.fixture
     def two(self):
-        """Return a past and the current encryption key."""
+        """Rotate the encryption keys. Returns the past key and the current key."""
         past = lifecycle.rotate(ENC, force=True).retired
         return past, Key.objects.get(use=ENC, status="current")
 
@@ -116,7 +116,10 @@ class TestAModifiedSealedKey:
 
 @pytest.mark.usefixtures("initial_keys")
 class TestAKeyRowWhoseKeyEncryptionKeyIsNotConfigured:
-    """Tests that a key without its key-encryption key raises an error, so that its tokens don't count as invalid."""
+    """Tests of a key row that can't be checked, because the key-encryption key of its HMAC is missing.
+
+    The key ring must raise an error. If the key ring only skipped the key, valid tokens of the key would be refused.
+    """
 
     def write_with_another_key(self, row: Key) -> None:
         row.mac = ""

@@ -65,7 +65,7 @@ class TestThreadsThatShareAKeyRing:
 
 @pytest.mark.own_database
 class TestAProcessForkedWhileAThreadReadsTheKeys:
-    def test_a_forked_child_reads_the_keys_without_waiting_for_the_parents_thread(self, rsa_pool, tmp_path):
+    def test_a_forked_child_reads_the_keys_without_waiting_for_a_thread_of_the_parent(self, rsa_pool, tmp_path):
         facts = subproject.run(
             "tests.projects.keyring_projects.fork",
             settings="tests.projects.keyring_projects.settings",

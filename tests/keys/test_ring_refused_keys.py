@@ -28,7 +28,7 @@ def read_all(ring: keys_ring.KeyRing, use: Key.Use) -> list[Any]:
 
 
 def lose_key_encryption_key(key: Key) -> None:
-    """Compute the HMAC of a row with a key-encryption key that is not configured."""
+    """Replace the HMAC of a row with an HMAC whose key-encryption key is not configured."""
     key.mac = ""
     with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):
         write([key])

@@ -161,7 +161,7 @@ class TestTheDecisionWithoutACurrentKey:
 
 
 class TestSeveralFutureKeys:
-    def test_first_of_two_future_keys_from_the_same_millisecond_becomes_current(self):
+    def test_first_stored_of_two_future_keys_with_the_same_time_of_creation_becomes_current(self):
         first, second = key("future", pk=2), key("future", pk=3)
 
         for rows in ((first, second), (second, first)):
@@ -244,7 +244,7 @@ class TestAPastKey:
         assert decide(current_key(START, use=use), old, now=now, use=use).erase == (old,)
         assert rotation.is_gone(old, now=now, times=TIMES)
 
-    def test_the_private_key_of_a_past_key_is_erased_only_once(self):
+    def test_a_past_key_without_a_private_key_is_not_erased_again(self):
         assert decide(current_key(), key("future"), past_key(START, private=False), now=START + DAY).nothing_to_do
 
     def test_only_past_keys_whose_last_token_has_expired_are_erased(self):

@@ -58,7 +58,7 @@ class TestTheForecast:
 
         assert predicted[0].retired_at is None
 
-    def test_the_forecast_ends_if_the_lead_time_is_zero(self):
+    def test_the_forecast_does_not_run_forever_if_the_lead_time_is_zero(self):
         times = rotation.Times(interval=DAY, lead=timedelta(), retention=HOUR)
         now = START + 2 * DAY
 

@@ -24,10 +24,7 @@ from tests.keys.helpers import DAY, ENC, HOUR, SECOND, SIG, START
 
 @dataclass
 class Deployment:
-    """An issuer, a gateway and a service on a simulated clock.
-
-    The service caches the JWK set for the whole max-age.
-    """
+    """A deployment on a simulated clock: its live tokens, and the key ring that decrypts and verifies the tokens."""
 
     user: Any
     clock: Any
@@ -64,7 +61,9 @@ def kids_to_publish(now: datetime) -> set[str]:
 @pytest.mark.django_db
 class TestTenRotations:
     @override_settings(INSTACCESS={"KEY_ROTATION_DAYS": 3, "KEY_CACHE_SECONDS": 0})
-    def test_k3_ten_rotations_accept_every_live_token_and_publish_exactly_the_right_kids(self, client, user):
+    def test_k3_in_ten_rotations_every_live_token_is_accepted_and_every_unexpired_kid_is_published(
+        self, client, user
+    ):
         rotations = {SIG: 0, ENC: 0}
         published: list[frozenset[str]] = []
         with time_machine.travel(START, tick=False) as clock:
@@ -124,8 +123,8 @@ def deployments(draw: st.DrawFn) -> dict[str, Any]:
     return settings
 
 
-# The pauses between the runs of cron, in seconds, are usually hours, sometimes minutes, and sometimes days while the
-# machine is off.
+# The pauses between the runs of cron, in seconds. Most pauses take hours, some take minutes, and some take days,
+# because the machine is off.
 CRON = st.lists(
     st.one_of(st.integers(0, 90_000), st.integers(0, 600), st.integers(0, 900_000)), min_size=3, max_size=14
 )
@@ -144,7 +143,7 @@ class TestRandomSchedulesAndSettings:
         keys_ring.clear_cache()
         with override_settings(INSTACCESS=settings), time_machine.travel(START, tick=False) as clock:
             provision.init()
-            stale = keys_ring.load()  # Simulate a worker that read the keys just before a change.
+            stale = keys_ring.load()  # Simulate a worker that has read the keys just before a change.
             live: list[tuple[str, str, datetime]] = []
             for pause in cron:
                 for use in Key.Use:

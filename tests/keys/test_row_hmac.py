@@ -1,4 +1,4 @@
-"""Tests for the HMAC of a key's row: every change with SQL is detected, on every database."""
+"""Tests for the HMAC of a key's row: a change of a covered column with SQL is detected, on every database."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db
 
 MICROSECOND = timedelta(microseconds=1)
 
-# Python refuses to parse an integer with so many digits.
+# A row with this value is unreadable, because Python refuses to parse an integer with 5000 digits.
 LONG_NUMBER = ("public_jwk", "1" * 5000)
 UNREADABLE = {
     "sqlite": [
@@ -72,7 +72,7 @@ class TestAKeyRowOfThisPackage:
             assert queries.examine()[1] == {}
 
     def test_key_row_with_times_in_any_time_zone_is_authentic_and_contains_milliseconds(self):
-        """The app must store milliseconds, because `dumpdata` drops the microseconds of a time."""
+        """The app must store only milliseconds, because the HMAC covers times and `dumpdata` drops microseconds."""
         time = datetime(2026, 11, 23, 12, 0, 0, 123_457, tzinfo=timezone(timedelta(hours=5, minutes=45)))
         key = provision.generate(SIG, now=time)
 
@@ -124,8 +124,11 @@ class TestTheColumnsThatTheHmacCovers:
     @pytest.mark.parametrize(
         "name", sorted({field.name for field in Key._meta.concrete_fields} - {"id", "mac", "current_use"})
     )
-    def test_k17_the_hmac_of_a_key_covers_every_column_of_the_model(self, name):
-        """If you add a column to the model, add the column to `canonical_bytes`."""
+    def test_k17_the_hmac_of_a_key_covers_every_column_except_id_hmac_and_current_use(self, name):
+        """If you add a column to the model, add the column to `canonical_bytes`, under a new format label.
+
+        The package must also accept the HMACs of existing rows, which have the old label.
+        """
         row = Key(kid="a", use=SIG, alg="a", status="past", public_jwk={"n": "a"}, sealed_private_jwk="a")
         row.created_at = row.activated_at = row.retired_at = row.revoked_at = START
         before = row_hmac.canonical_bytes(row)
@@ -162,7 +165,7 @@ class TestAModifiedKeyRow:
         ],
         ids=str,
     )
-    def test_k17_hmac_detects_a_change_of_any_column_of_a_key_row(self, row, changes):
+    def test_k17_hmac_detects_a_change_of_any_covered_column_of_a_key_row(self, row, changes):
         # Delete the encryption keys, because the database refuses a second current encryption key when the test
         # changes `use`.
         Key.objects.filter(use=ENC).delete()
@@ -264,7 +267,7 @@ class TestAnUnreadableKeyRow:
 
         assert done.successor is not None
 
-    def test_k17_a_key_with_an_unreadable_row_is_not_used(self, unreadable, clock):
+    def test_k17_a_future_key_with_an_unreadable_row_does_not_become_current(self, unreadable, clock):
         clock.shift(timedelta(days=30))
         rotated = lifecycle.rotate(SIG)
 
@@ -280,7 +283,7 @@ class TestTheKeyEncryptionKey:
     def named_keks(self) -> set[str]:
         return {row.mac.partition(".")[0] for row in Key.objects.all()}
 
-    def test_o6_key_row_cannot_be_checked_without_its_key_encryption_key(self, settings):
+    def test_o6_key_row_cannot_be_checked_if_its_key_encryption_key_is_missing(self, settings):
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [NEW_KEK]}
 
         with pytest.raises(UnsealError, match=r"INSTACCESS\['KEY_ENCRYPTION_KEYS'\]") as caught:

@@ -24,7 +24,7 @@ class TestAValueThatTheAppNeverWrites:
         [{"status": "odd"}, {"use": "odd"}, {"kid": "a b"}, {"kid": "x" * 65}, {"created_at": None}],
         ids=str,
     )
-    def test_key_row_with_an_unknown_value_is_refused_even_if_its_hmac_matches(self, column):
+    def test_key_row_with_an_invalid_value_is_refused_even_if_its_hmac_matches(self, column):
         row = provision.generate(SIG)
         for name, value in column.items():
             setattr(row, name, value)

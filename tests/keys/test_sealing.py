@@ -261,7 +261,7 @@ class TestTheErrorsOfUnsealing:
             for form in (key.hex(), base64.b64encode(key).decode()[:40], repr(key))
         ]
         for error in errors:
-            # A traceback also prints the cause and the context of an error, so neither may contain a key.
+            # A traceback also prints the cause and the context of an error, and these errors could contain a key.
             assert error.__cause__ is None
             assert error.__context__ is None
             for secret in secrets:

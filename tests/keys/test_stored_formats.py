@@ -1,4 +1,4 @@
-"""Tests that the package reads the stored formats of keys, which are written down as literals.
+"""Tests that compare the stored formats of keys with literals.
 
 If one of these tests fails, the package would refuse every stored key after an upgrade. A new format needs a new
 label, and the package must still read the old format.

@@ -1,4 +1,4 @@
-"""Tests of case O19: every command prints on an ASCII terminal, even if a name or a reason contains an umlaut."""
+"""Tests of case O19: every command prints its output on an ASCII terminal, even if a name contains an umlaut."""
 
 from __future__ import annotations
 
@@ -63,7 +63,10 @@ def split(text):
 
 @pytest.fixture
 def project(initial_keys, row, tmp_path):
-    """Create a user called Müller with tokens, a reviewed incident with an umlaut, and a checkpoint."""
+    """Create a user called Müller with tokens, a reviewed incident with an umlaut, and a checkpoint.
+
+    Returns the arguments with which the tests run each command.
+    """
     mueller = get_user_model().objects.create_user(NAME)
     rows = [row(user=mueller, user_uuid=users.user_uuid(mueller), age=age) for age in (7200, 7100, 0, 0)]
     IssuedToken.objects.filter(pk=rows[0].pk).update(ip_address="192.0.2.99")

@@ -17,7 +17,7 @@ class TestTheOperator:
 
         assert base.operator() == f"uid {os.getuid()} ({pwd.getpwuid(os.getuid()).pw_name}), command line"
 
-    def test_operator_returns_the_user_id_if_the_user_has_no_name_as_in_a_container(self, monkeypatch):
+    def test_operator_returns_the_user_id_if_the_operating_system_user_has_no_name(self, monkeypatch):
         monkeypatch.setattr(os, "getuid", lambda: NO_SUCH_UID)
 
         assert base.operator() == f"uid {NO_SUCH_UID}, command line"

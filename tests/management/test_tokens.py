@@ -155,7 +155,7 @@ class TestTokensShow:
 
 
 class TestTokensRevoke:
-    def test_tokens_revoke_with_a_jti_revokes_only_this_token(self, row):
+    def test_tokens_revoke_with_a_jti_revokes_only_the_token_with_this_jti(self, row):
         each, other = row(), row()
 
         output = tokens("revoke", "--jti", str(each.jti), "--reason", "laptop stolen")

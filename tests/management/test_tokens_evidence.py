@@ -277,7 +277,7 @@ class TestTokensPrune:
     def test_prune_accepts_a_batch_size_of_zero(self, old):
         assert as_json("prune", "--older-than", "300d", "--batch", "0")["deleted"] == 2
 
-    def test_prune_refuses_an_age_before_the_year_1(self, old):
+    def test_prune_refuses_an_age_that_reaches_back_before_the_year_1(self, old):
         with pytest.raises(CommandError, match="before the year 1"):
             tokens("prune", "--older-than", "999999w")
 

@@ -103,7 +103,7 @@ class TestTokensExport:
             export(option, "")
 
     @pytest.mark.parametrize("args", [[], ["--format", "xml"], ["--format", "csv", "--json"]])
-    def test_tokens_export_fails_without_a_valid_format_and_with_the_option_json(self, args):
+    def test_tokens_export_fails_if_the_format_is_missing_or_invalid_or_the_option_json_is_given(self, args):
         with pytest.raises(CommandError):
             call_command("instaccess_tokens", "export", *args)
 

@@ -103,7 +103,7 @@ class TestRevokeWithTheOptionOAuth2Tokens:
         assert remaining() == 2
         assert not Revocation.objects.exists()
 
-    def test_a21_revoke_with_the_option_oauth2_tokens_works_for_a_user_without_an_audit_row(self):
+    def test_a21_revoke_with_the_option_oauth2_tokens_succeeds_for_a_user_without_an_audit_row(self):
         assert as_json("--user", "ada", "--oauth2-tokens")["revoked_oauth2_tokens"] == 2
         assert remaining() == 0
         assert Revocation.objects.get().reason == "laptop lost (2 OAuth2 tokens revoked too)"

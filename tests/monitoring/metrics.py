@@ -1,4 +1,4 @@
-"""Helpers that scrape metrics."""
+"""Helpers that scrape the metrics endpoint and return the values of metrics."""
 
 from __future__ import annotations
 

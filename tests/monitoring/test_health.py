@@ -18,7 +18,7 @@ from tests.monitoring.helpers import ALL, GATEWAY, ISSUER, LIVE, READY, SERVICE,
 from tests.support.clocks import Clock
 from tests.support.servers import ScriptedServer, scripted_server
 
-# Commit the rows, because each check runs in a separate thread, which can't see the uncommitted rows of a test.
+# Commit the rows, because each check runs in a separate thread, which can't read the uncommitted rows of a test.
 pytestmark = pytest.mark.django_db(transaction=True)
 
 CHECKS = {
@@ -158,7 +158,7 @@ class TestKeysThatCannotBeUsed:
         for name in problems(body):
             assert "instaccess_init" in body["checks"][name]["detail"]
 
-    def test_k8_issuer_and_gateway_but_not_the_service_are_not_ready_without_an_encryption_key(self, initial_keys):
+    def test_k8_only_the_service_is_ready_if_there_is_no_encryption_key(self, initial_keys):
         Key.objects.filter(use=Key.Use.ENCRYPTION).delete()
 
         status, body = probe()
@@ -245,7 +245,7 @@ class TestTheDenyList:
         assert body["checks"]["deny_list"]["age_seconds"] == pytest.approx(100, abs=1)
         assert "3602 seconds" in body["checks"]["deny_list"]["detail"]
 
-    def test_probe_of_a_process_without_requests_loads_the_deny_list(self, initial_keys):
+    def test_probe_loads_the_deny_list_of_a_gateway_that_has_handled_no_request(self, initial_keys):
         assert trust.deny_list_age() is None
 
         probe("gateway")

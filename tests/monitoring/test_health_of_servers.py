@@ -82,14 +82,14 @@ def wait_for(port: int, path: str, status: int) -> dict[str, Any]:
 
 @pytest.mark.postgresql
 class TestADatabaseAndARedisThatNeverAnswer:
-    def test_o20_server_answers_probes_without_database_and_redis_and_is_ready_again_with_the_database(
+    def test_o20_server_answers_probes_during_an_outage_and_is_ready_when_the_database_recovers(
         self, start, database, initial_keys, tmp_path
     ):
         database.may_answer = lambda sent: False
         port = start()
 
         assert ask(port, LIVE) == (200, {"status": "live"})
-        # Neither the database nor Redis answers in this test, so each probe ends only at its time limit.
+        # Neither the database nor Redis answers, so each probe ends only at its time limit.
         for _ in range(3):
             status, body = ask(port, READY)
             assert status == 503
@@ -103,7 +103,7 @@ class TestADatabaseAndARedisThatNeverAnswer:
         assert "Traceback" not in (tmp_path / "server.log").read_text()
         assert "internal/health" not in (tmp_path / "server.log").read_text()
 
-    def test_o20_gateway_without_a_database_is_ready_while_its_keys_and_its_deny_list_are_usable(
+    def test_o20_gateway_is_ready_in_an_outage_of_the_database_while_its_keys_and_deny_list_are_usable(
         self, start, database, initial_keys
     ):
         port = start(KEY_CACHE_SECONDS=1, DENY_LIST_SECONDS=1, MAX_STALENESS=3600)
@@ -119,7 +119,9 @@ class TestADatabaseAndARedisThatNeverAnswer:
         )
         assert late[0] == 200
 
-    def test_o20_gateway_without_a_database_is_not_ready_after_max_staleness(self, start, database, initial_keys):
+    def test_o20_gateway_is_not_ready_if_the_database_is_unavailable_for_longer_than_max_staleness(
+        self, start, database, initial_keys
+    ):
         port = start(KEY_CACHE_SECONDS=1, DENY_LIST_SECONDS=1, MAX_STALENESS=2)
         wait_for(port, f"{READY}?role=gateway", 200)
 
@@ -134,7 +136,7 @@ class TestADatabaseAndARedisThatNeverAnswer:
 @pytest.mark.services
 @pytest.mark.parametrize("backend", [DJANGOS, DJANGO_REDIS], ids=["django", "django-redis"])
 class TestRedisUnavailable:
-    def test_o2_process_without_a_redis_server_is_ready_with_a_warning(self, backend, initial_keys):
+    def test_o2_issuer_is_ready_with_a_warning_while_the_redis_server_is_unavailable(self, backend, initial_keys):
         with override_settings(CACHES=on_redis(backend, f"redis://{servers.HOST}:{servers.free_port()}/9")):
             status, body = probe()
 

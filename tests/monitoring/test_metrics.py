@@ -28,7 +28,7 @@ from tests.monitoring.metrics import METRICS, Growth, scrape
 from tests.support.paths import ROOT
 from tests.support.stored_keys import insert_with_sql
 
-# Commit the rows, because a separate thread reads the database and can't see the uncommitted rows of a test.
+# Commit the rows, because a separate thread reads the database and can't read the uncommitted rows of a test.
 pytestmark = pytest.mark.django_db(transaction=True)
 
 VERIFY, SELF = "/internal/gateway/verify", "/api/v1/users/self"
@@ -118,7 +118,7 @@ class TestTheGateway:
         assert grown("instaccess_gateway_decisions_total", decision="refused") == 1
         assert grown("instaccess_decision_duration_seconds_count") == 3
         # The second decision uses the cached token, and the third bearer token can't be parsed, so only the first
-        # decision decrypts.
+        # decision decrypts a token.
         assert grown("instaccess_decision_stage_duration_seconds_count", stage="crypto") == 1
         assert grown("instaccess_decision_stage_duration_seconds_count", stage="lookup") == 3
 
@@ -193,7 +193,7 @@ class TestTheDatabase:
         assert after("instaccess_audit_unsealed_rows") == 1
         assert after("instaccess_audit_oldest_unsealed_timestamp_seconds") == epoch(recent.issued_at)
 
-    def test_metrics_contain_no_oldest_uncovered_row_if_the_audit_log_is_empty(self, initial_keys):
+    def test_metrics_contain_no_time_of_the_oldest_uncovered_row_if_the_audit_log_is_empty(self, initial_keys):
         scraped = scrape()
 
         assert scraped("instaccess_audit_unsealed_rows") == 0
@@ -306,7 +306,7 @@ class TestLabels:
 
 class TestAFullDisk:
     def test_request_succeeds_if_its_metrics_cannot_be_written(self, monkeypatch, post, access_token, initial_keys):
-        """Let every measurement fail, because multi-process mode writes each measurement to a file."""
+        """Let every measurement fail, to simulate a full disk in multi-process mode, which writes to files."""
 
         def fail(*args: Any) -> None:
             raise OSError(28, "No space left on device")

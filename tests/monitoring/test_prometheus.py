@@ -29,7 +29,7 @@ WORKERS = 3
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., servers.Process]]:
-    """Return a function that starts a server process in a folder of the test."""
+    """Return a function that starts a server process, which ends when the test ends."""
     running: list[servers.Process] = []
 
     def start_(command: list[str], port: int, cwd: Path = ROOT, **variables: str) -> servers.Process:

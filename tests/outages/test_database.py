@@ -72,7 +72,7 @@ class TestARestartOfPostgreSQL:
 
 
 class TestAPostgreSQLServerThatNeverAnswers:
-    def test_o18_server_answers_503_while_postgresql_is_suspended_and_issues_tokens_again_afterwards(
+    def test_o18_server_answers_503_while_postgresql_is_suspended_and_issues_tokens_after_the_resume(
         self, cluster, without_persistent_connections, access_token
     ):
         server = without_persistent_connections
@@ -105,7 +105,7 @@ class TestAPostgreSQLServerThatNeverAnswers:
         assert missing_rows(clients) == []
         assert set(clients.statuses) <= {201, 503}
 
-    def test_o18_server_behind_pgbouncer_answers_503_while_postgresql_is_suspended(
+    def test_o18_server_connected_through_pgbouncer_answers_503_while_postgresql_is_suspended(
         self, cluster, access_token, tmp_path
     ):
         database = documented_database() | {"OPTIONS": {"connect_timeout": 2}}
@@ -142,7 +142,7 @@ class TestAPostgreSQLServerThatNeverAnswers:
 
 
 class TestAFullDisk:
-    """Tests in which PostgreSQL can't make the files of its tables or of its WAL larger, as on a full disk."""
+    """Tests of a full disk. To simulate a full disk, the kernel limits the size of PostgreSQL's files."""
 
     @pytest.fixture
     def full(self, cluster: Cluster, access_token: Any) -> None:

@@ -173,7 +173,7 @@ class TestAnAsynchronousReplica:
         assert "after-restore" in message.hint
         assert "the audit log once contained a token issued at" in verify()
 
-    def test_o17_issuing_continues_on_an_asynchronous_replica_and_after_restore_clears_the_report(
+    def test_o17_issuer_uses_an_asynchronous_replica_and_the_command_after_restore_ends_the_report(
         self, lost, server, access_token
     ):
         server.wait_until_issued(access_token)

@@ -63,7 +63,7 @@ FAILURES: dict[str, tuple[Callable[[Redis], None], Callable[[Redis], None]]] = {
 
 @pytest.mark.parametrize(("fail", "recover"), FAILURES.values(), ids=FAILURES)
 class TestAnUnavailableRedis:
-    def test_o18_server_issues_tokens_without_redis_and_throttles_requests_again_afterwards(
+    def test_o18_server_issues_tokens_while_redis_is_unavailable_and_throttles_after_the_recovery(
         self, redis, server, make_access_token, fail, recover
     ):
         counted = server.issue(make_access_token())

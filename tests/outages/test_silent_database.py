@@ -1,4 +1,4 @@
-"""Tests of case O18: a database with the documented timeouts accepts connections but never answers."""
+"""Tests of case O18: MariaDB accepts connections but never answers an issuer with the documented timeouts."""
 
 from __future__ import annotations
 

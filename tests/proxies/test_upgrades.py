@@ -24,7 +24,9 @@ def echo(stream: socket.socket, text: str) -> str:
     websocket = Connection(ConnectionType.CLIENT)
     stream.sendall(websocket.send(TextMessage(text)))
     while True:
-        websocket.receive_data(stream.recv(65536))
+        received = stream.recv(65536)
+        assert received, "the service closed the connection without a message"
+        websocket.receive_data(received)
         for event in websocket.events():
             if isinstance(event, TextMessage):
                 return event.data
@@ -76,7 +78,8 @@ class TestAnUpgradeToHTTP2:
     def test_g23_proxy_opens_no_tunnel_for_a_client_without_credentials(self, proxy, site, request_line, headers):
         answer = proxy.raw(f"{request_line} HTTP/1.1", HOST, "Content-Length: 0", *headers)
 
-        # Envoy returns 400 for a handshake that the path does not allow. nginx and Caddy ignore the header.
+        # Envoy answers 400 if its configuration doesn't allow an upgrade for the path. nginx and Caddy ignore the
+        # `Upgrade` header, so the client gets the usual 401 or 405.
         assert answer.status in (400, 401, 405)
         assert isinstance(answer.json["errors"], list)
         for tap in (site.gateway, site.service, site.issuer):

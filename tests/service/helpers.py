@@ -75,7 +75,7 @@ def refusal(response: Any) -> tuple[int, bytes, str | None]:
 class SlowFetch:
     """A fetch of the JWKS that waits for `let_go`. `begun` waits in the event loop until the fetch has begun.
 
-    If the fetch blocked the event loop, nothing could call `let_go`, and the fetch would fail.
+    If the fetch blocked the event loop, nothing could call `let_go`, and the fetch would exceed its time limit.
     """
 
     def __init__(self, server: servers.ScriptedServer, *keys: Any) -> None:
@@ -120,7 +120,7 @@ def good(token_factory: TokenFactory, **changes: Any) -> str:
 
 
 def invalid(token_factory: TokenFactory, valid: str, *, acct: str) -> list[str]:
-    """Return Authorization headers that a service of an account refuses.
+    """Return Authorization headers that a service with the ACCOUNT_UUID `acct` refuses.
 
     The first token is of another account, the second is expired, the third is `valid` with a wrong signature, and
     the fourth is encrypted.

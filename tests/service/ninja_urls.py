@@ -1,4 +1,4 @@
-"""The URLs of a Django project with django-ninja, for the tests of its authenticator."""
+"""The URLs of a Django project with django-ninja, for the tests of this package's authenticator for django-ninja."""
 
 from __future__ import annotations
 

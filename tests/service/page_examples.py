@@ -40,7 +40,10 @@ EXAMPLES = {
 
 
 def with_url(code: str, server: servers.ScriptedServer) -> str:
-    """Replace the URL of the JWKS in an example, and allow http, because the test server has no certificate."""
+    """Replace the URL of the JWKS in an example, and allow http, because the test server has no certificate.
+
+    If the example contains ALLOWED_HOSTS, also allow the host of the test server.
+    """
     assert code.count(JWKS_URL) <= 1
     code = code.replace(f'jwks_url="{JWKS_URL}",', f'jwks_url="{server.base_url}/jwks", allow_http=True,')
     code = code.replace(f'"{JWKS_URL}",', f'"{server.base_url}/jwks", "ALLOW_HTTP_URLS": True,')

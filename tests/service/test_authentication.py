@@ -248,7 +248,9 @@ class TestTheOrderOfAuthenticators:
         assert is_left_to_next(good(service, iss="them", act={"iss": ISSUER}))
 
     @pytest.mark.parametrize("authorization", ["Basic YTpi", "Bearer", "Bearer a b", "Token x", ""])
-    def test_service_leaves_other_credentials_to_the_next_authenticator(self, service, authorization):
+    def test_service_leaves_credentials_other_than_one_bearer_token_to_the_next_authenticator(
+        self, service, authorization
+    ):
         request = APIRequestFactory().get("/", HTTP_AUTHORIZATION=authorization)
 
         assert InstAccessAuthentication().get_bearer(request) is None

@@ -41,11 +41,13 @@ class TestAnotherEncodingOfAnInstAccessToken:
             assert not is_left_to_next("Bearer " + service.signed((payload + suffix).encode()))
 
     @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
-    def test_service_recognizes_an_inst_access_token_with_utf_16_claims_or_a_byte_order_mark(self, service, encoding):
+    def test_service_recognizes_an_inst_access_token_with_claims_in_utf_16_or_utf_32_or_with_a_byte_order_mark(
+        self, service, encoding
+    ):
         assert not is_left_to_next("Bearer " + service.signed(json.dumps(claims(now())).encode(encoding)))
 
     @pytest.mark.parametrize("claim", ["aud", "acct", "jti", "sub"])
-    def test_service_leaves_a_jwt_with_an_accepted_issuer_in_another_claim_to_the_next_authenticator(
+    def test_service_leaves_a_jwt_with_an_accepted_issuer_only_in_another_claim_to_the_next_authenticator(
         self, service, claim
     ):
         assert is_left_to_next("Bearer " + service.signed(claims(now(), **{"iss": "them", claim: ISSUER})))

@@ -116,8 +116,8 @@ class TestARequestWithAToken:
 
         assert refusal(handler(request)) == INVALID
 
-    def test_decorator_accepts_no_token_that_a_subclass_of_the_middleware_did_not_accept(self, project, service):
-        """Use a middleware that reads tokens from another header, and so does not check the Authorization header."""
+    def test_decorator_refuses_a_token_that_a_subclass_of_the_middleware_did_not_check(self, project, service):
+        """Use a middleware that reads tokens from another header, and therefore ignores the Authorization header."""
 
         class FromAHeader(RequestAuthentication):
             def get_bearer(self, request: Any) -> str | None:
@@ -401,7 +401,7 @@ class TestAResponse:
         assert refusal(client.get(path)) == UNAUTHENTICATED
         cache.clear()
 
-    def test_page_of_a_cached_view_behind_the_middleware_is_not_sent_to_another_user(self, project, service):
+    def test_middleware_does_not_send_the_page_of_a_cached_view_to_another_user(self, project, service):
         cache.clear()
         project.MIDDLEWARE = [OURS]
         client, tokens = Client(), [good(service, sub=USER), good(service, sub=ADMIN)]

@@ -1,4 +1,4 @@
-"""Tests of how Django runs the middleware, and of what the decorator keeps of a view."""
+"""Tests of how Django runs the middleware, and of the properties of a view that the decorator doesn't change."""
 
 from __future__ import annotations
 

@@ -67,7 +67,8 @@ def fastapi(verifier: Verifier) -> Any:
         await connection.send_text(found.user_uuid)
         await connection.close()
 
-    # FastAPI evaluates the annotations as strings, so the annotations need the local variables.
+    # In this module, annotations are strings. FastAPI can't evaluate this string, because `dependency` is a local
+    # variable, so replace the string with its value.
     for function in (endpoint, websocket):
         function.__annotations__ |= {"found": Annotated[Claims, dependency]}
     app.get("/")(endpoint)
@@ -95,7 +96,7 @@ def app(request: pytest.FixtureRequest, verifier: Verifier) -> Any:
 
 @pytest.fixture(params=[starlette, fastapi])
 def strict_app(request: pytest.FixtureRequest, verifier: Verifier) -> Any:
-    """Return an application of each framework whose endpoint requires a token."""
+    """Return a Starlette or a FastAPI application. The endpoints of both applications require a token."""
     return request.param(verifier)
 
 
@@ -267,7 +268,9 @@ class TestAWebSocket:
 
         assert (accepted["type"], message["text"]) == ("websocket.accept", USER)
 
-    def test_websocket_handshake_with_an_invalid_token_gets_a_401_or_a_close_code(self, strict_app, token_factory):
+    def test_websocket_handshake_with_an_invalid_token_is_refused_with_401_or_with_the_close_code_1008(
+        self, strict_app, token_factory
+    ):
         authorization = good(token_factory, exp=1)
         start, body = self.handshake(strict_app, authorization, extensions={"websocket.http.response": {}})
         [closed] = self.handshake(strict_app, authorization, extensions={})

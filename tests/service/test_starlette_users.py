@@ -57,7 +57,9 @@ class TestARefusedRequest:
 
         assert (answer.status, answer.body) == (400, b"Invalid access token.")
 
-    def test_error_of_a_subclass_of_the_backend_gets_a_401_with_the_body_of_canvas(self, server):
+    def test_authentication_error_of_a_subclass_of_the_backend_is_answered_with_401_and_the_body_of_canvas(
+        self, server
+    ):
         class Strict(InstAccessBackend):
             async def authenticate(self, conn: Any) -> Any:
                 raise AuthenticationError("closed today")

@@ -200,7 +200,7 @@ class TestTheApplicationOfAToken:
         assert ask(token).status_code == 200
         assert requests == [("GET", "http://testserver/", token)]
 
-    def test_c15_service_refuses_a_token_of_a_deleted_application_for_any_user_that_the_hook_returns(
+    def test_c15_service_refuses_a_token_of_a_deleted_application_even_if_the_user_hook_returns_a_user(
         self, token, application, settings
     ):
         settings.INSTACCESS["USER_HOOK"] = TokenUser
@@ -266,7 +266,7 @@ class TestTheUsersSelfEndpoint:
         assert refusal(self.get(client)) == UNAUTHENTICATED
         assert refusal(self.get(client, "Basic YTpi")) == UNAUTHENTICATED
 
-    def test_users_self_refuses_every_other_bearer_token_with_the_body_of_canvas(
+    def test_users_self_refuses_unknown_tokens_expired_tokens_and_tokens_without_a_user_as_canvas_does(
         self, client, make_access_token, user
     ):
         expired = make_access_token(expires=timezone.now() - timedelta(hours=1)).token

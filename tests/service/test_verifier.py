@@ -201,7 +201,7 @@ class TestTheKeysOfAVerifier:
         assert verify(verifier, f"Bearer {token}").account_uuid == ACCOUNT
 
     @both
-    def test_c3_verifier_uses_the_last_keys_until_they_are_too_old_while_the_jwks_url_is_faulty(
+    def test_c3_verifier_uses_the_cached_keys_for_max_staleness_while_the_jwks_url_is_faulty(
         self, make, server, token_factory, clock, verify
     ):
         verifier = make(max_staleness=100)
@@ -248,7 +248,7 @@ class TestAVerifierThatIsShared:
 
 
 class NoThreads(ThreadPoolExecutor):
-    """An executor that starts no threads."""
+    """An executor that raises AssertionError instead of running a function in a thread."""
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:
         raise AssertionError("a thread was used")

@@ -21,7 +21,7 @@ class TestAVerifierWithTheDefaultArguments:
         return clock
 
     @pytest.mark.parametrize(("seconds", "is_accepted"), [(59.9, True), (60, False)])
-    def test_c3_verifier_uses_cached_keys_for_60_seconds_longer_while_the_jwks_url_is_faulty(
+    def test_c3_verifier_uses_keys_for_60_seconds_after_their_cache_time_while_the_jwks_url_is_faulty(
         self, server: servers.ScriptedServer, token_factory, clock, seconds, is_accepted
     ):
         verifier = Verifier(jwks_url=f"{server.base_url}/jwks", allow_http=True)

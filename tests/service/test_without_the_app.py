@@ -24,7 +24,10 @@ class TestAServiceWithoutTheIssuersApp:
     ACCOUNT = "0c1b3e1c-2f0e-4c5b-9a51-6f3d1f6f2a10"
 
     def ask_project(self, authorizations: list[str], **instaccess: Any) -> Any:
-        """Return the project's responses, the messages of its system checks, and the loaded modules."""
+        """Send a request with each of these Authorization headers to the project.
+
+        Returns the responses, the messages of the system checks, and the loaded modules.
+        """
         return subproject.run_with_question(
             "tests.projects.serviceproject.ask",
             settings="tests.projects.serviceproject.settings",

@@ -47,7 +47,7 @@ def answer(response: Any) -> tuple[int, bytes, str | None]:
 
 
 def signed_inside(token: str) -> str:
-    """Decrypt an issued token with the current keys. Returns the signed token inside."""
+    """Decrypt an issued token with the current keys. Returns the signed token that the issued token contains."""
     return jose.decrypt(token, ring.current_ring().decryption_keys())[0]
 
 

@@ -58,7 +58,7 @@ class Exchange(ApplicationCommunicator):
         await self.send_input({"type": "http.request", "body": body, "more_body": more})
 
     async def disconnect(self) -> None:
-        """Disconnect the client. Waits until Django has cancelled all tasks except the cleanup."""
+        """Disconnect the client. Waits until only the current task and the task of the application remain."""
         await self.send_input({"type": "http.disconnect"})
         async with asyncio.timeout(PATIENCE):
             while asyncio.all_tasks() - {asyncio.current_task(), self.future}:
@@ -96,7 +96,7 @@ class Held:
         assert self._released.wait(PATIENCE), "the thread was not released: is the event loop blocked?"
 
     async def reached(self, count: int = 1) -> None:
-        """Wait until `count` threads have reached the step."""
+        """Wait until `count` more threads have reached the step."""
         for _ in range(count):
             assert await asyncio.to_thread(self._arrivals.acquire, timeout=PATIENCE)
 

@@ -1,6 +1,6 @@
-"""A script that checks whether all services and programs for `make test-services` are available.
+"""A script that checks whether the database servers and the programs for `make test-services` are available.
 
-The script reports each missing service in one line, before the tests start.
+The script reports each missing server or program before the tests start.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def find_error(database: str) -> str | None:
 
 
 def find_missing() -> list[str]:
-    """Return a line for each missing service and program, with a hint."""
+    """Return a message with a hint for each database server that doesn't answer and for each missing program."""
     missing = []
     for name, description in DATABASES.items():
         if (error := find_error(name)) is not None:

@@ -28,7 +28,7 @@ def load(self: Any) -> Any:
 
 
 def valid_keys() -> set[int]:
-    """Return the hashes of all valid keys, for a call of `skip_validation` in another process."""
+    """Return the hashes of the keys that are known to be valid, for `skip_validation` in another process."""
     return _valid
 
 

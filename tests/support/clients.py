@@ -38,7 +38,7 @@ class Outcome:
 
     Attributes:
         returned: the return value of the client.
-        raised: the name of the exception; empty if the client raised no exception.
+        raised: the name of the exception, or an empty string if the client raised no exception.
         content: the content of the exception: its message, or the status and the body of the response.
     """
 
@@ -99,7 +99,7 @@ class Client:
         assert self._popen is not None
         assert self._popen.stdout is not None
         line = self._popen.stdout.readline()
-        assert line, f"{self} ended (`make .venv/.clients` installs it):\n{self._log.read_text()}"
+        assert line, f"{self} ended. Is it installed (`make .venv/.clients`)? Its log:\n{self._log.read_text()}"
         return Outcome(**json.loads(line))
 
     def call(self, **call: Any) -> Outcome:

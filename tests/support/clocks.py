@@ -28,7 +28,7 @@ class Clock:
 class EventsOnAClock:
     """A replacement for the name `threading` in a module. Waiting for its events takes no real time.
 
-    If the event is not set, the waiting caller advances the clock by its own time limit, and continues.
+    If an event isn't set, a call of its method `wait` advances the clock by `timeout`, and returns immediately.
     """
 
     Lock = staticmethod(threading.Lock)

@@ -29,7 +29,7 @@ def find_programs() -> Path | None:
 
 
 class Cluster:
-    """A running PostgreSQL server, without a password for local connections."""
+    """A PostgreSQL server that accepts local connections without a password."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.data, self.port = folder / name, 0
@@ -103,9 +103,9 @@ class Cluster:
         _run("pg_ctl", "promote", f"--pgdata={self.data}")
 
     def limit_files(self, size: int | None) -> None:
-        """Let each write beyond `size` bytes of a file fail, for new connections. None removes the limit.
+        """Make new connections fail when they write more than `size` bytes to a file. None removes the limit.
 
-        The kernel returns a real error, as it does for a full disk.
+        The server gets an error from the kernel, as for a full disk.
         """
         assert self._process is not None
         # Change only the soft limit. The empty string after the colon keeps the hard limit.
@@ -134,7 +134,8 @@ def clusters(*names: str, template: Path | None = None) -> Iterator[list[Cluster
     """Run a primary and replicas of the primary until the end of the `with` block.
 
     Args:
-        template: the files of a server that was stopped, for the primary. By default, the primary is empty.
+        template: the data folder of a stopped server, which is copied to the primary. By default, the primary is
+            empty.
     """
     folder = Path(tempfile.mkdtemp(prefix="instaccess-postgresql-"))
     primary, *replicas = [Cluster(folder, name) for name in names]

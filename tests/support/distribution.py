@@ -3,9 +3,10 @@
 python -m tests.support.distribution dist
 
 Writes the source distribution, the wheel, and the software bill of materials (SBOM) of the wheel in CycloneDX format.
-The two packages contain only the files that git tracks. The same commit, packages and Python version always result in
-the same bytes. You can therefore build the packages and compare your packages with the published packages. The SBOM
-lists the newest versions of the dependencies on the day of the build.
+The source distribution and the wheel contain only files that git tracks, and generated metadata. If the commit, the
+build tools and the Python version are the same, both files always have the same bytes. You can therefore build the
+files and compare them with the published files. The SBOM lists the newest versions of the dependencies on the day of
+the build.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from typing import Any
 from tests.support.paths import ROOT
 
 NAME = "django-instaccess"
-# Skip pyroma's tests of the URL and the author's email, because the package has neither yet.
+# Skip pyroma's tests of the URL and the author's email, because the metadata of the package contains neither yet.
 PYROMA = ("--min", "10", "--skip-tests", "AuthorEmail,Url")
 
 
 class BuildError(Exception):
-    """An error that reports that the build failed. The message contains the fix."""
+    """An error that reports that the build failed. The message contains the reason."""
 
 
 def run(*command: str | Path, cwd: Path = ROOT, variables: Mapping[str, str] | None = None) -> str:
@@ -77,7 +78,11 @@ def copy_tracked_files(tree: Path, target: Path) -> None:
 
 
 def normalize(sdist: Path, time: int) -> None:
-    """Write the archive again, with sorted names, one timestamp, fixed permissions, and without user names."""
+    """Rewrite the archive, so that its bytes don't depend on the machine on which the archive was built.
+
+    The new archive has sorted names, the timestamp `time` (in seconds since 1970), fixed permissions, and no user
+    names.
+    """
     content = io.BytesIO()
     with tarfile.open(sdist) as old, tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as new:
         for member in sorted(old.getmembers(), key=lambda member: member.name):
@@ -131,7 +136,7 @@ def install(wheel: Path, folder: Path, *extras: str) -> Path:
 
 
 def write_sbom(wheel: Path, python: Path) -> Path:
-    """Write the SBOM of the wheel and of the dependencies that are installed in the environment of this Python.
+    """Write the SBOM of the wheel and of its dependencies, which are installed in the environment of `python`.
 
     The document of cyclonedx-py describes the environment. This function makes the wheel the subject of the document.
 

@@ -28,14 +28,17 @@ def restore(path: Path) -> None:
 
 
 def copy_sqlite(source: Path, target: Path) -> None:
-    """Copy a database file that no process has open, and delete the journals of the target."""
+    """Copy a database file that no process has open.
+
+    Delete the journals of the target first, because SQLite could apply an old journal to the copy.
+    """
     for journal in ("-wal", "-shm", "-journal"):
         Path(f"{target}{journal}").unlink(missing_ok=True)
     shutil.copyfile(source, target)
 
 
 def copy_sqlite_online(source: Path, target: Path) -> None:
-    """Copy a database file that processes have open, with SQLite's own backup."""
+    """Copy a database file that processes have open, with SQLite's statement `VACUUM INTO`."""
     with closing(sqlite3.connect(source)) as connection:
         connection.execute("VACUUM INTO ?", [str(target)])
 

@@ -26,8 +26,8 @@ import instaccess
 
 PACKAGE = str(Path(instaccess.__file__).parent)
 TESTS = str(Path(__file__).parent.parent)
-# Skip the frames of the test itself and of the test client. Skip the WSGI handler too, because its `environ` belongs
-# to the server.
+# Skip the frames of the tests, the test client, the test runner and `logging`, because tests pass secrets to them.
+# Skip the WSGI handler too, because its `environ` belongs to the server.
 OUTSIDE = (
     TESTS,
     *("/django/test/", "/django/core/handlers/wsgi.py", "/logging/__init__.py"),
@@ -116,7 +116,7 @@ class Log(logging.Handler):
 
 
 class NewFrames(logging.Filter):
-    """A log filter that drops a record whose exception has the frames of an earlier exception, to save time."""
+    """A log filter that drops a record if its exception has the same frames as an earlier exception, to save time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -223,7 +223,7 @@ def shown_variables(error: BaseException) -> str:
 
 
 class Unreadable(str):
-    """A secret string that raises an error when code splits the string, to simulate a fault in this code."""
+    """A secret string that can't be split, to simulate a fault in the code that parses the secret."""
 
     __slots__ = ()
 

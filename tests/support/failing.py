@@ -78,8 +78,8 @@ def stopping_after(count: int) -> Iterator[None]:
 def stops(act: Callable[[], Any], *, prepare: Callable[[], Any]) -> Iterator[int]:
     """Run `act` repeatedly. In each run, the database fails one statement later than in the previous run.
 
-    Before each run, `prepare` restores the initial rows. Yields the number of statements after each run that failed.
-    The iteration ends when `act` completes.
+    Before each run, `prepare` restores the initial rows. After each run that failed, this function yields the number
+    of statements that succeeded. The iteration ends when `act` completes.
     """
     for count in itertools.count():
         prepare()

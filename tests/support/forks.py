@@ -10,8 +10,8 @@ from typing import Any
 def run_in_child(lock: Any, function: Callable[[], Any]) -> Any:
     """Fork while this process holds a lock, as a thread of a server may do, and call a function in the child.
 
-    The child can never acquire the lock of its parent. Returns the result of the function. Fails if the child waits
-    for the lock.
+    The child can never acquire the lock, because the thread that holds the lock exists only in the parent. Returns
+    the result of the function. Fails if the child waits for the lock.
     """
     context = multiprocessing.get_context("fork")
     results = context.SimpleQueue()

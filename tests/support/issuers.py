@@ -93,9 +93,10 @@ def issuer(
     """Run a server with one worker and four threads until the end of the `with` block.
 
     Args:
-        env: environment variables, for example the address of the database.
-        database, cache: values that replace the values of DATABASES["default"], and the value of CACHES["default"].
-        instaccess: the values of the setting INSTACCESS.
+        env: additional environment variables, for example the address of the database.
+        database: members that replace members of DATABASES["default"].
+        cache: the value of CACHES["default"]. If None, the server uses the cache of the test project.
+        instaccess: members that replace members of the setting INSTACCESS.
     """
     port, log = servers.free_port(), folder / "server.log"
     values = {"DATABASE": database or {}, "INSTACCESS_SETTINGS": instaccess} | ({"CACHE": cache} if cache else {})

@@ -81,7 +81,10 @@ class Module:
                 yield Line(self, node)
 
     def text(self, node: ast.expr) -> str:
-        """Return the text of an expression, with `…` for each value that isn't a constant."""
+        """Return the text of a string, an f-string or a constant. `…` replaces each value that isn't a constant.
+
+        Returns an empty string for every other expression.
+        """
         if isinstance(node, ast.Constant):
             return str(node.value)
         if isinstance(node, ast.FormattedValue):
@@ -93,7 +96,10 @@ class Module:
         return ""
 
     def logger(self, call: ast.Call) -> str:
-        """Return, as Markdown, the name of the first logger that the module uses in the call or after the call."""
+        """Return, as Markdown, the name of the first logger that the module uses in the call or after the call.
+
+        Returns "logger of the error" if the name of the logger isn't a constant.
+        """
         after = (
             (node.lineno, node.id)
             for node in ast.walk(self._tree)
@@ -118,11 +124,14 @@ def _name(node: ast.expr) -> str:
 
 LINES = [line for path in sorted(PACKAGE.rglob("*.py")) if path.name != "logs.py" for line in Module(path).lines()]
 CALLS = [line for line in LINES if not line.is_fault]
-"""The calls that write a log line directly, without the faults, which are logged later."""
+"""The calls that log a line immediately. Calls of `Fault.of` are excluded, because a fault is logged later."""
 
 
 def table() -> str:
-    """Return the table of all log lines as Markdown. `web/faults.py` is left out, because it logs the faults."""
+    """Return the table of all log lines as Markdown.
+
+    A call without a literal text is left out: such a call logs a fault, and the call of `Fault.of` has a row.
+    """
     rows = sorted({line.row for line in LINES if line.texts or line.is_fault})
     return HEADER + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 

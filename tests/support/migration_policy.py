@@ -1,4 +1,4 @@
-"""The rules of docs/upgrades.md for migrations, which allow two releases to run on one database."""
+"""The rules of docs/upgrades.md for migrations. The rules allow two successive releases to run on one database."""
 
 from __future__ import annotations
 

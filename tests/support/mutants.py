@@ -6,10 +6,12 @@ Prints for each mutant the first test that fails, or a diff if no test fails. A 
 reasons:
 
 - The tests have a gap. Write a test of the behavior that the mutant breaks, in the folder of `tests/` that has the
-  name of the package. Look for similar code. Run the same seed again: the test must kill the mutant.
+  name of the package. Check whether the tests of similar code have the same gap. Run the same seed again: the test
+  must kill the mutant.
 - Only tests that did not run detect the mutant. `--every-test` runs the whole suite on each survivor.
 - The mutant is equivalent: no caller can detect the difference, for example a larger cache. Change nothing.
-- The mutant is undecidable, because its code runs only with PostgreSQL, MariaDB or Redis. These tests use no service.
+- The mutant is undecidable, because its code runs only with PostgreSQL, MariaDB or Redis. This command runs no test
+  that needs such a server.
 
 At least 97% of the mutants that are neither equivalent nor undecidable must be killed. Run the command by hand, like
 the benchmarks, because each mutant takes between 5 seconds and a minute.
@@ -151,8 +153,8 @@ class Mutant:
     def kind(self) -> tuple[str, tuple[int, int], str]:
         """The path, the place, and the name of the operator up to the first underscore.
 
-        The operators `core/ReplaceBinaryOperator_Add_Sub` and `core/ReplaceBinaryOperator_Add_Mul`, for example, have
-        the same kind at the same place.
+        At the same place, for example, the mutants of the operators `core/ReplaceBinaryOperator_Add_Sub` and
+        `core/ReplaceBinaryOperator_Add_Mul` have the same kind.
         """
         return self.path, self.place, self.operator.partition("_")[0]
 
@@ -235,7 +237,7 @@ def _sample(seed: int, size: int, only: Sequence[str]) -> list[Mutant]:
 def _find_failure(tree: Path, tests: Sequence[str]) -> str:
     """Run tests, and return the first test that fails, or "" if all tests pass.
 
-    Tests that take over 25 minutes count as failed, because the mutant may be an endless loop.
+    Tests that take over 25 minutes count as failed, because the mutant may have caused an endless loop.
     """
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header"]
     command += ["-m", "not services and not postgresql", *tests]
@@ -269,7 +271,7 @@ def _stages(mutant: Mutant, tree: Path, every_test: bool) -> Iterator[list[str]]
 
 
 def _try(mutant: Mutant, tree: Path, every_test: bool) -> tuple[str, str]:
-    """Run the tests on a mutant. Returns the first test that fails, or "", and the diff of the mutant."""
+    """Run the tests on a mutant. Returns the first test that fails ("" if all tests pass), and the mutant's diff."""
     path = tree / mutant.path
     original = path.read_text()
     mutated = mutant.mutate(original) or original

@@ -33,7 +33,7 @@ PARTS = {
     (2, 3, 4, 5, 6, 7): "2 to 7: until the service accepts the token through nginx",
     (8, 9): "8 and 9: refuse and revoke, including the wait of 5 s",
 }
-"""The steps of the page that the table adds up, and the description of each sum."""
+"""The steps of the page that each row of the table adds up, and the description of the row."""
 
 _HIDDEN = {"DJANGO_SETTINGS_MODULE", "PYTHONPATH", "VIRTUAL_ENV", "INSTACCESS_DATABASE", "PYTHONDONTWRITEBYTECODE"}
 
@@ -54,9 +54,9 @@ class Run(NamedTuple):
     """The result of a run. The keys of both dictionaries are the numbers of the steps.
 
     Attributes:
-        outputs: the lines that the first terminal shows.
+        outputs: the standard output of each `run` block of the step.
         seconds: the time of the commands, in seconds. The start of a server lasts until its port accepts connections.
-        log: the log of the project.
+        log: the output of the project's server.
         folder: the folder, which contains the environment and the project.
         environment: the environment variables of the commands.
     """
@@ -100,8 +100,8 @@ def _lines(block: readme.Block, ports: Mapping[str, int]) -> list[str]:
     if action == "run":
         return [code, r"printf '\0'"]
     if action == "serve":
-        # The last line of the code block starts the server. `exec` replaces the shell with the server, so that the
-        # script ends the server, and not only the shell.
+        # The last line of the code block starts the server. `exec` replaces the subshell with the server. Without
+        # `exec`, the `kill` at the end of the script would end only the subshell.
         *before, command = code.strip().splitlines()
         started = "\n".join([*before, f"exec {command}"])
         connect = f"(: </dev/tcp/127.0.0.1/{ports[target]}) 2>/dev/null"
@@ -114,7 +114,10 @@ def _lines(block: readme.Block, ports: Mapping[str, int]) -> list[str]:
 
 
 def _script(page: str, ports: Mapping[str, int]) -> str:
-    """Return a script that follows the page. The script prints byte 0 after a block, and byte 1 after a step."""
+    """Return a shell script that follows the page.
+
+    The script prints byte 0 after each `run` block, and byte 1 after each step.
+    """
     lines = ["set -e", "trap 'kill $(jobs -p)' EXIT"]
     for step in steps(page):
         for block in step.blocks:
@@ -155,8 +158,9 @@ def run(wheel: Path, *, offline: bool) -> Iterator[Run]:
     """Follow the tutorial in an empty folder, which is deleted at the end of the context.
 
     Args:
-        wheel: replaces the name of the package in `pip install`.
-        offline: whether the dependencies are the packages of this Python environment. Otherwise, pip downloads them.
+        wheel: the wheel of this package, which `pip install django-instaccess` installs.
+        offline: whether the packages of this Python environment are used as the dependencies. If false, pip downloads
+            the dependencies.
     """
     page = PAGE.read_text(encoding="utf-8")
     ports = {"8000": servers.free_port(), "8080": servers.free_port()}

@@ -74,7 +74,7 @@ class Node:
         servers.wait_until(self.readiness, lambda status: status == 200)
 
     def readiness(self) -> int:
-        """Return the status of a probe."""
+        """Return the HTTP status of a readiness probe, or 0 if the node doesn't answer."""
         return self.ask(f"{READY}{self._role}")
 
     def ask(self, path: str, token: str | None = None) -> int:
@@ -125,7 +125,7 @@ class Load:
     Attributes:
         statuses: the number of responses by kind of request and status.
         tokens: all tokens that the clients received.
-        failures: a description of each request that failed or got an error.
+        failures: a description of each request that got no response, or a status other than 200 and 201.
     """
 
     def __init__(self, port: int, access_tokens: list[str], token: str) -> None:
@@ -173,8 +173,8 @@ class Load:
 class Nodes:
     """Two issuers, two gateways and one service, and nginx.
 
-    The gateways have their own private encryption key, and read the public keys and the revocations through the
-    internal listener of nginx.
+    The gateways read the private encryption key from a file. They read the public signing keys and the revocations
+    from the issuers, through the internal listener of nginx.
 
     Attributes:
         issuers, gateways, service: the nodes.
@@ -236,7 +236,7 @@ class Nodes:
         """Run another nginx in front of the nodes. Yields its public port.
 
         Args:
-            change: a function that edits the example configuration first, as an operator would.
+            change: a function that edits the configuration of nginx, as an operator would.
         """
         port = servers.free_port()
         process = self._start_nginx(f"nginx-{port}", port, servers.free_port(), change)
@@ -251,7 +251,7 @@ class Nodes:
         (prefix / "upstreams.conf").write_text(self._upstreams(internal_port))
         text = (ROOT / "examples/nginx/nginx.conf").read_text()
         text = substitute(text, "listen 127.0.0.1:8080;", f"listen {servers.HOST}:{port};")
-        # Replace the three blocks as the README of the example describes.
+        # Replace the three upstream blocks as the README of the example describes.
         text, count = re.subn(r"    upstream \w+ \{\n.*?\n    \}\n", "", text, flags=re.DOTALL)
         assert count == 3
         text = substitute(text, "\nhttp {\n", "\nhttp {\n    include upstreams.conf;\n")
@@ -299,7 +299,10 @@ class Nodes:
 
     @contextmanager
     def load(self) -> Iterator[Load]:
-        """Let clients send requests until the context ends. Waits for successful responses at both ends."""
+        """Let clients send requests until the context ends.
+
+        Waits for successful responses when the context starts, and for further successful responses before it ends.
+        """
         load = Load(self.port, self.access_tokens, self.issue())
         try:
             load.wait_for_more()

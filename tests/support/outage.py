@@ -1,4 +1,6 @@
-"""A script that sends requests to one role without a database, and prints statuses and log lines as JSON.
+"""A script that sends requests to one role while the database is unavailable, and prints statuses and log lines.
+
+Each line of the output is a JSON object.
 
 Usage: python -m tests.support.outage issuer
 """
@@ -29,12 +31,16 @@ class Printer(logging.Handler):
 
 
 def segment(**members: Any) -> str:
-    """Return a header or claims as a segment of a token."""
+    """Encode the members of a JSON object as one segment of a token: base64url without padding."""
     return base64.urlsafe_b64encode(json.dumps(members, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
 def requests() -> dict[str, tuple[str, str, str]]:
-    """Return the method, the URL and the bearer token for each role. To check these tokens, a role needs its keys."""
+    """Return the method, the URL and the bearer token of the request to each role.
+
+    Without the database, none of these requests can be answered: the issuer looks up the access token, the gateway
+    and the service load their keys, and the last two URLs return stored keys and stored revocations.
+    """
     encrypted = segment(alg="RSA-OAEP", enc="A128CBC-HS256", kid="k")
     jwe = [encrypted, *(base64.urlsafe_b64encode(bytes(size)).decode().rstrip("=") for size in (256, 16, 16, 16))]
     jws = [segment(alg="RS256", kid="k"), segment(iss=settings.INSTACCESS["ISSUER"]), "e30"]
@@ -56,7 +62,7 @@ def requests() -> dict[str, tuple[str, str, str]]:
 
 
 def main(role: str) -> None:
-    """Send the requests. The log goes to one handler, with all loggers at WARNING."""
+    """Send `TIMES` equal requests to a role. Prints each status, and each log line at WARNING or above."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "testproject.settings")
     os.environ["INSTACCESS_SETTINGS"] = json.dumps({"ISSUER": "instaccess:test", "SERVICE_SECRETS": [SECRET]})
     django.setup()

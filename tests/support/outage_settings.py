@@ -1,4 +1,4 @@
-"""Settings of the test project for servers whose database or Redis server fails.
+"""Settings of the test project for tests in which the database server or the Redis server fails.
 
 The environment variables DATABASE and CACHE contain settings for `DATABASES["default"]` and `CACHES["default"]`, as
 JSON.

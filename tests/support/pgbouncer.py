@@ -1,4 +1,4 @@
-"""A real PgBouncer in front of the PostgreSQL of the test run."""
+"""A real PgBouncer, which forwards connections to the PostgreSQL server of the test run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,11 @@ def find_program() -> str | None:
 
 
 def _open_all_connections(port: int) -> None:
-    """Let PgBouncer open all its connections to PostgreSQL: run one transaction per connection at the same time."""
+    """Make PgBouncer open all its connections to PostgreSQL: run one transaction per connection at the same time.
+
+    PgBouncer opens a connection only when all open connections are busy. The transactions of a test, which run one
+    after another, would therefore all use the same connection.
+    """
     # Import the driver here, because `make test` imports this file but doesn't install the driver.
     import psycopg
 

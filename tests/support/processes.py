@@ -47,7 +47,10 @@ class KilledError(Exception):
 
 
 class TaskError(Exception):
-    """An error that reports that a task raised an exception. The message is the traceback of the exception."""
+    """An error that reports that a task failed.
+
+    The message is the traceback of the exception that the task raised, or the exit code if the process ended.
+    """
 
 
 def environment() -> dict[str, str]:
@@ -63,7 +66,7 @@ class Worker:
     Args:
         settings: the value of the setting INSTACCESS in this process.
         keys: the RSA keys that this process uses, in this order, instead of generating keys.
-        barrier: the barrier at which the workers wait for each other after `tasks.meet_at`.
+        barrier: the barrier at which the workers wait for each other in the tasks `meet` and `meet_at`.
     """
 
     def __init__(self, *, settings: dict[str, Any], keys: Iterable[JWK] = (), barrier: Any = None) -> None:
@@ -204,7 +207,8 @@ def _run_tasks(
 ) -> None:
     global _pipe, _barrier
     _pipe, _barrier = pipe, barrier
-    # Disable logging, because the interleaved log of twenty processes is unreadable. The results suffice.
+    # Disable logging, because the interleaved log of twenty processes is unreadable, and the tests use only the
+    # results of the tasks.
     logging.disable(logging.CRITICAL)
     connections["default"].settings_dict["NAME"] = database
     pregenerated = iter([JWK.from_json(key) for key in keys])

@@ -1,6 +1,6 @@
-"""The test project behind a real nginx, Caddy or Envoy with the configurations in `examples/`.
+"""The test project with a real reverse proxy (nginx, Caddy or Envoy) that uses the configuration in `examples/`.
 
-Only the addresses in the configurations are replaced. Wire taps record the traffic to the gateway, the service and
+Only the addresses in the configuration are replaced. Wire taps record the requests to the gateway, the service and
 the issuer.
 """
 
@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,8 @@ class Answer:
     status: int
     headers: Any
     body: bytes
+    after: bytes = b""
+    """After the status 101: the bytes of the new protocol that arrived together with the response."""
 
     @property
     def json(self) -> Any:
@@ -101,13 +104,13 @@ SERVERS: dict[str, Callable[[int], list[str]]] = {
     "uvicorn --ws none": lambda port: _uvicorn(port, "--ws", "none"),
     "hypercorn with websockets": lambda port: _hypercorn(port, "tests.support.websockets"),
 }
-"""The command of each application server that can run the test project, without the Python interpreter."""
+"""Functions that return the arguments with which `python -m` runs the test project, by application server."""
 
 
 class Site:
     """A site of two processes on one database: the gateway, and the service with the issuer.
 
-    Wire taps are in front of the gateway, the service and the issuer.
+    Wire taps record the requests to the gateway, the service and the issuer.
 
     Args:
         service: the name of the application server that runs the service and the issuer.
@@ -147,7 +150,10 @@ class Site:
         return self._gateways[self.gateway_server]
 
     def use_gateway(self, server: str) -> None:
-        """Connect the wire tap to a gateway on this application server. Each server is started only once."""
+        """Connect the gateway's wire tap to a gateway that runs on the application server with the name `server`.
+
+        The first call for an application server starts the gateway. Later calls use the same gateway again.
+        """
         if server not in self._gateways:
             self._gateways[server] = self.start_server(f"gateway-{server}", server)
         if server != self.gateway_server:
@@ -225,7 +231,12 @@ def read_answer(stream: socket.socket, method: str = "GET") -> Answer:
     """Read and return a response from a socket. `method` is the method of the request, because HEAD has no body."""
     response = HTTPResponse(stream, method=method)
     response.begin()
-    return Answer(response.status, response.headers, response.read())
+    after = b""
+    if response.status == HTTPStatus.SWITCHING_PROTOCOLS:
+        stream.setblocking(False)  # Otherwise, `peek` would wait for more bytes if the buffer is empty.
+        after = response.fp.peek()
+        stream.settimeout(servers.PATIENCE)
+    return Answer(response.status, response.headers, response.read(), after)
 
 
 def program(name: str, package: str) -> str:
@@ -269,7 +280,7 @@ def start_nginx(
     Args:
         server: a server that replaces the gateway, the service and the issuer of the site.
         gateways: the ports of the gateways. By default, the gateway of the site.
-        change: a function that edits the example configuration first, as an operator would.
+        change: a function that edits the example configuration before the addresses are replaced.
     """
     text = change((ROOT / "examples/nginx/nginx.conf").read_text())
     text = substitute(text, "listen 127.0.0.1:8080;", f"listen {servers.HOST}:{port};")

@@ -1,4 +1,7 @@
-"""A second release of the app, whose commands run on the test database while this process also uses the database."""
+"""Functions that create a second release of the app, and run `manage.py` commands of this release.
+
+The commands run on the test database, which this process also uses.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ for _name, _model in list(globals().items()):
 
 
 class Release:
-    """A release of the app whose package is in a folder.
+    """A release of the app in a separate folder.
 
     Args:
         folder: the folder that contains the package `instaccess`.

@@ -1,4 +1,4 @@
-"""A recorder of all secrets of a test. The recorder finds the secrets in a text in any encoding."""
+"""A recorder of all secrets of a test. The recorder searches texts for the secrets in several encodings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from instaccess.opaque import Opaque
 
 PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")
 LENGTH = 24
-"""The length of the strings to search for. A pretty-printer can split longer strings into several lines."""
+"""The maximum length of the strings to search for. A pretty-printer can split longer strings into several lines."""
 
 
 class Secrets:
@@ -43,7 +43,10 @@ class Secrets:
                 self.texts |= {text for form in forms(value) for text in _samples(form)}
 
     def find_in(self, text: str) -> list[str]:
-        """Return the lines of a text that contain a secret. Lines that an earlier call has searched are skipped."""
+        """Return the lines of a text that contain a secret.
+
+        Skips the lines in which an earlier call found no secret, to save time.
+        """
         lines = set(text.splitlines()) - self._searched_lines
         joined = "\n".join(lines)
         found = [secret for secret in self.texts if secret in joined]
@@ -107,7 +110,11 @@ def _forms_of_jwk(key: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _samples(form: str) -> Iterable[str]:
-    """Return the beginning, the middle and the end of an encoding. Empty if `form` is too short to be a secret."""
+    """Return strings of LENGTH characters from the beginning, the middle and the end of an encoding.
+
+    If `form` is shorter than LENGTH, returns only `form`. If `form` has fewer than 16 characters and is therefore too
+    short to be a secret, returns nothing.
+    """
     if len(form) < LENGTH:
         return [form] if len(form) >= 16 else []
     middle = (len(form) - LENGTH) // 2

@@ -240,7 +240,7 @@ class ReceivedRequest:
 
 @dataclass
 class ScriptedServer:
-    """An HTTP server with real sockets, whose responses the test defines.
+    """An HTTP server with real sockets. The test defines the responses.
 
     Attributes:
         answer: the function that answers a request. Its argument is the request handler.

@@ -12,7 +12,7 @@ from tests.support import readme
 
 
 def code_of(page: str, text: str) -> str:
-    """Return the only Python snippet of a page that contains a text."""
+    """Return the Python snippet of a page that contains `text`. Exactly one snippet must contain `text`."""
     [code] = [each.code for each in readme.snippets(page) if each.language == "python" and text in each.code]
     return code
 

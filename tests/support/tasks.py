@@ -154,7 +154,7 @@ def import_public(data: str, use: str) -> str:
 
 
 def attempt(*args: str) -> str:
-    """Run a `manage.py` command. Returns the name of the exception; empty if the command succeeds."""
+    """Run a `manage.py` command. Returns the name of the exception, or an empty string if the command succeeds."""
     try:
         call_command(*args, stdout=io.StringIO())
     except Exception as error:
@@ -175,13 +175,19 @@ def issue(user_pk: int) -> str:
 
 
 def post(access_token: str) -> tuple[int, str]:
-    """Request a token from the issuing endpoint. Returns the HTTP status and the token; empty if refused."""
+    """Request a token from the issuing endpoint. Returns the HTTP status and the token.
+
+    If the endpoint returns no token, the second value is an empty string.
+    """
     response = Client(raise_request_exception=False).post(URL, headers={"Authorization": f"Bearer {access_token}"})
     return response.status_code, response.json().get("token", "")
 
 
 def accept(token: str) -> str:
-    """Decrypt and verify a token with this process's keys. Returns the reason of a refusal; empty if valid."""
+    """Decrypt and verify a token with this process's keys.
+
+    Returns the reason code of the refusal, or an empty string if the token is valid.
+    """
     try:
         ring = keys_ring.current_ring()
         jose.verify(jose.decrypt(token, ring.decryption_keys())[0], ring.verification_keys())

@@ -45,7 +45,7 @@ def denying(*jtis: str) -> DenyList:
 
 
 def canvas_claims(now: int = NOW, **changes: Any) -> dict[str, Any]:
-    """Return a claims set as Canvas's gem writes for a service user: with integer ids and without a domain.
+    """Return a claims set such as Canvas's gem writes for a service user: with integer ids and without a domain.
 
     `...` removes a claim.
     """

@@ -1,4 +1,4 @@
-"""Functions that generate RSA keys with the ROCA weakness (CVE-2017-15361), as the faulty chips did."""
+"""Functions that generate RSA keys with the ROCA weakness (CVE-2017-15361), as faulty Infineon chips did."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """An ASGI application with the test project and with a WebSocket endpoint that echoes messages.
 
-The endpoint accepts a handshake only with a signed token in the Authorization header.
+The endpoint accepts a handshake only if the token in the Authorization header has the three segments of a signed
+token.
 """
 
 from __future__ import annotations

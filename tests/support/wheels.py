@@ -14,7 +14,7 @@ _IGNORED = (".*", "build", "dist", "*.egg-info", "__pycache__", "demo.sqlite3*",
 
 
 def build_wheel(folder: Path) -> Path:
-    """Build the wheel of this checkout. The build runs in a copy in `folder`, and leaves no files in the checkout."""
+    """Build the wheel of this checkout. The build runs in a copy in `folder`, and doesn't change the checkout."""
     copy = Path(shutil.copytree(ROOT, folder / "checkout", ignore=shutil.ignore_patterns(*_IGNORED)))
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder / "dist")]
     subprocess.run(command, cwd=copy, check=True, capture_output=True, timeout=300)

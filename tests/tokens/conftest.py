@@ -1,4 +1,4 @@
-"""Fixtures: two RSA keys, and a token that is signed with the first key and encrypted for the second key."""
+"""Fixtures: a signing key, an encryption key, a signed token, and an encrypted token with the signed token inside."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from tests.tokens.handmade import PAYLOAD
 
 @pytest.fixture(scope="module")
 def loaded() -> dict[tuple[str, str], JWK]:
-    """Return a cache of validated keys, because OpenSSL takes longer to validate a key than most tests take."""
+    """Return a cache of keys for all tests of a module.
+
+    OpenSSL validates a key at its first use. This validation takes longer than most of these tests.
+    """
     return {}
 
 

@@ -23,7 +23,10 @@ arbitrary_input = settings(
 
 
 class UntouchableKeys(Mapping[str, JWK]):
-    """A key mapping that fails the test if a key is looked up, because a found key would cause an RSA operation."""
+    """A key mapping that fails the test if the code under test accesses the mapping.
+
+    A token that is refused with these keys is refused before an RSA operation.
+    """
 
     def __getitem__(self, kid: str) -> JWK:
         raise AssertionError("a key was looked up")

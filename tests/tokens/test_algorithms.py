@@ -21,7 +21,7 @@ from tests.tokens.handmade import NO_KEYS, PAYLOAD, b64, encrypted_as, unb64, wi
 
 
 def encrypted_with_lengths(plaintext: str, key: JWK, *, enc: str, iv_bytes: int, tag_bytes: int = 16) -> str:
-    """Return an encrypted token with an initialization vector and a tag of these lengths (RFC 7518 §5)."""
+    """Return an encrypted token (RFC 7518 §5). Its IV has `iv_bytes` bytes. Its tag has at most `tag_bytes` bytes."""
     header = b64(json.dumps({"alg": "RSA-OAEP", "enc": enc, "kid": "e1"}).encode())
     public: Any = key.get_op_key("wrapKey")
     content_key, iv = b"k" * 32, b"i" * iv_bytes
@@ -61,7 +61,7 @@ class TestTheAlgorithmsOfAnEncryptedToken:
             "",
         ],
     )
-    def test_g1_decrypt_refuses_an_unknown_key_algorithm_without_an_rsa_operation(self, alg, encrypted):
+    def test_g1_decrypt_refuses_an_unknown_key_algorithm_before_any_rsa_operation(self, alg, encrypted):
         header = json.dumps({"alg": alg, "enc": "A128CBC-HS256", "kid": "e1"})
 
         with pytest.raises(InvalidToken) as refusal:
@@ -72,7 +72,7 @@ class TestTheAlgorithmsOfAnEncryptedToken:
     @pytest.mark.parametrize(
         "enc", ["a128cbc-hs256", "A128CBC-hs256", "a256gcm", "A256CBC-HS512", "A192CBC-HS384", "A128GCM", "none", ""]
     )
-    def test_g1_decrypt_refuses_an_unknown_content_algorithm_without_an_rsa_operation(self, enc, encrypted):
+    def test_g1_decrypt_refuses_an_unknown_content_algorithm_before_any_rsa_operation(self, enc, encrypted):
         header = json.dumps({"alg": "RSA-OAEP", "enc": enc, "kid": "e1"})
 
         with pytest.raises(InvalidToken) as refusal:
@@ -124,7 +124,7 @@ class TestTheAlgorithmOfASignedToken:
         assert refusal.value.code == "wrong_alg"
 
     @pytest.mark.parametrize("secret_of", ["pem", "jwk", "modulus"])
-    def test_g7_c1_verify_refuses_hs256_with_the_public_key_as_the_secret(self, secret_of, signing_key):
+    def test_g7_c1_verify_refuses_a_token_that_is_signed_with_hs256_and_the_public_key(self, secret_of, signing_key):
         secret = {
             "pem": signing_key.export_to_pem(),
             "jwk": signing_key.export_public().encode(),
@@ -175,7 +175,7 @@ class TestTheAlgorithmOfASignedToken:
         assert refusal.value.code == "malformed"
 
 
-class TestTheLengthsOfInitializationVectorAndTag:
+class TestTheLengthsOfTheInitializationVectorAndTheTag:
     @pytest.mark.parametrize(("enc", "iv_bytes"), [("A256GCM", 12), ("A128CBC-HS256", 16)])
     def test_decrypt_accepts_a_handmade_token_with_the_right_lengths(self, signed, encryption_key, enc, iv_bytes):
         token = encrypted_with_lengths(signed, encryption_key, enc=enc, iv_bytes=iv_bytes)
@@ -183,7 +183,7 @@ class TestTheLengthsOfInitializationVectorAndTag:
         assert jose.decrypt(token, {"e1": PrivateKey(encryption_key)}) == (signed, "e1")
 
     @pytest.mark.parametrize("iv_bytes", [8, 13, 16, 128])
-    def test_decrypt_refuses_an_initialization_vector_of_the_wrong_length_without_an_rsa_operation(
+    def test_decrypt_refuses_an_initialization_vector_of_the_wrong_length_before_any_rsa_operation(
         self, signed, encryption_key, iv_bytes
     ):
         token = encrypted_with_lengths(signed, encryption_key, enc="A256GCM", iv_bytes=iv_bytes)
@@ -194,7 +194,7 @@ class TestTheLengthsOfInitializationVectorAndTag:
 
     @pytest.mark.parametrize(("enc", "iv_bytes"), [("A256GCM", 12), ("A128CBC-HS256", 16)])
     @pytest.mark.parametrize("tag_bytes", [1, 12, 15, 32])
-    def test_decrypt_refuses_a_tag_of_the_wrong_length_without_an_rsa_operation(
+    def test_decrypt_refuses_a_tag_of_the_wrong_length_before_any_rsa_operation(
         self, signed, encryption_key, enc, iv_bytes, tag_bytes
     ):
         token = encrypted_with_lengths(signed, encryption_key, enc=enc, iv_bytes=iv_bytes, tag_bytes=tag_bytes)
@@ -207,7 +207,7 @@ class TestTheLengthsOfInitializationVectorAndTag:
 
 
 class TestACompressedToken:
-    def test_g2_decrypt_refuses_a_compressed_token_without_decrypting_the_token(self, encryption_key):
+    def test_g2_decrypt_refuses_a_compressed_token_before_decrypting_the_token(self, encryption_key):
         bomb = encrypted_as(
             {"alg": "RSA-OAEP", "enc": "A256GCM", "kid": "e1", "zip": "DEF"}, "A" * 1_048_576, encryption_key
         )

@@ -15,7 +15,8 @@ from instaccess.exceptions import InvalidToken
 from instaccess.tokens import PrivateKey, jose
 from tests.tokens.handmade import CONTENT_ALGORITHMS, PAYLOAD, arbitrary_input, b64, with_header
 
-# These strings resemble tokens, because a parser refuses most random strings at its first check.
+# Most of these strings resemble tokens. The parser refuses random text at its first check, so random text alone would
+# not test the later checks.
 near_tokens = st.one_of(
     st.text(max_size=300),
     st.lists(st.text(alphabet=string.ascii_letters + string.digits + "-_", max_size=40), max_size=7).map(".".join),
@@ -30,7 +31,10 @@ near_tokens = st.one_of(
 
 @st.composite
 def mutations(draw: Any) -> Any:
-    """Return a function that changes a string in up to three places."""
+    """Draw a function that changes a string in up to three places.
+
+    The function can return the same string, for example if it replaces a character with the same character.
+    """
     steps = draw(
         st.lists(
             st.tuples(
@@ -62,7 +66,7 @@ def mutations(draw: Any) -> Any:
 class TestArbitraryInput:
     @arbitrary_input
     @given(text=near_tokens)
-    def test_decrypt_and_verify_refuse_an_arbitrary_string_with_a_reason_code(
+    def test_decrypt_and_verify_give_a_reason_code_for_the_refusal_of_an_arbitrary_string(
         self, text, signing_key, encryption_key
     ):
         decryption_keys = {"e1": PrivateKey(encryption_key)}
@@ -138,7 +142,7 @@ class TestArbitraryInput:
                 jose.verify(".".join(mix), {"s1": signing_key, "s2": signing_key})
 
     def test_error_of_decrypt_or_verify_contains_no_part_of_the_token(self, encrypted, signed, rsa_pool):
-        # Errors are logged, so an error must not contain a part of a token.
+        # Errors are logged. A person who can read the log must not find a token or its claims there.
         rsa_pool.take(), rsa_pool.take()
         for refused, token, keys in (
             (jose.decrypt, encrypted, {"e1": rsa_pool.take_private("enc")}),

@@ -1,4 +1,4 @@
-"""Tests that a reader uses the key with the `kid` of the token, or the first three keys if the token has no `kid`."""
+"""Tests that a reader tries the key with the `kid` of the token, or at most three keys if the token has no `kid`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.tokens.handmade import encrypted_as
 
 
 class CountingKeys(dict[str, JWK]):
-    """A key mapping that counts how many keys the reader tries."""
+    """A key mapping that counts how many keys are tried for a token without `kid`."""
 
     used = 0
 
@@ -69,7 +69,7 @@ class TestATokenWithoutKid:
 
 
 class NewKeys(jose.ReloadableKeys):
-    """A key mapping with other keys after `reload`. Counts the reloads, and records each `kid` that was looked up."""
+    """A mapping that contains `keys` before `reload` is called, and `reloaded` after the call. Counts the calls."""
 
     def __init__(self, keys: dict[str, JWK], reloaded: dict[str, JWK]) -> None:
         self.keys_, self.reloaded = keys, reloaded

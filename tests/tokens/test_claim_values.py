@@ -38,7 +38,7 @@ class TestAnInvalidTimeClaim:
     def test_g8_reader_refuses_an_invalid_nbf(self, value):
         assert refusal(payload(nbf=value)).code == "bad_claim"
 
-    def test_g8_reader_refuses_an_exp_of_1e999(self, rsa_pool):
+    def test_g8_verify_refuses_an_exp_of_1e999(self, rsa_pool):
         # Python parses the valid JSON number 1e999 as infinity, which can't be converted to an integer.
         key = rsa_pool.take("sig")
         text = json.dumps(payload(exp="?")).replace('"?"', "1e999").encode()
@@ -51,12 +51,12 @@ class TestAnInvalidTimeClaim:
 
 class TestTheExpiryOfAToken:
     @pytest.mark.parametrize("leeway", [0, 5])
-    def test_c9_reader_accepts_a_token_one_second_before_it_expires(self, leeway):
+    def test_c9_reader_accepts_a_token_one_second_before_its_exp_plus_the_leeway(self, leeway):
         assert read(payload(), now=NOW + 3600 + leeway - 1, leeway=leeway).user_uuid == "ada"
 
     @pytest.mark.parametrize("leeway", [0, 5])
     @pytest.mark.parametrize("late", [0, 0.001, 1, 3600, 10**9])
-    def test_c9_reader_refuses_a_token_at_and_after_the_time_of_its_exp(self, leeway, late):
+    def test_c9_reader_refuses_a_token_at_and_after_its_exp_plus_the_leeway(self, leeway, late):
         error = refusal(payload(), now=NOW + 3600 + leeway + late, leeway=leeway)
 
         assert isinstance(error, TokenExpired)
@@ -84,8 +84,8 @@ class TestTheTimeAfterWhichEveryGatewayRefusesAToken:
         assert MAX_LEEWAY == 300
 
     def test_every_gateway_refuses_a_token_six_minutes_after_its_expiry(self):
-        # The leeway of a gateway is at most 5 minutes. The clock of a gateway may be a minute behind the clock of the
-        # issuer.
+        # The leeway of a gateway is at most 5 minutes. The clock of a gateway can be up to a minute behind the clock
+        # of the issuer.
         assert AFTERLIFE == 360
 
 

@@ -227,7 +227,7 @@ class TestExtraClaims:
         with pytest.raises(ClaimsTooLarge, match="nest deeper"):
             new(extra={"x": nested(31)}).to_json()
 
-    def test_p16_depth_of_an_extra_claim_does_not_depend_on_the_claims_before_it(self):
+    def test_p16_depth_of_an_extra_claim_does_not_depend_on_the_preceding_claims(self):
         deep: list[Any] = ["x"]
         for _ in range(31):
             deep = [deep]
@@ -258,7 +258,7 @@ class TestTheIssuerOfAToken:
             assert claims.issuer == issuer
 
     @pytest.mark.parametrize("iss", ["instructure", ["instructure:inst_access"], {}])
-    def test_c2_reader_refuses_a_part_of_the_accepted_issuer_if_the_caller_passes_one_string(self, iss):
+    def test_c2_reader_refuses_a_substring_of_the_issuer_if_the_caller_passes_one_string(self, iss):
         with pytest.raises(ForeignToken):
             Claims.from_payload(payload(iss=iss), now=NOW, issuers=ISSUER)
 
@@ -370,7 +370,7 @@ class TestArbitraryClaims:
             max_size=4,
         )
     )
-    def test_reader_accepts_arbitrary_claims_or_refuses_the_claims_with_a_reason_code(self, changes):
+    def test_reader_accepts_arbitrary_claims_or_gives_a_reason_code_for_the_refusal(self, changes):
         try:
             claims = read(payload(**changes))
         except InvalidToken as error:

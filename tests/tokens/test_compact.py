@@ -31,7 +31,7 @@ class TestTheEncodingOfASegment:
 
         assert accepted(texts) == {b64(raw): raw for raw in map(bytes, product(range(256)))}
 
-    def test_g4_parser_accepts_exactly_one_encoding_of_each_pair_of_bytes(self):
+    def test_g4_parser_accepts_exactly_one_encoding_of_each_tested_pair_of_bytes(self):
         # The strings that begin with A encode all pairs of bytes in which the first byte is at most 3.
         texts = ["A" + "".join(pair) for pair in product(ALPHABET, repeat=2)]
 

@@ -1,4 +1,7 @@
-"""Tests of encrypted tokens, which independent implementations must also decrypt and create."""
+"""Tests of encrypted tokens, with independent implementations.
+
+The implementations decrypt this package's tokens, and this package decrypts a token from joserfc.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,7 @@ class TestAnEncryptedToken:
 
         assert joserfc_jwe.decrypt_compact(token, key, algorithms=[alg, enc]).plaintext == signed.encode()
 
-    def test_plain_cryptography_decrypts_an_encrypted_token_and_pyjwt_reads_the_inner_token(
+    def test_cryptography_decrypts_an_encrypted_token_and_pyjwt_verifies_the_inner_token(
         self, token, signing_key, encryption_key
     ):
         inner = decrypt_by_hand(token, encryption_key)
@@ -92,7 +95,7 @@ class TestAnEncryptedToken:
     def test_encrypting_the_same_token_twice_gives_different_results(self, token, signed, encryption_key, alg, enc):
         again = jose.encrypt(signed, encryption_key, kid="e1", alg=alg, enc=enc)
 
-        # The results share only the header, because the encrypted key, the IV, the ciphertext and the tag are random.
+        # The results share only the header, because all other segments depend on random values.
         assert [a == b for a, b in zip(token.split("."), again.split("."), strict=True)] == [True] + [False] * 4
 
 

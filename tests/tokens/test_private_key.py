@@ -8,7 +8,7 @@ from instaccess.tokens import PrivateKey
 
 
 class TestAPrivateKey:
-    def test_private_key_reports_that_it_contains_a_private_key(self, signing_key):
+    def test_has_private_is_true_for_a_private_key(self, signing_key):
         assert PrivateKey(signing_key).has_private is True
 
     def test_public_key_has_the_use_and_kid_of_the_private_key_and_no_private_member(self, rsa_pool):

@@ -1,4 +1,4 @@
-"""Tests that a token is parsed strictly before any key is used: its encoding, its header members and its length."""
+"""Tests of strict parsing: the encoding, the header and the length before a key is used, and then the content."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def non_canonical_forms(token: str) -> Iterator[str]:
 
 
 class TestANonCanonicalToken:
-    def test_g4_decrypt_refuses_a_non_canonical_encrypted_token_without_using_a_key(self, encrypted):
+    def test_g4_decrypt_refuses_a_non_canonical_encrypted_token_before_using_a_key(self, encrypted):
         for text in non_canonical_forms(encrypted):
             assert text != encrypted
             with pytest.raises(InvalidToken):
                 jose.decrypt(text, NO_KEYS)
 
-    def test_g4_verify_refuses_a_non_canonical_signed_token_without_using_a_key(self, signed, signing_key):
+    def test_g4_verify_refuses_a_non_canonical_signed_token_before_using_a_key(self, signed, signing_key):
         for text in non_canonical_forms(signed):
             assert text != signed
             with pytest.raises(InvalidToken):
@@ -174,7 +174,7 @@ BROKEN_HEADERS = {
 
 class TestAnInvalidTokenHeader:
     @pytest.mark.parametrize("member", ODD_MEMBERS.values(), ids=ODD_MEMBERS.keys())
-    def test_g5_decrypt_and_verify_refuse_an_unknown_header_member_without_using_a_key(
+    def test_g5_decrypt_and_verify_refuse_an_unknown_header_member_before_using_a_key(
         self, member, encrypted, signed
     ):
         for refused, token, header in (
@@ -204,7 +204,8 @@ class TestAnInvalidTokenHeader:
 
     @pytest.mark.parametrize("bits", [b"[", b'{"":', b'[{"a":'])
     def test_g5_deeply_nested_json_does_not_crash_a_thread_with_a_small_stack(self, bits):
-        # Use a small stack, because the JSON parser of Python 3.13 limits recursion for a stack of the default size.
+        # Without the check of the nesting, the JSON parser of Python 3.13 would overflow a small stack and crash the
+        # process, because the recursion limit of the parser assumes a stack of the default size.
         script = (
             "import threading\n"
             "from instaccess.tokens.compact import json_object\n"
@@ -311,7 +312,7 @@ class TestAHostileKid:
 
 class TestALongToken:
     @pytest.mark.parametrize("length", [8193, 1_000_000])
-    def test_g19_decrypt_and_verify_refuse_a_token_over_8_kib_without_parsing_the_token(self, length):
+    def test_g19_decrypt_and_verify_refuse_a_token_over_8_kib_before_parsing_the_token(self, length):
         text = "." * length
 
         for refused in (jose.decrypt, jose.verify):
@@ -374,7 +375,7 @@ class TestTheContentOfAToken:
 
         assert jose.verify(token, {"s1": signing_key})[0] == {"score": number}
 
-    def test_verify_checks_the_signature_before_the_payload_is_parsed(self, rsa_pool):
+    def test_verify_checks_the_signature_before_it_parses_the_payload(self, rsa_pool):
         # Both the payload and the signature are invalid. The error must be about the signature, because unverified
         # claims must not be parsed.
         token = jose.sign(b"not json", PrivateKey(rsa_pool.take("sig")), kid="s1")

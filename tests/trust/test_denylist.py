@@ -1,4 +1,4 @@
-"""Tests of the deny list of a gateway, which reads the list from the audit table or from the issuer over HTTP."""
+"""Tests of a gateway's deny list from the issuer's database or URL, and of the endpoint that serves the URL."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def revoke() -> Callable[[IssuedToken], None]:
 
 @pytest.mark.django_db
 class TestADenyListFromTheDatabase:
-    def test_the_deny_list_contains_only_tokens_that_are_revoked_and_not_expired(self, row):
+    def test_deny_list_contains_only_revoked_tokens_that_a_gateway_could_otherwise_accept(self, row):
         now = timezone.now()
         denied = row(revoked_at=now)
         row()
@@ -81,7 +81,7 @@ class TestADenyListFromTheDatabase:
 
         assert denylist.current() == {str(denied.jti)}
 
-    def test_deny_list_contains_an_expired_token_while_the_largest_leeway_accepts_the_token(self, row):
+    def test_deny_list_contains_an_expired_token_that_a_gateway_with_the_largest_leeway_accepts(self, row):
         now = timezone.now()
         denied = row(
             issued_at=now - timedelta(seconds=3890),
@@ -166,7 +166,7 @@ class TestADenyListFromAURL:
     def test_the_deny_list_contains_the_tokens_that_the_issuer_lists(self, remote):
         assert denylist.current() == {"one"}
 
-    def test_g21_the_deny_list_can_contain_all_tokens_of_a_revoked_key(self, remote):
+    def test_g21_deny_list_can_contain_400000_tokens(self, remote):
         many = [str(uuid.uuid4()) for _ in range(400_000)]
         remote.answer_with(200, document(*many))
 
@@ -237,7 +237,7 @@ class TestADenyListFromAURL:
         assert denylist.current() == {"one", "two"}
         assert [request.query for request in remote.requests] == ["since=", "since=17"]
 
-    def test_gateway_requests_all_parts_of_a_long_deny_list_in_one_reload(self, remote):
+    def test_gateway_requests_all_pages_of_a_long_deny_list_in_one_load(self, remote):
         def answer(handler: Any) -> None:
             number = int(handler.path.partition("since=")[2] or 8) + 1
             reply(handler, 200, document(str(number), cursor=str(number), more=number < 12))
@@ -246,7 +246,7 @@ class TestADenyListFromAURL:
 
         assert denylist.current() == {"9", "10", "11", "12"}
 
-    def test_gateway_stops_requesting_if_the_issuer_always_sends_the_same_part_of_the_deny_list(self, remote):
+    def test_gateway_stops_requesting_if_the_issuer_always_sends_the_same_page_of_the_deny_list(self, remote):
         remote.answer_with(200, document("one", cursor="17", more=True))
 
         assert denylist.current() == {"one"}
@@ -383,7 +383,7 @@ class TestADenyListFromAURL:
             denylist.current()
         assert SECRET not in str(caught.value)
 
-    def test_gateway_sends_no_deny_list_request_without_a_secret(self, remote, settings):
+    def test_gateway_sends_no_deny_list_request_if_no_secret_is_configured(self, remote, settings):
         settings.INSTACCESS = {**settings.INSTACCESS, "SERVICE_SECRETS": []}
 
         with pytest.raises(ConfigError, match="SERVICE_SECRETS"):
@@ -453,7 +453,9 @@ class TestTheRevocationListEndpoint:
         assert (later["revoked"], later["more"]) == ([str(new.jti)], False)
         assert get(since=later["cursor"]).json()["revoked"] == []
 
-    def test_revocation_list_without_a_position_contains_all_revocations(self, get, row, revoke, monkeypatch):
+    def test_revocation_list_contains_all_revocations_if_the_request_has_no_position(
+        self, get, row, revoke, monkeypatch
+    ):
         monkeypatch.setattr(revocation_table, "PAGE", 2)
         monkeypatch.setattr(revocation_table, "_TOKENS", revocation_table._TOKENS.replace("10000", "2"))
         rows = [row() for _ in range(5)]
@@ -519,7 +521,7 @@ class TestTheRevocationListEndpoint:
             response = getattr(client, method)(REVOCATIONS)
             assert (response.status_code, response["Allow"]) == (405, "GET, HEAD")
 
-    def test_revocation_list_endpoint_without_a_database_returns_503_instead_of_an_empty_list(self, get):
+    def test_revocation_list_endpoint_returns_503_and_no_list_if_the_database_is_unavailable(self, get):
         def broken(*args: Any) -> Any:
             raise OperationalError("unavailable")
 

@@ -149,7 +149,7 @@ class TestTheMaximumAgeOfADocument:
 
         assert fetch.fetch_json(server.base_url).max_age == seconds
 
-    def test_maximum_age_of_a_document_is_none_without_a_cache_control_header(self, server):
+    def test_maximum_age_of_a_document_is_none_if_the_response_has_no_cache_control_header(self, server):
         assert fetch.fetch_json(server.base_url) == fetch.Fetched([])
 
     def test_unchanged_document_has_the_etag_of_the_caller_and_the_max_age_of_the_response(self, server):

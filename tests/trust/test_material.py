@@ -105,7 +105,7 @@ class TestParsingAKey:
 
         assert key_texts.parse(b"\n  " + pem + b"\n\n").thumbprint() == pair.thumbprint()
 
-    def test_key_parser_drops_all_members_of_a_jwk_except_the_members_of_the_public_key(self, pair):
+    def test_key_parser_drops_all_members_of_a_public_jwk_except_kty_n_and_e(self, pair):
         """The parser must drop the other members, because the caller decides the use, the kid and the algorithm."""
         other_members = {"use": "enc", "kid": "mine", "alg": "RSA-OAEP", "x5u": "https://evil.example/", "x": "y"}
         key = key_texts.parse(json.dumps(members(pair, private=False) | other_members))
@@ -172,7 +172,7 @@ class TestRefusedKeys:
 
         assert refusal(encrypted).startswith("this is neither an unencrypted PEM key nor a JWK")
 
-    def test_k6_key_parser_error_for_a_common_key_format_contains_a_conversion_command(self, pair):
+    def test_k6_key_parser_error_for_an_unsupported_common_format_contains_a_hint(self, pair):
         key: Any = pair.get_op_key("sign")
         no_password = serialization.NoEncryption()
         der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, no_password)
@@ -263,7 +263,7 @@ class TestSerializingAKey:
         assert text.endswith("\n")
 
     @pytest.mark.parametrize("file_format", ["pem", "jwk"])
-    def test_serialized_key_contains_only_the_public_key_unless_the_private_key_is_requested(self, pair, file_format):
+    def test_to_text_serializes_only_the_public_key_of_a_key_pair(self, pair, file_format):
         text = material.to_text(pair, file_format=file_format)
 
         assert "PRIVATE" not in text

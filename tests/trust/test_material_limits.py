@@ -66,6 +66,7 @@ class TestTheTextOfAKey:
         assert text.startswith('{\n  "kty"')
 
     def test_format_pem_is_compared_by_value_and_not_by_identity(self, pair):
+        # `lower` returns a new string, so a comparison with `is` would fail.
         assert material.to_text(pair, file_format="PEM".lower()).startswith("-----BEGIN PUBLIC KEY-----\n")
 
 

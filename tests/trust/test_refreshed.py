@@ -345,7 +345,7 @@ class TestAForkedProcess:
         context = multiprocessing.get_context("fork")
         assert value.get(interval=3600, max_staleness=0) == 1
         parent_end, child_end = context.Pipe()
-        # Hold the lock during the fork, as a thread of a real parent process may do. The child process must not wait
+        # Hold the lock during the fork, as a thread of a real parent process can do. The child process must not wait
         # for the lock, because no thread of the child process would release the lock.
         with value._lock:
             child = context.Process(target=_child, args=(value, child_end))

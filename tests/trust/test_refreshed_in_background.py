@@ -1,4 +1,4 @@
-"""Tests that requests don't wait for a slow, silent or unreachable database if separate threads load the keys."""
+"""Tests that callers wait only briefly for a slow or unreachable database if separate threads load the value."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class TestALoadThatStalls:
 
     @pytest.fixture
     def stalled(self, clock, source, value) -> threading.Event:
-        """Load a value, and let the next load stall until the returned event is set."""
+        """Load a value, and start a second load, which stalls until the returned event is set."""
         get(value)
         source.gate = gate = threading.Event()
         source.entered.clear()
@@ -147,7 +147,7 @@ class TestALoadThatStalls:
         with pytest.raises(SourceUnavailable, match="takes too long"):
             get(value)
 
-    def test_g31_another_thread_loads_the_value_if_the_connection_of_the_first_thread_is_broken(
+    def test_g31_another_thread_loads_the_value_two_seconds_after_the_start_of_a_stalled_load(
         self, clock, source, value, stalled
     ):
         source.gate = None

@@ -148,9 +148,7 @@ class TestAStalledLoadWithoutAUsableValue:
 
         assert time_to_fail(clock, value) == 5
 
-    def test_caller_without_a_cached_value_waits_longer_than_the_usual_time_for_a_load(
-        self, clock, source, value, monkeypatch
-    ):
+    def test_caller_waits_longer_for_a_load_if_no_value_is_cached(self, clock, source, value, monkeypatch):
         monkeypatch.setattr(refreshed, "PATIENCE", 0)
         source.gate = gate = threading.Event()
         threading.Thread(target=lambda: source.entered.wait(60) and gate.set()).start()
@@ -158,7 +156,7 @@ class TestAStalledLoadWithoutAUsableValue:
         assert get(value) == 1
 
 
-class TestALoadThatIsStillRunning:
+class TestARunningLoad:
     @pytest.fixture
     def running(self, clock: Clock, value: Refreshed[Any], stall: Callable[[], None]) -> Any:
         """Load a value, and then start a second load, which stalls. Return the second load."""

@@ -1,4 +1,4 @@
-"""Tests that a gateway that reads revocations from the database page by page misses no revocation."""
+"""Tests that a gateway misses no revocation when the gateway reads revocations from the database page by page."""
 
 from __future__ import annotations
 
@@ -118,7 +118,10 @@ class TestALostPosition:
 
     @pytest.fixture
     def position(self, row):
-        """Create two revocations, delete the second row (as a restored backup does), and return its position."""
+        """Create two revocations, delete the row of the second revocation, and return the position of this row.
+
+        Restoring the database from a backup can remove recent rows in the same way.
+        """
         revoke(row())
         revoke(row())
         position = read().cursor

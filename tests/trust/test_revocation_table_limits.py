@@ -127,7 +127,7 @@ class TestTheContentOfAPageOfRevocations:
 
 class TestTheAgeOfRevocations:
     @pytest.mark.usefixtures("frozen_time")
-    def test_first_page_contains_a_token_that_was_revoked_exactly_one_retention_ago(self, row):
+    def test_first_page_contains_a_token_that_was_revoked_exactly_the_retention_time_ago(self, row):
         denied = row(id=1, revoked_at=NOW - RETENTION, expires_at=NOW)
         row(id=2, revoked_at=NOW - RETENTION - MICROSECOND, expires_at=NOW)
 
@@ -141,7 +141,7 @@ class TestTheAgeOfRevocations:
         assert read().tokens == [str(denied.jti)]
 
     @pytest.mark.usefixtures("frozen_time")
-    def test_first_page_contains_only_users_that_were_revoked_within_the_retention(self):
+    def test_first_page_contains_only_users_that_were_revoked_within_the_retention_time(self):
         oldest = number(NOW - RETENTION)
         insert((oldest, "user", "old", 6), (oldest + 1, "user", "recent", 6))
 
@@ -170,7 +170,7 @@ class TestALostPosition:
 
 
 class TestThePositionInTheListOfAllTokens:
-    def test_position_may_contain_the_largest_possible_id_of_a_token(self, row):
+    def test_position_can_contain_the_largest_possible_id_of_a_token(self, row):
         row(revoked_at=timezone.now())
         after = number(timezone.now() + timedelta(days=1))
 

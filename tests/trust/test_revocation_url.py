@@ -78,7 +78,7 @@ class TestTheDenyListOfAURL:
         assert age >= 0
         assert denylist.sizes() == {"token": 2, "user": 0, "account": 0, "key": 1}
 
-    def test_nothing_is_logged_if_the_document_reports_no_lost_position(self, server, caplog):
+    def test_no_lost_revocations_are_logged_if_the_document_reports_no_lost_position(self, server, caplog):
         denylist.current()
 
         assert "no longer contains" not in caplog.text
@@ -92,6 +92,7 @@ class TestTheDenyListOfAURL:
 
     @pytest.mark.django_db
     def test_deny_list_setting_is_compared_by_value_and_not_by_identity(self, settings):
+        # `json.loads` returns a new string, so a comparison with `is` would fail.
         settings.INSTACCESS = {"DENY_LIST": json.loads('"database"')}
 
         assert denylist.current() == set()

@@ -1,4 +1,4 @@
-"""Tests of a deny list in memory: the refused tokens, and the time for which an entry is kept."""
+"""Tests of a deny list in memory: the tokens that an entry covers, and the time for which an entry is kept."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def deny_list_of(page: Page, *, now: float = 0) -> DenyList:
 
 
 def reason(page: Page, *kids: str, **changes: Any) -> str | None:
-    """Return why a deny list with this page refuses a token of USER, or None if the deny list accepts the token."""
+    """Return why a page of revocations covers a token, by default of USER. Returns None for any other token."""
     return deny_list_of(page).find(token(**changes), *kids)
 
 
 class TestARevokedToken:
-    def test_deny_list_finds_a_revoked_token_by_its_jti(self):
+    def test_find_returns_the_reason_for_a_token_with_a_revoked_jti(self):
         assert reason(Page(["mine"]), jti="mine") == "the token was revoked"
         assert reason(Page(["another"]), jti="mine") is None
 
@@ -40,7 +40,9 @@ class TestAllTokens:
     @pytest.mark.parametrize(
         ("all_until", "refused"), [(NOW - 1, False), (NOW, True), (NOW + 1, True)], ids=["before", "equal", "after"]
     )
-    def test_k15_deny_list_refuses_tokens_that_were_issued_until_a_revocation_of_all_tokens(self, all_until, refused):
+    def test_k15_deny_list_covers_tokens_issued_up_to_the_time_of_a_revocation_of_all_tokens(
+        self, all_until, refused
+    ):
         assert (reason(Page(all_until=all_until)) is not None) is refused
 
     def test_k15_deny_list_uses_the_latest_time_of_several_revocations_of_all_tokens(self):
@@ -56,20 +58,20 @@ class TestAllTokensOfAUser:
     @pytest.mark.parametrize(
         ("latest_iat", "refused"), [(NOW - 1, False), (NOW, True), (NOW + 1, True)], ids=["before", "equal", "after"]
     )
-    def test_g33_deny_list_refuses_tokens_of_a_user_that_were_issued_until_the_revocation(self, latest_iat, refused):
+    def test_g33_deny_list_covers_tokens_of_a_user_issued_up_to_the_time_of_the_revocation(self, latest_iat, refused):
         assert (reason(Page(users={USER: latest_iat})) is not None) is refused
 
-    def test_g33_revocation_of_a_user_does_not_refuse_tokens_of_another_user(self):
+    def test_g33_revocation_of_a_user_does_not_cover_tokens_of_another_user(self):
         assert reason(Page(users={OTHER: NOW})) is None
         assert reason(Page(accounts={USER: NOW})) is None
 
-    def test_g33_revocation_of_a_user_refuses_tokens_for_a_masquerade_by_or_as_the_user(self):
+    def test_g33_revocation_of_a_user_covers_tokens_for_a_masquerade_by_or_as_the_user(self):
         masquerade = {"sub": OTHER, "masq_sub": USER, "masq_shard": 1}
 
         assert reason(Page(users={USER: NOW}), **masquerade) == "all tokens of the user were revoked"
         assert reason(Page(users={OTHER: NOW}), **masquerade) == "all tokens of the user were revoked"
 
-    def test_later_revocation_of_a_user_refuses_later_tokens_of_the_user(self):
+    def test_later_revocation_of_a_user_covers_later_tokens_of_the_user(self):
         deny_list = deny_list_of(Page(users={USER: NOW - 10}))
         deny_list.add(Page(users={USER: NOW}), now=0)
         deny_list.add(Page(users={USER: NOW - 20}), now=0)
@@ -77,19 +79,19 @@ class TestAllTokensOfAUser:
         assert deny_list.find(token()) is not None
         assert deny_list.find(token(now=NOW + 1)) is None
 
-    def test_revocation_of_a_user_with_an_empty_uuid_refuses_no_token(self):
+    def test_revocation_of_a_user_with_an_empty_uuid_covers_no_token(self):
         assert reason(Page(users={"": NOW})) is None
 
 
 class TestAllTokensOfAnAccount:
-    def test_g33_deny_list_refuses_tokens_of_an_account_that_were_issued_until_the_revocation(self):
+    def test_g33_deny_list_covers_tokens_of_an_account_issued_up_to_the_time_of_the_revocation(self):
         assert reason(Page(accounts={ACCOUNT: NOW})) == "all tokens of the account were revoked"
         assert reason(Page(accounts={ACCOUNT: NOW - 1})) is None
         assert reason(Page(accounts={OTHER: NOW})) is None
 
 
 class TestAllTokensOfAKey:
-    def test_g32_deny_list_refuses_every_token_of_a_revoked_signing_or_encryption_key(self):
+    def test_g32_deny_list_covers_every_token_of_a_revoked_signing_or_encryption_key(self):
         for kid in ("signing", "encryption"):
             assert reason(Page(keys=[kid]), "signing", "encryption") == "the key of the token was revoked"
             assert reason(Page(keys=[kid]), "signing", "encryption", now=NOW + 30) is not None
@@ -131,7 +133,7 @@ class TestTheAgeOfADenyListEntry:
 class TestTheEarliestToken:
     @pytest.mark.parametrize("page", [Page(), Page(["other"], users={OTHER: NOW}, accounts={OTHER: NOW})])
     @pytest.mark.parametrize("iat", [0, 1])
-    def test_deny_list_without_an_entry_for_a_token_accepts_a_token_that_was_issued_in_1970(self, page, iat):
+    def test_deny_list_does_not_cover_a_token_from_1970_if_there_is_no_entry_for_the_token(self, page, iat):
         token = Claims.from_payload(claims(now=iat), now=iat, issuers=[ISSUER])
 
         assert deny_list_of(page).find(token) is None

@@ -48,7 +48,7 @@ class TestTheStructureOfWeakKeys:
         assert [roca.is_weak(modulus(rsa_pool.take())) for _ in range(5)] == [False] * 5
 
     def test_k20_roca_test_uses_17_primes_and_reports_one_in_240_million_normal_moduli_as_weak(self):
-        """The expected chance is from the paper about ROCA, which gives 2 ** -27.8 for the primes up to 167."""
+        """The paper about ROCA gives the same chance, rounded to 2 ** -27.8, for the primes up to 167."""
         chance = 1.0
         for prime, order in roca._SUBGROUPS:
             chance *= order / (prime - 1)

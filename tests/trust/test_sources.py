@@ -402,7 +402,7 @@ class TestKeysOfAJWKSURL:
 
         assert list(sources.verification_keys()) == [key.thumbprint()]
 
-    def test_c16_a_jwks_in_chunks_is_read(self, jwks, key):
+    def test_c16_a_jwks_that_is_sent_in_chunks_is_read(self, jwks, key):
         def chunked(handler: Any) -> None:
             handler.protocol_version = "HTTP/1.1"
             handler.close_connection = True
@@ -517,7 +517,7 @@ class TestKeysOfAJWKSURL:
             assert stalled.wait(60)
             clock.now += 5
 
-            # Only the first thread may wait, because attackers can send any number of unknown kids.
+            # If every thread waited for the server, an attacker who sends unknown kids could block all threads.
             assert [keys.get(str(uuid.uuid4())) for _ in range(20)] == [None] * 20
             assert not first.done()
             release.set()
@@ -580,7 +580,7 @@ class TestAForkedProcess:
         keys, new = sources.verification_keys(), rsa_pool.take()
         context = multiprocessing.get_context("fork")
         parent_end, child_end = context.Pipe()
-        # Hold the lock during the fork, as a thread of a real parent process may do. The child process must not wait
+        # Hold the lock during the fork, as a thread of a real parent process can do. The child process must not wait
         # for the lock, because no thread of the child process would release the lock.
         with keys._refetch_lock:
             child = context.Process(target=_look_up_a_new_key, args=(keys, new.thumbprint(), child_end))

@@ -1,4 +1,4 @@
-"""Tests of keys from the settings for callers in an event loop, and of keys that are loaded in advance."""
+"""Tests of keys for callers in an event loop, and of a decryption key: its early loading and its kid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.tokens import TokenFactory
 
 @pytest.fixture(autouse=True)
 def empty_cache() -> None:
-    """Discard the keys of earlier tests."""
+    """Clear the cached keys that earlier tests fetched from JWKS URLs."""
     sources._remote.cache_clear()
 
 

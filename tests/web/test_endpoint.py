@@ -68,7 +68,7 @@ class TestReadsOwnCredentials:
         assert web.reads_own_credentials(request)
 
     @pytest.mark.parametrize("marked", [False, 0, 1, "yes", None])
-    def test_view_reads_its_own_credentials_only_if_the_mark_of_the_view_is_true(self, rf, marked):
+    def test_view_reads_its_own_credentials_only_if_its_attribute_reads_own_credentials_is_true(self, rf, marked):
         request = rf.get("/")
         request.resolver_match = type("Match", (), {"func": type("View", (), {"reads_own_credentials": marked})})()
 

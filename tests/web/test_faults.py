@@ -15,7 +15,7 @@ from instaccess.logs import get_logger
 from instaccess.web import faults
 from tests.support.clocks import Clock
 
-# Allow the database, because Django's receivers of `request_finished` use the database.
+# Allow access to the database, because Django's receivers of `request_finished` use the database.
 pytestmark = pytest.mark.django_db
 
 logger = get_logger("instaccess.test")
@@ -201,7 +201,7 @@ class TestAnotherError:
             f"a third role failed: {another}",
         ]
 
-    def test_outage_log_contains_a_detail_of_one_line_completely_after_a_traceback(self, caplog):
+    def test_outage_log_contains_a_complete_one_line_detail_even_after_a_traceback(self, caplog):
         log(OperationalError("gone"), detail=TRACEBACK)
         log(InterfaceError("gone"), detail="the connection is closed")
 

@@ -1,4 +1,4 @@
-"""Tests of the host and the client address of a request, with and without forged headers."""
+"""Tests of the domain, the account and the client address of a request, with and without forged headers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TestTheDomainOfARequest:
         ("host", "expected"),
         [("[::1]", "[::1]"), ("[::1]:443", "[::1]"), ("[::1]:8443", "[::1]:8443"), ("127.0.0.1:443", "127.0.0.1")],
     )
-    def test_domain_may_be_an_ip_address(self, host, expected):
+    def test_domain_can_be_an_ip_address(self, host, expected):
         assert domain(host) == expected
 
     @pytest.mark.parametrize(
@@ -134,11 +134,11 @@ class TestTheClientAddress:
         assert address("192.0.2.254", invalid, hops=1) is None
 
     @pytest.mark.parametrize("remote", ["", "unix:", "/run/app.sock"])
-    def test_client_address_is_none_behind_a_unix_socket(self, remote):
+    def test_client_address_is_the_forwarded_address_or_none_if_the_server_uses_a_unix_socket(self, remote):
         assert address(remote) is None
         assert address(remote, "203.0.113.9", hops=1) == "203.0.113.9"
 
-    def test_client_address_may_have_64_characters_but_not_more(self):
+    def test_client_address_is_none_if_the_received_string_is_longer_than_64_characters(self):
         assert address("fe80::1%" + "e" * 56) == "fe80::1"
         assert address("fe80::1%" + "e" * 57) is None
         assert address("fe80::1%" + "e" * 100) is None
@@ -178,7 +178,7 @@ class TestTheAccountOfAHost:
             assert origin.account_uuid("canvas.example.edu") == "ours"
 
     @pytest.mark.parametrize("account", ["a", "ab", "x" * 254, "x" * 255])
-    def test_account_hook_may_return_a_string_of_1_to_255_characters(self, account):
+    def test_account_hook_can_return_a_string_of_1_to_255_characters(self, account):
         with override_settings(INSTACCESS={"ACCOUNT_HOOK": lambda host: account}):
             assert origin.account_uuid("canvas.example.edu") == account
 

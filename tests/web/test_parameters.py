@@ -17,7 +17,7 @@ IMPORT = "/admin/instaccess/key/import/"
 
 @pytest.fixture
 def request_(rf: Any) -> Any:
-    """Return a request to the page that imports a key."""
+    """Return a request to the page that imports a key, with a secret in the query, in the form and in a file."""
     request = rf.post(f"{IMPORT}?key=secret", {"text": "secret", "file": SimpleUploadedFile("key.pem", b"secret")})
     request.POST  # noqa: B018  (parses the form)
     return request

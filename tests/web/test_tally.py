@@ -84,20 +84,20 @@ class TestTheLimitOfKindsInATally:
 
         assert len(taken) == 3 + 1
 
-    def test_tally_still_counts_known_kinds_separately_after_the_limit_is_reached(self, tally):
+    def test_tally_counts_known_kinds_separately_even_after_the_limit_is_reached(self, tally):
         for user_uuid in ("a", "b", "c", "d", "a"):
             tally.add(kind(user_uuid=user_uuid))
 
         assert tally.take()[kind(user_uuid="a")] == 2
 
-    def test_limit_of_kinds_in_a_tally_starts_again_in_the_next_hour(self, tally):
+    def test_limit_of_kinds_in_a_tally_is_reset_in_the_next_hour(self, tally):
         for number in range(5):
             tally.add(kind(user_uuid=str(number)))
         tally.add(kind(hour=HOUR + 1, user_uuid="9"))
 
         assert tally.take()[kind(hour=HOUR + 1, user_uuid="9")] == 1
 
-    def test_limit_of_kinds_in_a_tally_starts_again_if_the_clock_was_set_back(self, tally):
+    def test_limit_of_kinds_in_a_tally_is_reset_if_the_clock_was_set_back(self, tally):
         for number in range(5):
             tally.add(kind(user_uuid=str(number)))
         tally.add(kind(hour=HOUR - 1, user_uuid="9"))
@@ -124,7 +124,7 @@ class TestAForkedProcess:
             tally.add(kind(reason="expired"))
             counted.put(tally.take())
 
-        # Hold the lock during the fork, as a thread of a real parent process may do. The child process must not wait
+        # Hold the lock during the fork, as a thread of a real parent process can do. The child process must not wait
         # for the lock, because no thread of the child process would release the lock.
         with tally._lock:
             process = context.Process(target=child)

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 # Each exception is a rule of axe, and a selector of the elements in Django's own templates that violate the rule.
-# test_harness.py checks that each exception is still needed.
+# test_harness.py checks that each exception is needed.
 DJANGOS = [
-    # The label of the search box is an image with the alternative text "Search", which axe does not accept.
+    # The label of the search box is an image with the alternative text "Search", which axe does not
+    # accept as a label.
     ("label-title-only", "#searchbar"),
 ]
 if django.VERSION < (6, 1):
-    # Django 6.1 and later underline these links.
+    # Django 6.1 and later underline the links that the following exceptions allow.
     DJANGOS += [
         # In the breadcrumbs, only the color distinguishes the links from the last item, which is plain text. axe
         # reports the links if the last item is long.
@@ -54,7 +55,7 @@ class Fault:
 
 
 def violations(page: Page) -> list[Fault]:
-    """Return the accessibility violations of a page in each appearance, including Django's known violations."""
+    """Return the violations of a page in each color scheme and window size, including Django's known violations."""
     from axe_playwright_python.base import AXE_SCRIPT
 
     page.evaluate(AXE_SCRIPT)

@@ -25,7 +25,8 @@ _ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# Log each violation, because the browser's own message doesn't contain the blocked URL and the element.
+# Log each violation of the content security policy, because the browser's own message doesn't contain the blocked URL
+# and the element.
 _REPORT_VIOLATIONS = """
 document.addEventListener("securitypolicyviolation", event => console.error(
     `CSP: ${event.effectiveDirective} ${event.blockedURI} ${event.target?.outerHTML?.slice(0, 200) ?? ""}`));
@@ -122,6 +123,6 @@ def appearance_combinations(page: Page) -> Iterator[tuple[str, ViewportSize]]:
     for scheme, size in product(("dark", "light"), (NARROW, WIDE)):
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size(size)
-        # Finish all transitions, because intermediate colors may lack contrast.
+        # Finish all transitions, because intermediate colors can lack contrast.
         page.evaluate("document.getAnimations().forEach(animation => animation.finish())")
         yield scheme, size

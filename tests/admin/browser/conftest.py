@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 PASSWORD = "correct horse battery staple"
 
 
-# Use the scope `package`, so that Playwright stops before tests outside this package run. These tests must not run in
-# a thread with Playwright's event loop.
+# Use the scope `package`, so that Playwright stops before tests of other packages run. Code that starts an event loop
+# would fail in a thread in which Playwright's event loop runs.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with chromium() as running:
@@ -69,7 +69,7 @@ def visit(
         return page
 
     yield open_
-    # Close the windows before pytest-django empties the database, because a window may still send requests.
+    # Close the windows before pytest-django empties the database, because an open window could send requests.
     for context in opened:
         context.close()
     assert [line for watch in watches for line in watch.errors] == []

@@ -10,7 +10,7 @@ POLICY = "default-src 'self'"
 
 
 class ContentSecurityPolicy:
-    """A middleware that adds the content security policy. List the middleware first, to cover every response."""
+    """A middleware that adds the policy to a response. List the class first in MIDDLEWARE, to cover all responses."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response

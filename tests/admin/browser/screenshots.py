@@ -1,4 +1,6 @@
-"""The command of `make screenshots`, which takes screenshots of every admin page in each appearance.
+"""The command that `make screenshots` runs to take screenshots of the main admin pages.
+
+Each page is shown in each combination of color scheme and window size.
 
 The command generates sample data in a temporary database and keeps only the screenshots. The exit status is 1 if a
 page causes an error.
@@ -38,7 +40,7 @@ class Album:
     def take(self, name: str) -> None:
         """Take screenshots of the current page in each combination of color scheme and window size."""
         if self._readme is not None and name in IN_THE_DOCUMENTATION:
-            # Show the sidebar in the documentation, as on the first visit of the page.
+            # The documentation shows only the visible part of the page, in the light color scheme and a wide window.
             self._page.screenshot(path=self._readme / f"{name}.png")
         for scheme, size in appearance_combinations(self._page):
             height = self._page.evaluate("document.documentElement.scrollHeight")
@@ -51,13 +53,13 @@ class Album:
 
 
 def visit_pages(page: Page, album: Album) -> None:
-    """Visit every admin page, in the order in which a user would visit the pages, and take screenshots."""
+    """Visit the main admin pages, in the order in which a user would visit the pages, and take screenshots."""
     page.goto("/admin/")
     page.locator("[name=username]").fill(school.USERNAME)
     page.locator("[name=password]").fill(school.PASSWORD)
     page.locator("[type=submit]").click()
-    # Wait for the requests for styles and icons. A navigation would abort these requests, and an aborted request is
-    # an error.
+    # Wait for the requests for styles and icons. A navigation would abort these requests, and `Watch` reports an
+    # aborted request as an error.
     page.wait_for_load_state("networkidle")
     page.goto(DASHBOARD)
     _see(page, "Last 24 hours")

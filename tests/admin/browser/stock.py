@@ -1,4 +1,7 @@
-"""The URLs of an admin with only Django's own templates, to find the accessibility violations of Django."""
+"""The URLs of an admin site that uses only Django's own templates.
+
+test_harness.py finds Django's accessibility violations on this site.
+"""
 
 from __future__ import annotations
 

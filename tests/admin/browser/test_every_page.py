@@ -25,7 +25,7 @@ class TestOtherPages:
     @pytest.mark.parametrize(
         ("button", "heading"), [("Generate key…", "Generate a key"), ("Import key…", "Import a key")]
     )
-    def test_confirmation_pages_of_keys_are_accessible(
+    def test_pages_that_generate_or_import_a_key_are_accessible(
         self, visit: Visit, superuser: Any, initial_keys: list[Key], button: str, heading: str
     ) -> None:
         page = visit(superuser)
@@ -41,7 +41,7 @@ class TestOtherPages:
         page.get_by_text("Most frequent reasons for refusals").wait_for()
         assert faults(page) == []
 
-    def test_dashboard_without_keys_is_accessible(self, visit: Visit, superuser: Any) -> None:
+    def test_dashboard_is_accessible_if_there_are_no_keys(self, visit: Visit, superuser: Any) -> None:
         page = visit(superuser)
         page.goto("/admin/instaccess/")
         page.get_by_text("There are no keys yet").wait_for()
@@ -82,7 +82,7 @@ class TestOtherPages:
         page.get_by_text("was added successfully").wait_for()
         assert ServiceUser.objects.get().user == superuser
 
-    def test_key_page_without_keys_is_accessible(self, visit: Visit, superuser: Any) -> None:
+    def test_key_page_is_accessible_if_there_are_no_keys(self, visit: Visit, superuser: Any) -> None:
         page = visit(superuser)
         page.goto("/admin/instaccess/key/")
         page.get_by_text("python manage.py instaccess_init").wait_for()

@@ -1,4 +1,4 @@
-"""Tests that `Watch` reports errors in the browser, and that each accessibility exception is still needed."""
+"""Tests that `Watch` reports errors in the browser, and that each accessibility exception is needed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TestWatch:
 
 
 class TestAccessibilityExceptions:
-    def test_every_accessibility_exception_for_djangos_own_pages_is_still_needed(
+    def test_every_accessibility_exception_for_djangos_own_pages_is_needed(
         self, visit: Callable[..., Page], superuser: Any, row: Callable[..., IssuedToken], settings: Any
     ) -> None:
         """If this test fails, remove the exception, because Django's pages no longer contain the violation."""

@@ -97,7 +97,7 @@ class TestAUserWhoMayOnlyInspect:
 
 
 def secrets_of(text: str, page: Page) -> list[str]:
-    """Return the sensitive segments of a token that the browser window still contains."""
+    """Return the sensitive segments of a token that the browser window contains."""
     everything = page.evaluate(_EVERYTHING)
     _header, *parts = text.split(".")
     return [part for part in parts if part and part in everything]

@@ -95,7 +95,7 @@ class TestAUserWhoseLaptopIsLost:
 
 class TestTheFilterByAccess:
     @pytest.mark.parametrize("size", [None, {"width": 390, "height": 844}], ids=["wide", "phone"])
-    def test_a22_operator_types_a_period_and_the_list_shows_the_tokens_with_access(
+    def test_a22_list_shows_the_tokens_that_were_valid_in_the_period_that_the_operator_types(
         self, visit: Visit, superuser: Any, audit: dict[str, list[IssuedToken]], size: Any
     ) -> None:
         since = audit["expired"][0].issued_at - timedelta(minutes=1)
@@ -161,7 +161,7 @@ class TestAnExportedFile:
 
 
 class TestAUserWhoMayOnlyView:
-    def test_user_who_may_only_view_sees_issued_tokens_without_actions(
+    def test_user_who_may_only_view_issued_tokens_sees_no_actions(
         self, visit: Visit, audit: dict[str, list[IssuedToken]]
     ) -> None:
         clerk = get_user_model().objects.create_user("clerk", is_staff=True)

@@ -69,7 +69,7 @@ class TestAnOperatorWhoRotates:
         page.get_by_role("button", name="Rotate signing key…").click()
         page.get_by_label("Rotate the key before rotation is due").check()
         page.get_by_role("button", name="Rotate key", exact=True).dblclick()
-        # Don't check the text of the message, because the browser may show either of the two responses.
+        # Don't check the text of the message, because the browser can show either of the two responses.
         page.locator(".messagelist").wait_for()
         assert current() == future
         assert sorted(signing_keys().values()) == ["current", "future", "past"]
@@ -136,7 +136,7 @@ class TestTheTimelineOnEveryScreen:
 
 
 class TestTheRemainingWorkAfterARevocation:
-    def test_key_page_shows_the_remaining_work_after_a_reload(
+    def test_key_page_shows_the_remaining_work_after_a_revocation_even_after_a_reload(
         self, visit: Visit, superuser: Any, initial_keys: list[Key]
     ) -> None:
         kid = current()
@@ -151,7 +151,7 @@ class TestTheRemainingWorkAfterARevocation:
 
 
 class TestThePageOfOneKey:
-    def test_operator_views_copies_and_revokes_a_key_in_the_browser(
+    def test_operator_opens_the_page_of_a_key_copies_the_public_key_and_revokes_the_key(
         self, visit: Visit, superuser: Any, initial_keys: list[Key]
     ) -> None:
         kid = current()

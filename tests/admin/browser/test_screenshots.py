@@ -14,7 +14,7 @@ pytestmark = pytest.mark.services
 
 
 class TestMakeScreenshots:
-    def test_make_screenshots_stores_each_page_in_each_appearance_without_errors(self, tmp_path: Path) -> None:
+    def test_make_screenshots_stores_each_page_in_each_color_scheme_and_window_size(self, tmp_path: Path) -> None:
         album, readme = tmp_path / "album", tmp_path / "readme"
         readme.mkdir()
         command = [sys.executable, "-m", "tests.admin.browser.screenshots", str(album), "--readme", str(readme)]

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.services
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_a9_pages_are_usable_and_their_figures_are_legible_with_a_theme(theme):
-    """Run themes.py, which opens each page, measures the contrast of texts and bars, and clicks buttons."""
+    """Run themes.py, which opens the main pages, measures the contrast of texts and bars, and clicks buttons."""
     command = [sys.executable, "-m", "tests.admin.browser.themes", theme]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 

@@ -42,7 +42,7 @@ _CUT_OFF = """
 def longest_rows(
     row: Callable[..., IssuedToken], initial_keys: list[Key], application: Any, user: Any
 ) -> IssuedToken:
-    """Create rows with long values in each list. Returns a token that grace requested as ada."""
+    """Create rows with long values in each list. Returns a token that grace requested while masquerading as ada."""
     grace = get_user_model().objects.create_user("grace")
     row(ip_address="2001:db8:85a3:1234:5678:8a2e:370:7334", user=None, user_uuid="5" * 36, client_id="c" * 40)
     row(age=3 * 86_400)
@@ -76,7 +76,7 @@ class TestTheWidthOfTheLists:
 
 
 class TestAListOnAPhone:
-    def test_a10_row_of_a_token_on_a_phone_is_a_card_with_users_application_time_and_status(
+    def test_a10_phone_displays_a_token_as_a_card_with_users_application_time_and_status(
         self, visit: Visit, superuser: Any, longest_rows: IssuedToken
     ) -> None:
         page = visit(superuser, size=NARROW)

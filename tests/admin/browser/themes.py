@@ -42,7 +42,8 @@ async selector => (await axe.run(
 )).violations.flatMap(rule => rule.nodes.map(node => node.html.slice(0, 120) + node.any.map(each => each.message)))
 """
 # This script returns each bar or text with too little contrast. The background is the nearest background behind the
-# figure that is not transparent. If a pattern fills a bar, the contrast of the border counts.
+# figure that is not transparent. The contrast of a shape is the higher contrast of its fill and its border. A pattern
+# is ignored, because a pattern has several colors.
 _SHAPES = """
 ([selector, least]) => {
     const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});

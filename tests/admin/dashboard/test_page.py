@@ -99,7 +99,7 @@ class TestTheLast24Hours:
 
         assert [number for number in range(8) if f"reason_of_a_hook_{number}" in text] == [3, 4, 5, 6, 7]
 
-    def test_dashboard_stops_counting_tokens_at_a_limit_and_shows_more_than_the_limit(
+    def test_dashboard_stops_counting_tokens_at_a_limit_and_shows_that_there_are_more_tokens(
         self, admin_client, monkeypatch
     ):
         monkeypatch.setattr(sections, "COUNTED", 2)
@@ -120,7 +120,7 @@ class TestTheLast24Hours:
         assert [query for query in reads if "LIMIT" not in query] == []
 
     def test_dashboard_writes_no_row(self, admin_client, initial_keys):
-        """Ignore the INSERT of the health check of the audit log, because its condition `1 = 0` inserts no row."""
+        """Ignore the INSERT of the health check, because this INSERT has the condition `1 = 0` and inserts no row."""
         with CaptureQueriesContext(connection) as captured:
             dashboard(admin_client)
 
@@ -170,7 +170,7 @@ class TestKeys:
 
 
 class TestWhatNeedsAttention:
-    def test_dashboard_without_keys_names_the_command_instaccess_init(self, admin_client):
+    def test_dashboard_names_the_command_instaccess_init_if_there_are_no_keys(self, admin_client):
         text = dashboard(admin_client)
 
         assert "Error: There are no keys yet, so no tokens can be issued." in text
@@ -286,7 +286,9 @@ class TestADatabaseThatCantBeRead:
         assert "no such table" not in text
         assert "hunter2" not in text
 
-    def test_dashboard_reports_that_no_tokens_can_be_issued_without_the_audit_log(self, admin_client, initial_keys):
+    def test_dashboard_reports_that_no_tokens_can_be_issued_if_the_audit_table_is_missing(
+        self, admin_client, initial_keys
+    ):
         with connection.execute_wrapper(without_table("instaccess_issuedtoken")):
             text = dashboard(admin_client)
 

@@ -24,7 +24,7 @@ other_site.register(IssuedToken, IssuedTokenAdmin)
 
 @admin.register(Key, site=site_of_others)
 class HostKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """An admin that a host project wrote instead of the admin of this app."""
+    """An admin class that the developers of a host project wrote instead of using this app's class."""
 
 
 urlpatterns = [

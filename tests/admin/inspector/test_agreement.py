@@ -42,7 +42,11 @@ def reason_of_gateway(text: str, caplog: Any) -> str:
 
 
 def reason_of_service(text: str, caplog: Any) -> str:
-    """Return the reason that a service logs, or `-` if the service passes the token to the next authenticator."""
+    """Return the reason that a service logs.
+
+    Returns an empty string if the service accepts the token, or `-` if the service ignores the token, so that another
+    authenticator can check the token.
+    """
     caplog.clear()
     request = Request(APIRequestFactory().get("/", headers={"Authorization": f"Bearer {text}"}))
     try:
@@ -211,6 +215,6 @@ class TestAnInspection:
         for text in (make.signed(payload), make.encrypted(make.signed(payload))):
             assert inspect_text(text).outcome in Outcome
 
-    def test_inspector_returns_a_verdict_in_german(self, token):
+    def test_inspector_returns_a_verdict_if_the_active_language_is_german(self, token):
         with translation.override("de"):
             assert str(inspect_text(token).outcome.value)

@@ -112,7 +112,7 @@ class TestWhoMayInspect:
         assert browser.get(TOKENS)["Location"] == INSPECT
         assert browser.get(INSPECT).status_code == 200
 
-    def test_inspector_page_shows_no_links_to_rows_or_keys_without_the_view_permissions(self, signed_in, token):
+    def test_inspector_page_shows_users_without_view_permissions_no_links_to_rows_or_keys(self, signed_in, token):
         browser, row = signed_in("inspect_tokens"), IssuedToken.objects.get()
 
         assert browser.get(reverse("admin:instaccess_issuedtoken_change", args=[row.pk])).status_code == 403
@@ -121,7 +121,9 @@ class TestWhoMayInspect:
         assert reverse("admin:instaccess_issuedtoken_change", args=[row.pk]) not in text
         assert "/admin/instaccess/key/" not in text
 
-    def test_inspector_page_links_to_the_row_and_the_keys_with_the_view_permissions(self, staff_client, token):
+    def test_inspector_page_shows_users_with_view_permissions_links_to_the_row_and_the_keys(
+        self, staff_client, token
+    ):
         text, row = inspected(staff_client, token), IssuedToken.objects.get()
 
         assert reverse("admin:instaccess_issuedtoken_change", args=[row.pk]) in text

@@ -72,7 +72,7 @@ class TestTheKeysOfAnInspection:
         assert "only the gateway can decrypt the token" in str(inspection.explanation.meaning)
         assert not inspection.layers[0].key.private_held
 
-    def test_inspector_is_undecided_about_a_token_of_an_external_key_if_other_private_keys_are_stored(self, issue):
+    def test_inspector_is_undecided_about_a_token_for_an_external_key_if_other_keys_are_stored(self, issue):
         row, token = issue()
         lifecycle.rotate(Key.Use.ENCRYPTION, force=True)
         write(Key.objects.filter(kid=row.encryption_kid), sealed_private_jwk="")
@@ -106,7 +106,7 @@ class TestTheKeysOfAnInspection:
 
         assert codes(inspect_text(token)) == ("UNDECIDED", "seal_broken")
 
-    def test_inspector_describes_keys_from_the_settings_as_in_use(self, rsa_pool, settings):
+    def test_inspector_shows_the_status_configured_for_keys_from_the_settings(self, rsa_pool, settings):
         make = TokenFactory(rsa_pool.take("sig"), rsa_pool.take("enc"))
         settings.INSTACCESS = {
             "DECRYPTION_KEYS": [make.encryption.export()],
@@ -124,7 +124,7 @@ class TestTheKeysOfAnInspection:
         assert codes(inspect_text(token)) == ("UNDECIDED", "config")
         assert name in inspect_text(token).detail
 
-    def test_inspector_is_undecided_without_a_deny_list_but_shows_the_claims(self, token, settings):
+    def test_inspector_is_undecided_but_shows_the_claims_if_the_deny_list_is_unavailable(self, token, settings):
         settings.INSTACCESS = {"DENY_LIST": "https://127.0.0.1:1/", "SERVICE_SECRETS": ["s" * 32]}
         inspection = inspect_text(token)
 

@@ -50,7 +50,7 @@ class TestTheVerdictOnAValidToken:
         assert claim(inspection, "exp").words.startswith(f"expires {row.expires_at:%Y-%m-%d %H:%M:%S} UTC, in 4")
         assert inspection.jti == str(row.jti)
 
-    def test_inspector_names_the_keys_of_a_valid_token_with_their_status(self, token):
+    def test_inspector_names_the_keys_of_a_valid_token_and_their_status(self, token):
         ring = keys_ring.current_ring()
         outer, inner = inspect_text(token).layers
 
@@ -187,7 +187,7 @@ def failing_hook(claims: Any) -> Any:
 
 
 class TestTheVerdictOnARefusedToken:
-    def test_inspector_shows_the_time_since_an_expired_token_expired(self, issue):
+    def test_inspector_shows_how_long_ago_a_token_expired(self, issue):
         row, token = issue(minutes_ago=63)
         inspection = inspect_text(token)
 
@@ -208,7 +208,7 @@ class TestTheVerdictOnARefusedToken:
         assert inspection.audit.revoked.startswith("20")
         assert inspection.alarms == ()
 
-    def test_inspector_uses_a_cached_deny_list_like_the_gateway(self, issue):
+    def test_inspector_uses_a_cached_deny_list_as_the_gateway_does(self, issue):
         token = issue()[1]
         assert codes(inspect_text(token)) == ("ACCEPTED", "")
         revocation.revoke(rows.revocable_tokens(), keks=keks_for_revocation(), reason="laptop lost")
@@ -288,7 +288,7 @@ class TestTheVerdictOnARefusedToken:
 
 
 class TestTextThatIsNotAToken:
-    def test_inspector_explains_without_any_query_how_to_exchange_an_access_token(
+    def test_inspector_explains_without_a_database_query_how_to_exchange_an_access_token(
         self, access_token, django_assert_num_queries
     ):
         with django_assert_num_queries(0):
@@ -309,7 +309,7 @@ class TestTextThatIsNotAToken:
     @pytest.mark.parametrize(
         "text", ["a.b.c", "e30.e30.e30", "....x", "a.b", "{}", "\x00", "é", "💥" * 50, "." * 4, ".."]
     )
-    def test_inspector_refuses_text_that_is_not_a_token(self, text):
+    def test_inspector_does_not_accept_text_that_is_not_a_token(self, text):
         assert inspect_text(text).outcome in {Outcome.NOT_OURS, Outcome.REFUSED}
 
     @pytest.mark.parametrize("text", ["", "  \n", '""', "Bearer "])

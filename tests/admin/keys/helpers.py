@@ -1,4 +1,4 @@
-"""Functions that return the URLs and the text of the key pages in the admin, the stored keys and the admin log."""
+"""Functions that return the URLs and the text of key pages, the stored keys, and the log entries of the admin."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ class TestRotate:
         assert "Services may refuse new tokens until 2026-11-23 12:05:03 UTC" in page
         assert "Rotate the key before rotation is due" in page
 
-    def test_k2_rotation_before_it_is_due_is_refused_without_the_additional_checkbox(self, operator_client):
+    def test_k2_rotation_that_is_not_due_is_refused_if_the_additional_checkbox_is_cleared(self, operator_client):
         before = rows()
         data = {"confirmed": "yes", "expected_current": key_of(SIG, "current").kid}
 
@@ -240,7 +240,7 @@ class TestRotate:
         operator_client.post(ROTATE_ENC, {"confirmed": "yes", "expected_current": current, "force": "on"})
         assert key_of(ENC, "past").kid == current
 
-    def test_k8_refusal_of_a_rotation_without_a_current_key_names_the_command_instaccess_init(self, operator_client):
+    def test_k8_message_of_a_refused_rotation_names_instaccess_init_if_there_is_no_current_key(self, operator_client):
         Key.objects.filter(use=SIG, status="current").delete()
 
         assert "instaccess_init" in messages_of(operator_client.post(ROTATE))[0]
@@ -265,7 +265,7 @@ class TestRotate:
 @pytest.mark.usefixtures("initial_keys")
 class TestGenerate:
     @pytest.mark.parametrize("use", ["sig", "enc"])
-    def test_generation_page_stores_a_future_key_and_adds_a_log_entry(self, use, operator_client):
+    def test_generation_of_a_key_stores_a_future_key_and_adds_a_log_entry(self, use, operator_client):
         before = set(Key.objects.values_list("pk", flat=True))
         response = operator_client.post(GENERATE, {"confirmed": "yes", "use": use})
         key = Key.objects.exclude(pk__in=before).get()
@@ -298,7 +298,9 @@ class TestRevoke:
         assert "You can't undo a revocation." in page
         assert f"Key {key_of(SIG, 'future').kid} becomes current." in page
 
-    def test_revocation_page_of_a_signing_key_names_the_services_that_still_accept_its_tokens(self, operator_client):
+    def test_revocation_page_of_a_signing_key_names_services_that_accept_its_tokens_for_some_time(
+        self, operator_client
+    ):
         pages = {use: page_text(operator_client.post(revoke_url(key_of(use, "current").kid))) for use in (SIG, ENC)}
 
         assert (

@@ -70,7 +70,7 @@ class TestTheKeyPageAfterARevocation:
         assert "may accept tokens of this key until 2026-11-23 12:05:03 UTC." in page_at(302 * SECOND)
         assert "This period ended at 2026-11-23 12:05:03 UTC." in page_at(303 * SECOND)
 
-    def test_time_until_which_services_accept_tokens_follows_the_setting_jwks_max_age(
+    def test_time_until_which_services_accept_tokens_depends_on_the_setting_jwks_max_age(
         self, operator_client, settings
     ):
         settings.INSTACCESS = {"JWKS_MAX_AGE": 3600, "KEY_LEAD_SECONDS": 7200}
@@ -121,7 +121,7 @@ class TestTheKeyPageAfterARevocation:
         assert "This page shows this note until 2026-11-24 12:00:00 UTC." in page_at(timedelta(days=1) - SECOND)
         assert HEADING not in page_at(timedelta(days=1))
 
-    def test_key_page_shows_the_remaining_work_for_more_than_a_day_if_services_accept_the_tokens(
+    def test_key_page_shows_the_remaining_work_until_services_no_longer_accept_the_tokens(
         self, operator_client, page_at, settings
     ):
         settings.INSTACCESS = {"JWKS_MAX_AGE": 86_400, "KEY_ROTATION_DAYS": 2}

@@ -71,7 +71,7 @@ class TestAnIdleEncryptionKey:
 
 
 class TestMissingKeys:
-    def test_find_problems_returns_only_the_command_instaccess_init_if_there_are_no_keys(self):
+    def test_find_problems_returns_one_problem_with_instaccess_init_if_there_are_no_keys(self):
         only = problems_of()
 
         assert list(only) == ["no_keys"]
@@ -134,7 +134,7 @@ class TestOverdueChanges:
 
         assert "rotate" in problems_of(current(), key("future"), *keys)["overdue"].command
 
-    def test_k12_find_problems_reports_a_private_key_that_should_be_erased(self):
+    def test_k12_find_problems_reports_a_private_key_that_was_not_erased_in_time(self):
         gone = key("past", retired_at=NOW - TIMES.retention - GRACE)
         problem = problems_of(*IN_ORDER, gone)["not_erased"]
 

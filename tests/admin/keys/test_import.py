@@ -1,4 +1,4 @@
-"""Tests of the import of a key in the admin: accepted and refused keys, and no private key in pages or logs."""
+"""Tests of the import of a key in the admin: accepted keys, refused keys, and pages and logs without private keys."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class TestImport:
 
         assert Key.objects.get().kid == pair.thumbprint()
 
-    def test_import_of_a_private_key_is_refused_without_the_checkbox(self, client, private_pem, pair):
+    def test_import_of_a_private_key_is_refused_if_the_checkbox_is_cleared(self, client, private_pem, pair):
         page = page_text(self.send(client, text=private_pem))
 
         assert "an attacker with the private key can decrypt every token" in page
@@ -86,7 +86,9 @@ class TestImport:
         assert logged()[0][3] == "Imported with its private key."
 
     @pytest.mark.parametrize("kind", ["public", "private"])
-    def test_k19_import_of_a_signing_key_is_refused_without_a_separate_permission(self, kind, client, operator, pair):
+    def test_k19_import_of_a_signing_key_by_a_user_without_the_import_permission_is_refused(
+        self, kind, client, operator, pair
+    ):
         private = kind == "private"
         data = {
             "use": "sig",
@@ -105,14 +107,12 @@ class TestImport:
 
         assert Key.objects.get().use == "sig"
 
-    def test_k19_import_of_a_signing_key_is_refused_without_the_permission_to_manage_keys(
-        self, client, operator, pair
-    ):
+    def test_k19_import_of_a_signing_key_by_a_user_who_may_not_manage_keys_is_refused(self, client, operator, pair):
         operator.user_permissions.set(Permission.objects.filter(codename__in=["view_key", "import_signing_keys"]))
 
         assert self.send(client, use="sig", text=pair.export_public()).status_code == 403
 
-    def test_k19_import_page_offers_only_uses_that_the_user_may_import_and_names_the_permission(
+    def test_k19_import_page_offers_only_key_uses_that_the_user_may_import_and_names_the_permission(
         self, client, operator
     ):
         page = page_text(client.post(IMPORT))
@@ -126,7 +126,7 @@ class TestImport:
         assert re.findall(r'<option value="(\w+)"', page) == ["sig", "enc"]
         assert "even as a superuser" in page
 
-    def test_k19_import_page_explains_the_permission_and_whether_the_user_has_it(self, client, operator):
+    def test_k19_import_page_explains_the_permission_and_whether_the_user_has_the_permission(self, client, operator):
         meaning = "The owner of an imported signing key can issue tokens as any user, even as a superuser"
         without = page_text(client.post(IMPORT))
         operator.user_permissions.add(Permission.objects.get(codename="import_signing_keys"))

@@ -55,7 +55,7 @@ def svg_of(text: str) -> str:
 
 
 class TestTheKeyPageWithoutKeys:
-    def test_k5_key_page_without_keys_names_the_command_instaccess_init_and_shows_no_timeline(self, operator_client):
+    def test_k5_key_page_names_instaccess_init_and_shows_no_timeline_if_there_are_no_keys(self, operator_client):
         page = page_text(operator_client.get(LIST))
 
         assert "There are no keys yet" in page
@@ -242,7 +242,7 @@ class TestProblemsOnTheKeyPage:
         assert operator_client.get(LIST).status_code == 200
 
     @pytest.mark.parametrize("bad", [{"KEY_ENCRYPTION_KEYS": []}, {"KEY_ROTATION_DAYS": "thirty"}, {"LEEWAY": -1}])
-    def test_key_page_reports_only_the_setting_if_a_setting_is_invalid(self, bad, operator_client, settings):
+    def test_key_page_reports_an_invalid_setting_and_no_other_problem(self, bad, operator_client, settings):
         settings.INSTACCESS = bad
 
         assert warned(operator_client) == ["bad_setting"]

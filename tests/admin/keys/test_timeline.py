@@ -1,4 +1,4 @@
-"""Tests of the key timeline: the positions of bars and marks, also for generated histories of keys."""
+"""Tests of the key timeline: the positions of bars and marks, for examples and for generated histories of keys."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def phases(row: Row) -> list[tuple[str, bool]]:
 
 
 class TestTheTimelineOfACurrentKey:
-    def test_timeline_shows_a_future_a_current_and_a_past_phase_of_a_current_key(self):
+    def test_timeline_shows_the_future_current_and_past_phases_of_a_current_key(self):
         row = rows(draw(current(), key("next", "future")))["current"]
 
         assert phases(row) == [("future", False), ("current", False), ("current", True), ("past", True)]
@@ -124,7 +124,7 @@ class TestTheTimelineOfAPastKey:
 
         assert phases(row)[-2:] == [("past", False), ("past", True)]
 
-    def test_timeline_ends_a_revoked_key_with_a_mark_at_its_revocation(self):
+    def test_timeline_ends_the_bars_of_a_revoked_key_with_a_mark_at_its_revocation(self):
         revoked = key(
             "bad", "revoked", created_at=NOW - 6 * DAY, activated_at=NOW - 5 * DAY, revoked_at=NOW - 2 * DAY
         )
@@ -332,8 +332,8 @@ class TestTheTimelineOfAnyHistory:
     @given(history=histories())
     @hypothesis_settings(max_examples=60, deadline=None)
     def test_drawn_bars_of_any_history_are_close_to_their_exact_positions(self, history):
-        # The timeline widens short phases to the minimum width. A key has at most three phases, so a bar moves by at
-        # most three minimum widths.
+        # The timeline widens short bars to the minimum width. Before and after the current time, a key has at most
+        # three bars each, so a bar moves by at most three minimum widths.
         furthest = 3 * timeline.MIN_WIDTH + 0.01
         for row in rows(self.drawing(history)).values():
             for bar in row.bars:

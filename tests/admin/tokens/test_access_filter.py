@@ -154,7 +154,7 @@ class TestTheFilterByAccess:
 
         assert admin_client.get(LIST, {name: time}).status_code == 200
 
-    def test_a22_admin_export_contains_only_tokens_with_access_in_the_period(self, issued_at, admin_client):
+    def test_a22_admin_export_contains_only_tokens_that_were_valid_in_the_period(self, issued_at, admin_client):
         token = issued_at("2026-11-22T17:30")
         issued_at("2026-11-22T12:00")
 

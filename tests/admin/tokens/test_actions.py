@@ -1,4 +1,4 @@
-"""Tests of the admin actions that revoke tokens: confirmation pages, permissions, and the deny list afterwards."""
+"""Tests of the admin actions that revoke tokens: confirmation pages, permissions, and revoked tokens."""
 
 from __future__ import annotations
 
@@ -141,14 +141,16 @@ class TestRevokingTokensOfUsers:
         assert revoked() == {chosen, as_other}
         assert spared not in revoked()
 
-    def test_g33_action_on_users_adds_one_row_per_user_to_the_revocation_log(self, staff_client, issue, user, other):
+    def test_g33_action_on_users_adds_one_row_per_user_to_the_table_of_revocations(
+        self, staff_client, issue, user, other
+    ):
         issue(user)
         confirmed(staff_client, "revoke_users", issue(user), issue(other))
 
         values = {users.user_uuid(each) for each in (user, other)}
         assert set(Revocation.objects.values_list("kind", "value")) == {("user", value) for value in values}
 
-    def test_confirmation_page_of_a_revocation_names_the_services_that_still_accept_the_tokens(
+    def test_confirmation_page_of_a_revocation_names_services_that_accept_the_tokens_until_expiry(
         self, staff_client, issue, user
     ):
         text = send(staff_client, "revoke_users", issue(user)).content.decode()

@@ -96,7 +96,7 @@ class TestTheGeometryOfTheChart:
         assert panel.bars[0].height == "100"
         assert (panel.unknown.x, panel.unknown.width) == ("0%", "50%")
 
-    def test_chart_without_numbers_has_no_bars_and_no_labels(self):
+    def test_chart_has_no_bars_and_no_labels_if_there_are_no_numbers(self):
         drawing = draw_panel([])
 
         assert drawing.panels[0].bars == []
@@ -158,7 +158,10 @@ class TestTheCountsInTheChart:
 
     @pytest.fixture(params=[False, True], ids=["many tokens", "few tokens"])
     def few(self, request):
-        """Return whether to use the query for few tokens. Both queries must return the same counts."""
+        """Return whether to use the query for few tokens.
+
+        The query for few tokens and the query for many tokens must return the same counts.
+        """
         return request.param
 
     @staticmethod
@@ -301,7 +304,7 @@ class TestTheChartOnThePage:
     def test_heading_of_the_chart_names_the_period(self, query, heading, row, admin_client):
         assert heading in chart_text(admin_client, **query)
 
-    def test_chart_without_tokens_shows_a_message_and_draws_zeros(self, admin_client):
+    def test_chart_shows_a_message_and_draws_zeros_if_there_are_no_tokens(self, admin_client):
         chart = section(admin_client)
 
         assert "No matching tokens or refusals in this period" in chart

@@ -133,7 +133,7 @@ class TestTheLinksOfAToken:
         assert "User" not in found
         assert found["Tokens and refusals of the user"][0] == "ada"
 
-    def test_a24_page_of_a_token_counts_requests_of_user_and_actor_that_were_refused_near_its_issue(
+    def test_a24_page_of_a_token_counts_refused_requests_of_user_and_actor_around_the_time_of_issue(
         self, log_in, row, grace
     ):
         token = row(real_user=grace, real_user_uuid=users.user_uuid(grace))
@@ -230,7 +230,7 @@ class TestTheRevokeButtons:
         _, (_, label) = buttons(log_in("revoke_tokens"), token)
         assert label == "Revoke all live tokens and OAuth2 tokens of ada, grace…"
 
-    def test_a24_page_of_a_token_has_no_button_without_the_permission(self, log_in, row):
+    def test_a24_page_of_a_token_has_no_button_for_users_without_the_permission(self, log_in, row):
         assert buttons(log_in(), row()) == []
 
     def test_a24_page_of_a_token_escapes_the_name_of_its_user(self, log_in, row, user):

@@ -144,7 +144,7 @@ class TestTheExportedRows:
         row(age=1, user=grace, user_uuid="grace's", client_id="other", ip_address="2001:db8::7")
         row(age=2, revoked_at=NOW)
         row(age=3, real_user=grace, real_user_uuid="grace's")
-        # Create rows before and after midnight UTC, which is not midnight in other time zones.
+        # Create rows before and after midnight UTC. A filter that uses another time zone would find other rows.
         for hours in (11, 12, 13, 24 * 40):
             row(age=hours * 3600)
 

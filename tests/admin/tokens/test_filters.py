@@ -178,7 +178,7 @@ class TestAFilterWithManyValues:
 
 @pytest.mark.postgresql
 class TestQueryPlansOnPostgreSQL:
-    """Tests of query plans. With `enable_seqscan` off, a sequential scan proves that no index can be used."""
+    """Query plans. If `enable_seqscan` is off, PostgreSQL reads a whole table only if no index can be used."""
 
     TERMS = (
         "ada",
@@ -258,7 +258,7 @@ class TestQueryPlansOnPostgreSQL:
         assert "LEAST" in listed
         assert "issued_at_" not in listed, listed
 
-    def test_a4_account_filter_finds_the_latest_rows_with_an_index(self, admin_client):
+    def test_a4_account_filter_uses_an_index_to_find_the_latest_rows(self, admin_client):
         [plan] = [plan for sql, plan in self.plans(admin_client) if f"LIMIT {RECENT_ROWS}" in sql]
 
         assert "Index Scan Backward using instaccess_issuedtoken_issued_at" in plan

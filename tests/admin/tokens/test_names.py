@@ -25,7 +25,7 @@ LIST = reverse("admin:instaccess_issuedtoken_changelist")
 
 @pytest.fixture
 def masquerade(row, user):
-    """Create the audit row of a token that grace got while masquerading as ada. Both users are deleted afterwards."""
+    """Create the audit row of a token that grace got while masquerading as ada, and then delete both users."""
     grace = get_user_model().objects.create_user("grace")
     made = row(real_user=grace, real_user_uuid=users.user_uuid(grace))
     user.delete()

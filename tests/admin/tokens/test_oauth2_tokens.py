@@ -1,4 +1,4 @@
-"""Tests of the checkbox with which the admin revokes the OAuth2 tokens of users together with their tokens."""
+"""Tests of the admin's checkbox that revokes the OAuth2 tokens of users together with their InstAccess tokens."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ class TestTheActionOnUsers:
 
         assert owners() == {"grace"}
 
-    def test_a21_action_on_users_without_the_permission_revokes_no_oauth2_token(self, client, give, row, user):
+    def test_a21_action_by_a_user_without_the_permission_revokes_no_oauth2_token(self, client, give, row, user):
         auditor = get_user_model().objects.create_user("auditor", is_staff=True)
         auditor.user_permissions.add(Permission.objects.get(codename="view_issuedtoken"))
         client.force_login(auditor)

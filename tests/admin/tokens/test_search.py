@@ -1,4 +1,4 @@
-"""Tests of the search of the list of issued tokens: names with spaces, quotation marks and mapped addresses."""
+"""Tests of the search for issued tokens: quotation marks, names with spaces, and mapped IP addresses."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class TestTheQueriesOfASearch:
         self, text, row, admin_client, django_assert_max_num_queries
     ):
         row(client_id="a")
-        found(admin_client, "b")  # Fill the caches, so that only later queries count.
+        found(admin_client, "b")  # Fill the caches first, because this runs additional queries.
         with CaptureQueriesContext(connection) as one_term:
             found(admin_client, "b")
 

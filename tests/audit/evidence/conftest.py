@@ -1,4 +1,4 @@
-"""Fixtures of the tests of tamper evidence: audit rows of given ages, and an audit log with two checkpoints."""
+"""Fixtures for the tests of tamper evidence: audit rows of given ages, and an audit log with two checkpoints."""
 
 from __future__ import annotations
 

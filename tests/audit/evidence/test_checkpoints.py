@@ -29,8 +29,8 @@ from .conftest import DAY, covered_rows
 
 pytestmark = pytest.mark.django_db
 
-# NOW is in the afternoon, because a checkpoint ends at midnight. The rows of a test must belong to one day, unless
-# the test is about midnight.
+# A checkpoint never covers rows of two days. NOW is in the afternoon, so that all rows that are up to 15 hours old
+# belong to the same day.
 NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)
 
 
@@ -116,7 +116,7 @@ class TestSeal:
         assert covered_rows() == [(1, 3), (2, 3), (3, 3)]
 
     @pytest.mark.parametrize("ages", [[9000], []], ids=["with a row", "without rows"])
-    def test_seal_raises_key_unavailable_without_a_signing_key(self, row, ages):
+    def test_seal_raises_key_unavailable_if_there_is_no_signing_key(self, row, ages):
         for age in ages:
             row(age=age)
 
@@ -141,8 +141,8 @@ class TestSeal:
         time_machine.shift(SETTLED + 1)
         seal(evidence_keys())
 
-        # Simulate a caller who selected the row before the checkpoint. The revocation must not change the row,
-        # because `verify` would report the change.
+        # Simulate a caller that selected the row before the checkpoint was created. The revocation must not change
+        # the row, because `verify` would report the change.
         assert (
             revocation.revoke(IssuedToken.objects.filter(pk=each.pk), keks=keks_for_revocation(), reason="late") == 0
         )
@@ -235,5 +235,6 @@ def test_a_token_that_was_issued_4620_seconds_ago_cannot_be_revoked(row: Any, in
     each = row(age=SETTLED)
 
     assert each not in audit_rows.revocable_tokens()
-    # Simulate a server whose clock is ten minutes slow.
+    # Simulate a server whose clock is ten minutes slow. A revocation on this server must not change the row, because
+    # a checkpoint may already cover the row.
     assert each not in audit_rows.revocable_tokens(now=timezone.now() - timedelta(minutes=10))

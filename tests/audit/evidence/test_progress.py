@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 
 class Recorder:
-    """A progress callback that records the name and the number of rows of each step, and the rows of each batch."""
+    """A progress callback that records the name and the number of rows of each step, and the size of each batch."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[str, int, list[int]]] = []
@@ -48,7 +48,7 @@ class TestProgress:
 
         assert recorder.steps == [("verifying", 9, [3, 3, 3])]
 
-    def test_prune_counts_the_rows_to_cover_the_rows_to_verify_and_the_rows_to_delete(self, rows):
+    def test_prune_reports_how_many_rows_each_step_processes(self, rows):
         recorder = Recorder()
         rows(41 * DAY, 40 * DAY, 20 * DAY)
 

@@ -42,7 +42,7 @@ class TestPrune:
         assert prunable(ago(30), evidence_keys()) == 0
         assert verification.verify(evidence_keys()).problems == []
 
-    def test_o10_prune_up_to_a_future_time_keeps_rows_of_live_and_recently_revoked_tokens(self, rows):
+    def test_o10_prune_up_to_a_future_time_keeps_rows_of_tokens_that_a_gateway_may_still_accept(self, rows):
         (pruned,) = rows(2 * 3600)
         kept = [*rows(3700), *rows(3500, revoked_at=NOON), *rows(3500, 0)]
         assert prunable(NOON + timedelta(days=1), evidence_keys()) == 1
@@ -51,7 +51,7 @@ class TestPrune:
         assert list(IssuedToken.objects.order_by("pk")) == kept
         assert pruned not in kept
 
-    def test_o10_prune_deletes_revocations_that_gateways_no_longer_need(self, rows):
+    def test_o10_prune_deletes_revocations_that_were_recorded_before_the_given_time(self, rows):
         rows(400 * DAY)
         keks = evidence_keys().keks
         for value, days in (("long ago", 40), ("recent", 20), ("latest", 10)):
@@ -155,7 +155,7 @@ class TestPrune:
         assert prune(ago(30), evidence_keys()).rows == 3
         assert verification.verify(evidence_keys()).notes == []
 
-    def test_prune_raises_key_unavailable_without_a_signing_key(self, row):
+    def test_prune_raises_key_unavailable_if_there_is_no_signing_key(self, row):
         row(age=31 * DAY)
 
         with pytest.raises(KeyUnavailable, match="instaccess_init"):

@@ -28,7 +28,7 @@ def move(row: IssuedToken, to: int) -> None:
 
 
 class TestTheTimeInTheArgumentBefore:
-    def test_prune_keeps_a_covered_row_with_the_lowest_id_of_the_given_time(self, rows):
+    def test_prune_keeps_a_covered_row_whose_id_is_the_lowest_possible_id_for_the_given_time(self, rows):
         rows(31 * DAY)
         rows(30 * DAY, jti=uuid.UUID(int=10**9))
         seal(evidence_keys())
@@ -81,7 +81,7 @@ class TestRowsWithModifiedIds:
     @pytest.mark.parametrize(
         ("age", "kept"), [(60, True), (4620, True), (4621, False), (-4620, True), (-4621, False)]
     )
-    def test_prune_with_force_keeps_a_row_with_an_old_id_whose_token_may_be_live(self, rows, age, kept):
+    def test_prune_with_force_keeps_a_row_with_an_old_id_only_if_its_token_may_be_live(self, rows, age, kept):
         old, _ = rows(40 * DAY, 39 * DAY)
         (moved,) = rows(age)
         move(moved, old.pk + 1)

@@ -28,8 +28,8 @@ class TestReauthenticate:
         old, new = "SECRET_KEY", secrets.token_urlsafe(32)
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, old]}
         provision.reseal()
-        # The checkpoint, the row without a checkpoint and the names in both rows get new HMACs. The row with a
-        # checkpoint needs no new HMAC, because the checkpoint proves its contents.
+        # Four HMACs are recomputed: the HMACs of the checkpoint, of the uncovered row, and of the names in both rows.
+        # The covered row needs no new HMAC, because the checkpoint proves the contents of the row.
         assert reauthentication.reauthenticate(evidence_keys()) == 4
         assert reauthentication.reauthenticate(evidence_keys()) == 0
 
@@ -98,7 +98,8 @@ class TestReauthenticate:
 
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [secrets.token_urlsafe(32), "SECRET_KEY"]}
         with connection.execute_wrapper(change_first):
-            # Checkpoint 2, the three rows without a checkpoint, and the names in nine rows get new HMACs.
+            # The HMACs of checkpoint 2, of the three uncovered rows, and of the names in nine rows are recomputed.
+            # The HMAC of checkpoint 1 isn't recomputed, because the other process has changed this HMAC.
             assert reauthentication.reauthenticate(evidence_keys()) == 13
 
         assert Checkpoint.objects.get(number=1).mac == "changed"

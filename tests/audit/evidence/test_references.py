@@ -29,9 +29,7 @@ def stored() -> list[StoredRow]:
 
 
 class TestCompareWithMatchingReferences:
-    def test_compare_finds_no_difference_in_rows_of_more_applications_than_a_query_can_have_parameters(
-        self, row, user
-    ):
+    def test_compare_splits_its_query_if_the_rows_refer_to_more_than_a_thousand_applications(self, row, user):
         model = get_application_model()
         for number in range(1002):
             client_id = f"client-{number}"
@@ -105,7 +103,7 @@ class TestCompareWithModifiedReferences:
             Reference(each.pk, "application", other.pk, application.client_id),
         ]
 
-    def test_compare_reports_a_modified_reference_in_each_comparison(self, modified):
+    def test_compare_reports_a_modified_reference_again_in_the_next_comparison(self, modified):
         matching: dict[str, set[Pair]] = {}
 
         for _ in range(2):

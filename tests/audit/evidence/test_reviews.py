@@ -129,7 +129,7 @@ class TestAReviewedIncident:
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new, "SECRET_KEY"]}
         provision.reseal()
         # New HMACs are computed for three checkpoints, one review and the names in nine rows. The nine rows need no
-        # new HMAC, because checkpoints prove their contents.
+        # new HMAC, because checkpoints prove the contents of the rows.
         assert reauthentication.reauthenticate(evidence_keys()) == 13
         settings.INSTACCESS = {"KEY_ENCRYPTION_KEYS": [new]}
 
@@ -152,7 +152,7 @@ class TestAReviewedIncident:
         assert [(each.review.number, each.present) for each in incidents()] == [(1, 1), (2, 1), (3, 1)]
         assert listed() == []
 
-    def test_a12_record_review_raises_key_unavailable_without_a_signing_key(self, audit):
+    def test_a12_record_review_raises_key_unavailable_if_there_is_no_signing_key(self, audit):
         modify(audit[1])
         keys = evidence_keys()
 
@@ -189,7 +189,7 @@ class TestPruneAfterAReview:
         with pytest.raises(AuditAltered, match=f"nothing was pruned: row {audit[2].pk} "):
             prune(NOON - timedelta(days=1), evidence_keys())
 
-    def test_a12_prune_deletes_rows_again_after_the_problem_of_a_prune_marker_was_reviewed(self, audit):
+    def test_a12_prune_can_delete_rows_after_the_problem_of_a_prune_marker_was_reviewed(self, audit):
         prune(NOON - timedelta(days=2, hours=12), evidence_keys())
         PruneMarker.objects.update(jws="x")
         with pytest.raises(AuditAltered, match="prune marker 1 was modified"):

@@ -234,7 +234,7 @@ class TestSealAfterAModifiedCheckpoint:
         assert [made.number for made in seal(evidence_keys()).made] == [3]
 
     def test_a12_seal_continues_after_a_checkpoint_whose_key_encryption_key_is_missing(self, audit, time_machine):
-        """The app must accept the signature, because an unknown key id in the HMAC must not stop `seal`."""
+        """If the HMAC can't be checked, the signature must be enough: an unknown key id must not stop `seal`."""
         Checkpoint.objects.filter(number=2).update(mac="unknown.abc")
         time_machine.shift(2 * 3600)
 

@@ -66,7 +66,7 @@ class TestVerifyWithoutAModification:
 
         assert verification.verify(evidence_keys()).problems == []
 
-    def test_a6_verify_finds_no_problem_in_gaps_between_the_ids_of_uncovered_rows(self, audit, row, time_machine):
+    def test_a6_verify_does_not_report_gaps_between_the_ids_of_uncovered_rows(self, audit, row, time_machine):
         row().delete()
         row()
         time_machine.shift(2 * 3600)
@@ -102,19 +102,19 @@ class TestVerifyWithAModifiedRow:
         assert (report.rows, report.sealed) == (9, 6)
 
     @pytest.mark.parametrize("mac", ["", "x", "unknown.abc"])
-    def test_a6_verify_reports_a_row_with_an_invalid_hmac_unless_its_checkpoint_proves_the_row(self, audit, mac):
+    def test_a6_verify_reports_an_invalid_hmac_unless_its_key_is_missing_and_the_row_is_covered(self, audit, mac):
         modify(audit[8], mac=mac)
         assert only_row(verification.verify(evidence_keys())) == audit[8].pk
 
         modify(audit[8], mac=audit[8].mac)
         modify(audit[1], mac=mac)
-        # The HMAC of a row can't be checked if the key-encryption key is missing. The checkpoint of a covered row
-        # then proves the contents of the row.
+        # The key id `unknown` simulates a missing key-encryption key. Without this key, the HMAC can't be checked. A
+        # covered row isn't reported, because the checkpoint proves the contents of the row.
         named = [problem.first for problem in verification.verify(evidence_keys()).problems]
         assert named == ([] if mac == "unknown.abc" else [audit[1].pk])
 
     @pytest.mark.parametrize("place", [0, 1, 2, 3, 5])
-    def test_a6_verify_reports_a_deleted_row(self, audit, place):
+    def test_a6_verify_reports_a_covered_row_that_was_deleted(self, audit, place):
         deleted = audit[place].pk
         audit[place].delete()
 
@@ -284,8 +284,8 @@ class TestVerifyWithAnAttackerWhoHasAllKeys:
 
     def test_a6_verify_with_a_copy_of_only_a_later_checkpoint_reports_the_difference_but_no_row(self, audit, forge):
         kept = copies()
-        # Forge eight checkpoints, because some digests are less than the original digest and some are greater.
-        # `verify` must report both.
+        # `verify` must report every checkpoint with a different digest. Forge eight checkpoints, so that some digests
+        # are less than the original digest and some are greater.
         for number in range(8):
             forge(audit[1], f"modified {number}")
 
@@ -333,8 +333,8 @@ class TestReadExported:
 
     def test_read_exported_refuses_a_copy_whose_index_was_modified(self, audit):
         document = json.loads(checkpoint_index.export_checkpoint(Checkpoint.objects.first()))
-        # Try eight indexes, because some digests are less than the signed digest and some are greater. The app must
-        # refuse all indexes.
+        # `read_exported` must refuse every index with a different digest. Try eight indexes, so that some digests are
+        # less than the signed digest and some are greater.
         for number in range(8):
             modified = json.dumps(document | {"index": f"{document['index']}\n{number} 00000000"})
             with pytest.raises(AuditAltered, match="its index doesn't match"):
@@ -415,7 +415,7 @@ class TestVerifyAfterPruning:
 
 
 def test_a6_digest_of_a_checkpoint_is_computed_as_documented(row: Any, initial_keys: Any, time_machine: Any) -> None:
-    """Check the digest that auditors compute: the SHA-256 of the previous checkpoint's digest and of the index."""
+    """Compute the digest as an auditor does: the SHA-256 of the previous checkpoint's digest, LF and the index."""
     time_machine.move_to(NOON, tick=False)
     made = [row(age=3 * DAY), row(age=2 * DAY)]
     checkpoints.seal(evidence_keys())
@@ -511,7 +511,7 @@ class TestRowsWithInvalidValues:
 
 class TestStatementsOfAnotherVersion:
     @pytest.mark.parametrize("payload", [{}, {"number": 1}, {"surplus": 1}, {"number": "1"}, {"rows": True}])
-    def test_read_exported_refuses_a_checkpoint_with_missing_or_unknown_members(self, audit, payload):
+    def test_read_exported_refuses_a_checkpoint_with_missing_unknown_or_wrongly_typed_members(self, audit, payload):
         complete = dataclasses.asdict(copies()[0].statement)
         members = {**complete, **payload} if payload and payload != {"number": 1} else payload
         key = ring.current_ring().signing_key()

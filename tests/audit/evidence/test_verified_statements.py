@@ -101,7 +101,7 @@ class TestRows:
         text = only_problem(verification.verify(evidence_keys())).text
         assert text.endswith(" was restored: checkpoint 3 covers a modified version of the row")
 
-    def test_verify_reports_that_each_row_was_modified_after_its_checkpoint_was_created(self, rows):
+    def test_verify_reports_that_each_modified_row_was_modified_after_its_checkpoint_was_created(self, rows):
         made = rows(*range(20_000, 10_000, -500))
         seal(evidence_keys())
         IssuedToken.objects.filter(pk__in=[each.pk for each in made[::2]]).update(user_agent="modified")
@@ -153,8 +153,8 @@ class TestReviews:
         reviews.record_review([], evidence_keys(), by="ada", reason="x")
         review = IncidentReview.objects.get()
 
-        # Try eight lists, because some digests are less than the signed digest and some are greater. The app must
-        # refuse all lists.
+        # `verify` must refuse every list with a different digest. Try eight lists, so that some digests are less than
+        # the signed digest and some are greater.
         for number in range(8):
             review.problems = json.dumps([["checkpoint", number, number, 1, "", ""]])
             signatures.authenticate(review, evidence_keys())

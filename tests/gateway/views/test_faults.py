@@ -1,4 +1,4 @@
-"""Tests that the gateway fails closed: 503 without a database, with an invalid setting, or after any error."""
+"""Tests of the 503 of the gateway: while the database is unavailable, if a setting is invalid, or after an error."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ class UnavailableDatabase:
 
 
 class TestAGatewayWhileTheDatabaseIsUnavailable:
-    def test_o1_gateway_without_a_database_uses_cached_keys_and_deny_list_until_max_staleness_has_passed(
-        self, clock, issue, caplog
-    ):
+    def test_o1_gateway_uses_cached_keys_and_deny_list_while_the_database_is_unavailable(self, clock, issue, caplog):
         (_, text), (_, new), (row, revoked) = issue(), issue(), issue()
         IssuedToken.objects.filter(pk=row.pk).update(revoked_at=row.issued_at)
         assert (status(text), status(revoked)) == (204, 401)
@@ -58,12 +56,12 @@ class TestAGatewayWhileTheDatabaseIsUnavailable:
         with connection.execute_wrapper(UnavailableDatabase()):
             assert answer(verify(token)) == UNAVAILABLE
 
-    def test_o1_gateway_with_keys_and_without_a_deny_list_returns_503(self, token, settings):
+    def test_o1_gateway_returns_503_if_keys_are_cached_and_no_deny_list_can_be_read(self, token, settings):
         ring.current_ring().decryption_keys()
         with connection.execute_wrapper(UnavailableDatabase()):
             assert answer(verify(token)) == UNAVAILABLE
 
-    def test_o13_gateway_without_a_database_returns_503_when_its_cache_expires_if_max_staleness_is_0(
+    def test_o13_gateway_returns_503_when_its_cache_expires_and_the_database_is_unavailable(
         self, clock, token, settings
     ):
         settings.INSTACCESS = {"MAX_STALENESS": 0}
@@ -73,12 +71,12 @@ class TestAGatewayWhileTheDatabaseIsUnavailable:
             clock.advance(2)
             assert answer(verify(token)) == UNAVAILABLE
 
-    def test_gateway_without_a_database_returns_401_for_a_bearer_token_that_needs_no_key(self):
+    def test_gateway_needs_no_database_to_return_401_for_a_token_that_it_refuses_without_a_key(self):
         ring.clear_cache()
         with connection.execute_wrapper(UnavailableDatabase()):
             assert answer(verify()) == answer(verify("opaque")) == answer(verify("a.b.c")) == INVALID
 
-    def test_g1_g19_gateway_without_a_database_returns_401_for_a_token_that_fails_strict_parsing(self, token):
+    def test_g1_g19_gateway_needs_no_database_to_return_401_for_a_token_that_fails_strict_parsing(self, token):
         ring.clear_cache()
         other_alg = with_header(token, {"alg": "RSA1_5", "enc": "A128CBC-HS256"})
         malformed = [
@@ -99,9 +97,7 @@ class TestAGatewayWhileTheDatabaseIsUnavailable:
 
         assert answer(verify("a.b.c.d.e")) == INVALID
 
-    def test_o1_gateway_without_a_database_returns_503_for_a_token_with_the_configured_algorithm(
-        self, issue, settings
-    ):
+    def test_o1_gateway_returns_503_for_an_rsa1_5_token_while_the_database_is_unavailable(self, issue, settings):
         settings.INSTACCESS = {"ENCRYPTION_ALG": "RSA1_5"}
         token = issue()[1]
         ring.clear_cache()
@@ -111,7 +107,7 @@ class TestAGatewayWhileTheDatabaseIsUnavailable:
     @pytest.mark.parametrize(
         "bearer", ["{0},Bearer other", "other,Bearer {0}", "{0} x", "{0}\t", "{0}\xa0", "\xe9{0}"]
     )
-    def test_gateway_without_a_database_returns_401_for_a_header_that_is_not_exactly_one_bearer_token(
+    def test_gateway_needs_no_database_to_return_401_for_a_header_without_exactly_one_bearer_token(
         self, token, bearer
     ):
         ring.clear_cache()

@@ -1,4 +1,4 @@
-"""Fixtures for the throttling tests."""
+"""Fixtures for the throttling tests: a frozen clock, and an access token that is valid for a day."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class TestTheBucketOfAnAccessToken:
 
         assert statuses(post, token, 4) == [201, 201, 201, 429]
 
-    def test_refused_requests_do_not_fill_the_bucket(self, post, token, clock):
+    def test_throttled_requests_do_not_fill_the_bucket(self, post, token, clock):
         statuses(post, token, 30)
 
         clock.shift(60)
@@ -317,7 +317,7 @@ class TestTheThrottlingSettings:
         assert statuses(post, token, 6) == [201] * 6
 
     def test_issuer_sends_no_x_rate_limit_remaining_if_throttling_is_off(self, post, token, settings):
-        """The app must send no header, because one Canvas client treats a 201 with the value 0 as a refusal."""
+        """The issuer must not send the value 0. A client of Canvas treats a 201 with this value as a refusal."""
         settings.INSTACCESS = {"THROTTLE_LIMIT": None}
 
         assert "X-Rate-Limit-Remaining" not in post(token)

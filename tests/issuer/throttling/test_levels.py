@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("throttled", "clock
 
 
 def fill() -> None:
-    """Fill the bucket of the access token 7: three requests raise the level to 600."""
+    """Fill the bucket of the access token with the primary key 7: three requests raise the level to 600."""
     for _ in range(3):
         throttling.charge(7)
 
@@ -70,7 +70,7 @@ class TestARefund:
 
 
 class TestAClockThatIsSetBack:
-    def test_level_of_a_bucket_stays_the_same_when_the_clock_is_set_back_and_leaks_afterwards(self, clock):
+    def test_bucket_keeps_its_level_when_the_clock_is_set_back_and_leaks_from_the_new_time_on(self, clock):
         fill()
         clock.shift(-3600)
 

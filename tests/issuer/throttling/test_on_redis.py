@@ -54,7 +54,7 @@ class TestABucketOnRedis:
     def test_p18_redis_allows_exactly_three_of_fifty_parallel_requests(
         self, redis, settings, initial_keys, access_token
     ):
-        # A fourth request could pass only after 10 s of leaking, so a slow machine does not change the result.
+        # The bucket must leak for 10 seconds before a fourth request passes, so a slow machine gets the same result.
         settings.INSTACCESS = {"THROTTLE_LIMIT": 500}
         start = threading.Barrier(50)
 
@@ -91,7 +91,7 @@ class TestABucketOnRedis:
         assert throttling.peek(7) == throttling.Level(allowed=True, level=0)
         assert throttling.charge(7) == throttling.Level(allowed=True, level=200, charged=True)
 
-    def test_level_on_redis_does_not_change_while_the_clock_of_redis_is_behind(self, redis, settings):
+    def test_level_on_redis_does_not_change_after_the_clock_of_redis_was_set_back(self, redis, settings):
         throttling.charge(7)
 
         self.age(redis, settings, -3600)
@@ -126,7 +126,9 @@ class TestABucketOnRedis:
         assert "987654321" not in held
         assert token.token not in held
 
-    def test_throttling_allows_requests_if_the_redis_key_has_a_foreign_value(self, redis, settings, caplog):
+    def test_throttling_allows_requests_if_another_program_has_overwritten_the_redis_key(
+        self, redis, settings, caplog
+    ):
         throttling.reset()
         throttling.charge(7)
         (key,) = self.buckets(redis, settings)
@@ -249,7 +251,7 @@ class TestARedisClientClassOfTheProject:
             del globals()["Own"]
 
     def test_client_of_django_redis_is_used_if_redis_py_is_not_installed(self, monkeypatch):
-        """Hide redis-py, as in a project with django-valkey, which has the interface of django-redis."""
+        """Hide redis-py, because a project with django-valkey doesn't need redis-py."""
         monkeypatch.setattr(leaky_buckets, "redis", None)
 
         assert self.allowed() == 3

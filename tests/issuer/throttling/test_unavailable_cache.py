@@ -101,7 +101,7 @@ class TestAnUnavailableCache:
         throttling.charge(7)
         assert server.reads == 2
 
-    def test_o2_requests_are_throttled_again_one_second_after_the_cache_is_available(self, clock, server):
+    def test_o2_requests_are_throttled_again_at_most_one_second_after_the_cache_is_available(self, clock, server):
         throttling.charge(7)
         server.available = True
         assert throttling.charge(7) == NOT_THROTTLED
@@ -167,7 +167,7 @@ class TestTheTimeoutsOfACacheOtherThanRedis:
 
 
 class TestAProjectWithoutRedisPy:
-    def test_throttling_works_if_redis_py_is_not_installed(self):
+    def test_throttling_limits_requests_even_if_redis_py_is_not_installed(self):
         program = (
             "import sys\n"
             "sys.modules['redis'] = None\n"

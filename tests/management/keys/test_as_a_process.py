@@ -89,7 +89,7 @@ class TestInstaccessKeysAsAProcess:
         assert "`python manage.py migrate`" in result.stderr
 
     def test_instaccess_keys_prints_only_the_result_while_migrations_of_other_apps_are_pending(self, database):
-        """Check the output, because a notice from Django would make a PEM file or a JSON document invalid."""
+        """Check the output, because a notice about migrations would make a PEM file or a JSON document invalid."""
         listed = manage(database, "instaccess_keys", "list", "--json")
         exported = manage(database, "instaccess_keys", "export", "--kid", json.loads(listed.stdout)[0]["kid"])
 

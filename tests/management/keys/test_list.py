@@ -63,7 +63,7 @@ class TestKeysList:
         )
         assert lines[signing].endswith("can't sign, because only its public key is stored on this server")
 
-    def test_keys_list_prints_that_an_external_key_is_due_for_rotation_if_the_next_key_is_stored(
+    def test_keys_list_prints_the_due_time_of_the_public_key_of_a_gateway_if_the_next_key_is_stored(
         self, files, clock, rsa_pool
     ):
         Key.objects.filter(use=ENC).delete()

@@ -68,7 +68,7 @@ class TestKeysRotate:
 
         assert key_of(SIG, "current").kid == future
 
-    def test_rotation_of_an_external_key_asks_for_the_next_public_key(self, files, pair):
+    def test_rotation_of_the_public_key_of_a_gateway_asks_for_the_next_public_key(self, files, pair):
         Key.objects.filter(use=ENC).delete()
         run("import", "--use", "enc", "--file", files["public.pem"])
         run("activate", "--kid", pair.thumbprint())
@@ -150,7 +150,7 @@ class TestKeysRevoke:
         ]
         assert IssuedToken.objects.get().revocation_reason == "laptop stolen"
 
-    def test_revoking_an_encryption_key_prints_what_to_do_at_gateways_that_have_a_copy_of_the_key(self):
+    def test_revoking_an_encryption_key_prints_the_steps_for_gateways_that_have_a_copy_of_the_key(self):
         text = run("revoke", "--kid", key_of(ENC, "current").kid)
 
         assert text.splitlines()[1:] == [
@@ -171,7 +171,7 @@ class TestKeysRevoke:
     def test_revoking_a_future_key_prints_that_the_current_key_did_not_change(self):
         assert "The current key did not change." in run("revoke", "--kid", key_of(SIG, "future").kid)
 
-    def test_revoke_prints_what_to_do_if_no_current_key_is_left(self, files, pair):
+    def test_revoke_prints_the_next_steps_if_no_current_key_is_left(self, files, pair):
         Key.objects.filter(use=ENC).delete()
         run("import", "--use", "enc", "--file", files["public.pem"])
         run("activate", "--kid", pair.thumbprint())
@@ -202,7 +202,7 @@ class TestKeysReseal:
     def test_reseal_prints_the_numbers_of_keys_and_hmacs_as_json(self):
         assert run_json("reseal") == {"resealed": 0, "reauthenticated": 0}
 
-    def test_o6_reseal_without_the_old_key_encryption_key_fails_and_names_the_setting(self):
+    def test_o6_reseal_fails_and_names_the_setting_if_the_old_key_encryption_key_is_missing(self):
         with override_settings(INSTACCESS={"KEY_ENCRYPTION_KEYS": ["A" * 43]}):
             assert "INSTACCESS['KEY_ENCRYPTION_KEYS']" in error_of("reseal")
 

@@ -1,1 +1,1 @@
-"""Projects with drf-spectacular, and the OpenAPI schemas of these projects."""
+"""Settings, URLs and scripts of projects that generate their OpenAPI schema with drf-spectacular."""

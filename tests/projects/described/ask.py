@@ -1,4 +1,7 @@
-"""A script that prints the OpenAPI schema of a project, the messages of `check --deploy`, and the loaded modules."""
+"""A script that generates the OpenAPI schema of a project.
+
+Prints the schema, the messages of drf-spectacular, and whether the models of this package are loaded.
+"""
 
 import contextlib
 import io

@@ -1,4 +1,7 @@
-"""Settings of a project with drf-spectacular. SUBPROJECT_QUESTION contains the roles and further settings."""
+"""Settings of a project with drf-spectacular.
+
+SUBPROJECT_QUESTION contains the installed apps, the name of the URLconf module, and the values of further settings.
+"""
 
 import json
 import os

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from tests.support import subproject
 
 EXPIRES = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
-"""The time at which the access token of the test expired."""
+"""The time at which the access token `expired` expired."""
 
 
 def main() -> None:

@@ -1,4 +1,7 @@
-"""A script that requests tokens while the replica still contains rows that were removed on the primary."""
+"""A script that requests tokens while the replica is outdated.
+
+The replica contains rows that the script has deleted, revoked or deactivated on the primary since.
+"""
 
 import shutil
 from datetime import timedelta

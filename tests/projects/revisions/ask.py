@@ -1,4 +1,7 @@
-"""A script that requests tokens with django-reversion's middleware and with each fix, and prints the results."""
+"""A script that requests tokens with django-reversion's middleware, and with each fix of the check instaccess.W021.
+
+The script prints the results.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A script that sends requests to a view of a service, and prints the responses and the loaded modules."""
+"""A script that sends requests to a view of a service.
+
+Prints the messages of the system checks, the responses, and the loaded modules.
+"""
 
 import json
 import sys
@@ -9,7 +12,8 @@ from tests.support import subproject
 
 if __name__ == "__main__":
     for package in ("oauth2_provider", "oauthlib"):
-        sys.modules[package] = None  # type: ignore[assignment]  # makes importing the package fail
+        # None makes every import of the package fail, as if the package were not installed.
+        sys.modules[package] = None  # type: ignore[assignment]
     django.setup()
     from django.core.checks import run_checks
     from rest_framework.request import Request

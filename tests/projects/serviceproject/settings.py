@@ -1,6 +1,7 @@
 """Settings of a service without the issuer's app, as in docs/services.md.
 
-SUBPROJECT_QUESTION contains the settings of the page, and changes of the settings.
+SUBPROJECT_QUESTION contains the code block of the page that defines the settings, and values that change the settings
+INSTACCESS and REST_FRAMEWORK.
 """
 
 import json

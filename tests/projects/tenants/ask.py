@@ -12,7 +12,10 @@ from tests.support import subproject
 
 @contextmanager
 def empty_database() -> Iterator[None]:
-    """Create an empty database until the context ends. First drops the database of an earlier run that was killed."""
+    """Create an empty database, and drop the database when the context ends.
+
+    If a database of an earlier run exists, because the run was killed, drop this database first.
+    """
     import psycopg
     from django.conf import settings
 

@@ -1,6 +1,6 @@
-"""A script that changes keys in a second database. A change fails, and a receiver of a signal reads the new keys.
+"""A script that changes keys in a second database, and prints the results as JSON.
 
-The script prints the results as JSON.
+The first change fails and is rolled back. After the second change, a receiver of the signal reads the keys.
 """
 
 from contextlib import suppress
@@ -27,7 +27,7 @@ if __name__ == "__main__":
     signing = Key.objects.filter(use="sig")
 
     def change_keys() -> str:
-        """Make the future signing key current. Returns its kid."""
+        """Make the future signing key current. Returns the kid of this key."""
         with store.locked() as stored:
             # Simulate a request in this process that reads the old keys before the transaction ends.
             keys.current_ring()

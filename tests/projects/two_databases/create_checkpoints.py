@@ -1,6 +1,7 @@
-"""A script that creates checkpoints in a transaction on the second database, while another process does the same.
+"""A script that calls `seal` in a transaction on the second database.
 
-The script prints the number of checkpoints that `seal` created, and the number of all checkpoints.
+During this call, a second call of `seal`, which simulates another process, creates the same checkpoints. The script
+prints the number of checkpoints that the first call created, and the number of all checkpoints.
 """
 
 import dataclasses

@@ -69,7 +69,7 @@ if __name__ == "__main__":
         *,
         commit: bool,
     ) -> tuple[int, int]:
-        """Call `act` in a transaction. Returns the numbers of collected items before and after its end."""
+        """Call `act` in a transaction. Returns how many items are collected before and after the transaction ends."""
         with collect() as facts:
             with transaction.atomic(using=alias):
                 act()

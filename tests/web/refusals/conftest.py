@@ -1,4 +1,4 @@
-"""Fixtures: a gateway with empty caches, the clock of the counter, and a record of SQL statements."""
+"""Fixtures: a gateway with empty caches, the clock of the refusal counter, and a record of SQL statements."""
 
 from __future__ import annotations
 

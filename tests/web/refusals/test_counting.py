@@ -162,7 +162,7 @@ class TestRefusalCountsOfTheGateway:
         assert counted() == {("gateway", "unknown_kid", "", ""): 1, ("gateway", "bad_signature", "", ""): 1}
 
     @pytest.mark.parametrize("value", [True, None, ["a"], "x" * 256, "a\x00b", "\ud800", "ü", "a\nb", ...])
-    def test_gateway_counts_a_token_without_client_and_user_if_the_claims_are_not_valid_ids(self, make, value):
+    def test_gateway_counts_a_token_without_client_and_user_if_their_claims_are_not_valid_ids(self, make, value):
         long_ago = int(time.time()) - 9000
         ask(make.token(now=long_ago, sub=value, client_id=value))
 

@@ -71,7 +71,7 @@ class TestTheEndOfARequest:
 
     def test_counter_does_not_use_the_database_again_before_ten_seconds_have_passed(self, counter, table, clock):
         counter.count("gateway", Reason.EXPIRED)
-        end_request(counter)  # The first call reads the name of the database.
+        end_request(counter)  # The first call reads the name of the database, for the comparison at exit.
         assert (table.attempts, table.written) == (1, 0)
         counter.count("gateway", Reason.EXPIRED)
         clock.advance(9.875)
@@ -173,7 +173,7 @@ class TestTheLogOfFailedWrites:
 
 
 class TestAWriteWithoutCounts:
-    def test_flush_without_counts_does_not_use_the_database(self, counter, table):
+    def test_flush_does_not_use_the_database_if_there_are_no_counts(self, counter, table):
         assert counter.flush() == 0
         assert table.attempts == 0
 

@@ -50,14 +50,14 @@ class TestTheTableOfRefusalCounts:
 
         assert self.ages() == [34, 1, 0]
 
-    def test_refusal_count_table_keeps_only_the_newest_rows_if_there_are_too_many(self, old, monkeypatch):
+    def test_refusal_count_table_keeps_only_the_newest_rows_if_there_are_too_many_rows(self, old, monkeypatch):
         monkeypatch.setattr(refusal_table, "MAX_ROWS", 4)
         old(*range(1, 11))
         self.write()
 
         assert self.ages() == [3, 2, 1, 0]
 
-    def test_trimming_of_refusal_counts_uses_short_statements_and_continues_at_the_next_write(
+    def test_trimming_deletes_refusal_counts_in_small_batches_and_continues_at_the_next_write(
         self, old, monkeypatch, clock
     ):
         monkeypatch.setattr(refusal_table, "_BATCH", 3)
@@ -80,7 +80,7 @@ class TestTheTableOfRefusalCounts:
 
         assert self.ages() == [0]
 
-    def test_refusals_are_still_counted_if_trimming_the_table_fails(self, old, monkeypatch, caplog):
+    def test_refusals_are_counted_even_if_trimming_the_table_fails(self, old, monkeypatch, caplog):
         def fail() -> bool:
             raise OperationalError("deadlock detected")
 

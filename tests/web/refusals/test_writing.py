@@ -35,8 +35,8 @@ class TestWritingRefusalCounts:
         assert response.status_code == 401
         assert total() == 1
 
-        # Simulate a WSGI server, which closes the response after sending the response. The counts must not be written
-        # before the response is closed.
+        # Simulate a WSGI server, which closes the response after sending the response. If the counts were
+        # written before the response is closed, the client would wait for the database.
         refusals.counter.reset()
         due.advance(refusals.INTERVAL)
         statements.seen.clear()
