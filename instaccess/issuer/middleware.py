@@ -51,6 +51,9 @@ def _wraps_views(middleware: Any) -> bool:
         tree = ast.parse(textwrap.dedent(inspect.getsource(middleware)))
     except (OSError, TypeError, SyntaxError):
         return False  # If the source code is unavailable, this function can't find a transaction.
+    # For a class that `exec` created, `inspect` of Python 3.13 returns other lines of the file instead of an error.
+    if isinstance(middleware, type) and [getattr(each, "name", None) for each in tree.body] != [middleware.__name__]:
+        return False
     for node in ast.walk(tree):
         opening: Iterable[ast.AST]
         inside: Iterable[ast.AST]
