@@ -83,6 +83,35 @@ def install_with_pyenv(home: Path, *versions: str) -> dict[str, str]:
     return {"PATH": str(home / "empty"), "HOME": str(home)}
 
 
+class TestTheVersionsOfTheContinuousIntegration:
+    """Tests of the versions that `.ci/run` uses."""
+
+    def find_versions(self, home: Path, *versions: str) -> subprocess.CompletedProcess[str]:
+        environment = install_with_pyenv(home, *versions)
+        command = [sys.executable, "-m", "tests.support.matrix"]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    def test_newest_required_python_runs_everything_and_the_other_versions_run_on_sqlite(self, tmp_path):
+        done = self.find_versions(tmp_path, "3.11", "3.12", "3.13", "3.14")
+
+        newest = tmp_path / ".pyenv" / "versions" / "3.13.0" / "bin" / "python3.13"
+        assert done.stdout == f"{newest} 3.11,3.12,3.14\n"
+
+    def test_continuous_integration_fails_if_a_required_python_is_missing(self, tmp_path):
+        done = self.find_versions(tmp_path, "3.11", "3.12")
+
+        assert done.returncode != 0
+        assert done.stdout == ""
+        assert "Python 3.13 (with venv) is neither on PATH nor installed with pyenv." in done.stderr
+
+    def test_continuous_integration_runs_the_matrix_with_the_other_versions(self):
+        script = (ROOT / ".ci" / "run").read_text()
+
+        assert "versions=$(python3 -m tests.support.matrix)" in script
+        assert re.search(r"^export PYTHON$.*^make test$.*^make test-services$", script, re.MULTILINE | re.DOTALL)
+        assert re.search(r"^NOXPYTHON=\$others make test-matrix$", script, re.MULTILINE)
+
+
 @pytest.mark.services
 class TestTheSessionsOfTheMatrix:
     """Tests of the sessions of nox. The tests need nox, which `make test` doesn't install."""

@@ -1,6 +1,7 @@
 """The pairs of Python and Django that the tests run with, and the search for their interpreters.
 
-`noxfile.py` runs the tests with each pair.
+`noxfile.py` runs the tests with each pair. CI runs `python3 -m tests.support.matrix` first. The command prints the
+path of the newest required Python, and then the versions of the other installed Pythons, separated by commas.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 DJANGO = {"3.11": "5.2", "3.12": "6.0", "3.13": "6.1", "3.14": "6.1"}
@@ -19,6 +21,10 @@ EXTRAS = ("metrics", "openapi", "ninja", "starlette", "fastapi", "httpx")
 
 OPTIONAL = {"3.14"}
 """Python versions whose session is left out if the version is missing."""
+
+
+NEWEST = [version for version in DJANGO if version not in OPTIONAL][-1]
+"""The Python version with which CI runs everything that needs services."""
 
 
 class MissingPythonError(Exception):
@@ -58,3 +64,17 @@ def find_folders() -> dict[str, Path]:
             + f"Install it, for example: pyenv install {' '.join(missing)}"
         )
     return {version: folder for version, folder in folders.items() if folder is not None}
+
+
+def main() -> None:
+    """Print the versions for CI. A missing version ends the process with an error message."""
+    try:
+        folders = find_folders()
+    except MissingPythonError as error:
+        sys.exit(str(error))
+    others = ",".join(version for version in folders if version != NEWEST)
+    sys.stdout.write(f"{folders[NEWEST] / f'python{NEWEST}'} {others}\n")
+
+
+if __name__ == "__main__":
+    main()
