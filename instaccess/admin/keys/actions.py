@@ -54,7 +54,7 @@ class KeyActions(ReadOnlyAdmin):
         current = keys.current_key(keys.stored_keys(), kind)
         if current is None:
             return self._refuse(
-                request, _("There is no current key to rotate. Follow the instructions under “What needs attention”.")
+                request, _("There is no current key to rotate. Run `python manage.py instaccess_init`.")
             )
         if problem := keys.problem(current):
             raise problem
