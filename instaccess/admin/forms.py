@@ -84,8 +84,8 @@ class RevokeUsersForm(RevokeForm):
         required=False,
         initial=True,
         help_text=_(
-            "With an OAuth2 token, a client gets a new InstAccess token. After a theft, keep this box checked. The "
-            "user has to authorize each application again."
+            "With an OAuth2 token, a client can get a new InstAccess token. After a theft, keep this box checked. "
+            "The user then has to authorize each application again."
         ),
     )
 

@@ -75,7 +75,11 @@ def trim() -> bool:
 
 
 AT_LEAST, TIMES = 20, 5
-"""The thresholds of a refusal spike: the minimum number of refusals per hour, and its ratio to the usual number."""
+"""The thresholds of a refusal spike.
+
+`AT_LEAST` is the minimum number of refusals per hour. `TIMES` is the minimum ratio of this number to the usual
+number.
+"""
 _DAYS_BEFORE = timedelta(days=7)
 
 _HOUR = timedelta(hours=1)

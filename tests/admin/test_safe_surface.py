@@ -499,7 +499,7 @@ class TestAListWithManyRows:
         text = page(admin_client, TOKENS)
 
         assert admin_client.get(TOKENS).context["cl"].result_count == 3
-        assert "Only the latest 3 tokens are listed" in text
+        assert "Only the first 3 tokens are listed" in text
 
     def test_list_of_issued_tokens_does_not_mention_the_limit_if_all_rows_are_counted(self, admin_client):
         self.fill(2)

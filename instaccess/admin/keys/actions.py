@@ -238,7 +238,7 @@ _ALREADY_ROTATED = gettext_lazy(
 def _explain_no_current(key: Key) -> str:
     """Explain that there is no current key for the use of `key`, and what the user can do."""
     text = _(
-        "There is no current %(use)s key, so no tokens can be issued. Import or generate a key, then make the key "
+        "No tokens can be issued while there is no current %(use)s key. Import or generate a key, then make the key "
         "current."
     )
     return text % {"use": key.get_use_display()}

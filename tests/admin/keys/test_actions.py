@@ -326,10 +326,10 @@ class TestRevoke:
             "The private key of the current key is not stored here. Import the next public key from the owner of "
             "the private key."
         ]
-        assert "There is no current encryption key" in page_text(operator_client.post(revoke_url(kid)))
+        assert "there is no current encryption key" in page_text(operator_client.post(revoke_url(kid)))
         done = operator_client.post(revoke_url(kid), {"confirmed": "yes", "reason": "lost"})
         assert [text.partition(" (")[0].partition(",")[0] for text in messages_of(done)] == [
-            "There is no current encryption key",
+            "No tokens can be issued while there is no current encryption key. Import or generate a key",
             f"Key {kid} and its live tokens",
         ]
 
