@@ -78,7 +78,7 @@ def check_refused(response: Any) -> None:
 
 
 def store_unreadable_value(**filters: Any) -> None:
-    """Store an integer with more digits than Python parses in the rows of keys that match `filters`."""
+    """Replace the public key in the row that matches `filters` with an integer that Python can't parse."""
     [pk] = Key.objects.filter(**filters).values_list("pk", flat=True)
     with connection.cursor() as cursor:
         cursor.execute("UPDATE instaccess_key SET public_jwk = %s WHERE id = %s", ["1" * 5000, pk])

@@ -135,7 +135,10 @@ class TestRevokingAKey:
         return IssuedToken.objects.values_list("signing_kid", flat=True)[0]
 
     def nothing_or_refused_by_gateways(self) -> None:
-        """Check that the key is not revoked, or that gateways refuse all its tokens, even tokens without a mark."""
+        """Check that nothing is revoked, or that gateways refuse all tokens of the key.
+
+        A gateway refuses a token of a revoked key even if the audit row of the token isn't marked as revoked.
+        """
         is_revoked = kids(SIG, REVOKED) == [self.stolen()]
         assert list(trust.read_revocations().keys) == ([self.stolen()] if is_revoked else [])
         assert is_revoked or not revoked_tokens()

@@ -16,7 +16,7 @@ import instaccess
 
 PACKAGE = Path(instaccess.__file__).parent
 
-# A module or package imports only modules and packages that precede the module or package in this list.
+# Each module or package in this list may import only earlier entries of the list.
 ORDER = [
     *("exceptions", "times", "opaque", "logs", "database_errors", "database_clock", "signals"),
     *("tokens", "conf", "web", "trust", "monitoring"),

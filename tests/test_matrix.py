@@ -74,7 +74,7 @@ class TestTheVersionsInTheMetadata:
 
 
 def install_with_pyenv(home: Path, *versions: str) -> dict[str, str]:
-    """Return the environment variables of a machine that has these versions of Python, installed with pyenv."""
+    """Create interpreters as pyenv installs them. Returns environment variables with which no others are found."""
     for version in versions:
         folder = home / ".pyenv" / "versions" / f"{version}.0" / "bin"
         folder.mkdir(parents=True)

@@ -176,7 +176,7 @@ class TestConcurrentClients:
 
     @pytest.fixture
     def access_tokens(self, initial_keys: Any, make_access_token: Callable[..., Any]) -> list[Any]:
-        """Return two access tokens for each user. The users have no uuid until two parallel requests create one."""
+        """Return two access tokens for each user. Two parallel requests try to create the uuid of each user."""
         users = [get_user_model().objects.create_user(f"caller-{number}") for number in range(self.USERS)]
         return [make_access_token(user=user) for user in users for _ in range(self.EACH)]
 

@@ -1,4 +1,7 @@
-"""Tests of how a signal is sent: after the commit, to every receiver, and without cost if no receiver exists."""
+"""Tests of how a signal is sent: after the commit, and to every receiver.
+
+If no receiver is connected, the facts of the signal aren't built.
+"""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class TestIssuing:
     def test_p21_a_token_is_issued_for_a_client_name_a_user_agent_and_a_user_name_with_an_emoji(
         self, issue, user, application, stored
     ):
-        # Other tables or databases may store characters that the columns of the audit log can't store.
+        # Other tables or databases can store characters that the columns of the audit log can't store.
         user.username, application.client_id = TEXT, TEXT
 
         row = issue()

@@ -19,7 +19,7 @@ User = get_user_model()
 
 
 def uuid_from(digit: str) -> str:
-    """Return a uuid that consists of one digit."""
+    """Return a uuid in which every digit is `digit`."""
     return str(uuid.UUID(digit * 32))
 
 

@@ -55,7 +55,7 @@ def browser(user: Any) -> Client:
 
 
 class AsgiClient:
-    """A test client for the ASGI handler, with the synchronous method `post` of the client for the WSGI handler."""
+    """A test client for the ASGI handler. The method `post` is synchronous, so that tests can use either client."""
 
     def __init__(self) -> None:
         self._client = AsyncClient(enforce_csrf_checks=True)
