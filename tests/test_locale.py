@@ -102,7 +102,7 @@ class Catalogue(NamedTuple):
 def read_catalogue(language: str) -> Catalogue:
     """Parse the .po file of a language.
 
-    Empty lines separate entries. An entry consists of keywords with strings, which may continue on further lines.
+    Empty lines separate entries. An entry consists of keywords with strings, which can continue on further lines.
     """
     entries = []
     for block in re.split(r"\n{2,}", path_of_catalogue(language).read_text(encoding="utf-8").strip()):

@@ -130,7 +130,7 @@ class Caller:
         return self.ask("POST", ISSUE_URL, self._access_token)[:2]
 
     def use(self) -> Used:
-        """Issue and return a token that gateway and service accept. Check that both refuse modified tokens."""
+        """Issue and return a token that gateway and service accept. Check that each role refuses modified tokens."""
         status, body = self.issue()
         assert status == 201, body
         text = json.loads(body)["token"]
@@ -150,7 +150,7 @@ class Caller:
 
 
 def modify_token(text: str) -> str:
-    """Replace the fifth-last character of a token, because the last character may contain unused bits."""
+    """Replace the fifth-last character of a token, because the last character can contain unused bits."""
     return text[:-5] + ("A" if text[-5] != "A" else "B") + text[-4:]
 
 

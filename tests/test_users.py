@@ -223,7 +223,7 @@ class TestActiveUser:
 
 
 class Member:
-    """A user of a project whose user model has permissions, but neither `is_superuser` nor `is_staff`."""
+    """A user of a custom user model with permissions. The fields `is_superuser` and `is_staff` are optional."""
 
     is_active = True
 

@@ -77,7 +77,7 @@ class TestAnUnusualBody:
         chunk = b"100000\r\n" + bytes(0x100000) + b"\r\n"
         with socket.create_connection((servers.HOST, proxy.port), timeout=servers.PATIENCE) as stream:
             stream.sendall("\r\n".join([*lines, "", ""]).encode())
-            # Ignore a closed connection, because a proxy may answer and close before the body is complete.
+            # Ignore a closed connection, because a proxy can answer and close before the body is complete.
             with suppress(ConnectionError):
                 for _ in range(TOO_LONG // 0x100000 + 1):
                     stream.sendall(chunk)
