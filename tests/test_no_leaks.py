@@ -29,7 +29,7 @@ PACKAGE = str(Path(instaccess.__file__).parent)
 
 
 class EverythingLogged(logging.Handler):
-    """A log handler that records messages and tracebacks, and the variables that an error reporter reads for an error.
+    """A log handler that records messages, tracebacks, and for errors the variables that an error reporter reads.
 
     An error reporter reads the variables in the frames of the exception and in the frames that called the logger.
     """
