@@ -258,7 +258,7 @@ class TestChangingKeys:
         current_kid(ENC)
         assert Key.objects.exclude(status=CURRENT).filter(use=SIG).exists()
 
-    def test_k22_rotation_that_failed_midway_changes_no_key_and_completes_when_run_again(self, check):
+    def test_k22_rotation_that_failed_midway_leaves_usable_keys_and_completes_when_run_again(self, check):
         def rotate() -> None:
             first = IssuedToken.objects.values_list("signing_kid", flat=True)[0]
             lifecycle.rotate(SIG, force=True, expected_current=first)
@@ -288,7 +288,7 @@ class TestChangingKeys:
 
         check(lambda: lifecycle.rotate(SIG), before=revoke, between=lambda: None, after=after, least=8)
 
-    def test_k22_activation_that_failed_midway_changes_no_key_and_completes_when_run_again(self, check):
+    def test_k22_activation_that_failed_midway_leaves_usable_keys_and_completes_when_run_again(self, check):
         def activate() -> None:
             if future := kids(SIG, FUTURE):
                 lifecycle.activate(future[0], force=True)
@@ -299,7 +299,7 @@ class TestChangingKeys:
 
         check(activate, between=self.keys_are_usable, after=after, least=5)
 
-    def test_k22_import_that_failed_midway_changes_no_key_and_completes_when_run_again(self, check, rsa_pool):
+    def test_k22_import_that_failed_midway_leaves_usable_keys_and_completes_when_run_again(self, check, rsa_pool):
         # Import the fourth key of the pool, because `prepare` stores the first three keys of the pool in each run.
         pem = [public_pem(rsa_pool) for _ in range(4)][-1]
 

@@ -50,7 +50,7 @@ def stored() -> str:
 
 @pytest.fixture
 def issue(initial_keys: list[Key], user: Any, application: Any) -> Callable[..., IssuedToken]:
-    """Return a function that issues a token. The names and the user agent contain characters of every alphabet."""
+    """Return a function that issues a token for a request with a user agent, by default TEXT."""
 
     def issue_(user_agent: str = TEXT) -> IssuedToken:
         origin = issuing.Origin("canvas.example.edu", user_agent=user_agent)

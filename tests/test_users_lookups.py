@@ -25,7 +25,7 @@ def uuid_from(digit: str) -> str:
 
 @pytest.fixture
 def field(settings: Any) -> Any:
-    """Return a function that stores the uuids of users in a field of the user model."""
+    """Return a function that sets USER_UUID_FIELD to the name of a field of the user model."""
 
     def use(name: str) -> None:
         settings.INSTACCESS = {"USER_UUID_FIELD": name}
