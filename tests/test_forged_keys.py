@@ -282,7 +282,7 @@ class TestAModifiedCurrentSigningKey:
 
 
 class TestAProjectWithoutTheKeyEncryptionKey:
-    """Tests of a project with the issuer's database, but without the issuer's SECRET_KEY and KEY_ENCRYPTION_KEYS."""
+    """Tests of a project that uses the issuer's database, but lacks at least one of its key-encryption keys."""
 
     def test_o6_every_role_answers_503_without_the_key_encryption_key_and_the_check_names_the_setting(
         self, initial_keys, get, client, post, access_token, user, settings

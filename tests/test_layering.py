@@ -207,7 +207,7 @@ class TestTheImportFinder:
 
 class TestPackagesWithoutDjango:
     @pytest.mark.parametrize("module", [module for module in FILES if wing_of(module) in WITHOUT_DJANGO])
-    def test_packages_without_django_import_only_the_standard_library_jwcrypto_and_cryptography(self, module):
+    def test_module_without_django_imports_only_the_standard_library_and_its_listed_packages(self, module):
         packages = {item.module.partition(".")[0] for item in imports(module) if item.module not in FILES}
         allowed = {"requests", "urllib3"} if wing_of(module) == "client" else {"jwcrypto", "cryptography"}
         # This module may import httpx, because only projects that use httpx import this module.

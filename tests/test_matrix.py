@@ -37,7 +37,7 @@ def classified(prefix: str) -> set[str]:
 
 
 class TestTheVersionsInTheMetadata:
-    def test_classifiers_name_exactly_the_versions_that_every_run_of_the_matrix_uses(self):
+    def test_classifiers_name_exactly_the_required_versions_of_the_matrix(self):
         pairs = {python: django for python, django in DJANGO.items() if python not in OPTIONAL}
 
         assert classified("Programming Language :: Python :: ") == set(pairs)

@@ -69,7 +69,7 @@ class Deployment:
         return file
 
     def mark_as_revoked_elsewhere(self) -> None:
-        """Record the revocation of the user's tokens without marking the rows, as if a process was killed."""
+        """Record the revocation of the user's tokens without marking the rows, like a killed process."""
         act = revocation_log.Act(audit.current_time(), "root", "laptop lost")
         scope = audit.Scope.user(IssuedToken.objects.get().user_uuid)
         revocation_log.record([scope], act, latest_iat=None, keks=conf.key_encryption_keys)
