@@ -100,7 +100,7 @@ class TestTheGuideToAccessTokens:
         assert IssuedToken.objects.get().client_id == "timetable"
         assert IssuedToken.objects.get().user_uuid == users.user_uuid(user)
 
-    def test_authorization_code_without_the_verifier_gets_no_access_token(self, documented, code):
+    def test_authorization_code_with_another_verifier_gets_no_access_token(self, documented, code):
         with pytest.raises(AssertionError, match="invalid_grant"):
             documented.get_access_token(code[0], "another verifier of at least forty-three characters")
 

@@ -56,7 +56,7 @@ class TestAWorkerAfterWarmUp:
 
         assert all(ring.current_ring().decryption_keys().values())
 
-    def test_successful_warm_up_logs_nothing(self, initial_keys, caplog):
+    def test_successful_warm_up_logs_no_warning(self, initial_keys, caplog):
         warm_up()
 
         assert warnings_in(caplog) == []
