@@ -74,7 +74,7 @@ class TestTheVersionsInTheMetadata:
 
 
 def install_with_pyenv(home: Path, *versions: str) -> dict[str, str]:
-    """Create interpreters as pyenv installs them. Returns environment variables with which no others are found."""
+    """Create fake interpreters in the folders of pyenv. Returns variables that hide all other interpreters."""
     for version in versions:
         folder = home / ".pyenv" / "versions" / f"{version}.0" / "bin"
         folder.mkdir(parents=True)
