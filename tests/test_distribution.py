@@ -230,7 +230,7 @@ class TestTheExtras:
         assert done.stderr == ""
         assert Path(done.stdout.strip()).is_relative_to(host_with_extras.parent.parent)
 
-    def test_newest_packages_of_all_other_extras_can_be_installed_together(self, wheel, host):
+    def test_newest_packages_of_all_extras_for_contributors_can_be_installed_together(self, wheel, host):
         config = configparser.ConfigParser()
         config.read(ROOT / "setup.cfg")
         extras = set(config["options.extras_require"]) - set(RUNTIME_EXTRAS)

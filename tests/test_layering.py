@@ -16,7 +16,8 @@ import instaccess
 
 PACKAGE = Path(instaccess.__file__).parent
 
-# Each module or package in this list may import only earlier entries of the list.
+# Within this app, each module or package in this list may import only earlier entries of the list. The packages in
+# ROLES don't import each other.
 ORDER = [
     *("exceptions", "times", "opaque", "logs", "database_errors", "database_clock", "signals"),
     *("tokens", "conf", "web", "trust", "monitoring"),

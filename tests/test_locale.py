@@ -179,7 +179,7 @@ class TestTheTranslation:
     ],
 )
 class TestTheTranslationOfEachText:
-    def test_translation_contains_the_same_placeholders(self, language, entry):
+    def test_translation_contains_the_placeholders_of_the_english_text(self, language, entry):
         assert len(entry.translations) == (CATALOGUES[language].plural_forms if entry.plural else 1)
         for translated in entry.translations:
             assert translated

@@ -104,7 +104,7 @@ class TestTheVersionsOfTheContinuousIntegration:
         assert done.stdout == ""
         assert "Python 3.13 (with venv) is neither on PATH nor installed with pyenv." in done.stderr
 
-    def test_continuous_integration_runs_everything_on_the_newest_python_and_the_matrix_on_the_others(self):
+    def test_continuous_integration_runs_all_tests_on_the_newest_python_and_the_matrix_on_other_versions(self):
         lines = (ROOT / ".ci" / "run").read_text().splitlines()
         commands = [line for line in lines if not line.startswith("#")]
 

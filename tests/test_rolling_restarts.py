@@ -207,7 +207,7 @@ class TestGatewaysUnderLoad:
 
         assert load.failures == []
 
-    def test_g30_restarted_gateway_accepts_tokens_of_a_new_key_and_refuses_tokens_revoked_while_it_was_stopped(
+    def test_g30_restarted_gateway_accepts_tokens_of_a_new_key_and_refuses_tokens_revoked_during_the_stop(
         self, nodes
     ):
         [gateway, other] = nodes.gateways

@@ -154,7 +154,7 @@ def test_p12_p27_failing_receiver_of_a_signal_reveals_no_secret(
 
     texts: dict[str, Any] = {"answer": answer, **collector.texts()}
     if label == "query" or (name == "service" and fault != "no fault"):
-        # As in `test_p27_endpoint_with_invalid_settings_reveals_no_secret`, the stack may contain the query or the
+        # As in `test_p27_endpoint_with_invalid_settings_reveals_no_secret`, the stack can contain the query or the
         # token. For a service without a fault, the stack contains no token, because the functions that have the token
         # return before the signal is sent.
         del texts["stack of a logged error"]

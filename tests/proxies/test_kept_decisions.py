@@ -341,7 +341,7 @@ class TestTheEndOfADecision:
 
 
 class TestAFullCache:
-    def test_g35_nginx_uses_the_right_decisions_while_the_cache_is_full(self, start):
+    def test_g35_nginx_uses_no_decision_about_another_user_while_the_cache_is_full(self, start):
         small = start(lambda text: substitute(text, ZONE, "keys_zone=decisions:32k max_size=1k"))
         # Overfill the zone, which has room for 250 keys and also contains the keys of refused tokens.
         for number in range(400):

@@ -85,7 +85,9 @@ class TestARequestWithAToken:
 
     @pytest.mark.parametrize("path", TOKEN_VIEWS)
     @pytest.mark.parametrize("middleware", [[], [CSRF], [SESSIONS, CSRF, USERS, LOGIN]])
-    def test_decorator_works_without_the_middleware(self, project, service, client, path, middleware):
+    def test_decorator_authenticates_a_request_without_the_middleware(
+        self, project, service, client, path, middleware
+    ):
         project.MIDDLEWARE = middleware
 
         assert client.post(path, **bearer(good(service, sub=USER))).json()["user"] == USER
