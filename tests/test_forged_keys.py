@@ -1,4 +1,4 @@
-"""Tests of keys whose rows were changed with SQL. Every role refuses the keys, and every tool names the rows.
+"""Tests of keys that were inserted or changed with SQL: each role refuses the keys, and reports name the rows.
 
 K17: an attacker who can write to the database, but doesn't have the key-encryption key, tries to forge tokens.
 """

@@ -55,7 +55,7 @@ def small_batches(monkeypatch):
 
 @pytest.fixture
 def prepare(rsa_pool, user, row) -> Callable[[], None]:
-    """Return a function that deletes all rows, and creates the initial keys, live tokens and expired tokens."""
+    """Return a function that deletes all keys and audit rows, and creates initial keys, live and expired tokens."""
 
     def prepare_() -> None:
         for model in (Key, IssuedToken, Revocation, Checkpoint, PruneMarker, RefusalCount):

@@ -97,7 +97,10 @@ class TestReplacingTheKeyEncryptionKeyUnderLoad:
         provision.init()
 
         def restart(servers: list[Any], *keks: str) -> tuple[list[Any], list[dict[str, int]]]:
-            """Replace each server with a server that uses `keks`. Returns the new servers and the old counts."""
+            """Replace each server with a server that uses `keks`.
+
+            Returns the new servers, and for each old server the number of requests by outcome.
+            """
             replacements, outcomes = [], []
             for server in servers:
                 [successor] = crew.start(KEY_ENCRYPTION_KEYS=list(keks), KEY_CACHE_SECONDS=0)

@@ -41,7 +41,7 @@ COMMAND_LINE = f"uid {os.getuid()} "
 
 
 class Deployment:
-    """A deployment with one live token of a user, and methods that change keys and tokens."""
+    """A deployment with a user, and methods that issue a token, revoke the token and change keys."""
 
     def __init__(self, user: Any, application: Any, superuser: Any, folder: Path, rsa_pool: Any) -> None:
         self.user, self.application, self.superuser = user, application, superuser
