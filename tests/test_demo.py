@@ -1,4 +1,4 @@
-"""Tests of `manage.py demo`. The tests run the command as a new user does: in a separate folder, on a free port."""
+"""Tests of `manage.py demo`. The demo runs in a separate process, and writes its data to a new folder."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def setup_only(folder: Path) -> dict[str, str]:
 
 
 def run_curl(command: str) -> str:
-    """Run a printed curl command in a shell, and return the output. Without curl, send the request from Python."""
+    """Run a printed curl command in a shell, and return the output.
+
+    If curl isn't installed, send the request from Python.
+    """
     if shutil.which("curl"):
         return subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=True).stdout
     curl, dash_x, method, dash_h, header, url = shlex.split(command)
@@ -141,7 +144,7 @@ class Served:
     def signal_another_thread(self, number: int) -> None:
         """Send a signal to a thread that is not the main thread, as soon as the main thread waits.
 
-        The operating system may deliver a signal to any thread.
+        A signal to a process can arrive in any of its threads.
         """
         pid = self.process.pid
         tasks = Path(f"/proc/{pid}/task")

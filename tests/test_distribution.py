@@ -1,6 +1,6 @@
 """Tests of `make dist`: reproducible packages, their checks, the SBOM, the extras, and host projects with the wheel.
 
-These tests install packages from the package index, and pyright comes from npm.
+These tests download packages from the package index, and pyright from npm.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def run_python(python: Path, *arguments: str, cwd: Path, **variables: str) -> su
 
 
 class TestReproducibleBuilds:
-    def test_second_build_in_another_folder_and_with_another_umask_returns_the_same_bytes(self, packages, tmp_path):
+    def test_build_in_another_folder_and_with_another_umask_creates_identical_packages(self, packages, tmp_path):
         tree = clone(tmp_path / "another folder" / "clone")
         for path in tree.rglob("*.py"):
             os.utime(path, (1_000_000_000, 1_000_000_000))
@@ -174,7 +174,7 @@ class TestReproducibleBuilds:
             True,
         ]
 
-    def test_error_of_a_build_without_a_commit_names_the_fix(self, tmp_path, monkeypatch):
+    def test_build_outside_a_git_clone_fails_with_an_error_that_names_the_fix(self, tmp_path, monkeypatch):
         monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
         monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
 
@@ -230,7 +230,7 @@ class TestTheExtras:
         assert done.stderr == ""
         assert Path(done.stdout.strip()).is_relative_to(host_with_extras.parent.parent)
 
-    def test_newest_packages_of_all_other_extras_can_be_installed_together(self, wheel, host):
+    def test_newest_packages_of_all_extras_for_contributors_can_be_installed_together(self, wheel, host):
         config = configparser.ConfigParser()
         config.read(ROOT / "setup.cfg")
         extras = set(config["options.extras_require"]) - set(RUNTIME_EXTRAS)
@@ -244,9 +244,9 @@ class Service(NamedTuple):
     """A service of the documentation, and the way to start it.
 
     Attributes:
-        files: the files of the project, or the folder that contains the files.
+        files: the content of each file by file name, or the folder that contains the files.
         command: the arguments of Python that start the service, with the placeholders {host} and {port}.
-        extras: whether the service needs an extra and an ASGI server, or only the wheel.
+        extras: true if the service needs an extra and an ASGI server, false if the service needs only the wheel.
         path: the path of a view that answers with the uuid of the user.
         answer: the response of this view to a token of `USER` in `ACCOUNT`.
         variables: the environment variables that the settings of the project need.
@@ -289,13 +289,13 @@ SERVICES = {
 
 
 def block_import(name: str, folder: Path) -> None:
-    """Make each import of a package fail in programs that run in this folder, as if it were not installed."""
+    """Make imports of a package fail in programs that run in `folder`, as if the package weren't installed."""
     (folder / f"{name}.py").write_text(f"raise ImportError('{name} is not installed')\n")
 
 
 @pytest.fixture(scope="module")
 def pythons(host: Path, host_with_extras: Path) -> dict[bool, Path]:
-    """Return the Python with only the wheel (False), and the Python with the extras and an ASGI server (True)."""
+    """Return two interpreters: False has only the wheel, and True also has the extras and an ASGI server."""
     pip(host_with_extras, "install", "--quiet", "uvicorn")
     return {False: host, True: host_with_extras}
 

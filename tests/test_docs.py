@@ -289,7 +289,7 @@ class TestTheTablesOfRefusals:
 
 
 NOT_SHOWN = {
-    # The package always logs a more precise reason. Only extensions may use these codes.
+    # This package always logs a more precise reason. Extensions can use these codes.
     *(Reason.ERROR, Reason.OTHER, Reason.AS_USER_ID),
     # Commands and the admin print the detail of this error without the reason.
     Reason.AUDIT_ALTERED,
@@ -317,7 +317,7 @@ class TestTheExampleConfigurations:
 
 
 class TestTheBenchmarkFigures:
-    """Tests of the results, the table in docs/speed.md and the chart, which `make bench` writes."""
+    """Tests that the tables and the charts in the documentation match the stored results of the benchmarks."""
 
     RESULTS = json.loads(report.RESULTS.read_text())
 
@@ -361,7 +361,7 @@ class TestTheArchitecturePage:
     def test_paths_on_the_architecture_page_exist(self, path):
         assert (ROOT / path).exists()
 
-    def test_architecture_page_lists_every_wing_and_every_module_beside_the_wings(self):
+    def test_architecture_page_lists_every_wing_and_only_existing_modules_outside_the_wings(self):
         wings, modules = (
             {readme.code(row[0])[0] for row in table} for table in readme.tables(readme.section("Wings", self.TEXT))
         )

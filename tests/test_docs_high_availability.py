@@ -34,7 +34,7 @@ GUNICORN: dict[str, Any] = runpy.run_path(str(EXAMPLE / "gunicorn.conf.py"))
 
 
 def unit_value(name: str) -> str:
-    """Return a value in the systemd unit of the gateway."""
+    """Return the value of the option `name` in the systemd unit of the gateway."""
     [value] = re.findall(rf"^{name}=(.*)$", (HEALTH / "instaccess-gateway.service").read_text(), re.MULTILINE)
     return str(value)
 
@@ -71,7 +71,7 @@ class TestTimesOnThePageOfHighAvailability:
         assert graceful < unit
         assert before_term + graceful < container
 
-    def test_units_and_deployments_of_a_gateway_replace_the_gateway_as_documented(self):
+    def test_systemd_and_kubernetes_examples_replace_a_gateway_as_documented(self):
         assert unit_value("KillMode") == "mixed"
         assert unit_value("ExecReload") == "/bin/kill -HUP $MAINPID"
         assert pod()["strategy"]["rollingUpdate"]["maxUnavailable"] == 0

@@ -43,7 +43,7 @@ class Requests:
 class TestTheGuideToAccessTokens:
     @pytest.fixture
     def application(self) -> Any:
-        """Run the documented command, and return its application."""
+        """Run the documented command, and return the application that the command creates."""
         [line] = shell_lines(OAUTH2)
         python, manage, command, *arguments = shlex.split(line)
         assert (python, manage) == ("python", "manage.py")
@@ -52,7 +52,7 @@ class TestTheGuideToAccessTokens:
 
     @pytest.fixture
     def code(self, application: Any, user: Any, client: Client) -> tuple[str, str]:
-        """Allow the access on the documented authorization page. Returns the authorization code and the verifier."""
+        """Log in and allow the access at the documented URL. Returns the authorization code and the PKCE verifier."""
         names = run(code_of(OAUTH2, "code_challenge"))
         client.force_login(user)
         url = urlsplit(names["authorization_url"])
@@ -100,7 +100,7 @@ class TestTheGuideToAccessTokens:
         assert IssuedToken.objects.get().client_id == "timetable"
         assert IssuedToken.objects.get().user_uuid == users.user_uuid(user)
 
-    def test_authorization_code_without_the_verifier_gets_no_access_token(self, documented, code):
+    def test_authorization_code_with_another_verifier_gets_no_access_token(self, documented, code):
         with pytest.raises(AssertionError, match="invalid_grant"):
             documented.get_access_token(code[0], "another verifier of at least forty-three characters")
 

@@ -156,8 +156,8 @@ class TestKeptDecisionsOnThePageOfProxies:
         folder = ROOT / "examples/nginx"
         [zone] = re.findall(r"keys_zone=decisions:(\d+)m", (folder / "nginx.conf").read_text())
         [size] = re.findall(r"^    tmpfs .* size=(\d+)m,", (folder / "README.md").read_text(), re.MULTILINE)
-        # nginx needs 128 bytes of the zone per key. A file contains at most 8 KiB of the key, 4 KiB of headers, and
-        # at most 4 KiB that nginx adds.
+        # nginx needs 128 bytes of the zone per decision, and stores each decision in a separate file. A file contains
+        # at most 8 KiB of the cache key, 4 KiB of headers, and 4 KiB that nginx adds.
         files, largest = int(zone) * 2**20 // 128, 16 * 2**10
 
         # Half of the tmpfs is for files that nginx is still writing.

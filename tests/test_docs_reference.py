@@ -20,8 +20,9 @@ ID = re.compile(r"\b[EW]\d{3}\b")
 
 
 def ids_of(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield each id of a check in a module, with the command that reports the id.
+    """Yield each check id in a module, with the option of `manage.py check` that runs the check.
 
+    If the check runs without an option, the second value is "check".
     A check is a function with the decorator `register`. The ids can also be in the functions that a check calls.
     """
     functions = {each.name: each for each in ast.parse(path.read_text()).body if isinstance(each, ast.FunctionDef)}

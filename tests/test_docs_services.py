@@ -1,4 +1,4 @@
-"""Tests that run the examples in docs/services-without-drf.md as they are, on a real server."""
+"""Tests that run the examples in docs/services-without-drf.md with the JWKS URL of a test server."""
 
 from __future__ import annotations
 

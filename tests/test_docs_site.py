@@ -23,7 +23,7 @@ LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link
 
 
 class Page(HTMLParser):
-    """The addresses, the anchors and the images of an HTML page."""
+    """The links, the loaded files, the anchors, and the images without an alternative text in an HTML page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()

@@ -87,7 +87,7 @@ class Deployment:
         return self._start(name, arguments, self._folder / name, self.env[name])
 
     def check(self, name: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run the check command in the README of an example. The command also fails for warnings."""
+        """Run the check command in the README of an example, with an added option so that warnings are failures."""
         [[program, *arguments], _] = [shlex.split(line) for line in commands(name)]
         assert program == "python"
         env = self.env[name] | variables
@@ -185,7 +185,7 @@ class WhoAmI(APIView):
 
 
 class StartedProject:
-    """A project made by `startproject`, with the entries of a role in the table of roles.
+    """A project made by `startproject`, with the apps and the URLs that the table of roles lists for a role.
 
     Args:
         assign: how the settings list the apps of the role: "+=" keeps the apps of `startproject`, "=" replaces them.
@@ -215,7 +215,7 @@ class StartedProject:
         (folder / "project/urls.py").write_text(head + "\nurlpatterns = [\n" + "\n".join(lines) + "\n]\n")
 
     def _role_row(self) -> tuple[list[str], list[str]]:
-        """Return the apps and the included URLs of the role in the table of roles."""
+        """Return the apps and the included URLconfs that the table of roles lists for the role."""
         table = readme.tables(readme.section("Choose the roles", readme.page("installation.md")))[0]
         [row] = [row for row in table if row[0] == self._role]
         return readme.code(row[1]), re.findall(r'`include\("([\w.]+)"\)`', row[3])
@@ -230,7 +230,10 @@ class StartedProject:
         return set(re.findall(r"instaccess\.E\d+", done.stderr))
 
     def ask(self) -> tuple[int | None, str]:
-        """Start the project as a WSGI server does. Returns the status of an anonymous request, and the error."""
+        """Start the project as a WSGI server does, and send a request without a token.
+
+        Returns the status, or None if the project doesn't start, and the error output.
+        """
         path = VERIFY if self._role == "gateway" else WHOAMI
         env = environment(DJANGO_SETTINGS_MODULE="project.settings")
         done = run("-c", _ASK, path, cwd=self._folder, env=env | {"PYTHONPATH": os.pathsep.join([".", str(ROOT)])})
@@ -245,7 +248,7 @@ class TestAProjectMadeByStartproject:
         assert project.check() == set()
         assert project.ask()[0] == 401
 
-    def test_c17_check_names_each_setting_of_a_project_that_has_only_the_apps_of_a_role(self, role, tmp_path):
+    def test_c17_check_names_settings_to_change_in_a_project_that_has_only_the_apps_of_a_role(self, role, tmp_path):
         project = StartedProject(tmp_path, role, "=")
         expected = {"gateway": {"instaccess.E063"}, "service": {"instaccess.E061", "instaccess.E063"}}
 

@@ -1,4 +1,4 @@
-"""Tests of keys whose rows were changed with SQL. Every role refuses the keys, and every tool names the rows.
+"""Tests of keys that were inserted or changed with SQL: each role refuses the keys, and reports name the rows.
 
 K17: an attacker who can write to the database, but doesn't have the key-encryption key, tries to forge tokens.
 """
@@ -78,7 +78,7 @@ def check_refused(response: Any) -> None:
 
 
 def store_unreadable_value(**filters: Any) -> None:
-    """Store an integer with more digits than Python parses in the rows of keys that match `filters`."""
+    """Replace the public key in the row that matches `filters` with an integer that Python can't parse."""
     [pk] = Key.objects.filter(**filters).values_list("pk", flat=True)
     with connection.cursor() as cursor:
         cursor.execute("UPDATE instaccess_key SET public_jwk = %s WHERE id = %s", ["1" * 5000, pk])
@@ -282,7 +282,7 @@ class TestAModifiedCurrentSigningKey:
 
 
 class TestAProjectWithoutTheKeyEncryptionKey:
-    """Tests of a project with the issuer's database, but without the issuer's SECRET_KEY and KEY_ENCRYPTION_KEYS."""
+    """Tests of a project that uses the issuer's database, but lacks at least one of its key-encryption keys."""
 
     def test_o6_every_role_answers_503_without_the_key_encryption_key_and_the_check_names_the_setting(
         self, initial_keys, get, client, post, access_token, user, settings

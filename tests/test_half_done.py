@@ -55,7 +55,7 @@ def small_batches(monkeypatch):
 
 @pytest.fixture
 def prepare(rsa_pool, user, row) -> Callable[[], None]:
-    """Return a function that deletes all rows, and creates the initial keys, live tokens and expired tokens."""
+    """Return a function that deletes all keys and audit rows, and creates initial keys, live and expired tokens."""
 
     def prepare_() -> None:
         for model in (Key, IssuedToken, Revocation, Checkpoint, PruneMarker, RefusalCount):
@@ -135,7 +135,10 @@ class TestRevokingAKey:
         return IssuedToken.objects.values_list("signing_kid", flat=True)[0]
 
     def nothing_or_refused_by_gateways(self) -> None:
-        """Check that the key is not revoked, or that gateways refuse all its tokens, even tokens without a mark."""
+        """Check that nothing is revoked, or that gateways refuse all tokens of the key.
+
+        A gateway refuses a token of a revoked key even if the audit row of the token isn't marked as revoked.
+        """
         is_revoked = kids(SIG, REVOKED) == [self.stolen()]
         assert list(trust.read_revocations().keys) == ([self.stolen()] if is_revoked else [])
         assert is_revoked or not revoked_tokens()
@@ -255,7 +258,7 @@ class TestChangingKeys:
         current_kid(ENC)
         assert Key.objects.exclude(status=CURRENT).filter(use=SIG).exists()
 
-    def test_k22_rotation_that_failed_midway_changes_no_key_and_completes_when_run_again(self, check):
+    def test_k22_rotation_that_failed_midway_leaves_usable_keys_and_completes_when_run_again(self, check):
         def rotate() -> None:
             first = IssuedToken.objects.values_list("signing_kid", flat=True)[0]
             lifecycle.rotate(SIG, force=True, expected_current=first)
@@ -285,7 +288,7 @@ class TestChangingKeys:
 
         check(lambda: lifecycle.rotate(SIG), before=revoke, between=lambda: None, after=after, least=8)
 
-    def test_k22_activation_that_failed_midway_changes_no_key_and_completes_when_run_again(self, check):
+    def test_k22_activation_that_failed_midway_leaves_usable_keys_and_completes_when_run_again(self, check):
         def activate() -> None:
             if future := kids(SIG, FUTURE):
                 lifecycle.activate(future[0], force=True)
@@ -296,7 +299,7 @@ class TestChangingKeys:
 
         check(activate, between=self.keys_are_usable, after=after, least=5)
 
-    def test_k22_import_that_failed_midway_changes_no_key_and_completes_when_run_again(self, check, rsa_pool):
+    def test_k22_import_that_failed_midway_leaves_usable_keys_and_completes_when_run_again(self, check, rsa_pool):
         # Import the fourth key of the pool, because `prepare` stores the first three keys of the pool in each run.
         pem = [public_pem(rsa_pool) for _ in range(4)][-1]
 

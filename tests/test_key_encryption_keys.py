@@ -46,7 +46,7 @@ class TestAChangeOfKeysDuringAReseal:
         assert sealed_under() == {kek_id(KeyEncryptionKey(b"\2" * 32))}
 
     def test_a_private_key_erased_during_a_reseal_is_not_restored(self, crew, initial_keys, rsa_pool):
-        # Erase the key that the command reseals first, because the worker stops before it seals the first key.
+        # Erase the key that the command reseals first, because the worker pauses before it seals the first key.
         stolen = Key.objects.order_by("use", "-created_at").first().kid
         resealing, other = crew.start(
             2, keys=[[], [rsa_pool.take(), rsa_pool.take()]], KEY_ENCRYPTION_KEYS=[NEW_KEK, OLD_KEK]
@@ -97,7 +97,10 @@ class TestReplacingTheKeyEncryptionKeyUnderLoad:
         provision.init()
 
         def restart(servers: list[Any], *keks: str) -> tuple[list[Any], list[dict[str, int]]]:
-            """Replace each server with a server that uses `keks`. Return the new servers and the old outcomes."""
+            """Replace each server with a server that uses `keks`.
+
+            Returns the new servers, and for each old server the number of requests by outcome.
+            """
             replacements, outcomes = [], []
             for server in servers:
                 [successor] = crew.start(KEY_ENCRYPTION_KEYS=list(keks), KEY_CACHE_SECONDS=0)

@@ -159,7 +159,7 @@ class TestAKilledChangeOfTheAuditLog:
             assert audit.verify(evidence_keys()).summary == ""
 
             [again] = crew.start()
-            with suppress(TaskError):  # The second run may fail because the killed process has completed the work.
+            with suppress(TaskError):  # The second run can fail if the killed process completed the work.
                 again.ask(tasks.manage_tokens, *command)
 
             report = audit.verify(evidence_keys())

@@ -16,7 +16,8 @@ import instaccess
 
 PACKAGE = Path(instaccess.__file__).parent
 
-# A module or package imports only modules and packages that precede the module or package in this list.
+# Within this app, each module or package in this list may import only earlier entries of the list. The packages in
+# ROLES don't import each other.
 ORDER = [
     *("exceptions", "times", "opaque", "logs", "database_errors", "database_clock", "signals"),
     *("tokens", "conf", "web", "trust", "monitoring"),
@@ -207,7 +208,7 @@ class TestTheImportFinder:
 
 class TestPackagesWithoutDjango:
     @pytest.mark.parametrize("module", [module for module in FILES if wing_of(module) in WITHOUT_DJANGO])
-    def test_packages_without_django_import_only_the_standard_library_jwcrypto_and_cryptography(self, module):
+    def test_module_without_django_imports_only_the_standard_library_and_its_listed_packages(self, module):
         packages = {item.module.partition(".")[0] for item in imports(module) if item.module not in FILES}
         allowed = {"requests", "urllib3"} if wing_of(module) == "client" else {"jwcrypto", "cryptography"}
         # This module may import httpx, because only projects that use httpx import this module.

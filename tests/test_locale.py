@@ -102,7 +102,7 @@ class Catalogue(NamedTuple):
 def read_catalogue(language: str) -> Catalogue:
     """Parse the .po file of a language.
 
-    Empty lines separate entries. An entry consists of keywords with strings, which may continue on further lines.
+    Empty lines separate entries. An entry consists of keywords with strings, which can continue on further lines.
     """
     entries = []
     for block in re.split(r"\n{2,}", path_of_catalogue(language).read_text(encoding="utf-8").strip()):
@@ -179,7 +179,7 @@ class TestTheTranslation:
     ],
 )
 class TestTheTranslationOfEachText:
-    def test_translation_contains_the_same_placeholders(self, language, entry):
+    def test_translation_contains_the_placeholders_of_the_english_text(self, language, entry):
         assert len(entry.translations) == (CATALOGUES[language].plural_forms if entry.plural else 1)
         for translated in entry.translations:
             assert translated

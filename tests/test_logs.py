@@ -54,7 +54,7 @@ class TestEveryLine:
         assert line.placeholders <= line.names
 
     @pytest.mark.parametrize("line", CALLS, ids=str)
-    def test_names_of_values_in_a_log_line_are_not_attributes_of_every_record(self, line):
+    def test_no_value_in_a_log_line_has_the_name_of_a_standard_log_record_attribute(self, line):
         assert not line.names & RESERVED
 
     def test_no_module_except_logs_calls_getlogger(self):

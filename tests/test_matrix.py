@@ -37,7 +37,7 @@ def classified(prefix: str) -> set[str]:
 
 
 class TestTheVersionsInTheMetadata:
-    def test_classifiers_name_exactly_the_versions_that_every_run_of_the_matrix_uses(self):
+    def test_classifiers_name_exactly_the_required_versions_of_the_matrix(self):
         pairs = {python: django for python, django in DJANGO.items() if python not in OPTIONAL}
 
         assert classified("Programming Language :: Python :: ") == set(pairs)
@@ -74,7 +74,7 @@ class TestTheVersionsInTheMetadata:
 
 
 def install_with_pyenv(home: Path, *versions: str) -> dict[str, str]:
-    """Return the environment variables of a machine that has these versions of Python, installed with pyenv."""
+    """Create fake interpreters in the folders of pyenv. Returns variables that hide all other interpreters."""
     for version in versions:
         folder = home / ".pyenv" / "versions" / f"{version}.0" / "bin"
         folder.mkdir(parents=True)
@@ -104,7 +104,7 @@ class TestTheVersionsOfTheContinuousIntegration:
         assert done.stdout == ""
         assert "Python 3.13 (with venv) is neither on PATH nor installed with pyenv." in done.stderr
 
-    def test_continuous_integration_runs_everything_on_the_newest_python_and_the_matrix_on_the_others(self):
+    def test_continuous_integration_runs_all_tests_on_the_newest_python_and_the_matrix_on_other_versions(self):
         lines = (ROOT / ".ci" / "run").read_text().splitlines()
         commands = [line for line in lines if not line.startswith("#")]
 

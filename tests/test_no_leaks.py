@@ -29,7 +29,7 @@ PACKAGE = str(Path(instaccess.__file__).parent)
 
 
 class EverythingLogged(logging.Handler):
-    """A log handler that records messages, tracebacks, and the local variables that an error reporter reads.
+    """A log handler that records messages, tracebacks, and for errors the variables that an error reporter reads.
 
     An error reporter reads the variables in the frames of the exception and in the frames that called the logger.
     """
@@ -53,7 +53,7 @@ class EverythingLogged(logging.Handler):
 
     def read(self, frame):
         if frame.f_code.co_filename.startswith(PACKAGE):
-            # Skip exceptions, because their messages come from code outside this package and may contain secrets.
+            # Skip exceptions, because their messages come from code outside this package and can contain secrets.
             variables = frame.f_locals.items()
             self.lines += [f"{name} = {value!r}" for name, value in variables if not isinstance(value, Exception)]
 
@@ -98,7 +98,7 @@ def encoded_tokens(monkeypatch):
 
 @pytest.fixture
 def secrets_of(encoded_tokens, access_token):
-    """Return a function that returns all tokens and private members of keys that exist so far."""
+    """Return a function that returns the current secrets: the access token, parts of tokens, and private members."""
 
     def secrets_():
         parts = [access_token.token]

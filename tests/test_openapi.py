@@ -32,7 +32,7 @@ COURSES = {
 ISSUE = {PATH: [{"oauth2AccessToken": [SCOPE]}]}
 _HTML = {"DEFAULT_RENDERER_CLASSES": [f"rest_framework.renderers.{n}Renderer" for n in ("BrowsableAPI", "JSON")]}
 
-# Each tuple contains the project's differences from an issuer, and the security requirements of each path.
+# Each tuple contains the changes to the project of a plain issuer, and the expected security of each path.
 PROJECTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "an issuer": ({}, ISSUE),
     "an issuer with OpenAPI 3.1": ({"spectacular": {"OAS_VERSION": "3.1.0"}}, ISSUE),

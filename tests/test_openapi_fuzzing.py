@@ -38,7 +38,7 @@ class Demo:
         port = servers.free_port()
         self.access_token = access_token
         self.base_url = f"http://{servers.HOST}:{port}"
-        # `demo` requests a token at the start, which fails without usable keys. `runserver` only serves the demo.
+        # `demo` requests a token when it starts, and fails if no key is usable. `runserver` only serves the demo.
         arguments = ["demo"] if command == "demo" else ["runserver", "--noreload", f"{servers.HOST}:{port}"]
         env = environment(folder, PORT=str(port), INSTACCESS_SETTINGS=json.dumps(settings))
         self.process = servers.Process(
@@ -70,9 +70,9 @@ def serve(set_up_once: SetUp, tmp_path: Path) -> Iterator[Callable[..., Demo]]:
 
 
 def fuzz(demo: Demo, token: str | None, folder: Path, *, path: str = "", unavailable: bool = False) -> set[int]:
-    """Run schemathesis with all checks, which must report no problem. Returns the statuses of the responses to POST.
+    """Run schemathesis, which must report no problem. Returns the statuses of the responses to POST.
 
-    The check `negative_data_rejection` is left out, because the contract says that a body that can't be parsed counts
+    All checks run except `negative_data_rejection`, because the contract says that a body that can't be parsed counts
     as empty. If `unavailable` is true, a 503 is not reported as a problem. The examples are the same in each run.
     """
     report = folder / "requests.har"

@@ -74,7 +74,7 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> str:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the checkout without ignored files. A build in the copy doesn't change the checkout."""
+    """Return a copy of the checkout without build results. A build in the copy doesn't change the checkout."""
     ignored = (".*", "build", "dist", "*.egg-info", "__pycache__", "demo.sqlite3*", "demo.admin-password")
     return Path(
         shutil.copytree(ROOT, tmp_path_factory.mktemp("tree") / "checkout", ignore=shutil.ignore_patterns(*ignored))
@@ -142,8 +142,8 @@ class TestTheSourceDistribution:
 def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Create a virtual environment that finds the dependencies and pip through a .pth file, and return its folder.
 
-    Tests can't use the network, and installing pip takes six seconds. A .pth file only adds its paths to sys.path.
-    Python doesn't read .pth files in these paths, so the editable install of this checkout is not visible.
+    This test doesn't use the network, and installing pip takes six seconds. A .pth file only adds its paths to
+    sys.path. Python doesn't read .pth files in these paths, so the editable install of this checkout is not visible.
     """
     folder = tmp_path_factory.mktemp("environment") / "venv"
     run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)

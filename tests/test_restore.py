@@ -70,7 +70,7 @@ class Story:
     Attributes:
         tokens: the tokens that must be refused after the restore.
         revoked: the kid of the key that was revoked after the dump.
-        replaced: the kid of the key that was generated and used after the dump.
+        replaced: the kid of the key that became current after the revocation of the key.
     """
 
     def __init__(self, tmp_path: Any, issue: Any) -> None:

@@ -1,4 +1,4 @@
-"""Tests of two issuers and two gateways with nginx as the load balancer: nodes restart, are killed or unreachable.
+"""Tests of two issuers and two gateways with nginx as the load balancer: nodes are restarted, killed or unreachable.
 
 The nodes use the files in `examples/high-availability`. During most tests, clients send requests without a pause.
 """
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.services
 @pytest.fixture(scope="module")
 def nodes(set_up_once: SetUp) -> Iterator[Nodes]:
     # Don't use pytest's temporary directory, which only its owner can enter. If root starts nginx, the workers run as
-    # another user.
+    # another user, and couldn't open files in that directory.
     with tempfile.TemporaryDirectory(prefix="instaccess-nodes-") as name:
         Path(name).chmod(0o755)
         nodes = Nodes(Path(name), set_up_once)
@@ -207,7 +207,7 @@ class TestGatewaysUnderLoad:
 
         assert load.failures == []
 
-    def test_g30_restarted_gateway_accepts_tokens_of_a_new_key_and_refuses_tokens_revoked_while_it_was_stopped(
+    def test_g30_restarted_gateway_accepts_tokens_of_a_new_key_and_refuses_tokens_revoked_during_the_stop(
         self, nodes
     ):
         [gateway, other] = nodes.gateways

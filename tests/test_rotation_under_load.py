@@ -80,7 +80,7 @@ class Service:
         return self._jwks
 
     def use(self) -> Answer:
-        """Request, decrypt and verify one token, and return its description. Raises the error of a failed step."""
+        """Request, decrypt and verify one token, and return an `Answer`. Raises the error of a failed step."""
         requested_at = time.monotonic()
         body, headers = self._request("POST", ISSUE_URL, 201)
         signed, encryption_kid = jose.decrypt(body["token"], ring.current_ring().decryption_keys())
@@ -177,7 +177,7 @@ def rotate_when_due(**instaccess: Any) -> dict[str, str]:
 
 
 class TestRotationsAndAResealUnderLoad:
-    def test_k13_rotation_under_load_refuses_no_token_and_reaches_every_worker_in_the_cache_time(
+    def test_k13_rotation_under_load_refuses_no_token_and_reaches_every_worker_within_the_cache_time(
         self, settings, access_token
     ):
         assert connection.vendor == "postgresql", "This test needs PostgreSQL. Run `make test-services`."

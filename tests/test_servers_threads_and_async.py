@@ -130,7 +130,7 @@ class Caller:
         return self.ask("POST", ISSUE_URL, self._access_token)[:2]
 
     def use(self) -> Used:
-        """Issue and return a token that gateway and service accept. Check that both refuse modified tokens."""
+        """Issue and return a token that gateway and service accept. Check that each role refuses modified tokens."""
         status, body = self.issue()
         assert status == 201, body
         text = json.loads(body)["token"]
@@ -150,7 +150,7 @@ class Caller:
 
 
 def modify_token(text: str) -> str:
-    """Replace the fifth-last character of a token, because the last character may contain unused bits."""
+    """Replace the fifth-last character of a token, because the last character can contain unused bits."""
     return text[:-5] + ("A" if text[-5] != "A" else "B") + text[-4:]
 
 
@@ -176,7 +176,7 @@ class TestConcurrentClients:
 
     @pytest.fixture
     def access_tokens(self, initial_keys: Any, make_access_token: Callable[..., Any]) -> list[Any]:
-        """Return two access tokens for each user. The users have no uuid until two parallel requests create one."""
+        """Return two access tokens for each user. Two parallel requests try to create the uuid of each user."""
         users = [get_user_model().objects.create_user(f"caller-{number}") for number in range(self.USERS)]
         return [make_access_token(user=user) for user in users for _ in range(self.EACH)]
 

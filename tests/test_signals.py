@@ -1,4 +1,7 @@
-"""Tests of how a signal is sent: after the commit, to every receiver, and without cost if no receiver exists."""
+"""Tests of how a signal is sent: to every receiver, immediately or after the commit.
+
+If no receiver is connected, the facts of the signal aren't built.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +81,7 @@ class TestASignal:
         assert line.exc_info is None
         assert "https://hooks.example/secret" not in repr(vars(line))
 
-    def test_asynchronous_receivers_get_the_facts_and_may_fail(self, signal, caplog):
+    def test_failing_asynchronous_receiver_does_not_stop_the_next_asynchronous_receiver(self, signal, caplog):
         numbers: list[int] = []
 
         async def receive(number: int, **kwargs: Any) -> None:

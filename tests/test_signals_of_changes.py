@@ -41,7 +41,7 @@ COMMAND_LINE = f"uid {os.getuid()} "
 
 
 class Deployment:
-    """A deployment with one live token of a user, and methods that change keys and tokens."""
+    """A deployment with a user, and methods that issue a token, revoke the token and change keys."""
 
     def __init__(self, user: Any, application: Any, superuser: Any, folder: Path, rsa_pool: Any) -> None:
         self.user, self.application, self.superuser = user, application, superuser
@@ -69,7 +69,7 @@ class Deployment:
         return file
 
     def mark_as_revoked_elsewhere(self) -> None:
-        """Record the revocation of the user's tokens without marking the rows, as if the process had been killed."""
+        """Record the revocation of the user's tokens without marking the rows, like a killed process."""
         act = revocation_log.Act(audit.current_time(), "root", "laptop lost")
         scope = audit.Scope.user(IssuedToken.objects.get().user_uuid)
         revocation_log.record([scope], act, latest_iat=None, keks=conf.key_encryption_keys)

@@ -58,7 +58,7 @@ class TestTheTutorial:
 
 COMMAND_MISTAKES = {
     "can't open file": "cd config; python manage.py migrate",
-    # The options make the installed packages unavailable, as if the user had not activated the environment.
+    # The options `-I -S` make the installed packages unavailable, as if the user had not activated the environment.
     "Couldn't import Django": "python -I -S manage.py migrate",
     "no such table": "mv db.sqlite3 backup; python access_token.py; mv backup db.sqlite3",
     "User matching query does not exist": (

@@ -101,7 +101,7 @@ def statuses(port: int, token: str, *, seconds: float) -> set[int]:
 
 @pytest.mark.parametrize("kind", SERVERS)
 class TestASilentDatabase:
-    """Tests with a database server that accepts connections and queries, but never answers."""
+    """Tests of a database server that stops answering, but accepts connections and queries."""
 
     def test_g34_gateway_uses_its_keys_and_its_deny_list_while_the_database_is_silent(
         self, start, database, issued, kind

@@ -50,7 +50,7 @@ def stored() -> str:
 
 @pytest.fixture
 def issue(initial_keys: list[Key], user: Any, application: Any) -> Callable[..., IssuedToken]:
-    """Return a function that issues a token. The names and the user agent contain characters of every alphabet."""
+    """Return a function that issues a token for a request with a user agent, by default TEXT."""
 
     def issue_(user_agent: str = TEXT) -> IssuedToken:
         origin = issuing.Origin("canvas.example.edu", user_agent=user_agent)
@@ -74,7 +74,7 @@ class TestIssuing:
     def test_p21_a_token_is_issued_for_a_client_name_a_user_agent_and_a_user_name_with_an_emoji(
         self, issue, user, application, stored
     ):
-        # Other tables or databases may store characters that the columns of the audit log can't store.
+        # Other tables or databases can store characters that the columns of the audit log can't store.
         user.username, application.client_id = TEXT, TEXT
 
         row = issue()

@@ -35,7 +35,7 @@ def new_text() -> models.Field[Any, Any]:
 
 
 def find_problems(operation: Any) -> list[str]:
-    """Return the problems that the rules find in a second migration with this operation."""
+    """Return the problems that the rules find in a second migration that consists of `operation`."""
     migration = migrations.Migration("0002_change", "instaccess")
     migration.operations = [operation]
     return list(find_incompatible_operations(migration, MigrationLoader(None).project_state(FIRST)))
@@ -54,7 +54,7 @@ def next_release(tmp_path_factory: pytest.TempPathFactory) -> releases.Release:
 
 @pytest.fixture
 def upgraded(empty_gateway_caches: None, next_release: releases.Release) -> Iterator[releases.Release]:
-    """Migrate the database with the next release, and yield the release. This process still runs this release."""
+    """Migrate the database with the next release, and yield the next release. The tests run this release."""
     try:
         next_release.manage("migrate", "--verbosity", "0")
         assert "added_later" in get_columns(IssuedToken._meta.db_table) & get_columns(Key._meta.db_table)

@@ -124,7 +124,8 @@ class TestUserUuidField:
         assert f"user {user.pk}" in error.value.detail
 
     def test_user_uuid_field_that_names_no_field_of_the_user_model_raises_config_error(self, user):
-        # Use a method of the user model, because an attribute that isn't a field may be equal for two users.
+        # `get_full_name` is a method. The app refuses an attribute that isn't a field, because the attribute can be
+        # equal for two users.
         with (
             override_settings(INSTACCESS={"USER_UUID_FIELD": "get_full_name"}),
             pytest.raises(ConfigError, match=r"'get_full_name', which is not a field of auth\.User") as error,
@@ -213,7 +214,7 @@ class TestActiveUser:
                 assert users.active_user(invalid) is None
 
     def test_c6_active_user_is_none_if_two_users_share_the_uuid(self, user):
-        # The field may contain one value for two users. If one of these users were returned, a token could
+        # The field can contain one value for two users. If one of these users were returned, a token could
         # authenticate the wrong user.
         User.objects.create_user("grace", email="shared@example.edu")
         User.objects.create_user("mary", email="shared@example.edu")
@@ -223,7 +224,7 @@ class TestActiveUser:
 
 
 class Member:
-    """A user of a project whose user model has permissions, but neither `is_superuser` nor `is_staff`."""
+    """A user of a custom user model with permissions. The fields `is_superuser` and `is_staff` are optional."""
 
     is_active = True
 

@@ -19,13 +19,13 @@ User = get_user_model()
 
 
 def uuid_from(digit: str) -> str:
-    """Return a uuid that consists of one digit."""
+    """Return a uuid in which every digit is `digit`."""
     return str(uuid.UUID(digit * 32))
 
 
 @pytest.fixture
 def field(settings: Any) -> Any:
-    """Return a function that stores the uuids of users in a field of the user model."""
+    """Return a function that sets USER_UUID_FIELD to the name of a field of the user model."""
 
     def use(name: str) -> None:
         settings.INSTACCESS = {"USER_UUID_FIELD": name}

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def forbid_unsealing(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function. After a call of this function, every attempt to unseal a key fails."""
+    """Return a function that makes every later attempt to unseal a key fail."""
 
     def fail(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("a key was unsealed")
@@ -56,7 +56,7 @@ class TestAWorkerAfterWarmUp:
 
         assert all(ring.current_ring().decryption_keys().values())
 
-    def test_successful_warm_up_logs_nothing(self, initial_keys, caplog):
+    def test_successful_warm_up_logs_no_warning(self, initial_keys, caplog):
         warm_up()
 
         assert warnings_in(caplog) == []

@@ -72,7 +72,7 @@ class TestBehindNginx:
             campus.site.issuer.retarget(issuer)
             other.kill()
 
-        # The bucket leaks in real time while the test runs, so the client may have to wait for less than 20 seconds.
+        # The bucket leaks in real time while the test runs, so the required wait can be shorter than 20 seconds.
         assert len(clock.slept) == 1
         assert 1 <= clock.slept[0] <= 20
 

@@ -63,7 +63,7 @@ class TestTheNodeClient:
             (f"Bearer {TOKENS[1]}", b"text"),
         ]
 
-    def test_node_client_renews_the_token_twice_in_thirty_seconds_if_a_service_refuses_every_token(self, site):
+    def test_node_client_requests_only_two_tokens_in_thirty_seconds_if_a_service_refuses_every_token(self, site):
         site.accepts = lambda token: False
 
         result = run(site.url, [{"urls": [f"{site.url}/a"]}] * 3)

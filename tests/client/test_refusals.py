@@ -87,7 +87,7 @@ class TestRefusals:
 
             assert other.requests == []
 
-    def test_client_does_not_wait_for_a_server_that_sends_a_body_too_slowly(self, site):
+    def test_client_stops_waiting_for_a_server_that_sends_a_body_too_slowly(self, site):
         done = servers.threading.Event()
 
         def drip(handler) -> None:

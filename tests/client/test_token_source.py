@@ -246,7 +246,7 @@ class TestWaiting:
 
         assert access.token() == TOKENS[0]
 
-    def test_client_raises_a_server_side_error_without_retry_after_immediately(self, site, clock):
+    def test_client_does_not_wait_after_a_server_side_error_without_retry_after(self, site, clock):
         site.refusals = [(502, b"", {})]
 
         with pytest.raises(IssuerUnavailable, match=r"answered 502\. Try again later"):

@@ -33,7 +33,7 @@ class TestTheErrorAboutAnInvalidValue:
             (("a secret",), "3600"),
         ],
     )
-    def test_a1_error_about_an_invalid_value_shows_only_numbers_truth_values_and_none(self, value, end):
+    def test_a1_error_about_an_invalid_value_shows_only_integers_truth_values_and_none(self, value, end):
         error = error_of({"LIFETIME": value})
 
         assert error.detail == f"INSTACCESS['LIFETIME'] must be an integer from 1 to {end}"

@@ -112,7 +112,7 @@ def undone() -> Iterator[None]:
 def find_leaks(
     collector: Collector, every_secret: Secrets, rsa_pool: Any
 ) -> Callable[[Callable[[], str]], list[str]]:
-    """Return a function that makes each SQL statement of an action fail, and searches all reports for secrets.
+    """Return a function that makes each SQL statement of an action fail, and returns the secrets in all reports.
 
     Each statement first fails alone, and then together with all later statements. The action is a function that
     returns a text, such as a page, or raises an exception. The text or the exception is searched too.

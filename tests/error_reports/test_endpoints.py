@@ -88,7 +88,7 @@ def clients(client, user, application, make_access_token, every_secret, settings
 
 
 def text_of(response: Any) -> str:
-    """Return the body of a refusal. Returns "" for a success, because this body may contain a token."""
+    """Return the body of a refusal. Returns "" for a success, because this body can contain a token."""
     return response.content.decode() if response.status_code >= 400 else ""
 
 
@@ -127,8 +127,8 @@ def test_p27_endpoint_with_invalid_settings_reveals_no_secret(
 
     texts: dict[str, Any] = {"answer": answer, **collector.texts()}
     if name == "service" or label == "query":
-        # The stack may contain the token, because a service passes the token as a string to methods that a project
-        # can override. The stack may also contain the query, because every view has the request as a variable.
+        # The stack can contain the token, because a service passes the token as a string to methods that a project
+        # can override. The stack can also contain the query, because every view has the request as a variable.
         del texts["stack of a logged error"]
     leaks = {kind: every_secret.find_in(text) for kind, text in texts.items()}
     assert not any(leaks.values()), leaks
@@ -154,7 +154,7 @@ def test_p12_p27_failing_receiver_of_a_signal_reveals_no_secret(
 
     texts: dict[str, Any] = {"answer": answer, **collector.texts()}
     if label == "query" or (name == "service" and fault != "no fault"):
-        # As in `test_p27_endpoint_with_invalid_settings_reveals_no_secret`, the stack may contain the query or the
+        # As in `test_p27_endpoint_with_invalid_settings_reveals_no_secret`, the stack can contain the query or the
         # token. For a service without a fault, the stack contains no token, because the functions that have the token
         # return before the signal is sent.
         del texts["stack of a logged error"]

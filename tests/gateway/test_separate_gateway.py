@@ -317,7 +317,7 @@ class TestAGatewayWithTheIssuersURLs:
 
 
 class TestARevokedKey:
-    """Tests that a gateway in another deployment refuses tokens of a revoked key that the gateway still has (G32)."""
+    """Tests that a separate gateway refuses tokens of a revoked key even if the gateway has the key (case G32)."""
 
     @pytest.mark.parametrize("use", ["sig", "enc"])
     def test_g32_gateway_with_the_issuers_urls_refuses_tokens_of_a_revoked_key(self, own_issuer, gateway, use):
@@ -448,7 +448,7 @@ class TestSystemChecksOfAGateway:
 
 
 class TestAGatewayProcessWithoutRestFrameworkAndOAuth2:
-    """Tests of a gateway without a database that can import neither REST framework nor django-oauth-toolkit."""
+    """Tests of a gateway that has no database, and can't import REST framework or django-oauth-toolkit."""
 
     def test_gateway_accepts_and_refuses_tokens_without_loading_the_models(self, issuer, tmp_path):
         project = GatewayProject(tmp_path, {}, remote(issuer), apps=("instaccess.gateway",))

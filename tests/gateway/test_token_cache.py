@@ -71,7 +71,7 @@ class TestACachedToken:
 
         assert cache.get(token) is None
 
-    def test_unwrap_works_without_a_cache_even_if_a_cache_size_is_given(self, make, unwrap_):
+    def test_unwrap_accepts_a_token_without_a_cache_even_if_a_cache_size_is_given(self, make, unwrap_):
         assert unwrap_(make.token(), cache_size=10)
 
     def test_unwrap_refuses_a_cached_token_after_the_token_was_revoked(self, make, unwrap, no_rsa):

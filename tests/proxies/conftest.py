@@ -1,4 +1,4 @@
-"""Fixtures for the tests behind a proxy. Each test runs behind each proxy, with the gateway under each server.
+"""Fixtures for the tests behind a proxy. A test with the fixture `proxy` runs once for each proxy and server.
 
 The services run under Hypercorn, which supports HTTP/2 in clear text and WebSocket. Each process is started once.
 """
@@ -19,7 +19,7 @@ from tests.support.proxies import PROXIES, Proxy, Site
 @pytest.fixture(scope="session")
 def the_site(set_up_once: SetUp) -> Iterator[Site]:
     # Don't use pytest's temporary directory, which only its owner can enter. If root starts nginx, the workers run as
-    # another user.
+    # another user, and couldn't open files in that directory.
     with tempfile.TemporaryDirectory(prefix="instaccess-proxies-") as name:
         Path(name).chmod(0o755)
         site = Site(Path(name), set_up_once, "hypercorn with websockets")

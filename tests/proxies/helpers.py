@@ -42,7 +42,7 @@ def authorization(token: str) -> str:
 
 
 def spellings() -> Iterator[list[str]]:
-    """Yield each protected header in every spelling that an application could read as the name of the header."""
+    """Yield the protected headers in each spelling that an application could read as the same names."""
     for change in (str, str.lower, str.upper, str.swapcase):
         yield [change(name) for name in PROTECTED_HEADERS]
     for separator in "_.~+!#$%&'*^`|":

@@ -1,4 +1,4 @@
-"""Tests that each proxy forwards request bodies to the service, not to the gateway, and refuses unusual bodies."""
+"""Tests that each proxy forwards request bodies to the service, not to the gateway, and refuses invalid bodies."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ class TestAnUnusualBody:
         assert answer.headers["Retry-After"] is None
         assert site.service.requests == site.issuer.requests == []
 
-    def test_g29_proxy_returns_413_for_a_chunked_body_over_the_limit(self, proxy, site):
+    def test_g29_proxy_except_envoy_returns_413_for_a_chunked_body_over_the_limit(self, proxy, site):
         lines = [f"POST {SELF} HTTP/1.1", HOST, authorization(proxy.token()), "Transfer-Encoding: chunked", CLOSE]
         chunk = b"100000\r\n" + bytes(0x100000) + b"\r\n"
         with socket.create_connection((servers.HOST, proxy.port), timeout=servers.PATIENCE) as stream:
             stream.sendall("\r\n".join([*lines, "", ""]).encode())
-            # Ignore a closed connection, because a proxy may answer and close before the body is complete.
+            # Ignore a closed connection, because a proxy can answer and close before the body is complete.
             with suppress(ConnectionError):
                 for _ in range(TOO_LONG // 0x100000 + 1):
                     stream.sendall(chunk)
@@ -102,7 +102,7 @@ class TestAnUnusualBody:
             ("Content-Length: 99999999999999999999999",),
         ],
     )
-    def test_g29_proxy_returns_a_client_error_for_an_unusual_content_length_or_transfer_encoding(
+    def test_g29_proxy_refuses_a_request_with_an_invalid_content_length_or_transfer_encoding(
         self, proxy, site, path, headers
     ):
         answer = proxy.raw(f"POST {path} HTTP/1.1", HOST, authorization(proxy.token()), *headers, CLOSE)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.services
 
 
 class TestAFaultyGateway:
-    """Tests that a faulty gateway causes a 503, and that the request does not reach the service (case G14)."""
+    """Tests that a proxy lets no request succeed while the gateway is faulty (case G14)."""
 
     def assert_unavailable(self, proxy: Proxy, site: Site) -> None:
         answer = proxy.call("POST", SELF, proxy.token(), body=b"x" * 1000)

@@ -111,12 +111,12 @@ def is_asked(proxy: Proxy, token: str, method: str = "GET") -> bool:
 
 
 def use_kept_decision(proxy: Proxy, token: str, method: str = "GET") -> None:
-    """Send requests until nginx uses a kept decision. On a slow machine, the first decision may expire unused."""
+    """Send requests until nginx uses a kept decision. On a slow machine, a decision can expire before its use."""
     servers.wait_until(lambda: is_asked(proxy, token, method), lambda asked: not asked)
 
 
 def find_mistakes(proxy: Proxy, users: tuple[str, ...] = ("ada", "boole")) -> list[Any]:
-    """Send requests of several users in parallel, and return the responses that belong to a different user."""
+    """Send requests of several users in parallel. Returns each response with a wrong user or an unexpected status."""
     tokens = {user: proxy.issue(user) for user in users}
     mistakes: list[Any] = []
 
@@ -341,7 +341,7 @@ class TestTheEndOfADecision:
 
 
 class TestAFullCache:
-    def test_g35_nginx_uses_the_right_decisions_while_the_cache_is_full(self, start):
+    def test_g35_nginx_uses_no_decision_about_another_user_while_the_cache_is_full(self, start):
         small = start(lambda text: substitute(text, ZONE, "keys_zone=decisions:32k max_size=1k"))
         # Overfill the zone, which has room for 250 keys and also contains the keys of refused tokens.
         for number in range(400):

@@ -30,7 +30,7 @@ def removed(name: str) -> set[str]:
 
 
 def matches(router: str, path: str) -> bool:
-    """Return whether a path matches the conditions of a router's rule that concern the path."""
+    """Return whether a path meets every condition for paths in the rule of a router."""
     rule = HTTP["routers"][router]["rule"]
     results = []
     for negated, kind, value in re.findall(r"(!?)(PathRegexp|PathPrefix|Path)\(`([^`]+)`\)", rule):

@@ -85,7 +85,9 @@ class TestTheGatewayWithoutAProxy:
                 assert answer.status == ANSWERED_BY_THE_SERVER.get((server.name, headers), status)
 
     @pytest.mark.parametrize("headers", [WEBSOCKET, ("Expect: 100-continue",)])
-    def test_gateway_without_a_proxy_refuses_unusual_headers_with_the_body_of_the_contract(self, server, headers):
+    def test_gateway_without_a_proxy_refuses_a_request_with_upgrade_or_expect_and_without_a_token(
+        self, server, headers
+    ):
         answer = server.raw(VERIFY, HOST, *headers)
 
         assert (answer.status, answer.body) == (401, INVALID)

@@ -73,7 +73,7 @@ def refusal(response: Any) -> tuple[int, bytes, str | None]:
 
 
 class SlowFetch:
-    """A fetch of the JWKS that waits for `let_go`. `begun` waits in the event loop until the fetch has begun.
+    """A fetch of the JWKS that ends after a call of `let_go`. `begun` waits until the fetch has begun.
 
     If the fetch blocked the event loop, nothing could call `let_go`, and the fetch would exceed its time limit.
     """

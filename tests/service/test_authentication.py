@@ -212,7 +212,7 @@ class TestATokenOfAnotherAccount:
         assert ask(good(service, acct="account of a.example.edu"), HTTP_HOST="a.example.edu:31337").status_code == 200
 
     @pytest.mark.parametrize("answer", [None, "", 7, "x" * 256])
-    def test_c2_service_returns_503_if_the_account_hook_returns_no_account(self, service, settings, answer):
+    def test_c2_service_returns_503_if_the_account_hook_returns_an_invalid_account(self, service, settings, answer):
         settings.INSTACCESS["ACCOUNT_HOOK"] = lambda host: answer
 
         assert refusal(ask(good(service, acct="their-account"))) == UNAVAILABLE

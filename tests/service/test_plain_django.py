@@ -55,7 +55,7 @@ def browser(user: Any) -> Client:
 
 
 class AsgiClient:
-    """A test client for the ASGI handler, with the synchronous method `post` of the client for the WSGI handler."""
+    """A test client for the ASGI handler. The method `post` is synchronous, so that tests can use either client."""
 
     def __init__(self) -> None:
         self._client = AsyncClient(enforce_csrf_checks=True)
@@ -85,7 +85,9 @@ class TestARequestWithAToken:
 
     @pytest.mark.parametrize("path", TOKEN_VIEWS)
     @pytest.mark.parametrize("middleware", [[], [CSRF], [SESSIONS, CSRF, USERS, LOGIN]])
-    def test_decorator_works_without_the_middleware(self, project, service, client, path, middleware):
+    def test_decorator_authenticates_a_request_without_the_middleware(
+        self, project, service, client, path, middleware
+    ):
         project.MIDDLEWARE = middleware
 
         assert client.post(path, **bearer(good(service, sub=USER))).json()["user"] == USER

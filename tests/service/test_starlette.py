@@ -166,7 +166,7 @@ class TestAnApplication:
 
         assert (answer.status, facts) == (401, [])
 
-    def test_log_of_an_asgi_endpoint_contains_the_reason_and_the_address_of_a_refusal_but_not_the_token(
+    def test_asgi_endpoint_logs_the_reason_and_the_client_address_of_a_refusal_but_not_the_token(
         self, app, token_factory, caplog
     ):
         authorization = good(token_factory, acct="theirs", jti="the-id")

@@ -273,7 +273,7 @@ class TestTheUsersSelfEndpoint:
         for bearer in ("unknown", "a.b.c", expired, make_access_token(user=None).token):
             assert refusal(self.get(client, f"Bearer {bearer}")) == INVALID
 
-    def test_users_self_refuses_the_access_token_and_the_instaccess_token_of_an_inactive_user(
+    def test_users_self_refuses_the_access_token_and_the_inst_access_token_of_an_inactive_user(
         self, client, access_token, user
     ):
         token = issued(user)

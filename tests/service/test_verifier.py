@@ -237,10 +237,10 @@ class TestAVerifierThatIsShared:
         verifier.verify(token)
         keys = verifier._keys.load()
 
-        # Hold the lock during the fork, as a thread of a real parent may do. The child must not wait for this lock.
+        # Hold the lock during the fork, as another thread of the parent can. The child must not wait for the lock.
         assert forks.run_in_child(keys._jwks._lock, lambda: verifier.verify(token).account_uuid) == ACCOUNT
 
-    def test_verifier_works_in_one_event_loop_after_another(self, make, server, token_factory):
+    def test_verifier_works_in_successive_event_loops(self, make, server, token_factory):
         verifier = make()
 
         assert [averify(verifier, good(token_factory)).account_uuid for _ in range(3)] == [ACCOUNT] * 3
@@ -357,9 +357,7 @@ class TestAWrongArgument:
 
 
 class TestAVerifierWithTheSettings:
-    def test_verifier_with_the_settings_verifies_with_the_keys_and_the_account_of_the_settings(
-        self, token_factory, settings
-    ):
+    def test_verifier_from_settings_uses_the_keys_and_the_account_in_the_settings(self, token_factory, settings):
         settings.INSTACCESS = {"VERIFICATION_KEYS": [public(token_factory)], "ACCOUNT_UUID": "ours"}
         verifier = Verifier.from_settings()
 
@@ -370,7 +368,7 @@ class TestAVerifierWithTheSettings:
         settings.INSTACCESS = {"VERIFICATION_KEYS": [public(token_factory)], "ACCOUNT_UUID": ACCOUNT}
         assert verifier.verify(good(token_factory)).account_uuid == ACCOUNT
 
-    def test_verifier_with_the_settings_uses_the_jwks_url_of_the_settings(self, server, token_factory, settings):
+    def test_verifier_from_settings_uses_the_jwks_url_in_the_settings(self, server, token_factory, settings):
         settings.INSTACCESS = {"VERIFICATION_KEYS": f"{server.base_url}/jwks", "ALLOW_HTTP_URLS": True}
         verifier = Verifier.from_settings()
 
@@ -379,7 +377,7 @@ class TestAVerifierWithTheSettings:
         assert len(server.requests) == 1
 
     @pytest.mark.django_db(transaction=True)
-    def test_verifier_with_the_settings_uses_the_keys_of_the_database(self, initial_keys, user):
+    def test_verifier_from_settings_uses_the_keys_in_the_database(self, initial_keys, user):
         verifier, token = Verifier.from_settings(), issued(user)
 
         # Load the keys in this thread first. If another thread loaded the keys, the connection of that thread would

@@ -24,7 +24,7 @@ class TestAServiceWithoutTheIssuersApp:
     ACCOUNT = "0c1b3e1c-2f0e-4c5b-9a51-6f3d1f6f2a10"
 
     def ask_project(self, authorizations: list[str], **instaccess: Any) -> Any:
-        """Send a request with each of these Authorization headers to the project.
+        """Send one request with each Authorization header to the project.
 
         Returns the responses, the messages of the system checks, and the loaded modules.
         """

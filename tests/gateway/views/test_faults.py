@@ -51,7 +51,7 @@ class TestAGatewayWhileTheDatabaseIsUnavailable:
 
         assert status(token) == 204
 
-    def test_o1_gateway_that_starts_without_the_database_returns_503(self, token):
+    def test_o1_gateway_that_starts_while_the_database_is_unavailable_returns_503(self, token):
         ring.clear_cache()
         with connection.execute_wrapper(UnavailableDatabase()):
             assert answer(verify(token)) == UNAVAILABLE

@@ -1,4 +1,4 @@
-"""Tests that all refusals of the gateway are identical, and that opaque bearer tokens pass unchanged."""
+"""Tests that all refusals of the gateway are identical, and that OTHER_BEARERS can let opaque tokens pass."""
 
 from __future__ import annotations
 
