@@ -110,7 +110,7 @@ class TestTheVersionsOfTheContinuousIntegration:
 
         assert "versions=$(python3 -m tests.support.matrix)" in commands
         assert "export PYTHON" in commands
-        for command in ("make test", "NOXPYTHON=$others make test-matrix", "make test-services"):
+        for command in ("make test", "NOXPYTHON=$others ", "make test-matrix", "make test-services"):
             assert any(command in line for line in commands), command
 
 
