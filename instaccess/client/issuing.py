@@ -64,7 +64,7 @@ class Endpoint:
 def check_access_token(value: str) -> OpaqueText:
     """Check that an access token can be the value of a header. Returns the access token as an opaque object.
 
-    Raises InvalidArgument.
+    Raises InvalidArgument if the access token contains other characters than visible ASCII.
     """
     if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
         raise InvalidArgument(

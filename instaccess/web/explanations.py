@@ -122,8 +122,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.REVOKED: Explanation(
         _("The token was revoked, or all tokens of its user, its account or its key were revoked."),
         _(
-            "Read in the audit row who revoked the token and why. If the client may still have access, let the "
-            "client get a new token."
+            "Look up the audit row of the token, which shows who revoked the token and why. If the client is still "
+            "allowed to have access, make the client get a new token."
         ),
     ),
     Reason.ALREADY_DECRYPTED: Explanation(

@@ -106,7 +106,7 @@ class AuditRecord:
 
     @property
     def revoked(self) -> str:
-        """The time of the token's revocation, as a string; empty if the token is not revoked."""
+        """The time of the token's revocation, or an empty string if the token is not revoked."""
         return format_utc(self.row.revoked_at) if self.row is not None and self.row.revoked_at is not None else ""
 
 

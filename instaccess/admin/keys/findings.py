@@ -44,7 +44,7 @@ class Problem:
         severity: the severity, which determines the order of the problems.
         text: a description of the problem.
         fix: the instructions for the operator.
-        command: the command that the operator should run; empty if no command helps.
+        command: the command that the operator should run, or an empty string if no command helps.
     """
 
     code: str
