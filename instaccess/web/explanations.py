@@ -21,7 +21,10 @@ class Explanation(NamedTuple):
 
 
 EXPLANATIONS: Mapping[Reason, Explanation] = {
-    Reason.NO_CREDENTIALS: Explanation(_("There is no token."), _("Paste the token, or the Authorization header.")),
+    Reason.NO_CREDENTIALS: Explanation(
+        _("There is no token."),
+        _("Make the client send the token in the Authorization header. In the token inspector, paste the token."),
+    ),
     Reason.MALFORMED_HEADER: Explanation(
         _("The Authorization header does not contain exactly one bearer token."),
         _("Send one header that contains “Bearer”, a space and the token, and nothing else."),
