@@ -114,8 +114,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.FOREIGN_ISSUER: Explanation(
         _("The token is from another issuer: its “iss” is not in INSTACCESS['ACCEPTED_ISSUERS']."),
         _(
-            "If this server should accept the token, add its “iss” to INSTACCESS['ACCEPTED_ISSUERS']. Without this "
-            "setting, only INSTACCESS['ISSUER'] is accepted."
+            "If this server should accept the token, add its “iss” to INSTACCESS['ACCEPTED_ISSUERS']. If the setting "
+            "is not set, set it to a list of INSTACCESS['ISSUER'] and this “iss”."
         ),
     ),
     Reason.EXPIRED: Explanation(

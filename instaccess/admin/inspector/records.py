@@ -236,7 +236,7 @@ def _find_differences(payload: Mapping[str, Any], row: IssuedToken, kids: Mappin
     }
     if "client_id" in claims:  # Only tokens for a service user contain the client id.
         expected["client_id"] = row.client_id
-        # Convert the client id, because a token may contain an integer, but the row contains a string.
+        # Convert the client id, because a token can contain an integer, but the row contains a string.
         claims["client_id"] = identifiers(payload).get("client_id")
     names = {attribute: name for name, attribute in ATTRIBUTES.items()}
     differences = [

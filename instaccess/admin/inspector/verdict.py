@@ -168,7 +168,10 @@ def _inspect_signed(token: str, now: float, notes: list[str]) -> Inspection:
 
 
 def _check_at_service(claims: Claims) -> InvalidToken | None:
-    """Return the error with which a service on this database would refuse the claims; None if there is no error."""
+    """Return the error with which a service on this database would refuse the claims.
+
+    Returns None if there is no error. If USER_HOOK is set, this function doesn't check the users in the claims.
+    """
     if conf.account_uuid not in (None, claims.account_uuid):
         return InvalidToken(f"for account {claims.account_uuid!r}", code=Reason.WRONG_ACCOUNT)
     try:
