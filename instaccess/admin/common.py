@@ -121,7 +121,7 @@ def render_confirmation(
         title: the title of the page.
         button: the label of the submit button.
         effects: sentences that describe the effects of the change.
-        note: what the user must know about their permissions; empty if there is nothing to know.
+        note: what the user must know about their permissions, or an empty string if there is nothing to know.
         hidden: the names and the values of additional hidden fields.
     """
     context = {

@@ -91,7 +91,7 @@ class RevokeUsersForm(RevokeForm):
 
 
 class _SecretTextarea(forms.Textarea):
-    """A text area that never shows its submitted value again, because the value may be a private key or a token."""
+    """A text area that never shows its submitted value again, because the value can be a private key or a token."""
 
     def __init__(self) -> None:
         super().__init__({"rows": 8, "autocomplete": "off", "spellcheck": "false"})
@@ -131,7 +131,7 @@ class ImportForm(GenerateForm):
         return use
 
     def clean(self) -> dict[str, Any]:
-        """Replace the file and the text with `data`, which is opaque because the data may be a private key."""
+        """Replace the file and the text with `data`, which is opaque, because the data can be a private key."""
         cleaned = super().clean() or {}
         upload, text = cleaned.pop("file", None), cleaned.pop("text", "")
         if upload is not None and upload.size > MAX_FILE_BYTES:

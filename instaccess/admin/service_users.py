@@ -71,7 +71,10 @@ class ServiceUserForm(forms.ModelForm):  # type: ignore[type-arg]
         return user
 
     def clean(self) -> dict[str, Any]:
-        """Refuse a privileged user until the administrator has read the warnings and selected the checkbox."""
+        """Refuse a privileged user until the administrator selects the checkbox beside the warnings.
+
+        If neither the application nor the user was changed, no confirmation is needed.
+        """
         cleaned = super().clean() or {}
         user = cleaned.get("user")
         if user is None or not {"application", "user"}.intersection(self.changed_data):

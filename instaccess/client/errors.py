@@ -20,7 +20,10 @@ class InvalidArgument(ClientError, ValueError):
 
 
 class AccessTokenRefused(ClientError):
-    """The error for an OAuth2 access token that the issuer refused, if no other access token is available."""
+    """The error for an OAuth2 access token that the issuer refused.
+
+    If the caller passed `refresh`, the issuer also refused the access token that `refresh` returned.
+    """
 
 
 class AccessTokenExpired(AccessTokenRefused):
@@ -35,7 +38,7 @@ class InsufficientScope(ClientError):
 
 
 class InvalidAsUserID(ClientError):
-    """The error if the user in `as_user_id` is unknown, or if the caller may not masquerade as this user."""
+    """The error if the user in `as_user_id` is unknown, or if the caller isn't allowed to masquerade as them."""
 
 
 class EndpointNotFound(ClientError):

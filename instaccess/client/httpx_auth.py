@@ -36,7 +36,10 @@ class HttpxAuth(TokenAuth, httpx.Auth):
         self._access.check_origin(Origin.of(request.url.scheme, request.url.host, request.url.port))
 
     def _can_repeat(self, response: httpx.Response, token: OpaqueText) -> bool:
-        """Return whether to repeat the request that led to a response, which is the last request after a redirect."""
+        """Return whether to repeat the request that led to a response.
+
+        If the server redirected the client, this is the request to the last address.
+        """
         request = response.request
         may_renew = self._may_renew(response.status_code, request.headers, token)
         return may_renew and isinstance(request.stream, httpx.ByteStream)

@@ -64,7 +64,8 @@ class Endpoint:
 def check_access_token(value: str) -> OpaqueText:
     """Check that an access token can be the value of a header. Returns the access token as an opaque object.
 
-    Raises InvalidArgument.
+    Raises InvalidArgument if the access token is not a string, is empty, or contains a character that is not visible
+    ASCII.
     """
     if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
         raise InvalidArgument(

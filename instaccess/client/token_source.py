@@ -51,7 +51,7 @@ class InstAccess:
         base_url: the address of Canvas or of the issuer, for example `https://canvas.example.edu`.
         access_token: the OAuth2 access token, or None if `refresh` returns the first access token.
         refresh: a function that returns a new OAuth2 access token. The function is called if the issuer refuses the
-            access token. Only one thread calls the function at a time.
+            access token, or if there is no access token yet. Only one thread calls the function at a time.
         as_user_id: the id of the user for whom to get tokens, for a masquerade.
         origins: further addresses that may receive the token, for example the address of a gateway on another host.
         lifetime: the lifetime of the issuer's tokens, in seconds. If your issuer has a shorter LIFETIME, pass its
@@ -160,7 +160,9 @@ class InstAccess:
             )
 
     def refuse(self, token: OpaqueText) -> bool:
-        """Discard a token after a 401. Returns whether the caller may repeat the request with a new token.
+        """Discard a token after a 401, except during the pause (`PAUSE`).
+
+        Returns whether the caller may repeat the request with a new token. During the pause, returns False.
 
         If the token has already been replaced, the new token stays in the cache.
         """
@@ -241,7 +243,10 @@ class InstAccess:
         return self._access_token
 
     def _issue(self, access_token: OpaqueText) -> _Cached:
-        """Request a token. If the issuer asks the client to wait, wait and repeat the request."""
+        """Request a token. If the issuer asks the client to wait, wait and repeat the request.
+
+        Raises an error immediately if the wait would exceed `max_wait`.
+        """
         deadline = self._clock() + self._max_wait
         attempts = 0
         while True:
@@ -263,10 +268,10 @@ class InstAccess:
             attempts += 1
 
     def _wait(self, deadline: float) -> None:
-        """Wait until the end of the pause that the issuer has asked for.
+        """Wait until this client may send the next request to the issuer.
 
         Raises:
-            RateLimited: the pause ends after the deadline.
+            RateLimited: the wait would end after the deadline.
         """
         while (delay := self._not_before - self._clock()) > 0:
             if self._not_before > deadline:

@@ -39,10 +39,10 @@ def _parse_date(text: str) -> float | None:
 
 
 def monotonic() -> float:
-    """Return the seconds since an arbitrary time. The clock also runs while the machine is suspended.
+    """Return the seconds since an arbitrary time. On Linux and macOS, the time of a suspension is included.
 
-    Python's `time.monotonic` stops during a suspension on Linux and macOS. A laptop would then use a token that
-    expired during the suspension.
+    Python's `time.monotonic` stops during a suspension on Linux and macOS. With `time.monotonic`, a laptop would use
+    a token that expired during the suspension.
     """
     return time.clock_gettime(_CLOCK) if _CLOCK is not None else time.monotonic()
 

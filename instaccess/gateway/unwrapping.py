@@ -109,10 +109,10 @@ def unwrap(
 
     Args:
         token: the bearer token as the client sent it.
-        now: seconds since the epoch.
+        now: the current time, in seconds since 1970.
         decryption_keys, verification_keys: mappings from kid to key, in the order in which the keys are tried. If the
             token has no kid, at most three keys are tried.
-        denied: the deny list: the revoked tokens, users, accounts and keys.
+        denied: the deny list, which contains the revoked tokens, users, accounts and keys.
         issuers: the accepted values of the `iss` claim.
         leeway: the time, in seconds past `exp`, for which a token is still accepted.
         key_algorithms: the accepted JWE `alg` values.
@@ -147,7 +147,7 @@ def unwrap_with_settings(token: Opaque[str], *, now: float, cache: TokenCache | 
 
     Args:
         token: the bearer token as the client sent it.
-        now: seconds since the epoch.
+        now: the current time, in seconds since 1970.
         cache: the cache of unwrapped tokens, or None. REMEMBERED_TOKENS limits the size of the cache.
 
     Raises:

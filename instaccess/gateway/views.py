@@ -51,7 +51,7 @@ def verify_view(request: HttpRequest) -> HttpResponseBase:
     # which takes longer.
     response = HttpResponse(status=204, content_type="text/plain")
     try:
-        # Pass the token as an opaque object. Loading keys may log a warning, and some error reporters then print the
+        # Pass the token as an opaque object. Loading keys can log a warning, and some error reporters then print the
         # local variables of all calling functions.
         kept = _let_pass(response, _bearer_token(request))
     except InvalidToken as error:

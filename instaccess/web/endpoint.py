@@ -1,4 +1,4 @@
-"""A decorator that makes this app's views independent of the host project's settings."""
+"""A decorator that exempts this app's views from a setting and from middleware of the host project."""
 
 from __future__ import annotations
 

@@ -21,7 +21,10 @@ class Explanation(NamedTuple):
 
 
 EXPLANATIONS: Mapping[Reason, Explanation] = {
-    Reason.NO_CREDENTIALS: Explanation(_("There is no token."), _("Paste the token, or the Authorization header.")),
+    Reason.NO_CREDENTIALS: Explanation(
+        _("There is no token."),
+        _("Make the client send the token in the Authorization header. In the token inspector, paste the token."),
+    ),
     Reason.MALFORMED_HEADER: Explanation(
         _("The Authorization header does not contain exactly one bearer token."),
         _("Send one header that contains “Bearer”, a space and the token, and nothing else."),
@@ -111,8 +114,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.FOREIGN_ISSUER: Explanation(
         _("The token is from another issuer: its “iss” is not in INSTACCESS['ACCEPTED_ISSUERS']."),
         _(
-            "If this server should accept the token, add its “iss” to INSTACCESS['ACCEPTED_ISSUERS']. Without this "
-            "setting, only INSTACCESS['ISSUER'] is accepted."
+            "If this server should accept the token, add its “iss” to INSTACCESS['ACCEPTED_ISSUERS']. If the setting "
+            "is not set, set it to a list of INSTACCESS['ISSUER'] and this “iss”."
         ),
     ),
     Reason.EXPIRED: Explanation(
@@ -122,8 +125,8 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     Reason.REVOKED: Explanation(
         _("The token was revoked, or all tokens of its user, its account or its key were revoked."),
         _(
-            "Read in the audit row who revoked the token and why. If the client may still have access, let the "
-            "client get a new token."
+            "Look up the audit row of the token, which shows who revoked the token and why. If the client is still "
+            "allowed to have access, make the client get a new token."
         ),
     ),
     Reason.ALREADY_DECRYPTED: Explanation(

@@ -18,7 +18,7 @@ class Kind(NamedTuple):
     """
 
     hour: int
-    """The number of whole hours since the epoch."""
+    """The number of whole hours since 1970, in UTC."""
     role: str
     reason: str
     client_id: str

@@ -17,7 +17,9 @@ from ...times import format_utc_minutes
 from ..keys.findings import Problem, Severity
 
 OVERDUE = timedelta(days=2)
-"""The time without a success after which a maintenance command is overdue. A daily cron job may fail once."""
+"""A maintenance command is overdue if the command has not succeeded for this time.
+
+The time is longer than a day, so that a daily command isn't overdue after one failure."""
 
 SEAL, VERIFY, ROTATE = (
     "python manage.py instaccess_tokens seal",

@@ -57,7 +57,7 @@ def load(model: Any, query: Callable[[], _Loaded]) -> _Loaded | None:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The number of refusals with one reason. `meaning` explains the reason; empty if the reason is unknown."""
+    """The number of refusals with one reason. `meaning` is empty if the reason is unknown."""
 
     role: str
     reason: str

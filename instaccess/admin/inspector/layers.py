@@ -111,7 +111,8 @@ def _build_layer(use: Key.Use, token: str, matching_kid: str) -> Layer:
     """Parse the header of a token and build the layer.
 
     Args:
-        matching_kid: the id of the key that decrypted or verified the layer; empty if there is no such key.
+        matching_kid: the id of the key that decrypted or verified the layer, or an empty string if there is no such
+            key.
     """
     header = pasted.members(token, 0)
     named = header.get("kid")

@@ -108,11 +108,11 @@ def _inspect_request(request: HttpRequest) -> Inspection:
         inspection = verdict.inspect(_take_token(request), now=time.time())
     except Exception as error:
         # Keep a description instead of the exception. Error reporters and the debug page show the local variables of
-        # the exception's frames, and a variable may contain the token.
+        # the exception's frames, and a variable can contain the token.
         unexpected = web.describe_unexpected(error)
     if unexpected:
         # Log after the `except` block. If a log handler failed within the block, the traceback of the failure would
-        # contain the message of `error`. This message may contain the token.
+        # contain the message of `error`. This message can contain the token.
         logger.error("the inspector could not check the token: %(detail)s", detail=unexpected)
         return verdict.failed()
     logger.info(

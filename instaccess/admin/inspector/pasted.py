@@ -25,7 +25,7 @@ _QUOTES = "\"'`\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb"
 _REPLY_MARK = re.compile(r"^[ \t]*>[> \t]*", re.MULTILINE)
 _SCHEME = re.compile(r"\A(?:(?:authorization\s*:\s*)?bearer\s+|authorization\s*:\s*)", re.IGNORECASE)
 _LATEST = 253_402_300_799
-"""The last second of the year 9999, in seconds since the epoch: the latest second that `datetime` supports."""
+"""The last second of the year 9999, in seconds since 1970: the latest second that `datetime` supports."""
 
 
 @sensitive_variables()
@@ -89,7 +89,7 @@ def format_value(value: Any) -> str:
 
 
 def parse_time(value: Any) -> datetime | None:
-    """Convert seconds since the epoch to a time. Returns None for any other value."""
+    """Convert seconds since 1970 to a time. Returns None for any other value."""
     return datetime.fromtimestamp(value, UTC) if type(value) is int and 0 <= value <= _LATEST else None
 
 

@@ -106,7 +106,7 @@ class AuditRecord:
 
     @property
     def revoked(self) -> str:
-        """The time of the token's revocation, as a string; empty if the token is not revoked."""
+        """The time of the token's revocation, or an empty string if the token is not revoked."""
         return format_utc(self.row.revoked_at) if self.row is not None and self.row.revoked_at is not None else ""
 
 
@@ -236,7 +236,7 @@ def _find_differences(payload: Mapping[str, Any], row: IssuedToken, kids: Mappin
     }
     if "client_id" in claims:  # Only tokens for a service user contain the client id.
         expected["client_id"] = row.client_id
-        # Convert the client id, because a token may contain an integer, but the row contains a string.
+        # Convert the client id, because a token can contain an integer, but the row contains a string.
         claims["client_id"] = identifiers(payload).get("client_id")
     names = {attribute: name for name, attribute in ATTRIBUTES.items()}
     differences = [

@@ -63,10 +63,10 @@ class Inspection:
     Attributes:
         kind: the kind of the pasted text.
         outcome: the verdict on the token.
-        code: the reason code that the log would contain; empty if the token is accepted.
-        detail: the error message; empty if the token is accepted.
+        code: the reason code that the log would contain, or an empty string if the token is accepted.
+        detail: the error message, or an empty string if the token is accepted.
         explanation: the meaning of the reason, and the advice to the user.
-        jti: the token id; empty if the token is not authentic.
+        jti: the token id, or an empty string if the token is not authentic.
         layers: the layers of the token, the outer layer first.
         claims: the claims of the token. Trust the claims only if `authentic` is true.
         authentic: whether a known key verified the signature.
@@ -168,7 +168,10 @@ def _inspect_signed(token: str, now: float, notes: list[str]) -> Inspection:
 
 
 def _check_at_service(claims: Claims) -> InvalidToken | None:
-    """Return the error with which a service on this database would refuse the claims; None if there is no error."""
+    """Return the error with which a service on this database would refuse the claims.
+
+    Returns None if there is no error. If USER_HOOK is set, this function doesn't check the users in the claims.
+    """
     if conf.account_uuid not in (None, claims.account_uuid):
         return InvalidToken(f"for account {claims.account_uuid!r}", code=Reason.WRONG_ACCOUNT)
     try:

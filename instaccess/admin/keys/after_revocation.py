@@ -31,7 +31,7 @@ class Step:
     Attributes:
         text: the instruction.
         deadline: a sentence that describes what can happen until the work is done, with the time limit.
-        label: a sentence that introduces the commands; empty if there are no commands.
+        label: a sentence that introduces the commands, or an empty string if there are no commands.
         commands: the commands that the operator should run on this server.
     """
 

@@ -44,7 +44,7 @@ class Problem:
         severity: the severity, which determines the order of the problems.
         text: a description of the problem.
         fix: the instructions for the operator.
-        command: the command that the operator should run; empty if no command helps.
+        command: the command that the operator should run, or an empty string if no command helps.
     """
 
     code: str
@@ -167,8 +167,8 @@ def _overdue_rotation(current: Key, days: int, *, can_rotate: bool) -> Problem:
         )
         return Problem("overdue", Severity.WARNING, text, fix, _ACTIVATE)
     fix = _(
-        "Rotate the key with the button above the list of keys or with this command, and run the command daily with "
-        "cron:"
+        "Run `python manage.py instaccess_keys rotate` daily with cron. To rotate this key now, click the button "
+        "above the list of keys, or run:"
     )
     return Problem("overdue", Severity.WARNING, text, fix, f"{_ROTATE} --use {current.use}")
 

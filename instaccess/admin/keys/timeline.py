@@ -60,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The rows of all keys with one use, ordered by activation. `left_out` is the number of keys without a row."""
+    """The rows of keys with one use, ordered by activation time. `left_out` is the number of keys without a row."""
 
     use: Key.Use
     y: int

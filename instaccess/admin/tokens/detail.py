@@ -173,7 +173,7 @@ def _count_refusals(token: IssuedToken) -> list[tuple[str, int]]:
     """Return the reason codes of refused requests from the user and the actor, with counts, the most frequent first.
 
     Refusals are stored as one count per hour. The result includes the hours from the hour before the issue of the
-    token until its expiry.
+    token until its expiry. If there are more than `MOST_REFUSALS` stored counts, the latest counts are left out.
     """
     uuids = {each for each in (token.user_uuid, token.real_user_uuid) if each and each.isascii()}
     since = token.issued_at.replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)

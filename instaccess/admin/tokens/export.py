@@ -73,7 +73,7 @@ class ExportPages(ReadOnlyAdmin):
 
 
 def _filters(request: HttpRequest) -> dict[str, str]:
-    """Return the filters for the log, without the searched text, because users may search for a token."""
+    """Return the filters for the log, without the searched text, because the text can contain a token."""
     return {
         name: "(not logged)" if name == SEARCH_VAR else ",".join(values)[:_LOGGED_CHARS]
         for name, values in request.GET.lists()
