@@ -165,7 +165,8 @@ def run(wheel: Path, *, offline: bool) -> Iterator[Run]:
     page = PAGE.read_text(encoding="utf-8")
     ports = {"8000": servers.free_port(), "8080": servers.free_port()}
     environment = {name: value for name, value in os.environ.items() if name not in _HIDDEN}
-    environment["PATH"] += ":/usr/sbin"
+    # The tutorial runs `python3`. Use the Python of the tests, because `offline` uses the packages of the tests.
+    environment["PATH"] = os.pathsep.join([str(Path(sys.base_prefix, "bin")), environment["PATH"], "/usr/sbin"])
     if offline:
         environment |= wheels.offline_installation(wheel)
     else:
