@@ -25,7 +25,7 @@ _PLANE_0 = "plane 0"
 _BEYOND_PLANE_0 = re.compile("[\U00010000-\U0010ffff]")
 
 # A database with the encoding SQL_ASCII stores any bytes, and limits the length of a column in bytes instead of
-# characters. This package therefore stores only ASCII in such a database. Other apps may store any characters.
+# characters. This package therefore stores only ASCII in such a database.
 _BYTES = "us-ascii"
 
 # For each database vendor and character set, this mapping contains the Python codec with exactly the same characters.

@@ -243,7 +243,7 @@ def masquerade_target(caller: Any, as_user_id: str) -> Any:
     # allow every masquerade.
     if is_allowed(caller, target) is not True:
         raise MasqueradeRefused(
-            f"the caller may not get tokens for user {target.pk}", code=Reason.AS_USER_ID_NOT_ALLOWED
+            f"the caller is not allowed to get tokens for user {target.pk}", code=Reason.AS_USER_ID_NOT_ALLOWED
         )
     return target
 

@@ -105,9 +105,9 @@ def _fit(row: IssuedToken, using: str) -> None:
 def insert(row: IssuedToken, *, using: str) -> None:
     """Insert an audit row with one fixed SQL statement.
 
-    The inserted row is the same as with `row.save`, which takes longer. If `pre_save` or `post_save` has receivers,
-    or if the fixed statement doesn't support the database vendor, calls `row.save` instead. Raises the same errors as
-    `row.save`.
+    The inserted row is the same as with `row.save`, which takes longer. This function calls `row.save` instead if
+    `pre_save` or `post_save` has receivers, or if there is no fixed statement for the database vendor. Raises the
+    same errors as `row.save`.
     """
     connection = connections[using]
     statement = _statement(using, connection.vendor)

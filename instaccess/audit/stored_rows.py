@@ -75,7 +75,7 @@ class _Microseconds(Func):
 
 
 def microseconds(time: datetime | int | None) -> int | None:
-    """Convert a time to microseconds since 1970. If the argument is a number or None, returns the argument."""
+    """Convert a time to microseconds since 1970. Returns a number or None unchanged."""
     return (time - EPOCH) // _MICROSECOND if isinstance(time, datetime) else time
 
 

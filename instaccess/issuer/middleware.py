@@ -39,7 +39,8 @@ def _opens_transaction(middleware: Any) -> bool:
     bases: tuple[Any, ...] = inspect.getmro(middleware) if isinstance(middleware, type) else (middleware,)
     for base in bases:
         if base.__module__ == "reversion.middleware":
-            # Assume that a subclass with its own `request_creates_revision` excludes the requests to this app.
+            # RevisionMiddleware opens a transaction only if `request_creates_revision` returns True. This check can't
+            # predict the result of an overridden method, so assume that the method returns False for this app.
             chooses = middleware.request_creates_revision is not base.request_creates_revision
             return bool(middleware.atomic) and not chooses
     return any(_wraps_views(base) for base in bases if not base.__module__.startswith("django."))

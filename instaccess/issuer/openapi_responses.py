@@ -21,12 +21,16 @@ _UNAUTHENTICATED = (
 )
 _EXPIRED_AT = datetime(2026, 11, 26, 18, 0, tzinfo=UTC)
 _DESCRIPTIONS = {
-    201: "The token was issued and recorded. The token is encrypted, unless the client has requested `unencrypted`.",
+    201: (
+        "The token was issued and recorded. The token is encrypted, unless the client has requested an unencrypted "
+        "token."
+    ),
     400: "The server rejects the request, for example because the query has too many parameters.",
     401: (
         "The client gets no token. There are no credentials, or the access token is invalid, has expired or lacks "
-        "the scope, or the caller may not masquerade as the user in `as_user_id`. After `Invalid access token.`, the "
-        "client can refresh its access token. After `Expired access token.`, the client needs a new authorization."
+        "the scope, or the caller is not allowed to masquerade as the user in `as_user_id`. After `Invalid access "
+        "token.`, the client can refresh its access token. After `Expired access token.`, the client needs a new "
+        "authorization."
     ),
     403: "The bearer token is an InstAccess token, which can't be exchanged for another InstAccess token.",
     503: "The service is temporarily unavailable. The client may retry the request.",

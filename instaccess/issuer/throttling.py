@@ -175,7 +175,7 @@ def _peek(bucket: Bucket) -> Level:
 def _with_bucket(access_token_pk: Any, operation: Callable[[Bucket], Level]) -> Level:
     """Run an operation on the bucket of an access token, and return the level.
 
-    If throttling is off or the cache is unavailable, returns a level that allows the request.
+    Returns a level that allows the request if throttling is off or the cache is unavailable.
     """
     limit = conf.throttle_limit
     if limit is None or _outage.is_recent:

@@ -81,7 +81,7 @@ class IssueView(APIView):
         """Issue a token to an authenticated client, and return the 201 response.
 
         Raises:
-            Refusal: the client may not get a token.
+            Refusal: the client is not allowed to get a token.
             SuspiciousOperation: the query has too many parameters.
             InstAccessError, DatabaseError: a server-side error.
         """
@@ -201,7 +201,7 @@ def _subject(request: Request, as_user_id: str, level: throttling.Level) -> Any:
     If the bucket is full, another user is not looked up, so that a client can't try the ids of many users.
 
     Raises:
-        InvalidAsUserId: the caller may not get a token for the user, or there is no such user.
+        InvalidAsUserId: the caller is not allowed to get a token for the user, or there is no such user.
         Throttled: the bucket of the access token is full.
     """
     caller = request.user

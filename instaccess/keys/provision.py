@@ -219,12 +219,13 @@ def reseal() -> int:
 
 
 def _reseal_row(pk: int) -> bool:
-    """Encrypt the private key of a row again and compute its HMAC again, with the first key-encryption key.
+    """Encrypt the private key of a row with the first key-encryption key, and compute the HMAC of the row.
 
-    The row is updated in one statement, and only if no other process has changed the row in the meantime. If the
-    row was changed, the row is read again.
+    The row is updated in one statement, and only if no other process has changed the row in the meantime. If another
+    process has changed the row, this function reads the row and tries again.
 
-    Returns whether the private key was encrypted again.
+    Returns whether the private key was encrypted. Returns False if the private key was already encrypted with the
+    first key-encryption key.
 
     Raises KeyAltered or UnsealError if the row isn't authentic or the private key can't be unsealed, and
     KeyUnavailable if other processes change the row repeatedly.

@@ -168,7 +168,11 @@ def _unreadable(pk: int) -> KeyAltered:
 
 
 def _name(row: Key) -> str:
-    return f"key {row.kid}" if is_revocable(row) else f"a key with an unusual value (row {row.pk})"
+    return (
+        f"key {row.kid}"
+        if is_revocable(row)
+        else f"a key with an invalid key id, use or creation time (row id {row.pk})"
+    )
 
 
 def _removal(row: Key) -> str:

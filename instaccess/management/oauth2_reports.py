@@ -58,8 +58,8 @@ def advice(owners: Sequence[Any], tokens: Sequence[audit.OAuth2Tokens], *, revok
         result.append("To revoke the OAuth2 tokens too, run the command again with --oauth2-tokens.")
     if services := audit.service_applications(owners):
         result.append(
-            f"These applications get new OAuth2 tokens with their client secret: {', '.join(services)}. Change the "
-            "client secrets, or delete the service users."
+            f"These applications can still get new OAuth2 tokens with their client secrets: {', '.join(services)}. "
+            "Change the client secrets, or delete the service users."
         )
     if total:
         result.append("Passwords and sessions stay valid. If a device was lost, also change the user's password.")

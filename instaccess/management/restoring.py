@@ -53,7 +53,7 @@ def result_lines(result: keys.Replacement) -> list[str]:
     until = format_utc(result.refused_until)
     return [
         f"Within 5 seconds, every gateway refuses all tokens issued until {until}.",
-        f"Tokens that clients get before {until} are refused too. Test the gateway after this time.",
+        f"New tokens are also refused if clients get them before {until}. Test the gateway after this time.",
         f"Live tokens marked as revoked in the audit log: {result.tokens}.",
         *(
             f"Revoked the {key.get_use_display()} key {key_reports.printable(key.kid)}."

@@ -129,6 +129,7 @@ async def find_claims(connection: HTTPConnection, verifier: Verifier) -> Claims:
         Refused: the token is invalid, or can't be checked.
     """
     fault: Fault | None = None
+    invalid: InvalidToken | None = None
     refused: Refused
     try:
         # Join several Authorization headers with a comma, as the servers of Django do. The joined string is not a
@@ -137,14 +138,16 @@ async def find_claims(connection: HTTPConnection, verifier: Verifier) -> Claims:
     except (NoToken, ForeignToken):
         raise
     except InvalidToken as refusal:
-        known = {name: getattr(refusal, name) for name in ("jti", "user_uuid", "client_id")}
-        log_refusal(refusal, known, connection.client.host if connection.client else None)
+        invalid = refusal.with_traceback(None)
         refused = Refused(401, InvalidAccessToken.body, _challenge(verifier))
     except InstAccessError as error:
         fault = describe_fault(error)
         refused = Refused(503, Unavailable.body, {"Retry-After": str(RETRY_AFTER)})
-    # Log and raise after the `except` blocks. Within these blocks, log handlers could reach the first exception, and
-    # its frames contain the token.
+    # Log and raise `refused` after the `except` blocks. Within a block, a log handler or an error report could reach
+    # the caught exception, whose frames contain the token.
+    if invalid is not None:
+        known = {name: getattr(invalid, name) for name in ("jti", "user_uuid", "client_id")}
+        log_refusal(invalid, known, connection.client.host if connection.client else None)
     if fault is not None:
         log_fault(fault)
     raise refused

@@ -206,7 +206,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("Make the client get a new access token with the scope url:POST|/api/v1/inst_access_tokens."),
     ),
     Reason.AS_USER_ID: Explanation(
-        _("The caller may not get tokens for the user with the id in “as_user_id”."),
+        _("The caller isn't allowed to get tokens for the user with the id in “as_user_id”."),
         _("Read the reason in the detail of the log line."),
     ),
     Reason.AS_USER_ID_UNKNOWN: Explanation(
@@ -214,7 +214,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("Send the primary key of an active user, or “uuid:” followed by the uuid of the user."),
     ),
     Reason.AS_USER_ID_NOT_ALLOWED: Explanation(
-        _("The caller may not get tokens for this user."),
+        _("The caller isn't allowed to get tokens for this user."),
         _("Give the caller the permission instaccess.masquerade and every permission of the user."),
     ),
     Reason.THROTTLED: Explanation(

@@ -102,7 +102,7 @@ class OutageLog:
         os.register_at_fork(after_in_child=self.clear)
 
     def clear(self) -> None:
-        """Forget all outages. The next outage is then logged completely."""
+        """Delete the recorded outages. The next error is then logged with its traceback, and not only counted."""
         self._lock = threading.Lock()
         self._recent: dict[tuple[str, ...], _Outage] = {}
         self._traced_at = float("-inf")

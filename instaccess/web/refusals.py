@@ -126,7 +126,8 @@ class RefusalCounter:
         try:
             connection = self._table.connection()
             self._database = connection.settings_dict["NAME"]
-            # Do not write inside a transaction, because a write would break tests of a project that count queries.
+            # Do not write inside a transaction. The tests of a project run in a transaction, and an additional query
+            # would break tests that count queries.
             if not self._is_due() or connection.in_atomic_block or not self._lock.acquire(blocking=False):
                 return
             try:

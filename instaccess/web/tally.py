@@ -75,7 +75,10 @@ class Tally:
             return counts
 
     def put_back(self, counts: Mapping[Kind, int]) -> None:
-        """Add counts to the current counts, because writing the counts to the database has failed."""
+        """Add the counts that `take` returned to the current counts.
+
+        Call this method if the counts could not be written to the database.
+        """
         with self._lock:
             for kind, number in counts.items():
                 self._counts[kind] = self._counts.get(kind, 0) + number

@@ -423,7 +423,7 @@ class TestTheRecordsOfAMasquerade:
         assert f"reason=as_user_id_not_allowed user={user.pk} " in no_permission
         assert "the caller lacks the permission instaccess.masquerade" in no_permission
         assert f"reason=as_user_id_not_allowed user={user.pk} " in not_allowed
-        assert f"may not get tokens for user {target.pk}" in not_allowed
+        assert f"is not allowed to get tokens for user {target.pk}" in not_allowed
         assert f"reason=as_user_id_unknown user={user.pk} " in unknown
 
     def test_p19_refused_masquerade_writes_no_audit_row(self, user, target, ask):

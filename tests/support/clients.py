@@ -34,7 +34,7 @@ CLIENTS: dict[str, tuple[list[str], dict[str, str]]] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a call to Canvas by a client.
+    """The result of a call by a client of Canvas.
 
     Attributes:
         returned: the return value of the client.

@@ -112,8 +112,8 @@ def _forms_of_jwk(key: Mapping[str, Any]) -> Iterator[str]:
 def _samples(form: str) -> Iterable[str]:
     """Return strings of LENGTH characters from the beginning, the middle and the end of an encoding.
 
-    If `form` is shorter than LENGTH, returns only `form`. If `form` has fewer than 16 characters and is therefore too
-    short to be a secret, returns nothing.
+    Returns only `form` if `form` is shorter than LENGTH. Returns nothing if `form` has fewer than 16 characters and
+    is therefore too short to be a secret.
     """
     if len(form) < LENGTH:
         return [form] if len(form) >= 16 else []

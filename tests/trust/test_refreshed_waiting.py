@@ -85,7 +85,9 @@ class TestAStalledLoadWithAUsableValue:
 
         assert time_to_get(clock, value) == 0.25
 
-    def test_caller_does_not_wait_for_a_load_within_ten_seconds_after_a_caller_has_waited(self, clock, value, stall):
+    def test_caller_does_not_wait_for_a_stalled_load_within_ten_seconds_after_the_last_wait(
+        self, clock, value, stall
+    ):
         get(value)
         stall()
         clock.advance(2)
@@ -94,7 +96,7 @@ class TestAStalledLoadWithAUsableValue:
 
         assert time_to_get(clock, value) == 0
 
-    def test_caller_waits_for_a_load_again_ten_seconds_after_a_caller_has_waited(self, clock, value, stall):
+    def test_caller_waits_again_for_a_stalled_load_if_the_last_wait_was_ten_seconds_ago(self, clock, value, stall):
         get(value)
         stall()
         clock.advance(2)
@@ -103,7 +105,7 @@ class TestAStalledLoadWithAUsableValue:
 
         assert time_to_get(clock, value) == 0.5
 
-    def test_caller_does_not_wait_for_a_load_within_ten_seconds_after_a_failed_load(
+    def test_caller_does_not_wait_for_a_stalled_load_within_ten_seconds_after_a_failed_load(
         self, clock, source, value, stall
     ):
         get(value)
@@ -115,7 +117,9 @@ class TestAStalledLoadWithAUsableValue:
 
         assert time_to_get(clock, value) == 0
 
-    def test_caller_waits_for_a_load_again_ten_seconds_after_a_failed_load(self, clock, source, value, stall):
+    def test_caller_waits_for_a_stalled_load_if_the_last_failed_load_was_ten_seconds_ago(
+        self, clock, source, value, stall
+    ):
         get(value)
         source.error = OSError("unavailable")
         clock.advance(3)

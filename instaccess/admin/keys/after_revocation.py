@@ -113,8 +113,8 @@ def _remove_public_key(keys: Iterable[Key]) -> Step:
     return Step(
         REMOVE_PUBLIC_KEY,
         _(
-            "There is no time limit: a service that lists the key accepts every token that an attacker signs with "
-            "this key."
+            "Until you do this step, a service that lists the key accepts every token that an attacker signs with "
+            "this key. This doesn't end by itself."
         ),
         _("To print the public keys for the list, run:") if usable else "",
         tuple(f"python manage.py instaccess_keys export --kid {key.kid}" for key in usable),
@@ -126,7 +126,10 @@ def _replace_private_key(keys: Iterable[Key]) -> Step:
     usable = [key for key in _find_usable(keys, Key.Use.ENCRYPTION) if key.has_private]
     return Step(
         REPLACE_PRIVATE_KEY,
-        _("There is no time limit: a gateway without the private key of the current key refuses all new tokens."),
+        _(
+            "Until you do this step, a gateway without the private key of the current key refuses all new tokens. "
+            "This doesn't end by itself."
+        ),
         _("To write the private keys to new files, run:") if usable else "",
         tuple(f"python manage.py instaccess_keys export --private --kid {key.kid} --file PATH" for key in usable),
     )

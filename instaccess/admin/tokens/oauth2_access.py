@@ -45,8 +45,8 @@ class OAuth2Access:
             sentences.append(text % {"names": join_names(sorted(self.others))})
         if services := audit.service_applications(self.owners):
             text = _(
-                "These applications get new OAuth2 tokens with their client secret: %(names)s. Change the client "
-                "secrets, or delete the service users."
+                "These applications can still get new OAuth2 tokens with their client secrets: %(names)s. Change the "
+                "client secrets, or delete the service users."
             )
             sentences.append(text % {"names": join_names(services)})
         sentences.append(

@@ -152,7 +152,7 @@ class IssuedTokenAdmin(DashboardPage, InspectorPages, ExportPages, DetailPages):
     def client(self, token: IssuedToken) -> str:
         """Return the name and the client id of the application.
 
-        If the foreign key does not match the client id, returns only the client id. The HMAC of the row covers the
+        Returns only the client id if the foreign key does not match the client id. The HMAC of the row covers the
         client id, but not the foreign key.
         """
         if token.application is None or token.application.client_id != token.client_id:

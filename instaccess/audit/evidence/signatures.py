@@ -76,7 +76,7 @@ def read_review(review: IncidentReview, keys: EvidenceKeys) -> Review:
 def try_read(read: Callable[..., _S], row: _R, keys: EvidenceKeys) -> tuple[_S | None, AuditAltered | None]:
     """Read a checkpoint or a prune marker. Returns the contents (or None) and the error (or None).
 
-    If only the key-encryption key of the HMAC is missing, returns both the error and the contents, because the
+    Returns both the error and the contents if only the key-encryption key of the HMAC is missing, because the
     signature proves the contents. `seal` then works, even if an operator removed the key-encryption key too early.
     """
     try:

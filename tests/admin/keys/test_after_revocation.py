@@ -88,7 +88,7 @@ class TestTheKeyPageAfterARevocation:
             command = f"python manage.py instaccess_keys export --kid {key_of(SIG, status).kid}"
             assert f"<code>{command}</code>" in page
         assert "VERIFICATION_KEYS" in page
-        assert "There is no time limit" in page
+        assert "Until you do this step" in page
 
     def test_remaining_work_of_an_encryption_key_contains_the_command_that_exports_the_new_private_key(
         self, operator_client

@@ -93,7 +93,7 @@ class TestTheConfirmationPageOfTheActionOnUsers:
         text = send(staff_client, "revoke_users", row())
 
         assert "ada: no usable OAuth2 tokens." in text
-        assert "get new OAuth2 tokens with their client secret: LTI tool." in text
+        assert "get new OAuth2 tokens with their client secrets: LTI tool." in text
         assert "also change the user's password" in text
 
     def test_a21_confirmation_page_for_single_tokens_and_applications_has_no_checkbox(

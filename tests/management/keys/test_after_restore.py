@@ -78,7 +78,7 @@ class TestOutput:
         until = "2026-11-23 12:01:00 UTC"
         assert lines[:3] == [
             f"Within 5 seconds, every gateway refuses all tokens issued until {until}.",
-            f"Tokens that clients get before {until} are refused too. Test the gateway after this time.",
+            f"New tokens are also refused if clients get them before {until}. Test the gateway after this time.",
             "Live tokens marked as revoked in the audit log: 0.",
         ]
         assert f"Revoked the signing key {old}." in lines

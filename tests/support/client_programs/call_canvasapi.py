@@ -14,7 +14,10 @@ from canvasapi import Canvas
 
 
 def call(*, base_url: str, token: str | None, method: str, endpoint: str, params: dict[str, Any]) -> Any:
-    """Make a call to Canvas, and return the result. If `token` is None, the client sends no Authorization header."""
+    """Call an endpoint of the server at `base_url` with canvasapi, and return the result.
+
+    If `token` is None, canvasapi sends no Authorization header.
+    """
     canvas = Canvas(base_url, token or "")
     if (method, endpoint) == ("GET", "users/self"):
         user = canvas.get_current_user()
