@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..exceptions import InvalidToken, Reason
+from ..exceptions import Reason
 from ..logs import get_logger
 from ..web import Fault, metrics
 
@@ -22,23 +22,24 @@ def known_ids(ids: Mapping[str, str]) -> dict[str, str]:
     return {name: value[:_MAX_ID_CHARS] for name, value in ids.items()}
 
 
-def log_refusal(refusal: InvalidToken, known: Mapping[str, str], ip_address: str | None) -> None:
-    """Log and count the refusal of a token.
+def log_refusal(reason: Reason, detail: str, known: Mapping[str, str], ip_address: str | None) -> None:
+    """Log and count the refusal of a token. Call this function after the `except` block.
 
     Args:
+        reason, detail: the attributes `code` and `detail` of the InvalidToken.
         known: the `known_ids` of the token, if the signature of the token has been verified.
         ip_address: the address of the client, or None if the address is unknown or invalid.
     """
     logger.warning(
         "refused reason=%(reason)s jti=%(jti)r detail=%(detail)r",
-        reason=refusal.code,
+        reason=reason,
         jti=known.get("jti", ""),
-        detail=refusal.detail,
+        detail=detail,
         user_uuid=known.get("user_uuid", ""),
         client_id=known.get("client_id", ""),
         ip_address=ip_address,
     )
-    metrics.refused("service", refusal.code)
+    metrics.refused("service", reason)
 
 
 def describe_fault(error: Exception) -> Fault:

@@ -74,6 +74,7 @@ class RequestAuthentication:
         payload: dict[str, Any] | None = {}
         answer: type[Refusal] = Unavailable
         reason = Reason.FAULT
+        detail = ""
         fault: Fault | None = None
         known: dict[str, str] = {}
         try:
@@ -87,8 +88,7 @@ class RequestAuthentication:
             return self.get_user(claims), claims
         except InvalidToken as refusal:
             known = known_ids(identifiers(payload or {}))
-            log_refusal(refusal, known, client_address_or_none(_django_request(request)))
-            answer, reason = InvalidAccessToken, refusal.code
+            answer, reason, detail = InvalidAccessToken, refusal.code, refusal.detail
         except Exception as error:
             if payload and not isinstance(error, (DbError, InstAccessError)):
                 # The error occurred after the verification, for example in a hook. Raise the error unchanged, because
@@ -99,6 +99,8 @@ class RequestAuthentication:
         # whose frames contain the token, and the first exception would become the `__context__` of the new exception.
         if fault is not None:
             log_fault(fault)
+        else:
+            log_refusal(reason, detail, known, client_address_or_none(_django_request(request)))
         announce_refusal("service", reason, status=answer.status, request=_django_request(request), **known)
         raise answer(code=reason)
 

@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket
 
-from ..exceptions import ForeignToken, InstAccessError, InvalidToken, NoToken
+from ..exceptions import ForeignToken, InstAccessError, InvalidToken, NoToken, Reason
 from ..tokens import Claims
 from ..web import RETRY_AFTER, Fault, InvalidAccessToken, Unauthenticated, Unavailable
 from .permissions import Condition, check_conditions, is_allowed
@@ -129,7 +129,9 @@ async def find_claims(connection: HTTPConnection, verifier: Verifier) -> Claims:
         Refused: the token is invalid, or can't be checked.
     """
     fault: Fault | None = None
-    invalid: InvalidToken | None = None
+    reason = Reason.FAULT
+    detail = ""
+    known: dict[str, str] = {}
     refused: Refused
     try:
         # Join several Authorization headers with a comma, as the servers of Django do. The joined string is not a
@@ -138,18 +140,18 @@ async def find_claims(connection: HTTPConnection, verifier: Verifier) -> Claims:
     except (NoToken, ForeignToken):
         raise
     except InvalidToken as refusal:
-        invalid = refusal.with_traceback(None)
+        reason, detail = refusal.code, refusal.detail
+        known = {name: getattr(refusal, name) for name in ("jti", "user_uuid", "client_id")}
         refused = Refused(401, InvalidAccessToken.body, _challenge(verifier))
     except InstAccessError as error:
         fault = describe_fault(error)
         refused = Refused(503, Unavailable.body, {"Retry-After": str(RETRY_AFTER)})
     # Log and raise `refused` after the `except` blocks. Within a block, a log handler or an error report could reach
     # the caught exception, whose frames contain the token.
-    if invalid is not None:
-        known = {name: getattr(invalid, name) for name in ("jti", "user_uuid", "client_id")}
-        log_refusal(invalid, known, connection.client.host if connection.client else None)
     if fault is not None:
         log_fault(fault)
+    else:
+        log_refusal(reason, detail, known, connection.client.host if connection.client else None)
     raise refused
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.test import RequestFactory
 
+from instaccess.exceptions import InvalidToken, KeyUnavailable
 from instaccess.service import InstAccessAuthentication, RequestAuthentication, Verifier
 from instaccess.service.lenient_parsing import find_bearer, find_issuers, is_inst_access_token
+from instaccess.web import Refusal
 from tests.service.helpers import good
-from tests.support.error_reports import Unreadable, shown_variables
+from tests.support.error_reports import CaughtExceptions, Unreadable, shown_variables
 
 SECRET = "the-secret-token"
 
@@ -64,3 +67,17 @@ class TestAnErrorReportOfAService:
         shown = shown_variables(caught.value)
         assert "authenticate_request payload = '****" in shown
         assert "'color': 'blue', 'iss'" not in shown
+
+    @pytest.mark.parametrize("error", [InvalidToken(SECRET), KeyUnavailable("the keys are unavailable")])
+    def test_p27_log_handler_of_a_service_cannot_reach_the_error_that_refuses_a_token(self, monkeypatch, error):
+        def fail(self: Any, token: str) -> Any:
+            raise error
+
+        handler = CaughtExceptions()
+        monkeypatch.setattr(RequestAuthentication, "_read_payload", fail)
+        monkeypatch.setattr(logging.getLogger("instaccess.service"), "handlers", [handler])
+
+        with pytest.raises(Refusal):
+            RequestAuthentication().authenticate_request(request(""))
+
+        assert handler.found == [None]

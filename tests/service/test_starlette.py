@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Annotated, Any
 
 import pytest
@@ -24,6 +25,7 @@ from instaccess.tokens import Claims
 from tests.service.helpers import USER, SlowFetch, good, now
 from tests.support import asgi, servers
 from tests.support.answers import CHALLENGE, INVALID, UNAUTHENTICATED, UNAVAILABLE
+from tests.support.error_reports import CaughtExceptions
 from tests.support.receiving import received
 from tests.support.tokens import claims
 
@@ -176,6 +178,16 @@ class TestAnApplication:
         [record] = [record for record in caplog.records if record.name == "instaccess.service"]
         assert (record.reason, record.jti, record.ip_address) == ("wrong_account", "the-id", "192.0.2.7")
         assert authorization.rpartition(".")[2] not in caplog.text
+
+    def test_log_handler_of_an_asgi_endpoint_cannot_reach_the_error_that_refuses_a_token(
+        self, app, token_factory, monkeypatch
+    ):
+        handler = CaughtExceptions()
+        monkeypatch.setattr(logging.getLogger("instaccess.service"), "handlers", [handler])
+
+        ask(app, good(token_factory, acct="theirs"))
+
+        assert handler.found == [None]
 
     def test_log_of_a_server_side_error_contains_no_token(self, app, server, token_factory, caplog):
         server.answer_with(500)

@@ -115,6 +115,17 @@ class Log(logging.Handler):
                 self.texts.append(read_exception(error))
 
 
+class CaughtExceptions(logging.Handler):
+    """A log handler that stores the exception that is being handled when a record is logged, or None."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[BaseException | None] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.found.append(sys.exc_info()[1])
+
+
 class NewFrames(logging.Filter):
     """A log filter that drops a record if its exception has the same frames as an earlier exception, to save time."""
 
