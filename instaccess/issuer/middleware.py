@@ -53,7 +53,7 @@ def _wraps_views(middleware: Any) -> bool:
     except (OSError, TypeError, SyntaxError):
         return False  # If the source code is unavailable, this function can't find a transaction.
     # For a class that `exec` created, `inspect` of Python 3.13 returns other lines of the file instead of an error.
-    if isinstance(middleware, type) and [getattr(each, "name", None) for each in tree.body] != [middleware.__name__]:
+    if isinstance(middleware, type) and not all(isinstance(statement, ast.ClassDef) for statement in tree.body):
         return False
     for node in ast.walk(tree):
         opening: Iterable[ast.AST]
