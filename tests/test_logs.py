@@ -128,7 +128,9 @@ def lines():
 @pytest.mark.django_db
 @pytest.mark.usefixtures("initial_keys")
 class TestJSON:
-    def test_json_log_line_of_an_issued_token_has_its_fields(self, lines, post, access_token, user):
+    def test_json_log_line_of_an_issued_token_contains_the_user_the_client_id_and_the_address(
+        self, lines, post, access_token, user
+    ):
         post(access_token)
 
         [line] = [line for line in lines() if line.get("signing_kid")]
@@ -137,7 +139,7 @@ class TestJSON:
         assert line["ip_address"] == "127.0.0.1"
         assert line["message"].startswith(f"issued jti={line['jti']} ")
 
-    def test_json_log_line_of_a_refusal_of_the_issuer_has_its_fields(self, lines, post):
+    def test_json_log_line_of_a_refusal_by_the_issuer_contains_the_reason_and_the_client_address(self, lines, post):
         post("no-such-token")
 
         assert {line["reason"] for line in lines()} == {"unknown_token"}

@@ -68,8 +68,8 @@ class Deployment:
         file.write_text(public_pem(self.rsa_pool))
         return file
 
-    def mark_as_revoked_elsewhere(self) -> None:
-        """Record the revocation of the user's tokens without marking the rows, like a killed process."""
+    def record_interrupted_revocation(self) -> None:
+        """Record a revocation of the user's tokens, but don't mark the rows, as a killed process might."""
         act = revocation_log.Act(audit.current_time(), "root", "laptop lost")
         scope = audit.Scope.user(IssuedToken.objects.get().user_uuid)
         revocation_log.record([scope], act, latest_iat=None, keks=conf.key_encryption_keys)
@@ -109,7 +109,7 @@ def revoke_with_the_function(deployment: Deployment) -> None:
 
 def complete_an_interrupted_revocation(*command: str) -> Callable[[Deployment], None]:
     def run(deployment: Deployment) -> None:
-        deployment.mark_as_revoked_elsewhere()
+        deployment.record_interrupted_revocation()
         call_command(*command)
 
     return run

@@ -170,8 +170,8 @@ def _interrupted(recorded: Sequence[Revocation], keks: Sequence[KeyEncryptionKey
         if revocation_log.is_authentic(revocation, keks):
             yield revocation
         else:
-            # An attacker may have inserted this revocation. Gateways refuse the tokens that the revocation covers,
-            # but their audit rows are not marked.
+            # Don't mark audit rows, because an attacker may have inserted this revocation. Gateways nevertheless
+            # refuse the tokens that the revocation covers.
             logger.error(
                 "revocation %(revocation)s has no valid HMAC, so no audit row is marked", revocation=revocation.number
             )

@@ -199,8 +199,8 @@ def _unsafe_settings() -> Sequence[tuple[bool, str, str, str]]:
             "W002",
             "Private keys are encrypted at rest with a key derived from SECRET_KEY: an attacker who learns "
             "SECRET_KEY can decrypt the private keys.",
-            'Generate a key with `python -c "import secrets; print(secrets.token_urlsafe(32))"`. Set '
-            "INSTACCESS['KEY_ENCRYPTION_KEYS'] to a list of this key and then the present entries (by default, "
+            'Generate a key with `python -c "import secrets; print(secrets.token_urlsafe(32))"`. In '
+            "INSTACCESS['KEY_ENCRYPTION_KEYS'], put this key first, before the current entries (by default, only "
             '"SECRET_KEY"). Restart every process, and run `python manage.py instaccess_keys reseal`. Then remove '
             '"SECRET_KEY" from the list.',
         ),

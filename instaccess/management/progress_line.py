@@ -1,4 +1,4 @@
-"""The progress line of long-running commands, and the stop of these commands after Ctrl-C."""
+"""The progress line of long-running commands, and a context manager that lets Ctrl-C stop the work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Background threads for health checks and metrics, so that a stalled server can't delay the responses."""
+"""Background threads for health checks and metrics, so that a stalled database can't delay the responses."""
 
 from __future__ import annotations
 

@@ -388,7 +388,7 @@ class TestTheSignedTokenInsideAnEncryptedToken:
         assert refused(make.token(iat=NOW - 3599, exp=NOW + 2)) == "bad_lifetime"
         assert refused(make.token(exp=NOW)) == "bad_lifetime"
 
-    def test_g6_unwrap_refuses_a_token_from_the_second_of_its_exp_plus_the_leeway(self, make, unwrap_, refused):
+    def test_g6_unwrap_refuses_a_token_as_soon_as_exp_plus_the_leeway_is_reached(self, make, unwrap_, refused):
         token = make.token()
 
         assert unwrap_(token, now=NOW + 3599.9)

@@ -117,7 +117,9 @@ class TestAnExpiredAccessToken:
             {"message": "Expired access token.", "expired_at": "2025-11-26T18:00:00Z"}
         ]
 
-    def test_p2_access_token_is_refused_from_the_second_of_its_expiry(self, post, make_access_token):
+    def test_p2_issuer_refuses_an_access_token_as_soon_as_the_time_of_expiry_is_reached(
+        self, post, make_access_token
+    ):
         token = make_access_token(expires=NOW)
 
         with time_machine.travel(NOW - timedelta(seconds=1), tick=False):

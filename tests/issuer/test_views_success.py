@@ -203,7 +203,7 @@ class TestIrrelevantPartsOfARequest:
         assert response.status_code == 201
         assert IssuedToken.objects.get().user == target
 
-    def test_issuer_keeps_a_query_that_a_middleware_has_replaced(self, client, access_token, settings):
+    def test_issuer_keeps_the_query_that_a_middleware_has_set(self, client, access_token, settings):
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.own_query"]
         headers = {"Authorization": f"Bearer {access_token.token}"}
         form = "application/x-www-form-urlencoded"
@@ -321,7 +321,7 @@ def json_to_form(get_response: Any) -> Any:
 
 
 def own_query(get_response: Any) -> Any:
-    """Return a middleware that replaces the query, and copies the replaced query to a response header."""
+    """Return a middleware that replaces the query, and copies the query that the view leaves to a response header."""
 
     def middleware(request: Any) -> Any:
         request.GET = QueryDict("mine=1")

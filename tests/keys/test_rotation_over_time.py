@@ -123,7 +123,7 @@ def deployments(draw: st.DrawFn) -> dict[str, Any]:
     return settings
 
 
-# The pauses between the runs of cron, in seconds. Most pauses take hours, some take minutes, and some take days,
+# The pauses between the runs of cron, in seconds. Most pauses last hours, some last minutes, and some last days,
 # because the machine is off.
 CRON = st.lists(
     st.one_of(st.integers(0, 90_000), st.integers(0, 600), st.integers(0, 900_000)), min_size=3, max_size=14

@@ -72,7 +72,7 @@ def _count(
     *,
     weight: Any = Value(1),  # noqa: B008
 ) -> Counts:
-    """Sum `weight` over the latest rows of the period, grouped by the hour or day of `time`."""
+    """Sum `weight` per hour or day of `time`, over at most the latest `CHARTED` rows of the period."""
     starts = period.starts
     truncate: Callable[..., Any] = TruncHour if period.step == HOUR else TruncDay
     within = rows.annotate(time=time).filter(time__gte=period.since, time__lt=period.until)

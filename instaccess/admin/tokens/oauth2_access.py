@@ -1,4 +1,4 @@
-"""The sentences of the confirmation page about the OAuth2 tokens of users whose tokens are revoked."""
+"""Sentences about OAuth2 tokens of users, for the page that confirms the revocation of their InstAccess tokens."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ class TestAGatewayInItsOwnDeployment:
         assert not any("Generate a new key pair" in line or "--private" in line for line in lines)
         assert key_of(ENC, "current").kid == gateway_key
 
-    def test_after_restore_accepts_a_key_id_that_begins_with_a_dash(self, initial_keys):
+    def test_after_restore_reads_a_key_id_that_begins_with_a_dash_as_the_value_of_keep(self, initial_keys):
         assert "there is no key '-begins-with-a-dash'" in error_of(
             "after-restore", "--yes", "--keep", "-begins-with-a-dash"
         )

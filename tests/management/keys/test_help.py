@@ -102,7 +102,7 @@ class TestHelpOfInstaccessKeys:
 class TestAKeyIdThatBeginsWithADash:
     @pytest.mark.parametrize("kid", ["-hJ2c", "--json", "--kid", "-_" + "x" * 41])
     @pytest.mark.parametrize("subcommand", ["export", "activate", "revoke"])
-    def test_instaccess_keys_accepts_a_key_id_that_begins_with_a_dash(self, subcommand, kid):
+    def test_instaccess_keys_reads_a_key_id_that_begins_with_a_dash_as_the_value_of_kid(self, subcommand, kid):
         assert repr(kid) in error_of(subcommand, "--kid", kid)
 
     def test_instaccess_keys_fails_if_no_key_id_follows_the_option_kid(self):
