@@ -201,7 +201,7 @@ class TestNamesInTheDocumentation:
             assert check_id in source
 
     @pytest.mark.parametrize("path", readme.DOCUMENTS, ids=lambda path: path.name)
-    def test_files_and_headings_that_a_documentation_page_links_to_exist(self, path):
+    def test_documentation_page_links_only_to_existing_files_and_headings(self, path):
         for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
             if target.startswith("https://"):
                 continue

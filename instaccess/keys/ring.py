@@ -39,8 +39,9 @@ class KeyRing:
     Attributes:
         keys: the accepted keys, ordered by status (current, past, future). Keys with the same status are ordered by
             age, the newest first.
-        refused: the keys whose rows aren't authentic or can't be checked. If such a key is needed, its error is
-            raised, because the error contains the command that fixes the problem.
+        refused: the keys whose rows aren't authentic or can't be checked. The error of such a key is raised if the
+            key is current and no other key is, or if no key with the same use is accepted. If the row can't be
+            checked, a look-up of its kid also raises the error. The error says how to fix the problem.
     """
 
     keys: tuple[HeldKey, ...] = field(default_factory=tuple)

@@ -28,8 +28,8 @@ from .request_authentication import AcceptedClaims, RequestAuthentication
 
 class _Authentication(RequestAuthentication):
     def get_bearer(self, request: Any) -> str | None:
-        # Read the header from `request.headers`, because the requests of django-ninja's test client have no META for
-        # the header.
+        # Read the header from `request.headers`, which ignores case. django-ninja's test client stores the header in
+        # META as `HTTP_Authorization`, so a look-up of `HTTP_AUTHORIZATION` would find nothing.
         header: str = request.headers.get("Authorization", "")
         return find_bearer(header)
 

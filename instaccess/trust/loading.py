@@ -99,8 +99,9 @@ class DatabaseThread(LoadingThread):
 
 
 def open_own_connections() -> None:
-    """Replace this thread's database connections with connections that have time limits.
+    """Replace this thread's database connections with connections that give up connecting after `TIMEOUT` seconds.
 
+    On MariaDB, each read and write has the same limit. SQLite has no limit, and limits in DATABASES take precedence.
     Other threads are not affected, because each thread has separate connections in Django.
     """
     for alias in connections:

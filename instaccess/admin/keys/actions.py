@@ -221,7 +221,10 @@ class KeyActions(ReadOnlyAdmin):
 
 @concealed
 def _read_import_form(request: HttpRequest, *, may_import_signing: bool) -> ImportForm:
-    """Remove the key from the request. Returns the validated form with the key."""
+    """Return the import form. Removes the form data and files from the request, so no error report contains the key.
+
+    The form is bound and validated only if the request contains `confirmed`. The form can be invalid.
+    """
     data, files = take_form(request)
     bound = (data, files) if "confirmed" in data else ()
     form = ImportForm(*bound, may_import_signing=may_import_signing)

@@ -332,7 +332,7 @@ class TestTheChartOnThePage:
         ):
             assert table(admin_client, **query)["2026-11-23"]["Issued"] == count, query
 
-    def test_chart_omits_revoked_tokens_if_the_admin_list_contains_only_live_tokens(self, row, admin_client):
+    def test_chart_omits_the_panel_of_revoked_tokens_if_the_list_is_filtered_by_live_tokens(self, row, admin_client):
         row()
 
         assert "Revoked" not in chart_text(admin_client, status="live")

@@ -86,7 +86,7 @@ class TestTheLinksOfAToken:
             "Encryption key": (encryption.kid, reverse("admin:instaccess_key_change", args=[encryption.pk])),
         }
 
-    def test_a24_links_of_a_token_open_pages_and_list_the_tokens_of_user_actor_and_address(
+    def test_a24_links_on_the_page_of_a_token_work_and_lead_to_the_tokens_of_its_user_actor_and_address(
         self, log_in, row, user, grace, initial_keys
     ):
         own = row(ip_address="192.0.2.8")
