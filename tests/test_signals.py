@@ -67,7 +67,7 @@ class TestASignal:
 
         assert before == after == [{"number": 1}]
 
-    def test_log_has_the_name_the_error_and_the_frames_of_a_failing_receiver_without_the_message(
+    def test_log_line_names_the_failing_receiver_and_the_class_and_frames_of_its_error_but_not_the_message(
         self, signal, caplog
     ):
         with connected(signal, fail):

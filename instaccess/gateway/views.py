@@ -160,8 +160,9 @@ def _allow_keeping(response: HttpResponse, seconds: int) -> bool:
 def _allow_other_bearer(token: str) -> str:
     """Return a bearer token that isn't an InstAccess token, unchanged, if OTHER_BEARERS is `pass`.
 
-    A signed InstAccess token is always refused, because clients must send the encrypted token. A token whose issuer
-    can't be read is refused too, because a lenient service could accept the token as an InstAccess token.
+    A signed InstAccess token is always refused, because clients must send the encrypted token. A token with three
+    segments whose issuer can't be read is refused too, because a lenient service could accept the token as an
+    InstAccess token.
 
     Raises InvalidToken if the token is refused.
     """

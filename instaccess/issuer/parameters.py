@@ -42,7 +42,8 @@ def form(request: HttpRequest) -> Any:
 
     A body that can't be parsed is not an error, because Canvas accepts any body (docs/wire-contract.md §1).
     """
-    # Do not parse a body that is not a form, unless a middleware has already parsed the body and set `_post`.
+    # Return no parameters for a body that is not a form. If a middleware has already parsed the body and set `_post`,
+    # return the parsed parameters, whatever the content type is.
     if request.content_type not in _FORMS and not hasattr(request, "_post"):
         return {}
     try:

@@ -116,8 +116,8 @@ def check_strength(key: JWK) -> None:
         raise KeyRefused(f"the key type is {key.get('kty')}; only RSA is accepted")
     try:
         rsa_members = JWK(**{name: key[name] for name in PUBLIC_MEMBERS + PRIVATE_MEMBERS if name in key})
-        # The cryptography library refuses an exponent that is even or too small, an even modulus, and private members
-        # that don't match the public members.
+        # The cryptography library refuses an exponent that is even or too small, and private members that don't match
+        # the public members. It accepts a public key with an even modulus.
         public: rsa.RSAPublicKey = rsa_members.get_op_key("verify")
         if rsa_members.has_private:
             rsa_members.get_op_key("sign")
@@ -125,9 +125,12 @@ def check_strength(key: JWK) -> None:
         raise KeyRefused(f"the RSA key can't be used ({type(error).__name__})") from None
     if not MIN_RSA_BITS <= public.key_size <= MAX_RSA_BITS:
         raise KeyRefused(f"the key has {public.key_size} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are accepted")
-    if public.public_numbers().e < MIN_EXPONENT:
-        raise KeyRefused(f"the public exponent is {public.public_numbers().e}; at least {MIN_EXPONENT} is accepted")
-    if roca.is_weak(public.public_numbers().n):
+    numbers = public.public_numbers()
+    if numbers.e < MIN_EXPONENT:
+        raise KeyRefused(f"the public exponent is {numbers.e}; at least {MIN_EXPONENT} is accepted")
+    if numbers.n % 2 == 0:
+        raise KeyRefused("the modulus is even, so the key is damaged or not an RSA key: get a new copy of the key")
+    if roca.is_weak(numbers.n):
         raise KeyRefused(
             "the key is weak (ROCA, CVE-2017-15361): the library or chip that generated the key is faulty, so an "
             "attacker can compute the private key from the public key. Generate a new key with OpenSSL"

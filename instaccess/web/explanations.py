@@ -137,7 +137,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         ),
     ),
     Reason.OTHER_BEARER: Explanation(
-        _("The bearer token is not an InstAccess token. The bearer token was not looked up and is not shown."),
+        _("The bearer token is not an InstAccess token. The app neither looks up nor shows such tokens."),
         _(
             "Exchange an OAuth2 access token for an InstAccess token: POST /api/v1/inst_access_tokens. If an "
             "InstAccess token gets this reason, the token is incomplete: copy the complete token again."
@@ -241,7 +241,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         _("Run the command in the detail. Every request gets a 503 until the key exists."),
     ),
     Reason.SOURCE_UNAVAILABLE: Explanation(
-        _("Keys or the deny list can't be read from their server, and the cached copy is too old."),
+        _("Keys or the deny list can't be read from their source, and no usable copy is cached."),
         _(
             "Ensure that this server can reach the address in the detail. Every request gets a 503 until the address "
             "can be reached."

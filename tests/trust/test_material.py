@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 from django.test import override_settings
 from hypothesis import HealthCheck, given
@@ -135,6 +135,19 @@ class TestRefusedKeys:
         weak = members(pair, private=False) | {"e": unsigned(exponent)}
 
         assert refusal(json.dumps(weak)) == f"the public exponent is {exponent}; at least 65537 is accepted"
+
+    def test_k6_key_parser_refuses_a_public_key_with_an_even_modulus(self, pair):
+        numbers = pair.get_op_key("verify").public_numbers()
+        even = rsa.RSAPublicNumbers(numbers.e, numbers.n - 1)
+        pem = even.public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+        for data in (pem, json.dumps(members(pair, private=False) | {"n": unsigned(even.n)})):
+            assert refusal(data).startswith("the modulus is even")
+
+    def test_k6_key_parser_refuses_a_private_key_with_an_even_modulus(self, pair):
+        weak = members(pair) | {"n": unsigned(pair.get_op_key("verify").public_numbers().n - 1)}
+
+        assert refusal(json.dumps(weak)) == "the RSA key can't be used (ValueError)"
 
     def test_k6_key_parser_refuses_a_private_key_with_exponent_3(self):
         weak = JWK.generate(kty="RSA", size=2048, public_exponent=3)
