@@ -223,7 +223,8 @@ def _all_tokens_of_a_user(server: Server, count: int) -> dict[str, Any]:
     psql("VACUUM ANALYZE", "CHECKPOINT", name=os.environ["PGDATABASE"])
     in_force: list[float] = []
     start = time.perf_counter()
-    watcher = threading.Thread(target=_watch, args=(server, token, start, in_force))
+    # A daemon, so that the process can end if the revocation fails.
+    watcher = threading.Thread(target=_watch, args=(server, token, start, in_force), daemon=True)
     watcher.start()
     revoked = audit.revoke(
         tokens,

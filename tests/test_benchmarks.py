@@ -164,13 +164,18 @@ def test_interrupted_benchmarks_leave_no_servers_and_no_files(tmp_path, number, 
         text=True,
         start_new_session=True,
     ) as process:
-        wait_until(
-            lambda: processes_that_use(tmp_path), lambda lines: any("benchmarks.wsgi" in line for line in lines)
-        )
+        try:
+            wait_until(
+                lambda: processes_that_use(tmp_path), lambda lines: any("benchmarks.wsgi" in line for line in lines)
+            )
 
-        (os.killpg if to_all else os.kill)(process.pid, number)
+            (os.killpg if to_all else os.kill)(process.pid, number)
 
-        output = process.communicate(timeout=PATIENCE)[0]
+            output = process.communicate(timeout=PATIENCE)[0]
+        except BaseException:
+            # Leaving the `with` statement would wait for the benchmarks, which take a quarter of an hour.
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     assert process.returncode == 130
     assert "Traceback" not in output
     # Wait, because wrk runs for one second even if the benchmarks are interrupted.

@@ -13,6 +13,7 @@ import requests
 from instaccess.client import AccessTokenRefused, EndpointNotFound, HttpxAuth, InvalidAsUserID, RequestsAuth
 from tests.client.campus import SELF
 from tests.client.helpers import Clock, source
+from tests.support.processes import PATIENCE
 
 pytestmark = pytest.mark.services
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.services
 class TestBehindNginx:
     def test_sixteen_threads_share_one_token_and_the_issuer_writes_one_audit_row(self, campus):
         access, before = campus.source(), campus.audit_rows
-        together = threading.Barrier(16)
+        together = threading.Barrier(16, timeout=PATIENCE)
 
         def call() -> str:
             together.wait()

@@ -56,7 +56,7 @@ class TestTheCache:
 class TestParallelRenewals:
     def test_one_thread_requests_the_token_and_all_threads_get_the_token(self, site):
         access = source(site.url)
-        together = threading.Barrier(16)
+        together = threading.Barrier(16, timeout=60)
 
         def get() -> str:
             together.wait()

@@ -23,6 +23,7 @@ from instaccess.models import IssuedToken, Key, UserIdentity
 from instaccess.tokens.claims import MAX_PAYLOAD_BYTES, RESERVED
 from tests.conftest import ISSUE_URL
 from tests.support.answers import UNAVAILABLE, answer, claims_of
+from tests.support.processes import PATIENCE
 
 NOW = 1_793_707_200.75  # NOW is 2026-11-03 12:00:00.75 UTC.
 ORIGIN = issuing.Origin(canvas_domain="canvas.example.edu", ip_address="203.0.113.9", user_agent="client/1.0")
@@ -481,7 +482,7 @@ class TestParallelRequestsForTokens:
     def test_p14_a_thousand_parallel_requests_get_a_thousand_jtis_and_audit_rows(self, access_token, initial_keys):
         authorization = {"Authorization": f"Bearer {access_token.token}"}
         Client().post(ISSUE_URL, headers=authorization)
-        start = threading.Barrier(8)
+        start = threading.Barrier(8, timeout=PATIENCE)
 
         def issue_many(_):
             start.wait()
@@ -503,7 +504,7 @@ class TestParallelRequestsForTokens:
 
     def test_p14_parallel_requests_create_one_uuid_for_a_new_user(self, access_token, initial_keys, user):
         authorization = {"Authorization": f"Bearer {access_token.token}"}
-        start = threading.Barrier(8)
+        start = threading.Barrier(8, timeout=PATIENCE)
 
         def issue_one(_):
             start.wait()

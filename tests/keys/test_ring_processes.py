@@ -12,6 +12,7 @@ from instaccess.keys import provision
 from instaccess.keys import ring as keys_ring
 from instaccess.tokens import jose
 from tests.support import subproject
+from tests.support.processes import PATIENCE
 
 pytestmark = pytest.mark.django_db
 
@@ -20,7 +21,7 @@ class TestThreadsThatShareAKeyRing:
     @pytest.mark.django_db(transaction=True)
     def test_threads_that_read_the_key_ring_at_the_same_time_share_one_query(self):
         provision.init()
-        together, rings, counted = threading.Barrier(16), [], []
+        together, rings, counted = threading.Barrier(16, timeout=PATIENCE), [], []
 
         def count(execute: Any, *args: Any) -> Any:
             counted.append(args[0])
@@ -46,7 +47,7 @@ class TestThreadsThatShareAKeyRing:
     @pytest.mark.django_db(transaction=True)
     def test_threads_can_unseal_and_use_the_same_key_at_the_same_time(self):
         provision.init()
-        ring, together, signed = keys_ring.current_ring(), threading.Barrier(8), []
+        ring, together, signed = keys_ring.current_ring(), threading.Barrier(8, timeout=PATIENCE), []
 
         def sign() -> None:
             together.wait()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from instaccess.management.progress_line import ProgressLine
 from instaccess.models import Checkpoint, IssuedToken, PruneMarker
 from tests.support.paths import ROOT
 from tests.support.processes import PATIENCE, environment
+from tests.support.servers import wait_until
 
 DAY = 86_400
 
@@ -100,11 +102,20 @@ class Terminal:
     def press_ctrl_c(self) -> None:
         os.write(self._master, b"\x03")
 
+    def wait_for_read(self) -> None:
+        """Wait until the process sleeps, because it reads from the terminal.
+
+        If SIGINT arrives between the prompt and the system call, Python only notes the signal, and reads forever.
+        """
+        stat = Path(f"/proc/{self._process.pid}/stat")
+        wait_until(lambda: stat.read_text().rpartition(") ")[2][0], "S".__eq__)
+
     def wait(self) -> int:
         """Read the output until the process exits. Returns the exit status."""
         try:
-            while data := os.read(self._master, 4096):
-                self.text += data.decode()
+            while True:
+                assert select.select([self._master], [], [], PATIENCE)[0], self.text
+                self.text += os.read(self._master, 4096).decode()
         except OSError:  # On Linux, reading fails after the process has closed the terminal.
             pass
         os.close(self._master)
@@ -224,6 +235,7 @@ class TestCtrlC:
     def test_o24_ctrl_c_at_a_confirmation_prompt_prints_an_error_message_and_no_traceback(self, open_terminal, rows):
         terminal = open_terminal("instaccess_keys", "after-restore")
         terminal.read_until("type yes")
+        terminal.wait_for_read()
         terminal.press_ctrl_c()
 
         assert terminal.wait() == 130

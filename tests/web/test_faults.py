@@ -137,11 +137,15 @@ class TestOneOutage:
             child = os.fork()
             # The exit code is the number of log lines of the child, plus 10 if a line contains a count.
             if child == 0:
-                caplog.clear()
-                log(OperationalError("gone"))
-                clock.advance(60)
-                end_request()
-                os._exit(len(caplog.messages) + 10 * ("more times" in caplog.text))
+                status = 100
+                try:
+                    caplog.clear()
+                    log(OperationalError("gone"))
+                    clock.advance(60)
+                    end_request()
+                    status = len(caplog.messages) + 10 * ("more times" in caplog.text)
+                finally:
+                    os._exit(status)  # Without it, a failed child would run the remaining tests too.
         _, status = os.waitpid(child, 0)
 
         assert os.waitstatus_to_exitcode(status) == 1
