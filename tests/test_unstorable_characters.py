@@ -154,7 +154,7 @@ class TestRevoking:
         row.refresh_from_db()
         assert row.revocation_reason == stored
         messages = LogEntry.objects.values_list("change_message", flat=True)
-        assert f"Revoked with 1 live tokens. Reason: {stored}" in messages
+        assert f"Revoked. Live tokens of the key: 1. Reason: {stored}" in messages
 
     def test_p21_the_admin_revokes_tokens_for_a_reason_with_an_emoji(self, issue, admin_client, stored):
         row = issue()

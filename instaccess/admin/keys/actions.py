@@ -166,7 +166,7 @@ class KeyActions(ReadOnlyAdmin):
             self.log_change(
                 request,
                 revocation.key,
-                f"Revoked with {revocation.tokens} live tokens. Reason: {form.cleaned_data['reason']}",
+                f"Revoked. Live tokens of the key: {revocation.tokens}. Reason: {form.cleaned_data['reason']}",
             )
             for other in filter(None, (revocation.successor, revocation.generated)):
                 self.log_change(

@@ -197,7 +197,10 @@ def _select_refusals(changelist: ChangeList, filters: set[str]) -> tuple[Q | Non
     The condition is None if the list is filtered by a value that refusal counts don't contain, such as the account.
     """
     if filters - {"client_id"}:
-        return None, _("Refusals are not shown, because refusals are counted only by application and user.")
+        return None, _(
+            "Refusals are not shown for this filter, because counts of refusals contain only the application and the "
+            "user."
+        )
     condition, is_narrowed = Q(), False
     if "client_id" in filters:
         client_id = changelist.params["client_id"]

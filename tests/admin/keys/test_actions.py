@@ -352,7 +352,7 @@ class TestRevoke:
         assert row.revocation_reason == "laptop <stolen>"
         assert key_of(SIG, "current") == future
         assert logged() == [
-            ("grace", str(current.pk), CHANGE, "Revoked with 1 live tokens. Reason: laptop <stolen>"),
+            ("grace", str(current.pk), CHANGE, "Revoked. Live tokens of the key: 1. Reason: laptop <stolen>"),
             ("grace", str(future.pk), CHANGE, f"This key is now current, because key {current.kid} was revoked."),
             (
                 "grace",

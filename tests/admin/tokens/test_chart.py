@@ -379,9 +379,9 @@ class TestRefusalsInTheChart:
     @pytest.mark.parametrize(
         ("query", "why"),
         [
-            ({"account_uuid": "x"}, "counted only by application and user"),
-            ({"masquerading": "yes"}, "counted only by application and user"),
-            ({"status": "live"}, "counted only by application and user"),
+            ({"account_uuid": "x"}, "contain only the application and the user"),
+            ({"masquerading": "yes"}, "contain only the application and the user"),
+            ({"status": "live"}, "contain only the application and the user"),
             ({"q": "192.0.2.7"}, "not counted by IP address"),
         ],
     )
