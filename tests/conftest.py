@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.cache import caches
@@ -32,6 +33,10 @@ from tests.support import audit_rows, cached_functions, checked_keys, demos, mai
 from tests.support.processes import Crew
 
 ISSUE_URL = "/api/v1/inst_access_tokens"
+
+# A deadline would fail a test that a busy machine pauses for 0.2 seconds.
+hypothesis.settings.register_profile("without deadline", deadline=None)
+hypothesis.settings.load_profile("without deadline")
 
 
 _DATABASE_FIXTURES = {"db", "transactional_db", "live_server"}

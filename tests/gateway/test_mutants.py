@@ -91,19 +91,19 @@ class TestMutatedTokens:
         assert cache.get(genuine.decode())
         assert len(cache._tokens) == 1
 
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(text=st.text(max_size=300))
     def test_g18_unwrap_raises_only_invalid_token_for_arbitrary_text(self, unwrap_, text):
         with pytest.raises(InvalidToken):
             unwrap_(text)
 
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(segments=st.lists(st.binary(max_size=64), min_size=5, max_size=5))
     def test_g18_unwrap_raises_only_invalid_token_for_five_canonical_base64_segments(self, unwrap_, segments):
         with pytest.raises(InvalidToken):
             unwrap_(".".join(b64(segment) for segment in segments))
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         header=st.dictionaries(
             st.sampled_from(["alg", "enc", "kid", "typ", "cty", "zip", "crit", "jwk", "epk", ""]),
@@ -125,7 +125,7 @@ class TestMutatedTokens:
             with pytest.raises(InvalidToken):
                 unwrap_(token)
 
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         payload=st.dictionaries(
             st.sampled_from(

@@ -303,7 +303,7 @@ class TestTheParameterAsUserId:
         assert answer(response) == INVALID_AS_USER_ID
 
     @given(text=st.text(max_size=40))
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_p19_issuer_returns_201_or_401_for_any_value_of_as_user_id(self, caller, ask, text):
         assert ask(text).status_code in {201, 401}
 

@@ -220,12 +220,12 @@ class TestIrrelevantPartsOfARequest:
         st.binary(max_size=200),
         st.sampled_from(["application/x-www-form-urlencoded", "multipart/form-data; boundary=b"]),
     )
-    @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @hypothesis_settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_p10_request_with_any_body_and_without_credentials_gets_a_401_in_json(self, post, body, content_type):
         assert answer(post(data=body, content_type=content_type)) == UNAUTHENTICATED
 
     @given(st.text(st.characters(min_codepoint=1, max_codepoint=255, exclude_characters="\r\n"), max_size=60))
-    @hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @hypothesis_settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_p10_any_authorization_header_without_a_known_token_gets_a_401(self, client, header):
         response = client.post(ISSUE_URL, HTTP_AUTHORIZATION=header)
 

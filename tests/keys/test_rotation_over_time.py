@@ -133,7 +133,7 @@ CRON = st.lists(
 @pytest.mark.django_db
 class TestRandomSchedulesAndSettings:
     @given(settings=deployments(), cron=CRON)
-    @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @hypothesis_settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_no_live_token_is_refused_and_no_key_signs_before_its_lead_time_on_any_schedule(
         self, rsa_pool, user, settings, cron
     ):

@@ -206,7 +206,7 @@ class TestAModifiedSealedKey:
                 flipped = ".".join([*parts[:segment], text, *parts[segment + 1 :]])
                 assert refusal(flipped, kid=kid).code in {"seal_broken", "kek_missing"}
 
-    @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(where=st.floats(0, 0.9999), put=st.text(max_size=3), cut=st.integers(0, 3))
     def test_k7_unseal_refuses_a_sealed_key_with_added_or_removed_characters(self, where, put, cut, sealed, kid):
         at = int(len(sealed) * where)
@@ -215,7 +215,7 @@ class TestAModifiedSealedKey:
         if text != sealed:
             assert refusal(text, kid=kid).code in {"seal_broken", "kek_missing"}
 
-    @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(text=st.text(max_size=200))
     def test_k7_unseal_raises_an_unseal_error_for_a_string_that_is_not_a_sealed_key(self, text, kid):
         assert refusal(text, kid=kid).code in {"seal_broken", "kek_missing"}

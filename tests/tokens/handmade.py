@@ -16,10 +16,7 @@ PAYLOAD = b'{"iss":"instructure:inst_access","sub":"ada"}'
 
 
 # Hypothesis runs all examples of a test with the same fixtures, which is safe because no example changes an RSA key.
-# Without `deadline=None`, a test could fail on a slow machine.
-arbitrary_input = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+arbitrary_input = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class UntouchableKeys(Mapping[str, JWK]):

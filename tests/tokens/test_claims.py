@@ -355,14 +355,13 @@ def any_claims(draw: st.DrawFn) -> Claims:
 
 
 class TestArbitraryClaims:
-    @settings(deadline=None)
     @given(claims=any_claims())
     def test_reader_returns_the_same_claims_that_were_written(self, claims):
         members = compact.json_object(claims.to_json(), "claims")
 
         assert Claims.from_payload(members, now=claims.issued_at, issuers=[claims.issuer]) == claims
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(
         changes=st.dictionaries(
             st.sampled_from(sorted(RESERVED)) | texts,

@@ -242,7 +242,7 @@ class TestRefusedKeys:
         assert refusal(data)
 
     @given(data=st.one_of(st.binary(max_size=200), st.text(max_size=200)))
-    @hypothesis_settings(max_examples=200, deadline=None)
+    @hypothesis_settings(max_examples=200)
     def test_k6_key_parser_refuses_arbitrary_bytes_and_strings(self, data):
         assert refusal(data)
 
@@ -250,7 +250,7 @@ class TestRefusedKeys:
         name=st.sampled_from(["kty", "n", "e", "d", "p", "q", "dp", "dq", "qi"]),
         value=st.one_of(st.none(), st.integers(), st.text(max_size=20), st.lists(st.text(max_size=3), max_size=2)),
     )
-    @hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @hypothesis_settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_k6_key_parser_refuses_a_jwk_in_which_an_arbitrary_value_replaces_a_member(self, rsa_pool, name, value):
         rsa_pool.rewind()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import DisallowedHost
 from django.test import RequestFactory, override_settings
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from instaccess.exceptions import ConfigError
@@ -149,7 +149,6 @@ class TestTheClientAddress:
         with override_settings(INSTACCESS={"TRUSTED_PROXIES": "1"}):
             assert origin.client_address_or_none(request) is None
 
-    @settings(deadline=None)
     @given(forwarded=st.text(max_size=100), hops=st.integers(0, 10))
     def test_client_address_is_valid_or_none_for_arbitrary_headers(self, forwarded, hops):
         result = address("192.0.2.1", forwarded, hops=hops)

@@ -264,7 +264,7 @@ class TestTheTimelineOfAnyHistory:
         return drawn
 
     @given(history=histories())
-    @hypothesis_settings(max_examples=60, deadline=None)
+    @hypothesis_settings(max_examples=60)
     def test_bars_and_marks_of_any_history_are_within_the_timeline(self, history):
         drawing = self.drawing(history)
         for row in rows(drawing).values():
@@ -279,7 +279,7 @@ class TestTheTimelineOfAnyHistory:
         assert 0 <= drawing.now_x < 100
 
     @given(history=histories())
-    @hypothesis_settings(max_examples=60, deadline=None)
+    @hypothesis_settings(max_examples=60)
     def test_timeline_of_any_history_never_shows_two_current_keys_of_one_use_at_the_same_time(self, history):
         for group in self.drawing(history).groups:
             bars = sorted(
@@ -290,7 +290,7 @@ class TestTheTimelineOfAnyHistory:
                 assert earlier.x + earlier.width <= later.x + 0.002
 
     @given(history=histories())
-    @hypothesis_settings(max_examples=60, deadline=None)
+    @hypothesis_settings(max_examples=60)
     def test_bars_of_a_key_never_overlap_and_only_planned_bars_are_in_the_future(self, history):
         order = ["future", "current", "past"]
         for row in rows(self.drawing(history)).values():
@@ -301,7 +301,7 @@ class TestTheTimelineOfAnyHistory:
                 assert (bar.start >= history.now) if bar.planned else (bar.end <= history.now)
 
     @given(history=histories())
-    @hypothesis_settings(max_examples=60, deadline=None)
+    @hypothesis_settings(max_examples=60)
     def test_timeline_of_any_history_draws_or_counts_every_key(self, history):
         drawing = self.drawing(history)
         if drawing.groups:
@@ -309,7 +309,7 @@ class TestTheTimelineOfAnyHistory:
             assert drawn + drawing.gone == len(history.keys)
 
     @given(history=histories())
-    @hypothesis_settings(max_examples=60, deadline=None)
+    @hypothesis_settings(max_examples=60)
     def test_rows_and_marks_of_a_timeline_never_overlap(self, history):
         drawing = self.drawing(history)
         places = [row.y for row in rows(drawing).values()]
@@ -318,7 +318,7 @@ class TestTheTimelineOfAnyHistory:
         assert all(later.x - earlier.x > 15 for earlier, later in pairwise(drawing.ticks))
 
     @given(history=histories())
-    @hypothesis_settings(max_examples=60, deadline=None)
+    @hypothesis_settings(max_examples=60)
     def test_drawn_bars_of_any_history_are_wide_enough_and_do_not_cross_the_current_time(self, history):
         drawing = self.drawing(history)
         for row in rows(drawing).values():
@@ -330,7 +330,7 @@ class TestTheTimelineOfAnyHistory:
             assert all(earlier[1] <= later[0] + 0.001 for earlier, later in pairwise(edges))
 
     @given(history=histories())
-    @hypothesis_settings(max_examples=60, deadline=None)
+    @hypothesis_settings(max_examples=60)
     def test_drawn_bars_of_any_history_are_close_to_their_exact_positions(self, history):
         # The timeline widens short bars to the minimum width. Before and after the current time, a key has at most
         # three bars each, so a bar moves by at most three minimum widths.
@@ -341,7 +341,7 @@ class TestTheTimelineOfAnyHistory:
                 assert abs(bar.drawn_x + bar.drawn_width - bar.x - bar.width) <= furthest
 
     @given(history=histories())
-    @hypothesis_settings(max_examples=30, deadline=None)
+    @hypothesis_settings(max_examples=30)
     def test_drawing_a_timeline_changes_no_key_and_every_lifecycle_gets_a_description(self, history):
         before = [dict(vars(key)) for key in history.keys]
         for row in rows(self.drawing(history)).values():

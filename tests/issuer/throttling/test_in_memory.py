@@ -99,7 +99,7 @@ class TestTheBucketOfAnAccessToken:
         leak=st.integers(1, 9),
         pauses=st.lists(st.integers(0, 12), max_size=25),
     )
-    @hypothesis_settings(max_examples=60, deadline=None)
+    @hypothesis_settings(max_examples=60)
     def test_bucket_refuses_requests_exactly_while_the_level_is_at_or_above_the_limit(
         self, limit, cost, leak, pauses
     ):
@@ -117,7 +117,7 @@ class TestTheBucketOfAnAccessToken:
         pause=st.floats(0, 30, allow_nan=False),
         charges=st.integers(3, 8),
     )
-    @hypothesis_settings(max_examples=40, deadline=None)
+    @hypothesis_settings(max_examples=40)
     def test_bucket_allows_a_request_after_the_time_in_retry_after(self, pause, charges):
         pk = uuid.uuid4()
         with time_machine.travel(START, tick=False) as clock:
