@@ -51,12 +51,28 @@ def jwks_server(token_factory: TokenFactory) -> Iterator[servers.ScriptedServer]
 
 
 class Running:
+    """A running example.
+
+    Attributes:
+        statuses: the statuses of all responses.
+    """
+
     def __init__(self, base_url: str, log: Path) -> None:
         self.base_url, self._log = base_url, log
+        self.statuses: list[int] = []
 
     def get(self, path: str, authorization: str | None = None) -> requests.Response:
         headers = {} if authorization is None else {"Authorization": authorization}
-        return requests.get(self.base_url + path, headers=headers, timeout=servers.PATIENCE)
+        response = requests.get(self.base_url + path, headers=headers, timeout=servers.PATIENCE)
+        self.statuses.append(response.status_code)
+        return response
+
+    def get_first(self, path: str, authorization: str) -> requests.Response:
+        """Send the first request with a valid token. Repeat the request while the response is a 503.
+
+        The first request fetches the keys, and the fetch can exceed its time limit on a busy machine.
+        """
+        return servers.wait_until(lambda: self.get(path, authorization), lambda response: response.status_code != 503)
 
     def log(self) -> str:
         return self._log.read_text()
@@ -99,10 +115,11 @@ class TestTheExamples:
         valid = good(token_factory, acct=ACCOUNT, sub=USER)
         refused = invalid(token_factory, valid, acct=ACCOUNT)
 
-        assert example.get("/profile/", valid).json() == {"user": USER}
+        assert example.get_first("/profile/", valid).json() == {"user": USER}
         assert [parts(example.get("/profile/", token)) for token in refused] == [INVALID] * 4
         assert parts(example.get("/profile/")) == UNAUTHENTICATED
-        assert len(jwks_server.requests) == 1
+        # Only the first request fetches the keys, and each fetch that exceeded its time limit caused a 503.
+        assert len(jwks_server.requests) <= 1 + example.statuses.count(503)
         assert "Traceback" not in example.log()
         assert valid.rpartition(".")[2] not in example.log()
 
@@ -110,7 +127,7 @@ class TestTheExamples:
         own = good(token_factory, acct=ACCOUNT, sub=USER)
         masquerade = good(token_factory, acct=ACCOUNT, sub=USER, masq_sub=ADMIN, masq_shard=1)
 
-        assert example.get("/password/", own).json() == {"user": USER}
+        assert example.get_first("/password/", own).json() == {"user": USER}
         assert example.get("/profile/", masquerade).json() == {"user": USER}
         assert parts(example.get("/password/", masquerade)) == FORBIDDEN
 
@@ -151,7 +168,8 @@ class TestTheOtherExamples:
     ):
         for running in run(EXAMPLES["django"], jwks_server, tmp_path):
             assert running.get("/everybody/").json() == {"authenticated": False}
-            assert running.get("/everybody/", good(token_factory, acct=ACCOUNT)).json() == {"authenticated": True}
+            valid = good(token_factory, acct=ACCOUNT)
+            assert running.get_first("/everybody/", valid).json() == {"authenticated": True}
             assert parts(running.get("/everybody/", good(token_factory))) == INVALID
 
     def test_example_with_the_backend_of_starlette_authenticates_all_requests(
@@ -159,7 +177,7 @@ class TestTheOtherExamples:
     ):
         for running in run(Example(BACKEND, ["application:app"]), jwks_server, tmp_path):
             valid = good(token_factory, acct=ACCOUNT, sub=USER)
-            assert running.get("/profile/", valid).json() == {"user": USER}
+            assert running.get_first("/profile/", valid).json() == {"user": USER}
             assert running.get("/everybody/").json() == {"authenticated": False}
             assert running.get("/everybody/", "Bearer opaque").json() == {"authenticated": False}
             assert running.get("/profile/").status_code == 401
@@ -177,10 +195,10 @@ class TestTheOtherExamples:
             [body] = names["application"](environ, lambda *arguments: started.extend(arguments))
             return started[0], body, dict(started[1]).get("WWW-Authenticate")
 
-        assert ask(good(token_factory, acct=ACCOUNT, sub=USER))[:2] == (
-            "200 OK",
-            json.dumps({"user": USER}, separators=(",", ":")).encode(),
-        )
+        valid = good(token_factory, acct=ACCOUNT, sub=USER)
+        # The first request fetches the keys, and the fetch can exceed its time limit on a busy machine.
+        answer = servers.wait_until(lambda: ask(valid), lambda answer: answer[0] != "503 Service Unavailable")
+        assert answer[:2] == ("200 OK", json.dumps({"user": USER}, separators=(",", ":")).encode())
         for refused in (None, "Bearer opaque", good(token_factory)):
             assert ask(refused) == ("401 Unauthorized", INVALID[1], CHALLENGE)
         jwks_server.answer_with(500)

@@ -113,11 +113,12 @@ class TestADatabaseAndARedisThatNeverAnswer:
         body = wait_for(port, READY, 503)
 
         assert body["roles"]["issuer"] == "not ready"
-        late = servers.wait_until(
+        # On a busy machine, the time limit of a probe may end before the other checks have ended. The status of this
+        # probe is 503.
+        servers.wait_until(
             lambda: ask(port, f"{READY}?role=gateway"),
-            lambda answer: answer[1]["checks"]["deny_list"]["status"] == "warning",
+            lambda answer: (answer[0], answer[1]["checks"]["deny_list"]["status"]) == (200, "warning"),
         )
-        assert late[0] == 200
 
     def test_o20_gateway_is_not_ready_if_the_database_is_unavailable_for_longer_than_max_staleness(
         self, start, database, initial_keys

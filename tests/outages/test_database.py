@@ -136,7 +136,8 @@ class TestAPostgreSQLServerThatNeverAnswers:
             connection.execute("LOCK TABLE instaccess_issuedtoken IN ACCESS EXCLUSIVE MODE")
             assert server.issue(access_token).status == 503
 
-        assert server.issue(access_token).status == 201
+        # The first request may exceed a time limit of the database on a busy machine.
+        server.wait_until_issued(access_token)
         assert "canceling statement due to statement timeout" in server.log()
         assert server.tracebacks_per_minute() <= 1
 
@@ -159,21 +160,23 @@ class TestAFullDisk:
         self, cluster, full, without_persistent_connections, access_token
     ):
         server = without_persistent_connections
-        assert server.health("issuer").status == 200
+        # Repeat each probe, because a probe may exceed its time limit on a busy machine.
+        servers.wait_until(lambda: server.health("issuer").status, lambda status: status == 200)
 
         # Repeat the requests, because the last page of the table still has space for a few rows.
         servers.wait_until(
             lambda: {server.issue(access_token).status for _ in range(10)}, lambda statuses: statuses == {503}
         )
-        health = server.health("issuer")
+        health = servers.wait_until(
+            lambda: server.health("issuer"), lambda health: health.body["checks"]["database"]["status"] == "ok"
+        )
         assert (health.status, health.body["checks"]["audit"]["status"]) == (503, "error")
-        assert health.body["checks"]["database"]["status"] == "ok"
         assert "could not extend file" in server.log()
         assert server.tracebacks_per_minute() <= 1
 
         cluster.limit_files(None)
-        assert server.health("issuer").status == 200
-        assert server.issue(access_token).status == 201
+        servers.wait_until(lambda: server.health("issuer").status, lambda status: status == 200)
+        server.wait_until_issued(access_token)
 
     def test_o18_issuer_issues_tokens_again_after_a_failed_write_of_the_wal_stopped_postgresql(
         self, cluster, without_persistent_connections, access_token

@@ -66,7 +66,11 @@ class TestAnUnavailableRedis:
     def test_o18_server_issues_tokens_while_redis_is_unavailable_and_throttles_after_the_recovery(
         self, redis, server, make_access_token, fail, recover
     ):
-        counted = server.issue(make_access_token())
+        # On a busy machine, Redis may answer later than the documented time limit, and the request isn't counted. Use
+        # a new access token for each request, because Redis may have counted the request nevertheless.
+        counted = servers.wait_until(
+            lambda: server.issue(make_access_token()), lambda answer: answer.headers["X-Rate-Limit-Remaining"] != FULL
+        )
         assert (counted.status, counted.headers["X-Rate-Limit-Remaining"]) == (201, "400.0")
 
         fail(redis)
@@ -76,8 +80,9 @@ class TestAnUnavailableRedis:
         assert {answer.status for answer in answers} == {201}
         assert {answer.headers["X-Rate-Limit-Remaining"] for answer in answers} == {FULL}
         assert server.ask_gateway(counted.body["token"]) == 204
-        health = server.health("issuer")
-        assert (health.status, health.body["checks"]["cache"]["status"]) == (200, "warning")
+        # The first probe may exceed its time limit on a busy machine.
+        health = servers.wait_until(lambda: server.health("issuer"), lambda health: health.status == 200)
+        assert health.body["checks"]["cache"]["status"] == "warning"
         assert UNAVAILABLE in server.log()
         assert server.lines_per_minute(UNAVAILABLE) <= 1
         assert "Traceback" not in server.log()

@@ -54,4 +54,7 @@ class TestMariaDB:
             assert "during query" in server.log()
 
             tap.may_answer = lambda sent: True
-            assert server.health("issuer").body["checks"]["database"] == {"status": "ok"}
+            # The first probe may exceed its time limit on a busy machine.
+            servers.wait_until(
+                lambda: server.health("issuer").body["checks"]["database"], lambda check: check == {"status": "ok"}
+            )
