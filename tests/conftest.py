@@ -28,6 +28,7 @@ from instaccess.issuer import throttling
 from instaccess.keys import provision, ring
 from instaccess.models import IssuedToken, Key
 from instaccess.tokens import PrivateKey
+from instaccess.trust import fetch
 from instaccess.web import refusals
 from tests.support import audit_rows, cached_functions, checked_keys, demos, mailing
 from tests.support.processes import Crew
@@ -134,6 +135,22 @@ def load_in_the_calling_thread(request: pytest.FixtureRequest, monkeypatch: pyte
 @pytest.fixture
 def load_in_background() -> None:
     """Load keys and deny lists in separate threads, as in production."""
+
+
+@pytest.fixture(autouse=True)
+def patient_fetches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise the time limits of fetches, except in tests that use `real_fetch_limits`.
+
+    On a busy machine, a server in a thread of the test process may answer later than the limits allow.
+    """
+    if "real_fetch_limits" not in request.fixturenames:
+        monkeypatch.setattr(fetch, "TIMEOUT", 10)
+        monkeypatch.setattr(fetch, "BODY_SECONDS", 30)
+
+
+@pytest.fixture
+def real_fetch_limits() -> None:
+    """Keep the time limits of fetches, as in production."""
 
 
 @pytest.fixture(autouse=True)

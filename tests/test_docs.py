@@ -300,6 +300,7 @@ GIVEN_BY_TWO_ROLES = {Reason.NO_CREDENTIALS, Reason.MALFORMED_HEADER, Reason.TOO
 
 
 class TestTheExampleConfigurations:
+    @pytest.mark.usefixtures("real_fetch_limits")
     @pytest.mark.parametrize(
         ("path", "waits"),
         [

@@ -256,6 +256,11 @@ class NoThreads(ThreadPoolExecutor):
 
 @pytest.mark.usefixtures("load_in_background")
 class TestTheEventLoop:
+    @pytest.fixture(autouse=True)
+    def long_patience(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let a request wait longer for a reload, because a busy machine may need more than a second."""
+        monkeypatch.setattr(remote_jwks, "PATIENCE", 10)
+
     def test_event_loop_runs_other_tasks_while_the_jwks_is_fetched(self, make, server, token_factory):
         fetch = SlowFetch(server, token_factory.signing)
 

@@ -46,15 +46,17 @@ class TestALoadingThreadWithoutWork:
         timed_out, ran = threading.Event(), threading.Event()
 
         class Queue(queue.SimpleQueue[Any]):
-            """A queue that stores a function only after the thread has stopped waiting for a function."""
+            """A queue that stores a function only after the thread has stopped waiting for a function.
+
+            The first wait of the thread ends as soon as a caller offers a function, and finds no function.
+            """
 
             def get(self, block: bool = True, timeout: float | None = None) -> Any:
-                try:
-                    return super().get(timeout=0.01)
-                except queue.Empty:
-                    if not thread[0]._available:
-                        timed_out.set()
-                    raise
+                if not timed_out.is_set():
+                    wait_until(lambda: not thread[0]._available, bool)
+                    timed_out.set()
+                    raise queue.Empty
+                return super().get(timeout=0.01)
 
             def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
                 assert timed_out.wait(60)
@@ -110,9 +112,14 @@ class TestTheConnectionOfALoadingThread:
 
     @pytest.mark.usefixtures("persistent")
     def test_persistent_connection_is_closed_when_the_thread_ends(self, monkeypatch):
-        monkeypatch.setattr(loading, "IDLE_SECONDS", 0.01)
         used: list[Any] = []
-        assert DatabaseThread().offer(lambda: used.append(self.connect()[0]))
+
+        def work() -> None:
+            # Shorten the next wait of the thread. If the first wait were short, the thread could end before `offer`.
+            monkeypatch.setattr(loading, "IDLE_SECONDS", 0.01)
+            used.append(self.connect()[0])
+
+        assert DatabaseThread().offer(work)
 
         assert wait_until(lambda: used and used[0].connection, lambda open_: open_ is None) is None
 

@@ -28,9 +28,10 @@ class Source:
         self.loads += 1
         number = self.loads
         self.last_values.append(last)
+        gate = self.gate  # Read the gate first, because a test may remove the gate as soon as `entered` is set.
         self.entered.set()
-        if self.gate is not None:
-            assert self.gate.wait(60)
+        if gate is not None:
+            assert gate.wait(60)
         if self.error is not None:
             raise self.error
         return number

@@ -54,10 +54,17 @@ def value(source) -> Refreshed[Any]:
     return Refreshed(source)
 
 
+@pytest.fixture
+def long_patience(monkeypatch) -> None:
+    """Let callers wait until a load ends. Callers wait in real time, and loads are slow on a busy machine."""
+    monkeypatch.setattr(refreshed, "PATIENCE", 60)
+
+
 def get(value: Refreshed[Any]) -> Any:
     return value.get(interval=2, max_staleness=60)
 
 
+@pytest.mark.usefixtures("long_patience")
 class TestASuccessfulLoadInASeparateThread:
     def test_the_first_refreshed_value_is_loaded_in_a_separate_thread(self, clock, source, value):
         assert get(value) == 1
@@ -104,6 +111,8 @@ class TestASuccessfulLoadInASeparateThread:
         identities = set()
         for _ in range(5):
             get(value)
+            # The thread accepts the next load only a moment after the caller has the value.
+            wait_until(lambda: value._thread._available, bool)
             identities.add(id(value._thread))
             clock.now += 2
 
@@ -118,8 +127,8 @@ class TestALoadThatStalls:
 
     @pytest.fixture(autouse=True)
     def short_patience(self, monkeypatch):
+        # LAST_PATIENCE keeps its value, because LAST_PATIENCE also limits the first load, which doesn't stall.
         monkeypatch.setattr(refreshed, "PATIENCE", 0.05)
-        monkeypatch.setattr(refreshed, "LAST_PATIENCE", 0.05)
 
     @pytest.fixture
     def stalled(self, clock, source, value) -> threading.Event:
@@ -182,6 +191,7 @@ class TestALoadThatStalls:
     def test_only_the_first_caller_waits_long_for_a_stalled_load_if_no_value_is_cached(
         self, clock, source, value, monkeypatch
     ):
+        monkeypatch.setattr(refreshed, "LAST_PATIENCE", 0.05)
         source.gate = threading.Event()
         with pytest.raises(SourceUnavailable):
             get(value)
@@ -202,14 +212,20 @@ class TestALoadThatStalls:
 
 class TestTheLoadingThread:
     def test_loading_thread_ends_when_the_thread_has_no_work(self, monkeypatch):
-        monkeypatch.setattr(loading, "IDLE_SECONDS", 0.01)
-        thread, ran = LoadingThread(), threading.Event()
-        assert thread.offer(ran.set)
-        assert ran.wait(60)
+        threads: list[threading.Thread] = []
 
-        wait_until(lambda: thread._available, lambda available: not available)
-        assert not thread.offer(ran.set)
+        def work() -> None:
+            # Shorten the next wait of the thread. If the first wait were short, the thread could end before `offer`.
+            monkeypatch.setattr(loading, "IDLE_SECONDS", 0.01)
+            threads.append(threading.current_thread())
 
+        thread = LoadingThread()
+        assert thread.offer(work)
+
+        wait_until(lambda: threads and threads[0].is_alive(), lambda alive: alive is False)
+        assert not thread.offer(work)
+
+    @pytest.mark.usefixtures("long_patience")
     def test_refreshed_value_is_loaded_by_a_new_thread_after_the_loading_thread_has_ended(
         self, clock, value, monkeypatch
     ):
