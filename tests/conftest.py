@@ -226,6 +226,16 @@ def throttled() -> Iterator[None]:
     buckets.clear()
 
 
+@pytest.fixture
+def slow_leak(settings: Any) -> None:
+    """Let a bucket that three requests have filled refuse requests for at least 100 seconds after the first request.
+
+    With the default settings, a bucket accepts a fourth request one second after the first request. A busy machine
+    can need more than one second for four requests.
+    """
+    settings.INSTACCESS = {"THROTTLE_LIMIT": 500, "THROTTLE_LEAK": 1}
+
+
 @pytest.fixture(autouse=True)
 def reset_language() -> Iterator[None]:
     """Reset the language after each test, because LocaleMiddleware keeps the language of the last request active."""

@@ -20,6 +20,13 @@ from tests.support.servers import wait_until
 
 pytestmark = pytest.mark.services
 
+SECONDS = "1"
+"""The duration of each measurement, in seconds.
+
+For a fraction of a second, the benchmarks interrupt wrk. On a busy machine, the interruption can arrive before wrk is
+ready or before wrk has received a response, and the benchmarks then fail.
+"""
+
 
 def run_benchmarks(folder: Path, *options: str) -> dict[str, Any]:
     """Run `python -m benchmarks.run` with the options, and return the results."""
@@ -37,7 +44,8 @@ def run_benchmarks(folder: Path, *options: str) -> dict[str, Any]:
 
 
 def test_benchmarks_measure_every_endpoint(tmp_path):
-    results = run_benchmarks(tmp_path, "--only", "http", "--database", "sqlite", "--seconds", "0.2", "--rounds", "1")
+    sizes = ("--seconds", SECONDS, "--rounds", "1")
+    results = run_benchmarks(tmp_path, "--only", "http", "--database", "sqlite", *sizes)
 
     measured = results["http"]["sqlite"]["endpoints"]
     expected = {
@@ -57,7 +65,7 @@ def test_benchmarks_measure_every_endpoint(tmp_path):
 
 
 def test_benchmarks_measure_every_server(tmp_path):
-    results = run_benchmarks(tmp_path, "--only", "servers", "--seconds", "0.4", "--servers-rounds", "1")
+    results = run_benchmarks(tmp_path, "--only", "servers", "--seconds", SECONDS, "--servers-rounds", "1")
 
     measured = {each["name"]: each for each in results["servers"]["servers"]}
     assert {"sync", "gthread", "gthread-pool", "uvicorn", "uvicorn-pool"} == measured.keys()
@@ -70,7 +78,7 @@ def test_benchmarks_measure_every_server(tmp_path):
 
 
 def test_benchmarks_measure_the_cost_of_a_gateway_that_nginx_queries(tmp_path):
-    results = run_benchmarks(tmp_path, "--only", "behind_nginx", "--seconds", "0.3", "--nginx-rounds", "1")
+    results = run_benchmarks(tmp_path, "--only", "behind_nginx", "--seconds", SECONDS, "--nginx-rounds", "1")
 
     rows = results["behind_nginx"]["rows"]
     assert {(each["tokens"], each["server"]) for each in rows} == {
@@ -82,7 +90,7 @@ def test_benchmarks_measure_the_cost_of_a_gateway_that_nginx_queries(tmp_path):
 
 
 def test_benchmarks_measure_revocations(tmp_path):
-    sizes = ("--listed", "100", "--tokens-of-user", "100", "--revocation-rounds", "1", "--seconds", "0.2")
+    sizes = ("--listed", "100", "--tokens-of-user", "100", "--revocation-rounds", "1", "--seconds", SECONDS)
     results = run_benchmarks(tmp_path, "--only", "revocation", *sizes)["revocation"]
 
     assert set(results["one more revocation, ms of CPU"]) == {"issuer", "gateway, database", "gateway, URL"}
@@ -93,7 +101,7 @@ def test_benchmarks_measure_revocations(tmp_path):
 
 def test_benchmarks_compare_the_workers_of_a_gateway(tmp_path):
     output = tmp_path / "results.json"
-    sizes = ["--seconds", "0.3", "--worker-rounds", "1", "--stall-seconds", "0.3", "--output", str(output)]
+    sizes = ["--seconds", SECONDS, "--worker-rounds", "1", "--stall-seconds", SECONDS, "--output", str(output)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.gateway_workers", *sizes],
         cwd=ROOT,

@@ -211,7 +211,7 @@ class TestTokenRefusedByTheIssuer:
         assert (sent["user_id"], sent["user_uuid"], sent["client_id"], sent["jti"]) == (None, "", "", "")
         assert "unknown" not in {sent["user_uuid"], sent["client_id"]}
 
-    def test_a_throttled_request_sends_the_signal(self, throttled, post, access_token):
+    def test_a_throttled_request_sends_the_signal(self, throttled, slow_leak, post, access_token):
         with received(signals.token_refused) as facts:
             statuses = [post(access_token).status_code for _ in range(4)]
 

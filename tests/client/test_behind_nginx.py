@@ -66,9 +66,12 @@ class TestBehindNginx:
         # therefore go to another issuer, which has empty buckets.
         clock.on_sleep = lambda: campus.site.issuer.retarget(other.port)
         try:
-            for _ in range(4):
+            # On a busy machine, the bucket leaks between the requests and accepts more than three requests.
+            for _ in range(50):
                 access.token()
                 clock.advance(3600)
+                if clock.slept:
+                    break
         finally:
             campus.site.issuer.retarget(issuer)
             other.kill()

@@ -135,7 +135,7 @@ class TestTheUserAndTheClientInTheLogOfTheIssuer:
         assert refused(caplog) == [("as_user_id_not_allowed", user.pk, application.client_id)]
 
     def test_log_of_a_refusal_names_the_throttled_user_and_the_client(
-        self, throttled, post, access_token, user, application, caplog
+        self, throttled, slow_leak, post, access_token, user, application, caplog
     ):
         for _ in range(4):
             post(access_token)

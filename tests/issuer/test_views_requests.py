@@ -25,7 +25,7 @@ class TestMethodsOtherThanPost:
         assert response["Allow"] == "POST, OPTIONS"
 
     def test_p11_only_a_405_and_the_response_to_options_have_the_allow_header(
-        self, throttled, post, client, access_token, make_access_token
+        self, throttled, slow_leak, post, client, access_token, make_access_token
     ):
         responses = [post(access_token) for _ in range(4)]
         responses += [post(), post("unknown"), post(access_token, url=f"{ISSUE_URL}?{'a=1&' * 2000}")]

@@ -394,7 +394,7 @@ class TestAThrottleCacheThatCannotBeCreated:
 
 class TestAnErrorWhileTheThrottleCacheIsUnavailable:
     def test_issuer_refunds_nothing_if_the_request_was_not_charged(
-        self, post, initial_keys, access_token, monkeypatch
+        self, slow_leak, post, initial_keys, access_token, monkeypatch
     ):
         for _ in range(3):
             throttling.charge(access_token.pk)

@@ -6,6 +6,7 @@ import gc
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -52,10 +53,8 @@ class TestABucketOnRedis:
 
     @pytest.mark.django_db(transaction=True)
     def test_p18_redis_allows_exactly_three_of_fifty_parallel_requests(
-        self, redis, settings, initial_keys, access_token
+        self, redis, slow_leak, initial_keys, access_token
     ):
-        # The bucket must leak for 10 seconds before a fourth request passes, so a slow machine gets the same result.
-        settings.INSTACCESS = {"THROTTLE_LIMIT": 500}
         start = threading.Barrier(50)
 
         def ask(_: int) -> int:
@@ -110,10 +109,14 @@ class TestABucketOnRedis:
         assert throttling.peek(7).level == 0
 
     def test_redis_key_expires_when_the_bucket_is_empty(self, redis, settings):
+        started = time.monotonic()
         throttling.charge(7)
 
         (key,) = self.buckets(redis, settings)
-        assert 20_000 < redis.pttl(key) <= 22_000
+        remaining = redis.pttl(key)
+        # On a busy machine, the remaining time can fall by seconds before the test reads it.
+        elapsed = (time.monotonic() - started) * 1000
+        assert 20_000 - elapsed < remaining <= 22_000
 
     def test_redis_contains_no_access_token_and_no_primary_key(
         self, redis, settings, initial_keys, make_access_token, post
@@ -140,6 +143,7 @@ class TestABucketOnRedis:
 
 
 @pytest.mark.services
+@pytest.mark.usefixtures("slow_leak")
 class TestTheConnectionToRedis:
     """Tests of the connections that throttling opens, reuses and replaces outside the project's connection pool."""
 
@@ -161,7 +165,8 @@ class TestTheConnectionToRedis:
         return f"redis://{servers.HOST}:{tap.port}/{urlsplit(REDIS_URL).path.strip('/') or 0}"
 
     def levels(self, times: int) -> list[float]:
-        return [throttling.charge(7).level for _ in range(times)]
+        """Charge the bucket, and return the levels, rounded to hundreds because the bucket leaks in real time."""
+        return [round(throttling.charge(7).level, -2) for _ in range(times)]
 
     def test_throttling_reuses_its_connection_to_redis_for_the_next_request(self, tap):
         assert self.levels(3) == [200, 400, 600]
@@ -191,8 +196,7 @@ class TestTheConnectionToRedis:
         assert self.levels(1) == [400]
         assert tap.connections == 2
 
-    def test_p18_throttling_counts_a_burst_that_exceeds_the_connection_pool_of_the_project(self, tap, settings):
-        settings.INSTACCESS = {"THROTTLE_LIMIT": 500}
+    def test_p18_throttling_counts_a_burst_that_exceeds_the_connection_pool_of_the_project(self, tap):
         start = threading.Barrier(20)
 
         def charge(_: int) -> bool:
@@ -227,6 +231,7 @@ class TestTheConnectionToRedis:
 
 
 @pytest.mark.services
+@pytest.mark.usefixtures("slow_leak")
 class TestARedisClientClassOfTheProject:
     @pytest.fixture(autouse=True)
     def forgotten(self) -> None:
