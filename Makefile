@@ -46,7 +46,7 @@ screenshots: $(VENV)/.browser
 	$(BIN)/python -m tests.admin.browser.screenshots build/screenshots --readme examples/screenshots
 
 # Compares the speed with alternatives, and updates benchmarks/results.json and the tables and charts in docs/speed.md
-# and docs/proxies.md. Takes more than an hour on an idle machine, and 15 GB of disk space for an audit log of 10,000,000
+# and docs/proxies.md. Takes an hour on an idle machine, and 15 GB of disk space for an audit log of 10,000,000
 # rows in PostgreSQL. Needs PostgreSQL, Redis, wrk and nginx (Debian: wrk, nginx-light).
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.run --ten-million --issues 100000

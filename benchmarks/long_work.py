@@ -46,7 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ten-million",
         action="store_true",
-        help="also measure 10,000,000 rows, which takes 40 more minutes and 15 GB more disk space",
+        help="also measure 10,000,000 rows, which takes 20 more minutes and 15 GB more disk space",
     )
     parser.add_argument("--operation", choices=OPERATIONS, help=argparse.SUPPRESS)
 

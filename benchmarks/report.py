@@ -141,7 +141,7 @@ def _revocation(revocation: Mapping[str, Any]) -> str:
             "url": f"{cpu['gateway, URL']['median']:.1f}",
             "p95": f"{revocation['p95, ratio to an empty list']['median']:.2f}",
             "tokens": f"{user['tokens']:,}",
-            "in_force": f"{user['in force, s']:.1f}",
+            "in_force": f"{user['in force, s']:.2f}",
             "ratio": f"{user['ratio to a plain UPDATE']:.1f}",
         }
     )
