@@ -35,7 +35,7 @@ from tests.support.processes import Crew
 
 ISSUE_URL = "/api/v1/inst_access_tokens"
 
-# A deadline would fail a test that a busy machine pauses for 0.2 seconds.
+# On a busy machine, an example can take longer than the default deadline of 0.2 seconds.
 hypothesis.settings.register_profile("without deadline", deadline=None)
 hypothesis.settings.load_profile("without deadline")
 

@@ -25,7 +25,7 @@ import pytest
 from instaccess.monitoring import background
 from tests.support.demos import SetUp, demo, environment
 from tests.support.paths import ROOT
-from tests.support.servers import PATIENCE, wait_until
+from tests.support.servers import PATIENCE, wait_until, wait_until_asleep
 
 KEYS = ["base_url", "access_token", "client_id", "admin_username", "admin_password", "curl"]
 
@@ -149,7 +149,7 @@ class Served:
         """
         pid = self.process.pid
         tasks = Path(f"/proc/{pid}/task")
-        wait_until(lambda: (tasks / str(pid) / "stat").read_text().rpartition(") ")[2][0], "S".__eq__)
+        wait_until_asleep(pid)
         # Wait until two threads remain, because the thread of the last request might not have ended yet.
         threads = wait_until(lambda: {int(task.name) for task in tasks.iterdir()}, lambda ids: len(ids) == 2)
         assert ctypes.CDLL(None).tgkill(pid, *(threads - {pid}), number) == 0
@@ -263,7 +263,7 @@ class TestTheFirstPageOfTheDemo:
     def test_view_site_link_of_the_admin_leads_to_a_page_with_working_links(
         self, admin_client, initial_keys, monkeypatch
     ):
-        # Let the health check wait until its checks end, because the checks are slow on a busy machine.
+        # Let the probe wait until its checks end, because a busy machine is slow.
         monkeypatch.setattr(background, "ANSWER_SECONDS", PATIENCE)
         admin = admin_client.get("/admin/").content.decode()
         [site] = re.findall(r'<a href="([^"]+)">View site</a>', admin)

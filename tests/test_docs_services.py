@@ -137,7 +137,7 @@ class TestTheExamples:
         assert (parts(response), response.headers["Retry-After"]) == (UNAVAILABLE, "10")
 
         jwks_server.answer_with(200, jwks(token_factory.signing))
-        # Soon after a failure, a request waits only half a second for the keys, and a busy machine takes longer.
+        # Soon after a failure, a request waits only half a second for the keys. On a busy machine, that is too short.
         valid = good(token_factory, acct=ACCOUNT)
         servers.wait_until(lambda: example.get("/profile/", valid).status_code, (200).__eq__)
 

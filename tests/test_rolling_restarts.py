@@ -259,7 +259,7 @@ class TestAGatewayThatWasStartedWhileAllIssuersWereUnavailable:
             gateway.stop()
             gateway.start()
             decision = servers.wait_until(lambda: gateway.ask(VERIFY, token), bool)
-            # A probe of the other gateway may exceed its time limit on a busy machine.
+            # On a busy machine, a probe of the other gateway can exceed its time limit.
             readiness = gateway.readiness(), servers.wait_until(other.readiness, lambda status: status == 200)
             through_nginx = [nodes.use(token) for _ in range(8)]
         finally:

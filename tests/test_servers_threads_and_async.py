@@ -375,8 +375,7 @@ class TestTheThreadOfTheEventLoop:
 
     @pytest.mark.parametrize("name", ["live", "ready", "metrics"])
     def test_monitoring_request_runs_no_blocking_code_in_the_event_loop(self, requests_of, name, monkeypatch):
-        # Let the probe wait until its checks end, because the checks are slow on a busy machine and while the test
-        # records the modules that run.
+        # Let the probe wait until its checks end. The checks are slow, because the test records the modules that run.
         monkeypatch.setattr(background, "ANSWER_SECONDS", servers.PATIENCE)
         footprints = self.footprints(requests_of[name])
 

@@ -61,8 +61,9 @@ def parse(data: Opaque[bytes]) -> JWK | PrivateKey:
     Returns the private key, or the public key if the data contains no private key.
 
     Raises:
-        KeyRefused: the data is not an RSA key of 2048 to 4096 bits with an exponent of 65537 or more, or the key is
-            vulnerable to the ROCA attack. The message gives the reason and never contains key material.
+        KeyRefused: the data is not an RSA key of 2048 to 4096 bits with an odd modulus and an exponent of 65537 or
+            more, or the key is vulnerable to the ROCA attack. The message gives the reason and never contains key
+            material.
     """
     raw = data.reveal().strip()
     try:
@@ -117,7 +118,7 @@ def check_strength(key: JWK) -> None:
     try:
         rsa_members = JWK(**{name: key[name] for name in PUBLIC_MEMBERS + PRIVATE_MEMBERS if name in key})
         # The cryptography library refuses an exponent that is even or too small, and private members that don't match
-        # the public members. It accepts a public key with an even modulus.
+        # the public members. The library accepts a public key with an even modulus.
         public: rsa.RSAPublicKey = rsa_members.get_op_key("verify")
         if rsa_members.has_private:
             rsa_members.get_op_key("sign")

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +23,7 @@ from instaccess.management.progress_line import ProgressLine
 from instaccess.models import Checkpoint, IssuedToken, PruneMarker
 from tests.support.paths import ROOT
 from tests.support.processes import PATIENCE, environment
-from tests.support.servers import wait_until
+from tests.support.servers import wait_until_asleep
 
 DAY = 86_400
 
@@ -103,12 +102,12 @@ class Terminal:
         os.write(self._master, b"\x03")
 
     def wait_for_read(self) -> None:
-        """Wait until the process sleeps, because it reads from the terminal.
+        """Wait until the process waits for input.
 
-        If SIGINT arrives between the prompt and the system call, Python only notes the signal, and reads forever.
+        If SIGINT arrives after the prompt but before the system call, Python only notes the signal, and the system
+        call waits forever.
         """
-        stat = Path(f"/proc/{self._process.pid}/stat")
-        wait_until(lambda: stat.read_text().rpartition(") ")[2][0], "S".__eq__)
+        wait_until_asleep(self._process.pid)
 
     def wait(self) -> int:
         """Read the output until the process exits. Returns the exit status."""

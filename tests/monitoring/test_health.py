@@ -260,7 +260,7 @@ class TestServersThatStall:
         expected = {"verification_keys": "error", "deny_list": "error"}
         with scripted_server(stall) as server, override_settings(INSTACCESS=remote(server)):
             first_status, first_body = probe()
-            # On a busy machine, the time limit of a probe may end before the checks that don't stall have ended.
+            # On a busy machine, a probe can reach its time limit before the healthy checks end.
             status, body = wait_until(probe, lambda answer: problems(answer[1]) == expected)
 
         assert first_status == 503

@@ -113,8 +113,7 @@ class TestADatabaseAndARedisThatNeverAnswer:
         body = wait_for(port, READY, 503)
 
         assert body["roles"]["issuer"] == "not ready"
-        # On a busy machine, the time limit of a probe may end before the other checks have ended. The status of this
-        # probe is 503.
+        # On a busy machine, a probe can reach its time limit before the other checks end, and answers 503.
         servers.wait_until(
             lambda: ask(port, f"{READY}?role=gateway"),
             lambda answer: (answer[0], answer[1]["checks"]["deny_list"]["status"]) == (200, "warning"),

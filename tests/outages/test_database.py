@@ -136,7 +136,7 @@ class TestAPostgreSQLServerThatNeverAnswers:
             connection.execute("LOCK TABLE instaccess_issuedtoken IN ACCESS EXCLUSIVE MODE")
             assert server.issue(access_token).status == 503
 
-        # The first request may exceed a time limit of the database on a busy machine.
+        # On a busy machine, the first request can exceed a time limit of the database.
         server.wait_until_issued(access_token)
         assert "canceling statement due to statement timeout" in server.log()
         assert server.tracebacks_per_minute() <= 1
@@ -160,7 +160,7 @@ class TestAFullDisk:
         self, cluster, full, without_persistent_connections, access_token
     ):
         server = without_persistent_connections
-        # Repeat each probe, because a probe may exceed its time limit on a busy machine.
+        # Repeat each probe, because a probe can exceed its time limit on a busy machine.
         servers.wait_until(lambda: server.health("issuer").status, lambda status: status == 200)
 
         # Repeat the requests, because the last page of the table still has space for a few rows.

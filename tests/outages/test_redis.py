@@ -80,7 +80,7 @@ class TestAnUnavailableRedis:
         assert {answer.status for answer in answers} == {201}
         assert {answer.headers["X-Rate-Limit-Remaining"] for answer in answers} == {FULL}
         assert server.ask_gateway(counted.body["token"]) == 204
-        # The first probe may exceed its time limit on a busy machine.
+        # On a busy machine, the first probe can exceed its time limit.
         health = servers.wait_until(lambda: server.health("issuer"), lambda health: health.status == 200)
         assert health.body["checks"]["cache"]["status"] == "warning"
         assert UNAVAILABLE in server.log()

@@ -54,7 +54,7 @@ class TestMariaDB:
             assert "during query" in server.log()
 
             tap.may_answer = lambda sent: True
-            # The first probe may exceed its time limit on a busy machine.
+            # On a busy machine, the first probe can exceed its time limit.
             servers.wait_until(
                 lambda: server.health("issuer").body["checks"]["database"], lambda check: check == {"status": "ok"}
             )

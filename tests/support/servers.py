@@ -47,6 +47,12 @@ def wait_until(call: Callable[[], T], accept: Callable[[T], bool]) -> T:
     return result
 
 
+def wait_until_asleep(pid: int) -> None:
+    """Wait until the main thread of a process sleeps, for example in a system call that reads from a terminal."""
+    stat = Path(f"/proc/{pid}/task/{pid}/stat")
+    wait_until(lambda: stat.read_text().rpartition(") ")[2][0], "S".__eq__)
+
+
 class Process:
     """A server in a separate process group. The constructor waits until the port accepts connections.
 

@@ -20,7 +20,7 @@ from jwcrypto.jwk import JWK
 
 from instaccess.exceptions import KeyRefused
 from instaccess.tokens import PrivateKey
-from instaccess.trust import material
+from instaccess.trust import material, remote_jwks
 from tests.support import key_texts
 
 PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi"}
@@ -143,6 +143,16 @@ class TestRefusedKeys:
 
         for data in (pem, json.dumps(members(pair, private=False) | {"n": unsigned(even.n)})):
             assert refusal(data).startswith("the modulus is even")
+
+    def test_k6_jwks_member_with_an_even_modulus_is_skipped_and_logged(self, rsa_pool, caplog):
+        good, other = rsa_pool.take(), rsa_pool.take()
+        modulus = other.get_op_key("verify").public_numbers().n
+        even = members(other, private=False) | {"n": unsigned(modulus - 1)}
+
+        keys = remote_jwks.read_jwks({"keys": [even, members(good, private=False)]})
+
+        assert list(keys) == [good.thumbprint()]
+        assert "the modulus is even" in caplog.text
 
     def test_k6_key_parser_refuses_a_private_key_with_an_even_modulus(self, pair):
         weak = members(pair) | {"n": unsigned(pair.get_op_key("verify").public_numbers().n - 1)}

@@ -124,7 +124,7 @@ class TestAStalledLoadWithAUsableValue:
         source.error = OSError("unavailable")
         clock.advance(3)
         assert get(value) == 1
-        # On a busy machine, `get` may return before the load has failed.
+        # On a busy machine, `get` can return before the load fails.
         wait_until(lambda: value._running.has_ended, bool)
         stall()
         clock.advance(10)
